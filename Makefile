@@ -1,0 +1,45 @@
+# Everything here needs Python 3.11, 3.12 or 3.13 and make; the rest is installed into $(VENV).
+SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(SUITS)' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test slow lint format install clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml plugins/image/pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[test,lint]" -e plugins/image
+	@touch $@
+
+demo: install  ## both stages on procedural shapes, then samples
+	@rm -rf outputs/demo
+	@start=$$(date +%s); \
+	$(BIN)/toolkit train experiment=image_shapes hydra.run.dir=outputs/demo && \
+	$(BIN)/toolkit evaluate run=outputs/demo && \
+	$(BIN)/toolkit reconstruct run=outputs/demo && \
+	$(BIN)/toolkit sample run=outputs/demo n=64 && \
+	echo "the demo took $$(( $$(date +%s) - start )) s; look at:" && \
+	ls outputs/demo/samples/reconstructions.png outputs/demo/samples/samples.png
+
+test: install  ## the tests that take minutes
+	$(BIN)/python -m pytest
+
+slow: install  ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info plugins/*/build plugins/*/*.egg-info

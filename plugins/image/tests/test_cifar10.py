@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pytest
+import torch
+
+from toolkit import Dataset, ToolkitError
+from toolkit.testing.dataset import DatasetSuite
+from toolkit_image.cifar10 import ARCHIVE, CLASSES, FOLDER, TRAIN, VARIANCE, CIFAR10Dataset
+
+ROOT = Path(__file__).parents[3]
+BYTES = 10_000 * 3072
+
+
+def batch(pixels: bytes, labels: list[int], shape: tuple[int, int] = (10_000, 3072), dtype: bytes = b"u1") -> bytes:
+    """A batch as the original files spell it: a pickle of Python 2 (protocol 2) with an array inside."""
+
+    def text(content: bytes) -> bytes:
+        return b"T" + len(content).to_bytes(4, "little") + content
+
+    def number(value: int) -> bytes:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + number(0) + b"\x85" + text(b"b") + b"tR"
+    kind = b"cnumpy\ndtype\n(" + text(dtype) + number(0) + number(1) + b"tR"
+    kind += b"(" + number(3) + text(b"|") + b"NNN" + number(-1) + number(-1) + number(0) + b"tb"
+    state = b"(" + number(1) + number(shape[0]) + number(shape[1]) + b"\x86" + kind + b"\x89" + text(pixels) + b"tb"
+    table = b"](" + b"".join(number(label) for label in labels) + b"e"
+    return b"\x80\x02}(" + text(b"data") + array + state + text(b"labels") + table + b"u."
+
+
+def imitation(seed: int) -> bytes:
+    generator = np.random.default_rng(seed)
+    return batch(generator.bytes(BYTES), generator.integers(0, 10, 10_000).tolist())
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the original, its images noise and its five training files the same one."""
+    folder = tmp_path_factory.mktemp("imitation") / FOLDER
+    folder.mkdir()
+    (folder / TRAIN[0]).write_bytes(imitation(0))
+    for name in TRAIN[1:]:
+        (folder / name).symlink_to(folder / TRAIN[0])
+    (folder / "test_batch").write_bytes(imitation(1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> CIFAR10Dataset:
+    data = Path(os.environ.get("TOOLKIT_DATA", ROOT.parent / "shared" / "data"))
+    unpack = data.parent / "tools" / "unpack_cifar10.py"
+    if not unpack.exists() or not (data / "cifar10").exists():
+        pytest.skip(f"no CIFAR-10 in {data} (TOOLKIT_DATA)")
+    root = tmp_path_factory.mktemp("cifar10")
+    subprocess.run([sys.executable, str(unpack), str(root)], check=True, capture_output=True)
+    return CIFAR10Dataset(root=str(root))
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Path:
+    """A folder for a test file alone."""
+    (tmp_path / FOLDER).mkdir()
+    return tmp_path / FOLDER
+
+
+def refusal(root: Path, split: str = "test") -> str:
+    with pytest.raises(ToolkitError) as caught:
+        CIFAR10Dataset(root=str(root)).example(split, 0, None)
+    return str(caught.value)
+
+
+class TestCIFAR10(DatasetSuite):
+    @pytest.fixture(autouse=True)
+    def _folder(self, folder: Path) -> None:
+        self.folder = folder
+
+    def make(self) -> Dataset:
+        return CIFAR10Dataset(root=str(self.folder), flip=True)
+
+
+def test_the_spec_needs_no_data() -> None:
+    dataset = CIFAR10Dataset(root="/nowhere")
+    assert (dataset.spec.shape, dataset.spec.levels) == ((3, 32, 32), 256)
+    assert dataset.spec.conditions[0].labels == CLASSES
+    assert [dataset.size(split) for split in ("train", "val", "test")] == [45_000, 5_000, 10_000]
+
+
+def test_the_real_pixels(real: CIFAR10Dataset) -> None:
+    x = torch.stack([real.example("train", i, None)["x"] for i in range(45_000)])
+    x = torch.cat([x, torch.stack([real.example("val", i, None)["x"] for i in range(5_000)])])
+    levels = [row.double() / 255 for row in x.transpose(0, 1).flatten(1)]
+    mean, std = np.array([row.mean() for row in levels]), np.array([row.std() for row in levels])
+    assert mean == pytest.approx([0.49139968, 0.48215841, 0.44653091], abs=1e-6)
+    assert std == pytest.approx([0.24703223, 0.24348513, 0.26158784], abs=1e-6)
+    assert pytest.approx(4 * ((std**2).mean() + mean.var()), rel=1e-6) == VARIANCE
+
+
+def test_the_real_labels(real: CIFAR10Dataset) -> None:
+    labels = torch.stack([real.example("test", i, None)["class"] for i in range(10_000)])
+    assert labels.bincount().tolist() == [1000] * 10
+    first = [CLASSES[int(labels[i])] for i in range(4)]
+    assert first == ["cat", "ship", "ship", "airplane"]
+
+
+def test_validation_is_the_end_of_the_training_images(folder: Path) -> None:
+    dataset = CIFAR10Dataset(root=str(folder))
+    pixels = np.frombuffer(np.random.default_rng(0).bytes(BYTES), np.uint8).reshape(-1, 3, 32, 32)
+    for split, index, where in [
+        ("train", 0, 0),
+        ("train", 44_999, 4_999),
+        ("val", 0, 5_000),
+        ("val", 4_999, 9_999),
+    ]:
+        assert np.array_equal(dataset.example(split, index, None)["x"], pixels[where])
+
+
+def test_the_folder_its_parent_and_the_archive_are_the_same(folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / ARCHIVE, "w:gz", compresslevel=1) as archive:
+        archive.add(folder / "test_batch", f"{FOLDER}/test_batch")
+    expected = CIFAR10Dataset(root=str(folder)).example("test", 9_999, None)
+    for root in (folder.parent, tmp_path, tmp_path / ARCHIVE):
+        example = CIFAR10Dataset(root=str(root)).example("test", 9_999, None)
+        assert torch.equal(example["x"], expected["x"])
+        assert example["class"] == expected["class"]
+
+
+def test_half_of_the_images_are_flipped(folder: Path) -> None:
+    plain, flipped = CIFAR10Dataset(root=str(folder)), CIFAR10Dataset(root=str(folder), flip=True)
+    generator = torch.Generator().manual_seed(0)
+    turned = 0
+    for i in range(200):
+        x, y = plain.example("test", i, generator)["x"], flipped.example("test", i, generator)["x"]
+        assert torch.equal(y, x) or torch.equal(y, x.flip(-1))
+        turned += not torch.equal(y, x)
+    assert 70 < turned < 130
+
+
+def test_an_example_is_fast(folder: Path) -> None:
+    dataset = CIFAR10Dataset(root=str(folder))
+    dataset.example("test", 0, None)
+    begin = perf_counter()
+    for i in range(1000):
+        dataset.example("test", i, None)
+    assert (perf_counter() - begin) / 1000 < 1e-4  # a few microseconds on an idle machine
+
+
+def test_a_missing_folder_says_where_to_get_it(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "data")
+    for part in (
+        str(tmp_path / "data"),
+        FOLDER,
+        ARCHIVE,
+        "dataset.root=",
+        "CIFAR-10 python version",
+        "https://",
+    ):
+        assert part in message
+
+
+def test_a_missing_batch_is_named(folder: Path, lone: Path) -> None:
+    (lone / TRAIN[0]).symlink_to(folder / TRAIN[0])
+    (lone / TRAIN[1]).symlink_to(folder / TRAIN[0])
+    assert f"{lone}: no data_batch_3, data_batch_4, data_batch_5; " in refusal(lone, "train")
+    assert f"{lone}: no test_batch; " in refusal(lone, "test")
+
+
+def test_a_missing_batch_in_the_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "readme.html").write_text("hello")
+    with tarfile.open(tmp_path / ARCHIVE, "w:gz") as archive:
+        archive.add(tmp_path / "readme.html", f"{FOLDER}/readme.html")
+    assert f"{tmp_path / ARCHIVE}: no test_batch; " in refusal(tmp_path)
+
+
+def test_a_folder_in_place_of_a_batch(lone: Path) -> None:
+    (lone / "test_batch").mkdir()
+    assert f"{lone / 'test_batch'}: cannot be opened" in refusal(lone)
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 20_000_000])
+def test_a_truncated_batch(length: int, folder: Path, lone: Path) -> None:
+    with (folder / "test_batch").open("rb") as stream:
+        (lone / "test_batch").write_bytes(stream.read(length))
+    assert f"{lone / 'test_batch'}: not a CIFAR-10 batch" in refusal(lone)
+
+
+@pytest.mark.parametrize("length", [5, 1_000_000])
+def test_a_truncated_archive(length: int, folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "whole", "w:gz", compresslevel=1) as archive:
+        archive.add(folder / "test_batch", f"{FOLDER}/test_batch")
+    (tmp_path / ARCHIVE).write_bytes((tmp_path / "whole").read_bytes()[:length])
+    assert str(tmp_path / ARCHIVE) in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"a letter, not an archive", bytes(2000)])
+def test_a_file_that_is_no_archive(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    message = refusal(tmp_path / "file")
+    assert message.startswith(f"{tmp_path / 'file'}: the archive is damaged (")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (batch(bytes(3072 * 5), [0] * 5, (5, 3072)), r"shapes are \(5, 3072\) and \(5,\)"),
+        (batch(bytes(BYTES), [0] * 9_999), r"and \(9999,\)"),
+        (batch(bytes(BYTES), [0] * 10_000, (3072, 10_000)), r"shapes are \(3072, 10000\)"),
+        (batch(bytes(BYTES), [0] * 9_999 + [10]), "labels are not in 0..9"),
+        (batch(bytes(BYTES), [0] * 9_999 + [-1]), "labels are not in 0..9"),
+        (batch(bytes(BYTES), [0] * 10_000, dtype=b"f4"), "not of bytes"),
+        (batch(bytes(100), [0] * 10_000), "shape"),
+        (pickle.dumps({"data": []}, 2), "data"),
+        (pickle.dumps([1, 2, 3], 2), "list"),
+        (b"a letter, not a pickle", "not a CIFAR-10 batch"),
+        (batch(bytes(BYTES), [0] * 10_000).replace(b"\x89", b"\x88", 1), "row by row"),
+    ],
+    ids=[
+        "few",
+        "labels",
+        "turned",
+        "label 10",
+        "label -1",
+        "floats",
+        "short",
+        "keys",
+        "list",
+        "text",
+        "columns first",
+    ],
+)
+def test_a_wrong_batch(content: bytes, why: str, lone: Path) -> None:
+    (lone / "test_batch").write_bytes(content)
+    message = refusal(lone)
+    assert message.startswith(f"{lone / 'test_batch'}: not a CIFAR-10 batch (")
+    with pytest.raises(ToolkitError, match=why):
+        CIFAR10Dataset(root=str(lone)).example("test", 0, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"cos\nsystem\n(S'touch {}'\ntR.", "os.system"),
+        (b'cbuiltins\neval\n(S\'open("{}", "w")\'\ntR.', "builtins.eval"),
+        (
+            b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncos\nsystem\n(S'touch {}'\ntRu.",
+            "os.system",
+        ),
+        (b"(S'touch {}'\nios\nsystem\n.", "os.system"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x04load\x93(S'{}'\ntR.", "numpy.load"),
+        (b"cnumpy\nndarray.tofile\n(S'{}'\ntR.", "numpy.ndarray.tofile"),
+    ],
+    ids=["system", "eval", "within", "inst", "numpy", "dotted"],
+)
+def test_a_malicious_pickle_is_refused(content: bytes, name: str, lone: Path) -> None:
+    mark = lone / "was-here"
+    (lone / "test_batch").write_bytes(content.replace(b"{}", str(mark).encode()))
+    message = refusal(lone)
+    assert f"{lone / 'test_batch'}" in message
+    assert f"it asks for {name}, which is refused" in message
+    assert not mark.exists()

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from time import perf_counter
+
+import numpy as np
+import pytest
+import torch
+
+from toolkit import Dataset, ToolkitError
+from toolkit.testing.dataset import DatasetSuite
+from toolkit_image.shapes import COLOURS, SHAPES, VARIANCE, ShapesDataset, plane
+
+
+class TestShapes(DatasetSuite):
+    def make(self) -> Dataset:
+        return ShapesDataset(train_size=50, val_size=20, test_size=10)
+
+
+class TestLargeShapes(DatasetSuite):
+    def make(self) -> Dataset:
+        return ShapesDataset(size=48, train_size=9, val_size=9, test_size=9)
+
+
+def test_the_spec() -> None:
+    spec = ShapesDataset().spec
+    assert (spec.shape, spec.levels) == ((3, 32, 32), 256)
+    assert {condition.name: condition.labels for condition in spec.conditions} == {
+        "shape": tuple(SHAPES),
+        "colour": tuple(COLOURS),
+    }
+
+
+def test_the_sizes_of_splits_change_no_example() -> None:
+    small, large = ShapesDataset(train_size=5, val_size=1), ShapesDataset()
+    assert (small.size("train"), small.size("val"), large.size("test")) == (5, 1, 2000)
+    assert torch.equal(small.example("train", 4, None)["x"], large.example("train", 4, None)["x"])
+
+
+def test_no_two_examples_are_alike() -> None:
+    dataset = ShapesDataset()
+    examples = [
+        dataset.example(split, i, None)["x"].numpy().tobytes() for split in ("train", "val", "test") for i in range(100)
+    ]
+    assert len(set(examples)) == 300
+
+
+def test_the_variance() -> None:
+    dataset = ShapesDataset()
+    x = torch.stack([dataset.example("train", i, None)["x"] for i in range(1000)])
+    assert dataset.spec.scale(x).var().item() == pytest.approx(VARIANCE, rel=0.03)
+
+
+def test_labels_are_evenly_spread() -> None:
+    dataset = ShapesDataset()
+    examples = [dataset.example("train", i, None) for i in range(1000)]
+    for name, count in [("shape", len(SHAPES)), ("colour", len(COLOURS))]:
+        histogram = torch.stack([example[name] for example in examples]).bincount(minlength=count)
+        assert histogram.min() > 0.7 * 1000 / count
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_fills_a_fair_part_of_its_square(shape: str) -> None:
+    x, y = plane(100)
+    inside = SHAPES[shape](1.2 * x, 1.2 * y) < 0
+    assert 0.1 < inside.mean() < 0.75
+    assert not inside[[0, -1]].any()
+    assert not inside[:, [0, -1]].any()
+
+
+def test_shapes_are_told_apart() -> None:
+    x, y = plane(100)
+    masks = [distance(1.2 * x, 1.2 * y) < 0 for distance in SHAPES.values()]
+    for i, mask in enumerate(masks):
+        for other in masks[:i]:
+            assert np.mean(mask != other) > 0.02
+
+
+def test_the_colour_is_the_labels() -> None:
+    dataset = ShapesDataset()
+    table = torch.tensor(list(COLOURS.values())) * 255
+    for i in range(300):
+        example = dataset.example("train", i, None)
+        if list(SHAPES)[example["shape"]] in ("circle", "square", "hexagon"):
+            pixels = example["x"].flatten(1).T.float()
+            assert (pixels - table[example["colour"]]).abs().amax(1).min() < 35
+
+
+def test_drawing_is_fast() -> None:
+    dataset = ShapesDataset()
+    dataset.example("train", 0, None)
+    begin = perf_counter()
+    for i in range(200):
+        dataset.example("train", i, None)
+    assert (perf_counter() - begin) / 200 < 1e-3  # about a tenth of that on an idle machine
+
+
+def test_there_is_no_example_past_the_end() -> None:
+    with pytest.raises(IndexError, match="test has 3 examples, there is no 3"):
+        ShapesDataset(test_size=3).example("test", 3, None)
+
+
+@pytest.mark.parametrize("option", ["train_size", "val_size", "test_size", "size"])
+def test_sizes_that_make_no_sense(option: str) -> None:
+    with pytest.raises(ToolkitError, match=f"dataset.{option}=0"):
+        ShapesDataset(**{option: 0})

@@ -1,0 +1,192 @@
+"""CIFAR-10, read from its original files."""
+
+from __future__ import annotations
+
+import pickle
+import tarfile
+import zlib
+from collections.abc import Container
+from math import prod
+from pathlib import Path
+from typing import IO, Any, NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from toolkit import Condition, DataSpec, ToolkitError
+from toolkit_image.files import ImageDataset
+
+FOLDER = "cifar-10-batches-py"
+ARCHIVE = "cifar-10-python.tar.gz"
+ORIGIN = "the files are those of the CIFAR-10 python version, https://www.cs.toronto.edu/~kriz/cifar.html"
+TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
+TEST = "test_batch"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SHAPE = (3, 32, 32)
+PER_FILE = 10_000
+VARIANCE = 4 * 0.063286924
+"""Of the training pixels, scaled to [-1, 1]."""
+
+
+class Batch(NamedTuple):
+    """What a file holds."""
+
+    images: Tensor
+    """``(10000, 3, 32, 32)`` uint8."""
+    labels: Tensor
+    """``(10000,)`` int64."""
+
+
+class Part(NamedTuple):
+    """Where a split lies: its files, and which of their images."""
+
+    files: tuple[str, ...]
+    start: int
+    stop: int
+
+
+SPLITS = {
+    "train": Part(TRAIN, 0, 45_000),
+    "val": Part(TRAIN[-1:], 5_000, 10_000),
+    "test": Part((TEST,), 0, 10_000),
+}
+
+
+@final
+class CIFAR10Dataset(ImageDataset):
+    """60 000 colour images of 32 x 32 pixels in ten classes (Krizhevsky 2009).
+
+    ``root`` is the folder ``cifar-10-batches-py`` or the archive ``cifar-10-python.tar.gz``, or what either
+    lies in. It is first looked at when an example is asked for; a split is then read whole and kept as bytes.
+    The validation split is the last 5 000 training images. ``flip`` mirrors an image, left to right, half the
+    time, where a generator is given.
+    """
+
+    def __init__(self, *, root: str = "data", flip: bool = False) -> None:
+        self.root = Path(root).expanduser()
+        self.flip = flip
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+        self.spec = DataSpec(
+            3,
+            (32, 32),
+            levels=256,
+            variance=VARIANCE,
+            conditions=(Condition("class", len(CLASSES), CLASSES),),
+        )
+
+    def size(self, split: str) -> int:
+        return SPLITS[split].stop - SPLITS[split].start
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """``x`` (3, 32, 32) uint8 and the label ``class``."""
+        if split not in self.splits:
+            self.splits[split] = read_split(self.root, SPLITS[split])
+        images, labels = self.splits[split]
+        x = images[index]
+        if self.flip and generator is not None and torch.rand((), generator=generator) < 0.5:
+            x = x.flip(-1)
+        return {"x": x, "class": labels[index]}
+
+
+def read_split(root: Path, part: Part) -> tuple[Tensor, Tensor]:
+    """Images ``(n, 3, 32, 32)`` uint8 and labels ``(n,)`` int64 of a part of the data set at ``root``."""
+    place = _find(root)
+    found = (_read_archive if place.is_file() else _read_folder)(place, part.files)
+    missing = [name for name in part.files if name not in found]
+    if missing:
+        raise ToolkitError(f"{place}: no {', '.join(missing)}; {ORIGIN}")
+    images = torch.cat([found[name].images for name in part.files])
+    labels = torch.cat([found[name].labels for name in part.files])
+    # clones, so that the rest of the files is not kept in memory
+    return images[part.start : part.stop].clone(), labels[part.start : part.stop].clone()
+
+
+def _find(root: Path) -> Path:
+    """The folder of batches or the archive that ``root`` is or holds."""
+    if (root / FOLDER).is_dir():
+        return root / FOLDER
+    if (root / ARCHIVE).is_file():
+        return root / ARCHIVE
+    if root.is_file() or any((root / name).exists() for name in (*TRAIN, TEST)):
+        return root
+    raise ToolkitError(
+        f"CIFAR-10 is not at {root.absolute()}: neither {FOLDER} nor {ARCHIVE} is there.\n"
+        f"Say where it is with dataset.root=FOLDER; {ORIGIN}"
+    )
+
+
+def _read_folder(folder: Path, names: Container[str]) -> dict[str, Batch]:
+    return {path.name: _read_file(path) for path in sorted(folder.iterdir()) if path.name in names}
+
+
+def _read_file(path: Path) -> Batch:
+    try:
+        with path.open("rb") as stream:
+            return read_batch(stream, str(path))
+    except OSError as error:
+        raise ToolkitError(f"{path}: cannot be opened ({error.strerror})") from error
+
+
+def _read_archive(archive: Path, names: Container[str]) -> dict[str, Batch]:
+    """In one pass over the archive, in its own order, because going back means unpacking it again."""
+    found = {}
+    try:
+        with tarfile.open(archive, "r:gz") as members:
+            for member in members:
+                name = member.name.rpartition("/")[2]
+                if name in names and (stream := members.extractfile(member)):
+                    found[name] = read_batch(stream, f"{archive}: {member.name}")
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise ToolkitError(f"{archive}: the archive is damaged ({error}); {ORIGIN}") from error
+    return found
+
+
+def read_batch(stream: IO[bytes], name: str) -> Batch:
+    """A batch file; ToolkitError, with the file's ``name``, where it is anything else.
+
+    The files are pickles. Of what a pickle may call, the three names that rebuild an array are admitted, and
+    even these only note down what they were given, so that opening a file runs nothing of its author's.
+    """
+    try:
+        content = _BatchUnpickler(stream, encoding="bytes").load()
+        images, labels = content[b"data"].values, torch.tensor(content[b"labels"])
+        if images.shape != (PER_FILE, prod(SHAPE)) or labels.shape != (PER_FILE,):
+            raise ValueError(f"its shapes are {tuple(images.shape)} and {tuple(labels.shape)}")
+        if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= len(CLASSES):
+            raise ValueError(f"its labels are not in 0..{len(CLASSES) - 1}")
+        return Batch(images.view(-1, *SHAPE), labels)
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise ToolkitError(f"{name}: not a CIFAR-10 batch ({error}); {ORIGIN}") from error
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in ADMITTED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
+        return ADMITTED[f"{module}.{name}"]
+
+
+class _Array:
+    """Stands for a pickled array of bytes."""
+
+    def __init__(self, *_: object) -> None:
+        self.values = torch.empty(0, dtype=torch.uint8)
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Type, bool, bytes]) -> None:
+        _, shape, dtype, columns_first, content = state
+        if dtype.name != b"u1" or columns_first:
+            raise ValueError(f"its array is not of bytes, row by row: {dtype.name!r}")
+        self.values = torch.frombuffer(bytearray(content), dtype=torch.uint8).view(shape)
+
+
+class _Type:
+    """Stands for a pickled element type."""
+
+    def __init__(self, name: bytes, *_: object) -> None:
+        self.name = name
+
+    def __setstate__(self, state: object) -> None:
+        """The byte order, of which bytes have none."""
+
+
+ADMITTED = {"numpy.core.multiarray._reconstruct": _Array, "numpy.ndarray": _Array, "numpy.dtype": _Type}

@@ -1,0 +1,56 @@
+"""The decoder of the VQ-VAE paper's image experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor, nn
+
+from toolkit import Condition, Decoder, Distribution, Likelihood
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.conv import conv, up
+from toolkit.nn.residual import residual_stack
+
+
+@final
+class ConvDecoder(Decoder):
+    """Residual 3x3 blocks, then strided 4x4 transposed convolutions (van den Oord et al. 2017, section 4.1).
+
+    Conditions are embedded and added to the first layer's output.
+
+    Args:
+        hidden: channels everywhere but in the latents.
+        residual_blocks: how many, each ReLU, 3x3, ReLU, 1x1.
+        residual_hidden: channels between a block's two convolutions; null: hidden.
+        strides: of the transposed convolutions, from the latents up.
+    """
+
+    rank = 2
+
+    def __init__(
+        self,
+        dim: int,
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+        *,
+        hidden: int = 256,
+        residual_blocks: int = 2,
+        residual_hidden: int | None = None,
+        strides: tuple[int, ...] = (2, 2),
+    ) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+        self.inward = conv(2, dim, hidden, 3)
+        self.conditions = ConditionEmbedding(conditions, hidden)
+        self.residual = residual_stack(2, hidden, residual_hidden or hidden, residual_blocks)
+        layers: list[nn.Module] = []
+        for stride in strides[:-1]:
+            layers += [up(2, hidden, hidden, stride), nn.ReLU()]
+        last = up(2, hidden, likelihood.channels, strides[-1]) if strides else conv(2, hidden, likelihood.channels, 3)
+        self.up = nn.Sequential(*layers, last)
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        """z ``(batch, dim, height, width)``."""
+        h = self.inward(z) + over_grid(self.conditions(conditions, len(z)), z.shape[2:])
+        return self.likelihood(self.up(self.residual(h)))

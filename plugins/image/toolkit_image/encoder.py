@@ -1,0 +1,60 @@
+"""The encoder of the VQ-VAE paper's image experiments."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor, nn
+
+from toolkit import DataSpec, Encoder
+from toolkit.nn.conv import conv, down
+from toolkit.nn.residual import residual_stack
+
+
+@final
+class ConvEncoder(Encoder):
+    """Strided 4x4 convolutions, residual 3x3 blocks, a 1x1 to the latents (van den Oord et al. 2017, section 4.1).
+
+    Args:
+        hidden: channels everywhere but in the latents.
+        residual_blocks: how many, each ReLU, 3x3, ReLU, 1x1.
+        residual_hidden: channels between a block's two convolutions; null: hidden.
+        strides: of the strided convolutions; each divides both axes.
+    """
+
+    rank = 2
+
+    def __init__(
+        self,
+        data: DataSpec,
+        dim: int,
+        *,
+        hidden: int = 256,
+        residual_blocks: int = 2,
+        residual_hidden: int | None = None,
+        strides: tuple[int, ...] = (2, 2),
+    ) -> None:
+        super().__init__()
+        self.data = data
+        self.stride = (total := _product(strides), total)
+        layers: list[nn.Module] = []
+        channels = data.channels
+        for stride in strides:
+            layers += [down(2, channels, hidden, stride), nn.ReLU()]
+            channels = hidden
+        layers = layers[:-1] if strides else [conv(2, channels, hidden, 3)]
+        self.down = nn.Sequential(*layers)
+        self.residual = residual_stack(2, hidden, residual_hidden or hidden, residual_blocks)
+        self.out = conv(2, hidden, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x ``(batch, channels, height, width)``."""
+        z: Tensor = self.out(self.residual(self.down(self.data.scale(x))))
+        return z
+
+
+def _product(strides: tuple[int, ...]) -> int:
+    total = 1
+    for stride in strides:
+        total *= stride
+    return total

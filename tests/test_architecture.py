@@ -1,0 +1,117 @@
+"""The house's rules: who imports whom, what is imported when, and which words the core does not know."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import toolkit
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "toolkit"
+MODALITIES = re.compile(r"image|audio|video|pixel(?!cnn)|wav(?!enet)|fps", re.IGNORECASE)
+
+
+def test_the_installed_package_is_this_checkout() -> None:
+    assert toolkit.__file__ is not None
+    assert Path(toolkit.__file__).resolve().parent == CORE
+
+
+def test_import_contracts_hold() -> None:
+    """The contracts of pyproject.toml: layers, no plugin in the core, no hydra below the command line."""
+    pytest.importorskip("importlinter", reason="import-linter is not installed: make lint runs it")
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_importing_toolkit_imports_nothing_heavy() -> None:
+    code = "import toolkit, sys; print(sorted({'torch', 'hydra', 'numpy', 'rich'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names() -> None:
+    assert toolkit.__all__ == [
+        "Autoencoder",
+        "Bound",
+        "Condition",
+        "DataSpec",
+        "Dataset",
+        "Decoder",
+        "Distribution",
+        "Encoder",
+        "LatentSpec",
+        "Likelihood",
+        "Loss",
+        "Metric",
+        "Model",
+        "Objective",
+        "Prior",
+        "Quantized",
+        "Quantizer",
+        "ToolkitError",
+        "load",
+    ]
+    for name in toolkit.__all__:
+        assert getattr(toolkit, name).__name__ == name
+
+
+def test_the_core_names_no_modality() -> None:
+    """No identifier in toolkit/ says what kind of data it works on; what it imports is named by others."""
+    found = []
+    for path in CORE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = {
+                ast.Name: lambda n: [n.id],
+                ast.Attribute: lambda n: [n.attr],
+                ast.arg: lambda n: [n.arg],
+                ast.FunctionDef: lambda n: [n.name],
+                ast.ClassDef: lambda n: [n.name],
+                ast.keyword: lambda n: [n.arg or ""],
+            }.get(type(node), lambda n: [])(node)
+            found += [f"{path.relative_to(ROOT)}:{node.lineno}: {name}" for name in names if MODALITIES.search(name)]
+    assert not found
+
+
+def test_no_configuration_names_code() -> None:
+    """Names only: no _target_, no dotted path to a class."""
+    for path in [*ROOT.glob("conf/**/*.yaml"), *ROOT.glob("plugins/*/*/conf/**/*.yaml")]:
+        assert "_target_" not in path.read_text(encoding="utf-8"), path
+
+
+def test_no_experiment_overrides_a_nested_group() -> None:
+    """Presets choose inner parts, experiments choose presets: else swapping the outer part would break them."""
+    for path in [*ROOT.glob("conf/experiment/*.yaml"), *ROOT.glob("plugins/*/*/conf/experiment/*.yaml")]:
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8")).get("defaults", []):
+            assert all(str(key).count("/") < 2 for key in entry), (path, entry)
+
+
+def test_every_package_is_shipped() -> None:
+    """Folders with Python in them and the list in pyproject.toml agree."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in CORE.rglob("__init__.py")} | {"toolkit.conf"}
+    assert found == listed
+
+
+def test_every_component_is_final_and_says_what_it_is() -> None:
+    """Abstract or final: a component is a leaf with a docstring."""
+    from toolkit import registry
+
+    for kind in registry.KINDS:
+        for name in registry.names(kind):
+            if registry.find(kind, name).distribution.startswith("discrete-toolkit"):
+                cls = registry.load(kind, name)
+                assert getattr(cls, "__final__", False), (kind, name)
+                assert cls.__doc__, (kind, name)

@@ -1,0 +1,529 @@
+"""Words to a plain, validated configuration, over a plugin written for the purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from toolkit import registry
+from toolkit.cli import source
+from toolkit.cli.compose import Composed, compose, reopen
+from toolkit.cli.quote import prepare
+from toolkit.errors import ToolkitError
+
+PARTS = """
+import torch  # reading the signatures must not need it
+from typing import Literal
+
+class Data:
+    def __init__(self, *, root: str = "data", label: str | None = None, crop: int = 8) -> None: ...
+
+class Enc:
+    def __init__(self, data, dim, *, hidden: int = 8, strides: tuple[int, ...] = (2, 2),
+                 norm: Literal["none", "group"] = "none", level: Literal[1, 2] = 2) -> None: ...
+
+class Dec:
+    def __init__(self, dim, *, width: int = 8, files: list[str] = []) -> None: ...
+
+class Plain:
+    def __init__(self, dim, *, size: int = 16, rate: float = 0.5) -> None: ...
+
+class Other:
+    def __init__(self, dim, *, size: int = 32, decay: float = 0.9) -> None: ...
+
+class Few:
+    def __init__(self, *, levels: tuple[int, ...] = (8, 5)) -> None: ...
+
+class Stack:
+    def __init__(self, dim, *, inner: Callable[[int], Quantizer] = Plain, depth: int = 2) -> None: ...
+
+class Open:
+    def __init__(self, dim, *, inner: Callable[[int], Quantizer], must: int) -> None: ...
+
+class Pri:
+    def __init__(self, latent, *, layers: int = 3) -> None: ...
+
+class Met:
+    def __init__(self, data, *, share: float = 0.5, path: str = "x") -> None: ...
+"""
+POINTS = {
+    "dataset": {"c_data": "Data"},
+    "encoder": {"c_enc": "Enc", "c_gone": "Gone"},
+    "decoder": {"c_dec": "Dec"},
+    "quantizer": {"c_plain": "Plain", "c_other": "Other", "c_few": "Few", "c_stack": "Stack", "c_open": "Open"},
+    "prior": {"c_pri": "Pri"},
+    "metric": {"c_met": "Met", "c_met2": "Met"},
+}
+YAML = {
+    "experiment/small": """
+        # @package _global_
+        defaults:
+          - override /dataset: c_data
+          - override /encoder: c_enc
+          - override /quantizer: c_plain
+          - override /decoder: c_dec
+          - override /metric: [c_met]
+          - _self_
+        dim: 8
+        quantizer: {size: 24, rate: 0.25}
+        encoder: {strides: [2]}
+        """,
+    "experiment/preset": """
+        # @package _global_
+        defaults: [small, override /quantizer: c_stack_other, _self_]
+        """,
+    "experiment/bad_type": """
+        # @package _global_
+        defaults: [small, _self_]
+        encoder: {hidden: many}
+        """,
+    "experiment/bad_key": """
+        # @package _global_
+        defaults: [small, _self_]
+        encoder: {hiden: 3}
+        """,
+    "experiment/bad_top": """
+        # @package _global_
+        defaults: [small, _self_]
+        stepz: 3
+        """,
+    "experiment/bad_name": """
+        # @package _global_
+        defaults: [small, _self_]
+        quantizer: {name: c_other}
+        """,
+    "experiment/bad_group": """
+        # @package _global_
+        defaults: [override /encodr: c_enc, _self_]
+        """,
+    "experiment/bad_yaml": "a: [1",
+    "quantizer/c_stack_other": """
+        defaults: [c_stack, override inner: c_other, _self_]
+        inner: {size: 48}
+        """,
+    "trainer/c_long": """
+        defaults: [default, _self_]
+        steps: 77
+        """,
+}
+CHOSEN = ["dataset=c_data", "encoder=c_enc", "decoder=c_dec", "quantizer=c_plain", "metric=[]"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    home = tmp_path_factory.mktemp("compose_plugin")
+    package = home / "compose_plugin"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('nobody should import me')")
+    (package / "parts.py").write_text(PARTS)
+    lines = ["[project]", 'name = "compose-plugin"', 'version = "2"']
+    for kind, names in POINTS.items():
+        lines.append(f'[project.entry-points."toolkit.{kind}"]')
+        lines += [f'{name} = "compose_plugin.parts:{cls}"' for name, cls in names.items()]
+    lines += ['[project.entry-points."toolkit.conf"]', 'c = "compose_plugin.conf"']
+    (home / "pyproject.toml").write_text("\n".join(lines))
+    for name, text in YAML.items():
+        file = package / "conf" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(dedent(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(registry.PLUGIN_PATH, str(home))
+        yield
+
+
+def small(*words: str) -> Composed:
+    return compose(["experiment=small", *words])
+
+
+def refusal(*words: str) -> str:
+    with pytest.raises(ToolkitError) as error:
+        compose(words)
+    assert len(str(error.value).splitlines()) <= 3
+    return str(error.value)
+
+
+def plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return type(value) is dict and all(type(k) is str and plain(v) for k, v in value.items())
+    if isinstance(value, list):
+        return type(value) is list and all(map(plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def test_a_configuration_is_plain_and_complete() -> None:
+    composed = small()
+    config = composed.config
+    assert plain(config)
+    assert list(config) == [
+        *("stage", "seed", "dim", "init"),
+        *registry.KINDS,
+        *("conditions", "trainer", "prior_trainer", "prior_dataset"),
+    ]
+    assert composed.experiment == "small"
+    assert composed.notices == ()
+    assert config["encoder"] == {"name": "c_enc", "hidden": 8, "strides": [2], "norm": "none", "level": 2}
+    assert config["likelihood"] is None
+    assert config["metric"] == {"c_met": {"name": "c_met", "share": 0.5, "path": "x"}}
+    assert config["conditions"] == {"decoder": [], "prior": []}
+    assert (config["dim"], config["stage"], config["prior_dataset"]) == (8, "all", {})
+    assert config["trainer"]["betas"] == [0.9, 0.999]
+
+
+def test_words_override_an_experiment_which_overrides_defaults() -> None:
+    config = small("dim=16", "encoder.hidden=5", "encoder.norm=group", "trainer.steps=3").config
+    assert (config["dim"], config["encoder"]["hidden"], config["encoder"]["norm"]) == (16, 5, "group")
+    assert (config["trainer"]["steps"], config["prior_trainer"]["steps"]) == (3, 10000)
+    assert config["quantizer"]["size"] == 24
+
+
+def test_without_an_experiment_every_part_is_chosen_by_name() -> None:
+    assert compose(CHOSEN).config["quantizer"] == {"name": "c_plain", "size": 16, "rate": 0.5}
+    assert compose(CHOSEN).experiment is None
+
+
+@pytest.mark.parametrize("kind", ["dataset", "encoder", "quantizer", "decoder"])
+def test_a_part_that_is_not_chosen_is_asked_for(kind: str) -> None:
+    text = refusal(*(word for word in CHOSEN if not word.startswith(kind)))
+    assert text.startswith(f"no {kind} chosen: add {kind}=NAME or experiment=NAME; installed: ")
+    assert compose([], complete=False).config[kind] is None
+
+
+# -- nested parts
+
+
+def test_both_spellings_of_a_nested_part_are_the_same() -> None:
+    spelt = small("quantizer=c_stack", "quantizer.inner.name=c_other", "quantizer.inner.size=3").config
+    grouped = small("quantizer=c_stack", "quantizer/inner=c_other", "quantizer.inner.size=3").config
+    assert spelt == grouped
+    assert spelt["quantizer"] == {
+        "name": "c_stack",
+        "inner": {"name": "c_other", "size": 3, "decay": 0.9},
+        "depth": 2,
+    }
+
+
+def test_nesting_has_no_end() -> None:
+    words = ["quantizer=c_stack", "quantizer.inner.name=c_stack", "quantizer.inner.inner.name=c_few"]
+    config = small(*words, "quantizer.inner.inner.levels=[7]").config
+    assert config["quantizer"]["inner"]["inner"] == {"name": "c_few", "levels": [7]}
+
+
+def test_a_preset_chooses_an_inner_part_and_survives_swaps() -> None:
+    composed = compose(["experiment=preset"])
+    assert composed.config["quantizer"] == {
+        "name": "c_stack",
+        "inner": {"name": "c_other", "size": 48, "decay": 0.9},
+        "depth": 2,
+    }
+    assert compose(["experiment=preset", "quantizer=c_few"]).config["quantizer"]["name"] == "c_few"
+
+
+def test_groups_are_listed_one_level_deep_and_resolved_at_any() -> None:
+    assert source.kind_of("quantizer/inner/inner/inner") == "quantizer"
+    assert source.kind_of("quantizer/outer") is None
+    assert source.kind_of("encoder/inner") is None
+    listed = source.RegistrySource("registry", "toolkit://registry").list
+    assert "inner" in listed("quantizer", None)
+    assert "inner" not in listed("quantizer/inner", None)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["quantizer=c_stack", "quantizer.inner.name=c_othr"], "quantizer/inner=c_othr: no such quantizer (did you"),
+        (["quantizer=c_stack", "quantizer.inner.siz=3"], "quantizer.inner.siz: quantizer=c_plain (compose-plugin 2;"),
+        (["quantizer=c_stack", "quantizer.inner.size=x"], "quantizer.inner.size: expects int, got 'x'"),
+        (["quantizer/inner=c_other"], "quantizer.inner: the quantizer chosen has no part inner"),
+        (["quantizer=c_open"], "quantizer.inner: no quantizer chosen: add quantizer.inner.name=NAME"),
+        (["quantizer=c_open", "quantizer.inner.name=c_few"], "quantizer.must: no value; add quantizer.must=VALUE"),
+    ],
+)
+def test_mistakes_in_nested_parts_are_told(words: list[str], text: str) -> None:
+    assert refusal("experiment=small", *words).startswith(text)
+
+
+# -- swaps
+
+
+def test_what_a_swapped_away_part_was_told_is_dropped_with_one_line() -> None:
+    composed = small("quantizer=c_few")
+    assert composed.config["quantizer"] == {"name": "c_few", "levels": [8, 5]}
+    [notice] = composed.notices
+    assert notice == "note: quantizer=c_few has no size, rate (set for quantizer=c_plain): ignored"
+
+
+def test_an_option_that_both_parts_have_is_kept() -> None:
+    composed = small("quantizer=c_other")
+    assert composed.config["quantizer"]["size"] == 24
+    assert composed.notices == (
+        "note: quantizer=c_other has no rate (set for quantizer=c_plain or c_plain): ignored",
+    ) or ("rate" in composed.notices[0])
+
+
+def test_what_a_person_typed_is_never_dropped() -> None:
+    text = refusal("experiment=small", "quantizer=c_few", "quantizer.size=3")
+    assert text.startswith("quantizer.size: quantizer=c_few (compose-plugin 2; compose_plugin.parts:Few) has no")
+
+
+def test_a_part_that_breaks_hurts_only_who_selects_it() -> None:
+    assert small().config
+    assert refusal("experiment=small", "encoder=c_gone").endswith("defines no class Gone")
+
+
+# -- mistakes
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("encoder=c_encc", "encoder=c_encc: no such encoder (did you mean c_enc?)\ninstalled: "),
+        ("encoder.hiden=3", "encoder.hiden: encoder=c_enc (compose-plugin 2; compose_plugin.parts:Enc) has no option "),
+        ("+encoder.hiden=3", "encoder.hiden: encoder=c_enc"),
+        ("encoder.width=3", "encoder.width: encoder=c_enc (compose-plugin 2; compose_plugin.parts:Enc) has no option "),
+        ("encoder.hidden=many", "encoder.hidden: expects int, got 'many'"),
+        ("encoder.hidden=1.5", "encoder.hidden: expects int, got 1.5"),
+        ("encoder.hidden=null", "encoder.hidden: null is no value for it"),
+        ("encoder.norm=grp", "encoder.norm: expects one of none, group, got 'grp'"),
+        ("encoder.level=3", "encoder.level: expects one of 1, 2, got 3"),
+        ("encoder.strides=2", "encoder.strides: expects a list, written [a,b]"),
+        ("encoder.strides=[a]", "encoder.strides: expects int, got 'a'"),
+        ("encoder.hidden=1,2", "Ambiguous value for argument 'encoder.hidden=1,2'"),
+        ("encoder.hidden=[1", "encoder.hidden=[1: the value cannot be read"),
+        ("encoder={hiden: 3}", "encoder.hiden: encoder=c_enc"),
+        ("encoder=[c_enc,c_enc]", "encoder"),
+        ("experment=small", "experment: the configuration has no experment (did you mean experiment?)"),
+        ("+encodr=c_enc", "encodr: the configuration has no encodr (did you mean encoder"),
+        ("foo.bar=1", "foo.bar: the configuration has no foo"),
+        ("likelihood.scale=1", "likelihood.scale: no likelihood chosen: add likelihood=NAME"),
+        ("metric=[c_met,c_mit]", "metric=c_mit: no such metric (did you mean "),
+        ("metric.c_met.shar=1", "metric.c_met.shar: metric=c_met (compose-plugin 2;"),
+        ("trainer.steps=-1", "trainer.steps=-1: must be at least 0"),
+        ("prior_trainer.ema=1", "prior_trainer.ema=1.0: must be at least 0 and below 1"),
+        ("trainer.betas=[0.1]", "trainer.betas: expects 2 values, got [0.1]"),
+        ("trainer.stps=1", "trainer.stps: trainer has no option stps (did you mean steps?)"),
+        ("trainer.optimizer=sgd", "trainer.optimizer: expects one of adam, adamw, got 'sgd'"),
+        ("trainer=3", "trainer=3: write KEY=VALUE, and a part as PART=NAME"),
+        ("stage=both", "stage: expects one of all, autoencoder, prior, got 'both'"),
+        ("dim=0", "dim=0: must be at least 1"),
+        ("dim=", "dim: expects int, got ''"),
+        ("conditions.decoder=speaker", "conditions.decoder: expects list[str], got 'speaker'"),
+        ("conditions.encoder=[a]", "conditions.encoder: conditions has no option encoder (did you mean decoder?)"),
+        ("prior_dataset.crp=3", "prior_dataset.crp: dataset=c_data (compose-plugin 2;"),
+        ("prior_dataset.crop=x", "prior_dataset.crop: expects int, got 'x'"),
+        ("encoder", "encoder: write KEY=VALUE"),
+        ("=3", "=3: write KEY=VALUE"),
+        ("dataset.crop=${nothing}", "dataset.crop: "),
+        ("hydra.nothing=3", "hydra.nothing: Hydra has no such setting"),
+    ],
+)
+def test_a_mistake_is_one_to_three_lines(word: str, text: str) -> None:
+    assert refusal("experiment=small", word).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("smal", "experiment=smal: no such experiment (did you mean small?)"),
+        ("bad_type", "experiment/bad_type.yaml: encoder.hidden: expects int, got 'many'"),
+        ("bad_key", "encoder.hiden: encoder=c_enc"),
+        ("bad_top", "stepz: the configuration has no stepz"),
+        ("bad_name", "quantizer.name: c_other stands there as a value; in YAML a part is chosen in the defaults "),
+        ("bad_group", "experiment/bad_group.yaml: override encodr: the configuration has no encodr"),
+        ("bad_yaml", "/"),
+    ],
+)
+def test_a_mistake_in_yaml_is_told_with_its_file_or_key(name: str, text: str) -> None:
+    found = refusal(f"experiment={name}")
+    assert found.startswith(text)
+    assert "hydra.cc" not in found
+
+
+def test_an_option_of_another_part_is_pointed_to() -> None:
+    assert "(did you mean decoder.width?)" in refusal("experiment=small", "encoder.width=3")
+
+
+# -- metrics, presets, folders
+
+
+def test_metrics_are_a_list_of_parts_with_options() -> None:
+    config = small("metric=[c_met,c_met2]", "metric.c_met2.share=0.75").config
+    assert {name: part["share"] for name, part in config["metric"].items()} == {"c_met": 0.5, "c_met2": 0.75}
+    assert small("metric=[]").config["metric"] == {}
+    assert list(small("metric=c_met2").config["metric"]) == ["c_met2"]
+
+
+def test_a_trainer_has_presets() -> None:
+    assert small("trainer=c_long").config["trainer"]["steps"] == 77
+
+
+def test_null_takes_a_part_away() -> None:
+    assert small("prior=null").config["prior"] is None
+    assert small("likelihood=null").config["likelihood"] is None
+
+
+def test_the_priors_stage_may_read_the_dataset_otherwise() -> None:
+    config = small("prior_dataset.crop=64", "prior_dataset.root=/a b").config
+    assert config["prior_dataset"] == {"crop": 64, "root": "/a b"}
+    assert config["dataset"]["crop"] == 8
+
+
+def test_a_folder_adds_experiments(tmp_path: Path) -> None:
+    home = tmp_path / "my files (1)"
+    (home / "experiment").mkdir(parents=True)
+    text = "# @package _global_\ndefaults: [small, _self_]\ndim: 5\n"
+    (home / "experiment" / "mine.yaml").write_text(text)
+    assert compose(["experiment=mine"], folder=str(home)).config["dim"] == 5
+
+
+# -- plain text
+
+TEXTS = [
+    "/my data/new folder",
+    "a[b]",
+    "a,b",
+    "a=b=c",
+    "화자1",
+    "/데이터 (새)",
+    "{x}",
+    "it's",
+    'say "hi"',
+    "back\\slash\\",
+    "\\'",
+    "007",
+    "1e3",
+    "true",
+    "  spaced  ",
+    "a:b #c",
+    "*?!",
+    "~/x",
+    "$x",
+    "choice(a,b)",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("key", ["dataset.root", "dataset.label", "metric.c_met.path", "init"])
+def test_text_arrives_as_it_is_written(key: str, text: str) -> None:
+    node: Any = small(f"{key}={text}").config
+    for part in key.split("."):
+        node = node[part]
+    assert node == text
+
+
+def test_null_and_nothing_are_not_text_where_an_option_may_be_null() -> None:
+    assert small("dataset.label=null").config["dataset"]["label"] is None
+    assert small("dataset.label=").config["dataset"]["label"] == ""
+    assert small("dataset.root=null").config["dataset"]["root"] == "null"
+
+
+def test_a_persons_own_quotes_and_interpolations_are_kept() -> None:
+    assert small("dataset.root='a,b'").config["dataset"]["root"] == "a,b"
+    assert small("dataset.root=x${dim}").config["dataset"]["root"] == "x8"
+
+
+@pytest.mark.parametrize(
+    ("word", "made"),
+    [
+        ("dataset.root=/a b,/c", "dataset.root='/a b','/c'"),
+        ("dataset.root='/a,b',/c", "dataset.root='/a,b','/c'"),
+        ("dataset.root=choice(a,b)", "dataset.root=choice(a,b)"),
+        ("encoder.hidden=1,2", "encoder.hidden=1,2"),
+        ("quantizer.inner.name=a,b", "quantizer/inner=a,b"),
+    ],
+)
+def test_in_a_sweep_a_comma_separates_unless_quoted(word: str, made: str) -> None:
+    assert prepare([word], multirun=True) == [made]
+
+
+@pytest.mark.parametrize(
+    ("word", "made"),
+    [
+        ("hydra.job.name=x", "hydra.job.name=x"),
+        ("hydra.run.dir=a b", "hydra.run.dir='a b'"),
+        ("likelihood=null", "~likelihood"),
+        ("encoder.name=c_enc", "encoder=c_enc"),
+        ("encoder.hidden=3", "encoder.hidden=3"),
+    ],
+)
+def test_only_what_needs_it_is_rewritten(word: str, made: str) -> None:
+    assert prepare([word]) == [made]
+
+
+# -- saved runs
+
+
+def test_a_saved_configuration_comes_back_as_it_was() -> None:
+    words = ["quantizer=c_stack", "quantizer.inner.name=c_other", "quantizer.inner.size=3"]
+    saved = small(*words, "dataset.root=/a ${dim}[1]", "prior_dataset.crop=3", "metric.c_met.share=0.1").config
+    saved["dataset"]["label"] = "${oc.env:HOME}"
+    reopened = reopen(saved, [])
+    assert reopened.config == saved
+    assert reopened.notices == ()
+
+
+def test_words_change_a_saved_configuration() -> None:
+    saved = small().config
+    words = ["trainer.steps=9", "stage=prior", "prior=c_pri", "prior.layers=5", "prior_dataset.crop=2"]
+    config = reopen(saved, [*words, "metric=[c_met2]", "dataset.root=/new place", "encoder=c_enc", "dim=8"]).config
+    assert (config["trainer"]["steps"], config["stage"]) == (9, "prior")
+    assert config["prior"] == {"name": "c_pri", "layers": 5}
+    assert config["prior_dataset"] == {"crop": 2}
+    assert list(config["metric"]) == ["c_met2"]
+    assert config["dataset"]["root"] == "/new place"
+    assert config["encoder"] == saved["encoder"]
+    assert config["quantizer"]["size"] == 24
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("encoder=c_gone", "encoder=c_gone: a saved run keeps its parts"),
+        ("quantizer.inner.name=c_few", "quantizer/inner=c_few: a saved run keeps its parts"),
+        ("experiment=small", "experiment=small: a saved run keeps its parts"),
+        ("dim=9", "dim=9: a saved run keeps its dim of 8"),
+        ("encoder.hidden=x", "encoder.hidden: expects int, got 'x'"),
+        ("encoder.hiden=3", "encoder.hiden: encoder=c_enc"),
+        ("trainer.stps=3", "trainer.stps: trainer has no option stps (did you mean steps?)"),
+        ("prior=c_prii", "prior=c_prii: no such prior (did you mean c_pri?)"),
+        ("trainer.steps=1,2", "trainer.steps=1,2: a saved run takes one value for each key"),
+        ("foo=1", "foo: the configuration has no foo"),
+    ],
+)
+def test_a_saved_run_refuses_with_one_sentence(word: str, text: str) -> None:
+    with pytest.raises(ToolkitError) as error:
+        reopen(small("quantizer=c_stack").config, [word])
+    assert str(error.value).startswith(text)
+
+
+def test_options_that_came_or_went_since_are_told() -> None:
+    saved = small().config
+    saved["encoder"]["old"] = 1
+    del saved["encoder"]["hidden"]
+    reopened = reopen(saved, [])
+    assert reopened.notices == (
+        "note: encoder=c_enc: the saved old no longer exists: ignored",
+        "note: encoder=c_enc: new since the run was saved: hidden=8",
+    )
+    assert reopened.config["encoder"]["hidden"] == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"encoder": {"name": "c_enc", "hidden": "many"}}, "the saved configuration: "),
+        ({"encoder": {"name": "c_left"}}, "encoder=c_left is not installed"),
+        ({"encoder": {"name": "c_enc,x"}}, "encoder=c_enc,x is not installed"),
+        ({"encoder": 3}, "the saved configuration names no encoder"),
+        ({"encoder": {"name": 3}}, "the saved configuration names no encoder"),
+        ({"metric": 3}, "metric: expects "),
+        ({"trainer": 3}, "trainer: expects "),
+    ],
+)
+def test_a_saved_configuration_that_was_tampered_with_is_refused(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(ToolkitError) as error:
+        reopen({**small().config, **change}, [])
+    assert str(error.value).startswith(text)

@@ -1,0 +1,146 @@
+"""Every legal pair of parts fits, or is refused with both names and numbers."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from toolkit import registry
+from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
+from toolkit.cli.compose import compose
+from toolkit.errors import ToolkitError
+
+KINDS = ("dataset", "encoder", "quantizer", "decoder", "likelihood", "prior")
+CHOICES = {
+    "dataset": ["toy_waves", "toy_tiles", "toy_clips"],
+    "encoder": ["toy_conv"],
+    "quantizer": [
+        "vq",
+        "ema",
+        "product",
+        "product quantizer.inner.name=ema",
+        "product quantizer.shared=true",
+    ],
+    "decoder": ["toy_conv"],
+    "likelihood": ["categorical", "normal", "logistic"],
+    "prior": ["uniform", "pixelcnn"],
+}
+BASE = {kind: names[0] for kind, names in CHOICES.items()} | {"dataset": "toy_tiles"}
+SMALL = ["dim=4", "conditions.prior=[kind]", "conditions.decoder=[kind]"]
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(Path(__file__).parent / "toy"))
+
+
+def fit(choice: dict[str, str]) -> tuple[int, ...]:
+    """Builds all parts; the shape of the codes."""
+    words = [word for kind, value in choice.items() for word in f"{kind}={value}".split()]
+    if choice["prior"] == "pixelcnn":
+        words += ["prior.hidden=8", "prior.layers=2", "prior.head=8"]
+    config = compose([*words, *SMALL]).config
+    data = build_dataset(config).spec
+    model = build_autoencoder(config, data)
+    build_objective(config, model)
+    build_prior(config, model.latent, data)
+    return model.latent.shape
+
+
+def refusal(choice: dict[str, str]) -> str | None:
+    """What a refused combination must be refused for; None where it is legal."""
+    if choice["dataset"] == "toy_waves" and choice["likelihood"] in ("categorical", "logistic"):
+        return f"likelihood={choice['likelihood']}"
+    return None
+
+
+def judge(choice: dict[str, str]) -> None:
+    wanted = refusal(choice)
+    if wanted is None:
+        depth = 2 if choice["quantizer"].startswith("product") else 1
+        assert fit(choice)[0] == depth
+    else:
+        with pytest.raises(ToolkitError, match=wanted):
+            fit(choice)
+
+
+def pairs() -> list[dict[str, str]]:
+    """Every pair of names of two kinds, the other kinds at their base."""
+    made = []
+    for one, other in combinations(KINDS, 2):
+        for a, b in product(CHOICES[one], CHOICES[other]):
+            choice = {**BASE, one: a, other: b}
+            if choice not in made:
+                made.append(choice)
+    return made
+
+
+@pytest.mark.parametrize("choice", pairs(), ids=lambda c: " ".join(c.values()).replace("quantizer.", ""))
+def test_pairs(choice: dict[str, str]) -> None:
+    judge(choice)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", list(product(*CHOICES.values())), ids=" ".join)
+def test_full_product(names: tuple[str, ...]) -> None:
+    judge(dict(zip(CHOICES, names, strict=True)))
+
+
+def test_every_part_of_the_core_is_in_the_table() -> None:
+    for kind in ("quantizer", "likelihood", "prior"):
+        core = {n for n in registry.names(kind) if registry.find(kind, n).distribution == "discrete-toolkit"}
+        assert core == {choice.split()[0] for choice in CHOICES[kind]}
+
+
+MISFITS: list[tuple[str, list[str]]] = [
+    (
+        "encoder.stride=4",
+        ["decoder=toy_conv gives (2, 4, 4)", "data is (2, 8, 8)", "encoder=toy_conv makes a grid of (2, 2)"],
+    ),
+    ("dataset.size=7", ["decoder=toy_conv gives (2, 6, 6)", "data is (2, 7, 7)", "grid of (3, 3)"]),
+    ("dataset.size=1", ["encoder=toy_conv on data (2, 1, 1)"]),
+    ("quantizer=product quantizer.groups=3", ["quantizer=product", "dim=4", "groups=3"]),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISFITS, ids=[m[0] for m in MISFITS])
+def test_misfits_name_both_parts_and_their_numbers(words: str, said: list[str]) -> None:
+    base = [f"{kind}={name}" for kind, name in BASE.items()]
+    config = compose([*base, *SMALL, *words.split()]).config
+    with pytest.raises(ToolkitError) as caught:
+        build_autoencoder(config, build_dataset(config).spec)
+    for text in said:
+        assert text in str(caught.value)
+
+
+def test_a_part_of_too_many_axes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank-2 parts run on three axes frame by frame, but not on one."""
+    monkeypatch.setattr(registry.load("encoder", "toy_conv"), "rank", 2)
+    config = compose([f"{kind}={name}" for kind, name in {**BASE, "dataset": "toy_waves"}.items()]).config
+    with pytest.raises(ToolkitError, match=r"encoder=toy_conv works on 2 axes, dataset=toy_waves has 1"):
+        build_autoencoder(config, build_dataset(config).spec)
+
+
+def test_a_part_of_fewer_axes_is_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same encoder and decoder, told that they work on two axes, take clips frame by frame."""
+    for kind in ("encoder", "decoder"):
+        monkeypatch.setattr(registry.load(kind, "toy_conv"), "rank", 2)
+    config: dict[str, Any] = compose(
+        [f"{kind}={name}" for kind, name in {**BASE, "dataset": "toy_clips"}.items()] + SMALL
+    ).config
+    dataset = build_dataset(config)
+    model = build_autoencoder(config, dataset.spec)
+    assert model.latent.grid == (4, 8, 8)
+    rows = [dataset.example("train", i, None) for i in range(2)]
+    x, kind = torch.stack([r["x"] for r in rows]), torch.stack([r["kind"] for r in rows])
+    objective = build_objective(config, model)
+    nats = objective.bound(model, x, {"kind": kind}).data_nats
+    frames = [
+        -model.decoder(model.quantizer(model.encoder(x[:, :, t])).z, {"kind": kind}).log_prob(x[:, :, t])
+        for t in range(4)
+    ]
+    torch.testing.assert_close(nats, sum(frames))

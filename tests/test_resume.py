@@ -1,0 +1,151 @@
+"""A run that was killed and continued ends bit for bit where one ends that was never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit import __main__ as command
+from toolkit.cli.compose import compose, reopen
+from toolkit.cli.train import run as train
+from toolkit.run import Run
+
+TOY = Path(__file__).parent / "toy"
+STEPS = 24
+WORDS = [
+    "dataset=toy_tiles", "encoder=toy_conv", "quantizer=product", "quantizer.inner.name=ema",
+    "quantizer.inner.restart=0.5", "quantizer.inner.codebook_size=16", "decoder=toy_conv", "likelihood=categorical", "dim=4", "prior=pixelcnn",
+    "prior.hidden=8", "prior.layers=2", "prior.head=8", "prior.dropout=0.1", "conditions.prior=[kind]",
+    *(f"{stage}.{option}" for stage in ("trainer", "prior_trainer") for option in (
+        f"steps={STEPS}", "batch_size=5", "checkpoint_every=7", "log_every=4", "validate_every=9", "pictures_every=10",
+        "ema=0.9", "clip=1.0", "schedule=cosine", "warmup=3", "accumulate=2", "workers=0",
+    )),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+        train(compose(WORDS).config, folder)
+    return folder
+
+
+def fingerprint(folder: Path) -> dict[str, Any]:
+    """Hashes of everything in both stages' last checkpoints, and of the codes."""
+    paths = [
+        *(p for stage in ("autoencoder", "priors/pixelcnn") for p in (folder / stage / f"step-{STEPS:08d}").iterdir()),
+        *(folder / "codes").iterdir(),
+    ]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+
+
+def figures(folder: Path) -> list[dict[str, Any]]:
+    """The log without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("steps_per_second", "data_wait")} for line in lines]
+
+
+class Stopped(Exception):
+    """Stands for a kill, in the same process."""
+
+
+@pytest.mark.parametrize(
+    ("stage", "step"),
+    [("autoencoder", 3), ("autoencoder", 17), ("prior-pixelcnn", 5), ("prior-pixelcnn", 23)],
+)
+def test_stop_and_continue(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
+    from toolkit.cli.report import TrainReport
+
+    begun = []
+
+    def begin(self: TrainReport, name: str, done: int, steps: int) -> None:
+        begun.append(name)
+
+    def stop(self: TrainReport, done: int) -> None:
+        if begun[-1] == stage and done == step:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainReport, "begin", begin)
+        patch.setattr(TrainReport, "step", stop)
+        with pytest.raises(Stopped):
+            train(compose(WORDS).config, tmp_path / "run")
+    train(reopen(Run.open(tmp_path / "run").config(), []).config, tmp_path / "run")
+    assert fingerprint(tmp_path / "run") == fingerprint(whole)
+    assert figures(tmp_path / "run") == figures(whole)
+
+
+def test_training_longer_equals_training_long_at_once(whole: Path, tmp_path: Path) -> None:
+    """With a schedule that does not look at the end: half the steps, then all of them."""
+    words = [w for w in WORDS if "schedule" not in w]
+    half = [w.replace(f"steps={STEPS}", f"steps={STEPS // 2}") for w in words]
+    train(compose(words).config, tmp_path / "once")
+    train(compose(half).config, tmp_path / "twice")
+    again = reopen(Run.open(tmp_path / "twice").config(), [f"trainer.steps={STEPS}", f"prior_trainer.steps={STEPS}"])
+    train(again.config, tmp_path / "twice")
+    assert fingerprint(tmp_path / "twice") == fingerprint(tmp_path / "once")
+    assert (tmp_path / "twice" / "config-2.yaml").is_file()
+    assert any((tmp_path / "twice" / "priors").glob("pixelcnn.old-1/step-*")), "the older codes' prior is kept"
+
+
+def test_kill_9(whole: Path, tmp_path: Path) -> None:
+    """Three kills at random moments of each stage, then the run is left alone."""
+    seed = random.randrange(1 << 30)
+    print("moments from seed", seed)
+    moments = random.Random(seed)
+    run, toolkit = tmp_path / "run", [sys.executable, "-m", "toolkit", "train"]
+    first = [*toolkit, *WORDS, f"hydra.run.dir={run}"]
+    longer = {**os.environ, "TOOLKIT_PLUGIN_PATH": str(TOY)}
+    for log in [run / "metrics.jsonl"] * 3 + [run / "codes" / "val.safetensors"] * 3:
+        words = [*toolkit, f"run={run}"] if (run / "config.yaml").is_file() else first
+        process = subprocess.Popen(
+            words, env=longer, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        before = log.stat().st_mtime_ns if log.exists() else 0
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and (log.stat().st_mtime_ns != before or log.name != "metrics.jsonl"):
+                break
+            time.sleep(0.002)
+        time.sleep(moments.random() * 0.4)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run([*toolkit, f"run={run}"], env=longer, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(run)
+    assert fingerprint(run) == fingerprint(whole)
+    assert figures(run) == figures(whole)
+
+
+def test_another_prior_on_a_finished_autoencoder(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    assert command.run(["train", f"run={run}", "stage=prior", "prior=uniform"]) == 0
+    assert "nothing to train" in capsys.readouterr().out
+    assert command.run(["evaluate", f"run={run}", "examples=8"]) == 0
+    told = json.loads((run / "evaluation.json").read_text())
+    assert set(told["priors"]) == {"uniform", "pixelcnn"}

@@ -1,0 +1,286 @@
+"""Constructors read from source, over plugins written for the purpose."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, Literal
+
+import pytest
+
+from toolkit import registry, schema
+from toolkit.errors import ToolkitError
+from toolkit.options import RunOptions, TrainerOptions
+from toolkit.schema import MISSING, SchemaError, convert, signature, spell
+
+numbers = itertools.count()
+
+
+class Written:
+    """One plugin with one module, and what is read of its class ``Part``."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.package = f"schema_plugin{next(numbers)}"
+        self.home = folder / self.package
+        (self.home / self.package).mkdir(parents=True)
+        self.kind, self.target = "quantizer", f"{self.package}.parts:Part"
+        monkeypatch.setenv(registry.PLUGIN_PATH, str(self.home))
+
+    def module(self, text: str, name: str = "parts") -> None:
+        (self.home / self.package / f"{name}.py").write_text(dedent(text))
+
+    def read(self, source: str | None = None) -> schema.Signature:
+        if source is not None:
+            self.module(source)
+        points = f'[project.entry-points."toolkit.{self.kind}"]\npart = "{self.target}"\n'
+        (self.home / "pyproject.toml").write_text(f'[project]\nname = "{self.package}"\nversion = "1"\n{points}')
+        registry._sources.cache_clear()
+        return signature(self.kind, "part")
+
+    def options(self, arguments: str, above: str = "") -> dict[str, schema.Option]:
+        found = self.read(f"{above}\nclass Part:\n    def __init__(self, dim: int, *, {arguments}) -> None: ...\n")
+        return {option.name: option for option in found.options}
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
+    return Written(tmp_path, monkeypatch)
+
+
+def test_the_star_is_the_border(written: Written) -> None:
+    found = written.read(
+        '''
+        import torch_is_never_imported
+
+        class Part:
+            """Does a thing.
+
+            More of it.
+
+            Args:
+                depth: how many,
+                    one after the other.
+                rate: how fast.
+            """
+
+            def __init__(self, data: DataSpec, grid: tuple[int, ...], *, depth: int = 4, rate: float) -> None: ...
+        '''
+    )
+    assert found.given == ("data", "grid")
+    assert [option.name for option in found.options] == ["depth", "rate"]
+    assert found.summary == "Does a thing."
+    assert found.option("depth").doc == "how many, one after the other."
+    assert found.option("depth").default == 4
+    assert found.option("rate").required
+    assert found.option("nothing") is None
+    assert (found.file.name, found.line) == ("parts.py", 4)
+    assert "torch_is_never_imported" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("written_as", "wanted", "default"),
+    [
+        ("bool = False", bool, False),
+        ("int = -3", int, -3),
+        ("float = 1", float, 1.0),
+        ("str = 'a'", str, "a"),
+        ("int | None = None", int | None, None),
+        ("None | str = 'x'", str | None, "x"),
+        ("Optional[float] = 2", float | None, 2.0),
+        ("Literal['a', 'b'] = 'b'", Literal["a", "b"], "b"),
+        ("Literal[1, 2] = 1", Literal[1, 2], 1),
+        ("Literal['a', None] = None", Literal["a"] | None, None),
+        ("list[int] = [1, 2]", list[int], [1, 2]),
+        ("tuple[int, ...] = (8, 5)", tuple[int, ...], (8, 5)),
+        ("tuple[int, str] = (8, 'x')", tuple[int, str], (8, "x")),
+        ("dict[str, float] = {'a': 1}", dict[str, float], {"a": 1.0}),
+        ("tuple[tuple[int, int], ...] = ((1, 2),)", tuple[tuple[int, int], ...], ((1, 2),)),
+        ("'int | None' = 3", int | None, 3),
+    ],
+)
+def test_plain_data_is_read(written: Written, written_as: str, wanted: Any, default: Any) -> None:
+    option = written.options(f"x: {written_as}")["x"]
+    assert option.type == wanted
+    assert option.default == default
+    assert type(option.default) is type(default)
+    assert option.nested is None
+
+
+def test_constants_and_aliases_are_followed(written: Written) -> None:
+    written.module("SIZE = 7\nMode = Literal['p', 'q']\n", "other")
+    above = "from .other import SIZE as WIDTH, Mode\nLEVELS = (8, 5)\n"
+    options = written.options("a: int = WIDTH, b: tuple[int, ...] = LEVELS, c: Mode = 'q'", above)
+    assert [options[name].default for name in "abc"] == [7, (8, 5), "q"]
+    assert options["c"].choices == ("p", "q")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ("self, *sizes", r"\*sizes: a component names everything"),
+        ("self, *, a: int = 1, **rest", r"\*\*rest: a component names everything"),
+        ("self, dim: int = 3", r"dim has a default before the \*"),
+        (
+            "self, *, dtype: torch.dtype = None",
+            r"dtype: torch\.dtype is no plain data; move it before the \*",
+        ),
+        ("self, *, x: int | str = 1", r"x: int \| str is no plain data"),
+        ("self, *, x: list = []", r"x: list is no plain data"),
+        ("self, *, x=1", "x: an option needs a type"),
+        ("self, *, name: str = 'x'", "an option cannot be called name"),
+        ("self, *, x: int = 'a'", "x: its default 'a' expects int"),
+        ("self, *, x: int = None", "x: its default None expects int"),
+        ("self, *, x: int = f()", r"x: its default f\(\) is no literal"),
+        ("self, *, q: Callable[[int], Q] = VQ", r"names no interface, import it by its own name"),
+        ("self, *, q: Callable[[int], Quantizer] = Nope", "q: its default Nope is no registered quantizer"),
+    ],
+)
+def test_a_broken_rule_is_told_with_its_place(written: Written, arguments: str, rule: str) -> None:
+    with pytest.raises(SchemaError, match=rule) as error:
+        written.read(f"class Part:\n    def __init__({arguments}) -> None: ...\n")
+    assert str(error.value).startswith("quantizer=part: ")
+    assert "parts.py:2)" in str(error.value)
+
+
+def test_a_nested_part_has_a_registered_default(written: Written) -> None:
+    above = "from toolkit.quantizers.vq import VectorQuantizer\n"
+    options = written.options("inner: Callable[[int], Quantizer] = VectorQuantizer", above)
+    assert (options["inner"].nested, options["inner"].default) == ("quantizer", "vq")
+
+
+def test_a_nested_part_may_have_no_default(written: Written) -> None:
+    option = written.options("inner: typing.Callable[[int], toolkit.Prior]")["inner"]
+    assert (option.nested, option.required) == ("prior", True)
+
+
+def test_a_part_may_nest_itself(written: Written) -> None:
+    option = written.options("inner: Callable[[int], 'Quantizer'] = Part")["inner"]
+    assert option.default == "part"
+
+
+def test_a_class_is_followed_to_where_it_is_written(written: Written) -> None:
+    written.target = f"{written.package}:Part"
+    written.module("if TYPE_CHECKING:\n    from .parts import Real as Part\n", "__init__")
+    found = written.read("class Real:\n    def __init__(self, *, a: int = 1) -> None: ...\n")
+    assert [option.name for option in found.options] == ["a"]
+    assert found.file.name == "parts.py"
+
+
+def test_an_inherited_constructor_is_found(written: Written) -> None:
+    written.module("class Base(Quantizer):\n    def __init__(self, dim, *, a: int = 1) -> None: ...\n", "base")
+    found = written.read("from .base import Base\nclass Part(Base):\n    pass\n")
+    assert found.given == ("dim",)
+    assert found.option("a").default == 1
+
+
+def test_no_constructor_means_nothing_to_give(written: Written) -> None:
+    found = written.read("from toolkit import Quantizer\nclass Part(Quantizer):\n    pass\n")
+    assert (found.given, found.options) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("class Part(:\n", "syntax error"),
+        ("x = 1\n", "defines no class Part"),
+        (None, "no source of a module"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_blamed(written: Written, source: str | None, what: str) -> None:
+    with pytest.raises(SchemaError, match=what) as error:
+        written.read(source)
+    assert f"{written.package} 1" in str(error.value)
+
+
+def test_imports_in_a_circle_end(written: Written) -> None:
+    written.module("from .parts import Part\n", "other")
+    with pytest.raises(SchemaError, match="defines no class Part"):
+        written.read("from .other import Part\n")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "made"),
+    [
+        (float, 3, 3.0),
+        (tuple[int, ...], [1, 2], (1, 2)),
+        (tuple[tuple[int, int], ...], [[1, 2]], ((1, 2),)),
+        (list[float], (1,), [1.0]),
+        (Literal[1, 2], "2", 2),
+        (dict[str, tuple[int, ...]], {"a": [1]}, {"a": (1,)}),
+        (int | None, None, None),
+    ],
+)
+def test_convert_gives_what_the_constructor_wants(wanted: Any, value: Any, made: Any) -> None:
+    result = convert(wanted, value)
+    assert result == made
+    assert type(result) is type(made)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value"),
+    [
+        (int, True),
+        (int, 1.0),
+        (bool, 1),
+        (float, "1"),
+        (float, True),
+        (str, 1),
+        (int, None),
+        (tuple[int, int], [1]),
+        (list[int], "ab"),
+        (list[int], 3),
+        (dict[str, int], [1]),
+        (Literal["a"], "b"),
+        (Literal[1], True),
+        (int | None, "x"),
+    ],
+)
+def test_convert_refuses_what_is_none(wanted: Any, value: Any) -> None:
+    with pytest.raises(ValueError, match="expects"):
+        convert(wanted, value)
+
+
+def test_a_refusal_begins_with_where() -> None:
+    with pytest.raises(ToolkitError, match=r"^encoder\.hidden: expects int, got 'many'$"):
+        schema.Option("hidden", int, 3).convert("many", "encoder.hidden")
+
+
+def test_types_are_spelt_as_a_person_writes_them() -> None:
+    assert spell(int | None) == "int or null"
+    assert spell(Literal["a", "b"]) == "one of a, b"
+    assert spell(tuple[int, ...]) == "tuple[int, ...]"
+
+
+def test_every_registered_part_keeps_the_rules() -> None:
+    for kind in registry.KINDS:
+        for name in registry.names(kind):
+            found = signature(kind, name)
+            assert found.summary, f"{kind}={name} has no docstring"
+
+
+def test_every_trainer_option_is_described() -> None:
+    for cls in (TrainerOptions, RunOptions):
+        for option in schema.fields(cls):
+            assert option.doc.endswith("."), option.name
+            assert option.default != MISSING
+            assert option.convert(option.default) == option.default
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": -1},
+        {"batch_size": 0},
+        {"ema": 1.0},
+        {"betas": (0.9, 1.0)},
+        {"learning_rate": 0.0},
+        {"clip": -1.0},
+        {"keep": 0},
+        {"learning_rate": float("nan")},
+    ],
+)
+def test_trainer_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ToolkitError, match=f"^{next(iter(wrong))}="):
+        TrainerOptions(**wrong)

@@ -1,0 +1,118 @@
+"""Tiny data of one, two and three axes, and an encoder and a decoder for any of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from toolkit import Condition, Dataset, DataSpec, Decoder, Distribution, Encoder, Likelihood
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.conv import conv, down, up
+
+
+class ToyDataset(Dataset):
+    """Examples drawn from (split, index), as JSON files of numbers."""
+
+    suffix = ".json"
+    examples: ClassVar = {"train": 48, "val": 8, "test": 8}
+
+    def size(self, split: str) -> int:
+        return self.examples[split]
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        own = torch.Generator().manual_seed(1000 * list(self.examples).index(split) + index)
+        noise = torch.rand(self.spec.shape, generator=generator or own)
+        ramp = torch.linspace(0, 1, noise[0].numel()).view(self.spec.axes)
+        values = (0.8 * (ramp * (1 + index % 3)).frac() + 0.2 * noise).clamp(0, 1)
+        x = 2 * values - 1 if self.spec.levels is None else (values * (self.spec.levels - 1)).round().long()
+        return {"x": x, "kind": torch.tensor(index % 3)}
+
+    @classmethod
+    def read(cls, path: Path, spec: DataSpec) -> Tensor:
+        dtype = torch.float32 if spec.levels is None else torch.long
+        try:
+            x = torch.tensor(json.loads(path.read_text()), dtype=dtype)
+        except ValueError as e:
+            raise ValueError(f"not a file of numbers: {e}") from e
+        if tuple(x.shape) != spec.shape:
+            raise ValueError(f"holds {tuple(x.shape)}, {spec.shape} is needed")
+        return x
+
+    @classmethod
+    def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
+        path.write_text(json.dumps(x.tolist()))
+
+    @classmethod
+    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+        path.write_text(f"{[len(row) for row in rows]}")
+
+
+KIND = Condition("kind", 3, ("a", "b", "한 글"))
+
+
+@final
+class WavesDataset(ToyDataset):
+    """Real numbers along one axis."""
+
+    def __init__(self, *, length: int = 16) -> None:
+        self.spec = DataSpec(1, (length,), rates=(8.0,), variance=0.3, conditions=(KIND,))
+
+
+@final
+class TilesDataset(ToyDataset):
+    """Eight levels over two axes."""
+
+    def __init__(self, *, size: int = 8) -> None:
+        self.spec = DataSpec(2, (size, size), 8, variance=0.3, conditions=(KIND,))
+
+
+@final
+class ClipsDataset(ToyDataset):
+    """Eight levels over three axes."""
+
+    def __init__(self, *, length: int = 4) -> None:
+        self.spec = DataSpec(3, (length, 16, 16), 8, variance=0.3, conditions=(KIND,))
+
+
+@final
+class ConvEncoder(Encoder):
+    """One strided convolution."""
+
+    def __init__(self, data: DataSpec, dim: int, *, stride: int = 2) -> None:
+        super().__init__()
+        self.data, self.stride = data, (stride,) * data.rank
+        self.down = down(data.rank, data.channels, 8, stride)
+        self.out = conv(data.rank, 8, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.out(self.down(self.data.scale(x)).relu())
+        return z
+
+
+@final
+class ConvDecoder(Decoder):
+    """One transposed convolution."""
+
+    def __init__(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+        *,
+        stride: int = 2,
+    ) -> None:
+        super().__init__()
+        self.likelihood, self.grid = likelihood, grid
+        self.inward = conv(data.rank, dim, 8, 1)
+        self.conditions = ConditionEmbedding(conditions, 8)
+        self.up = nn.Sequential(nn.ReLU(), up(data.rank, 8, likelihood.channels, stride))
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return self.likelihood(self.up(self.inward(z) + over_grid(self.conditions(conditions, len(z)), z.shape[2:])))

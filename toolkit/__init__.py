@@ -1,0 +1,67 @@
+"""Discrete representation learning: parts by name, composed, proved to fit, trained and sampled.
+
+Names are resolved on first use, so that listing and composing parts never imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.autoencoder import Autoencoder as Autoencoder
+    from toolkit.dataset import Dataset as Dataset
+    from toolkit.decoder import Decoder as Decoder
+    from toolkit.encoder import Encoder as Encoder
+    from toolkit.errors import ToolkitError as ToolkitError
+    from toolkit.likelihood import Distribution as Distribution
+    from toolkit.likelihood import Likelihood as Likelihood
+    from toolkit.metric import Metric as Metric
+    from toolkit.model import Model as Model
+    from toolkit.model import load as load
+    from toolkit.objective import Bound as Bound
+    from toolkit.objective import Loss as Loss
+    from toolkit.objective import Objective as Objective
+    from toolkit.prior import Prior as Prior
+    from toolkit.quantizer import Quantized as Quantized
+    from toolkit.quantizer import Quantizer as Quantizer
+    from toolkit.spec import Condition as Condition
+    from toolkit.spec import DataSpec as DataSpec
+    from toolkit.spec import LatentSpec as LatentSpec
+
+_HOMES = {
+    "Autoencoder": "autoencoder",
+    "Bound": "objective",
+    "Condition": "spec",
+    "DataSpec": "spec",
+    "Dataset": "dataset",
+    "Decoder": "decoder",
+    "Distribution": "likelihood",
+    "Encoder": "encoder",
+    "LatentSpec": "spec",
+    "Likelihood": "likelihood",
+    "Loss": "objective",
+    "Metric": "metric",
+    "Model": "model",
+    "Objective": "objective",
+    "Prior": "prior",
+    "Quantized": "quantizer",
+    "Quantizer": "quantizer",
+    "ToolkitError": "errors",
+    "load": "model",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("discrete-toolkit")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'toolkit' has no attribute {name!r}")
+    return getattr(import_module(f"toolkit.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

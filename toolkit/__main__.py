@@ -1,0 +1,127 @@
+"""The command ``toolkit``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from toolkit.errors import ToolkitError
+
+COMMANDS = {
+    "train": ("toolkit.cli.launch:train", "train an autoencoder and a prior, or continue a run"),
+    "sample": ("toolkit.cli.sample:main", "sample from a run's prior and decoder"),
+    "evaluate": ("toolkit.cli.evaluate:main", "measure a run on a split"),
+    "reconstruct": ("toolkit.cli.reconstruct:main", "originals beside their reconstructions"),
+    "encode": ("toolkit.cli.encode:main", "files to codes"),
+    "decode": ("toolkit.cli.decode:main", "codes to files"),
+    "check": ("toolkit.cli.launch:check", "prove that the parts fit, without training"),
+    "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),
+    "completion": ("toolkit.cli.completion:main", "print a shell's completion script"),
+}
+"""Every command: the function that runs it, and what it does."""
+
+
+def main() -> int:
+    """Runs the process's arguments; the exit status."""
+    return run(sys.argv[1:])
+
+
+def run(args: Sequence[str]) -> int:
+    """Runs one command: 0, 2 for a person's mistake, 1 for a failure, 130 where it was interrupted."""
+    words, debug = list(args), "--debug" in args
+    title = "toolkit"
+    try:
+        words = _globals(words)
+        if not words or words[0].startswith("-"):
+            return _without_command(words)
+        title = f"toolkit {words[0]}"
+        return _command(words[0])(words[1:])
+    except KeyboardInterrupt:
+        return _report(f"{title}: interrupted", 130)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ToolkitError as error:
+        if debug:
+            raise
+        return _report(f"{title}: {error}", 2)
+    except Exception as error:
+        if debug:
+            raise
+        return _report(f"{title}: {_blame(error)}\nrun with --debug for the traceback", 1)
+
+
+def _report(text: str, status: int) -> int:
+    print(text, file=sys.stderr)
+    return status
+
+
+def _blame(error: Exception) -> str:
+    from toolkit.registry import blame
+
+    return blame(error)
+
+
+def _globals(words: list[str]) -> list[str]:
+    """The words without the global flags, which take effect here."""
+    rest: list[str] = []
+    words = [word for word in words if word != "--debug"]
+    while words:
+        word = words.pop(0)
+        flag, separator, folder = word.partition("=")
+        if flag != "--plugin":
+            rest.append(word)
+            continue
+        if not separator:
+            folder = words.pop(0) if words else ""
+        _add_plugin(folder)
+    return rest
+
+
+def _add_plugin(folder: str) -> None:
+    from toolkit.registry import PLUGIN_PATH
+
+    if not folder or not Path(folder).is_dir():
+        raise ToolkitError(f"--plugin {folder}: give a plugin's folder, one that holds a pyproject.toml")
+    before = os.environ.get(PLUGIN_PATH)
+    os.environ[PLUGIN_PATH] = os.pathsep.join(filter(None, [before, str(Path(folder).resolve())]))
+
+
+def _without_command(words: Sequence[str]) -> int:
+    if words and words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"discrete-toolkit {version('discrete-toolkit')}")
+        return 0
+    if words and words[0] not in ("-h", "--help"):
+        raise ToolkitError(f"{words[0]}: there is no such flag; toolkit --help lists the commands")
+    print(_help())
+    return 0 if words else 2
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    flags = [
+        "--plugin FOLDER  use a plugin that is not installed",
+        "--debug          show the traceback of an error",
+    ]
+    flags += ["--version        print the version"]
+    return "\n".join(["toolkit COMMAND [KEY=VALUE …]", "", *lines, "", *(f"  {flag}" for flag in flags)])
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    if name not in COMMANDS:
+        from toolkit.registry import did_you_mean
+
+        raise ToolkitError(f"no such command{did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}")
+    module, _, function = COMMANDS[name][0].partition(":")
+    found: Callable[[list[str]], int] = getattr(import_module(module), function)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

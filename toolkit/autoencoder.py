@@ -1,0 +1,204 @@
+"""The composition of encoder, quantizer and decoder, and the proof that they fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from toolkit.decoder import Decoder
+from toolkit.encoder import Encoder
+from toolkit.errors import ToolkitError
+from toolkit.likelihood import Distribution
+from toolkit.quantizer import Quantized, Quantizer
+from toolkit.spec import DataSpec, LatentSpec
+
+BROKEN = (RuntimeError, ValueError, IndexError, TypeError)
+"""What parts raise on tensors that they are not made for."""
+
+
+class Misfit(ToolkitError):
+    """Two parts that do not fit: which, with both numbers, and what to change."""
+
+
+@final
+class Autoencoder(nn.Module):
+    """x → encoder → z → quantizer → codes → embed → z_q → decoder → p(x | z_q).
+
+    A part sees exactly as many axes as its ``rank``: extra leading axes are folded into the batch, for encoder and
+    decoder alike, and the folded examples' distributions are made one distribution of the whole example. So a part
+    of rank 2 works on a film frame by frame without knowing it.
+
+    The parts are proved to fit when the model is built, by pushing one fake example through them; ``latent`` is read
+    off it. Raises Misfit.
+    """
+
+    def __init__(
+        self,
+        data: DataSpec,
+        encoder: Encoder,
+        quantizer: Quantizer,
+        decoder: Decoder,
+        *,
+        decoder_conditions: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.data, self.decoder_conditions = data, decoder_conditions
+        self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
+        self.latent = self._fit()
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Continuous latents ``(batch, dim, *grid)``."""
+        folded, extra = fold(x, self.encoder.rank)
+        return unfold(self.encoder(folded), extra)
+
+    def quantize(self, x: Tensor) -> Quantized:
+        return self.quantizer(self.encode(x))
+
+    def embed(self, codes: Tensor) -> Tensor:
+        return self.quantizer.embed(codes)
+
+    def decode(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        """p(x | z); of the conditions the decoder gets those that the configuration lets it see."""
+        seen = {name: conditions[name] for name in self.decoder_conditions if name in conditions}
+        folded, extra = fold(z, self.decoder.rank)
+        if not extra:
+            return self.decoder(folded, seen)
+        steps = {c.name: c.per_step for c in self.data.conditions}
+        per_part = {name: _fold_condition(value, steps[name], extra) for name, value in seen.items()}
+        return FoldedDistribution(self.decoder(folded, per_part), self.decoder.rank, extra)
+
+    def _fit(self) -> LatentSpec:
+        grid = encoded_grid(self.encoder, self.data, self.quantizer)
+        with _fakes(self.quantizer, self.decoder):
+            try:
+                quantized = self.quantizer(torch.zeros(2, self.quantizer.channels, *grid))
+            except BROKEN as e:
+                raise Misfit(
+                    f"{title(self.quantizer)} on latents {(self.quantizer.channels, *grid)}: {_first(e)}"
+                ) from e
+            codes = (2, self.quantizer.depth, *grid)
+            if tuple(quantized.codes.shape) != codes:
+                raise Misfit(f"{title(self.quantizer)} gives codes {tuple(quantized.codes.shape)}, not {codes}")
+            self._fit_decoder(quantized.z, grid)
+        return LatentSpec(grid, self.quantizer.codebook_sizes)
+
+    def _fit_decoder(self, z: Tensor, grid: tuple[int, ...]) -> None:
+        where = f"{title(self.encoder)} makes a grid of {grid}"
+        none = {c.name: _no_condition(c.size, c.per_step, c.real, self.data) for c in self.data.conditions}
+        try:
+            likelihood = self.decode(z, none)
+        except BROKEN as e:
+            raise Misfit(f"{title(self.decoder)} on latents {tuple(z.shape[1:])}: {_first(e)} ({where})") from e
+        if likelihood.shape != self.data.shape:
+            raise Misfit(
+                f"{title(self.decoder)} gives {likelihood.shape}, the data is {self.data.shape}: {where}; "
+                "change the encoder's or the decoder's strides, or the data's size"
+            )
+        try:
+            nats = likelihood.log_prob(_example(self.data))
+        except BROKEN as e:
+            raise Misfit(f"{title(self.decoder)}: log_prob of data {self.data.shape}: {_first(e)}") from e
+        if tuple(nats.shape) != (2,):
+            raise Misfit(f"{title(self.decoder)}: log_prob gives {tuple(nats.shape)}, one number per example is needed")
+
+
+def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tuple[int, ...]:
+    """The grid that an encoder makes of the data, read off one fake example; Misfit where it cannot."""
+    with _fakes(encoder):
+        x, extra = fold(_example(data), encoder.rank)
+        try:
+            z = unfold(encoder(x), extra)
+        except BROKEN as e:
+            raise Misfit(f"{title(encoder)} on data {data.shape}: {_first(e)}") from e
+    if z.dim() != 2 + data.rank or 0 in z.shape:
+        raise Misfit(f"{title(encoder)} on data {data.shape} gives latents {tuple(z.shape[1:])}")
+    if z.shape[1] != quantizer.channels:
+        raise Misfit(f"{title(encoder)} gives {z.shape[1]} channels, {title(quantizer)} takes {quantizer.channels}")
+    return tuple(z.shape[2:])
+
+
+def fold(t: Tensor, rank: int | None) -> tuple[Tensor, tuple[int, ...]]:
+    """``(batch, channel, *extra, *axes)`` to ``(batch * extra, channel, *axes)`` and what extra was."""
+    if rank is None or t.dim() - 2 <= rank:
+        return t, ()
+    extra = tuple(t.shape[2 : t.dim() - rank])
+    return t.movedim(1, -rank - 1).flatten(0, len(extra)), extra
+
+
+def unfold(t: Tensor, extra: tuple[int, ...]) -> Tensor:
+    """The inverse of ``fold``."""
+    return t.unflatten(0, (-1, *extra)).movedim(len(extra) + 1, 1) if extra else t
+
+
+def _fold_condition(value: Tensor, per_step: bool, extra: tuple[int, ...]) -> Tensor:
+    """A condition of the whole example holds for each of its parts; one per step goes to its step's parts."""
+    value = value if per_step else value.unsqueeze(1).expand(len(value), extra[0], *value.shape[1:])
+    return value.repeat_interleave(prod(extra[1:]), 1).flatten(0, 1)
+
+
+@final
+class FoldedDistribution(Distribution):
+    """Distributions of the parts as one of the whole: extra axes move from the batch into the example."""
+
+    def __init__(self, base: Distribution, rank: int | None, extra: tuple[int, ...]) -> None:
+        self.base, self.rank, self.extra = base, rank, extra
+        self.shape = (base.shape[0], *extra, *base.shape[1:])
+        self.mean_is_free = base.mean_is_free
+        self.density = base.density
+
+    @property
+    def mean(self) -> Tensor | None:
+        mean = self.base.mean
+        return None if mean is None else unfold(mean, self.extra)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        parts: Tensor = self.base.log_prob(fold(x, self.rank)[0]).unflatten(0, (-1, *self.extra))
+        return parts.flatten(1).sum(1)
+
+    def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        return unfold(self.base.sample(generator, temperature), self.extra)
+
+
+def title(part: nn.Module) -> str:
+    """How a part is called in a message: ``encoder=image_conv`` where it was made by name, else its class."""
+    return getattr(part, "title", None) or type(part).__name__
+
+
+def _example(data: DataSpec) -> Tensor:
+    dtype = torch.get_default_dtype() if data.levels is None else torch.long
+    return torch.zeros(2, *data.shape, dtype=dtype)
+
+
+def _no_condition(size: int, per_step: bool, real: bool, data: DataSpec) -> Tensor:
+    steps = (data.axes[0],) if per_step else ()
+    return torch.zeros(2, *steps, size) if real else torch.full((2, *steps), size)
+
+
+def _first(error: Exception) -> str:
+    """The first line of a message, without the traceback that fake tensors add."""
+    return str(error).strip().splitlines()[0]
+
+
+@contextmanager
+def _fakes(*parts: nn.Module) -> Iterator[None]:
+    """Tensors without memory, in eval mode, without gradients and without torch's own log lines on a misfit."""
+    training = [part.training for part in parts]
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    silent = log.disabled
+    log.disabled = True
+    for part in parts:
+        part.eval()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            yield
+    finally:
+        log.disabled = silent
+        for part, was in zip(parts, training, strict=True):
+            part.train(was)

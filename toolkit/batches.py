@@ -1,0 +1,120 @@
+"""Batches of examples, in an order that is a function of seed and position."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from toolkit.errors import ToolkitError
+
+
+class Examples(Protocol):
+    """What can be batched: a dataset, or the codes of one."""
+
+    def size(self, split: str) -> int: ...
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]: ...
+
+
+class Batch:
+    """x ``(batch, channels, *axes)`` and the conditions known beside it."""
+
+    __slots__ = ("conditions", "x")
+
+    def __init__(self, tensors: dict[str, Tensor], device: torch.device) -> None:
+        moved = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+        self.x = moved.pop("x")
+        self.conditions = moved
+
+
+class TrainBatches(Iterator[Batch]):
+    """Endless batches in shuffled order; batch k is a function of (seed, k), so a resume starts at any k.
+
+    Epoch e passes through the split in the e-th permutation; a batch may hold the end of one epoch and the start of
+    the next. The examples' own randomness is drawn from (seed, epoch, index). ``waited`` counts the seconds that the
+    caller spent here.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        device: torch.device,
+        *,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        workers: int = 0,
+    ) -> None:
+        loader = DataLoader(
+            _Drawn(examples, "train", seed),
+            batch_sampler=_Order(examples.size("train"), batch_size, seed, start),
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            prefetch_factor=4 if workers else None,
+            # its own, or each new loader would draw from the numbers that training goes on with
+            generator=torch.Generator(),
+        )
+        self.device, self.waited = device, 0.0
+        self._loaded = iter(loader)
+
+    def __next__(self) -> Batch:
+        began = time.perf_counter()
+        try:
+            batch = Batch(next(self._loaded), self.device)
+        except ToolkitError as e:  # from a worker it comes with the worker's traceback as its text
+            raise ToolkitError(str(e).rpartition("ToolkitError: ")[2].strip()) from e
+        self.waited += time.perf_counter() - began
+        return batch
+
+
+def split_batches(
+    examples: Examples, split: str, device: torch.device, *, batch_size: int, limit: int | None = None
+) -> Iterator[Batch]:
+    """A split's first ``limit`` examples once, in order, with nothing random."""
+    size = examples.size(split)
+    size = size if limit is None else min(limit, size)
+    for start in range(0, size, batch_size):
+        rows = [examples.example(split, i, None) for i in range(start, min(start + batch_size, size))]
+        yield Batch({name: torch.stack([row[name] for row in rows]) for name in rows[0]}, device)
+
+
+class _Drawn(Dataset[Any]):
+    """Examples of a split by (epoch, index)."""
+
+    def __init__(self, examples: Examples, split: str, seed: int) -> None:
+        self.examples, self.split, self.seed = examples, split, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        packed = hashlib.blake2b(struct.pack("<3q", self.seed, *key), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(packed, "little") >> 1)
+        return self.examples.example(self.split, key[1], generator)
+
+
+class _Order(Sampler[list[tuple[int, int]]]):
+    """The (epoch, index) pairs of every batch from ``start`` on."""
+
+    def __init__(self, size: int, batch_size: int, seed: int, start: int) -> None:
+        self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        place, epoch, order = self.start * self.batch_size, -1, []
+        while True:
+            batch = []
+            for position in range(place, place + self.batch_size):
+                if position // self.size != epoch:
+                    epoch = position // self.size
+                    order = self._permutation(epoch)
+                batch.append((epoch, order[position % self.size]))
+            place += self.batch_size
+            yield batch
+
+    def _permutation(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % (1 << 63))
+        return torch.randperm(self.size, generator=generator).tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,168 @@
+"""A plain configuration to objects: the only place that knows what is offered to whom.
+
+A configuration is what composing leaves: nested dicts of lists, numbers and strings, each part as
+``{"name": …, option: …}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from toolkit import registry, schema
+from toolkit.autoencoder import Autoencoder, Misfit, encoded_grid, title
+from toolkit.dataset import Dataset
+from toolkit.decoder import Decoder
+from toolkit.encoder import Encoder
+from toolkit.errors import ToolkitError
+from toolkit.likelihood import Likelihood
+from toolkit.metric import Metric
+from toolkit.objective import Objective
+from toolkit.options import TrainerOptions
+from toolkit.prior import Prior
+from toolkit.quantizer import Quantizer
+from toolkit.spec import Condition, DataSpec, LatentSpec
+
+Config = Mapping[str, Any]
+
+
+def make(kind: str, node: Config, where: str | None = None, /, **offered: Any) -> Any:
+    """One part from its node, given what it asks for of what is offered to its kind.
+
+    ToolkitError where it asks for something else, or its constructor refuses a value.
+    """
+    name, where = node["name"], where or kind
+    cls = registry.load(kind, name)
+    signature = schema.signature(kind, name)
+    for wanted in signature.given:
+        if wanted not in offered:
+            raise ToolkitError(_not_offered(kind, name, wanted, offered))
+    options = {option.name: _value(option, node, where) for option in signature.options if option.name in node}
+    try:
+        part = cls(**{wanted: offered[wanted] for wanted in signature.given}, **options)
+    except (ValueError, TypeError) as e:
+        raise ToolkitError(f"{where}={name}: {e}") from e
+    if isinstance(part, nn.Module):
+        part.title = f"{where}={name}"  # type: ignore[assignment]
+    return part
+
+
+def build_dataset(config: Config, overrides: Config | None = None) -> Dataset:
+    """The dataset; ``overrides`` are options that one stage reads otherwise."""
+    return cast(Dataset, make("dataset", {**config["dataset"], **(overrides or {})}))
+
+
+def build_autoencoder(config: Config, data: DataSpec) -> Autoencoder:
+    """Quantizer, encoder, likelihood and decoder, composed and proved to fit. Misfit where they do not."""
+    quantizer: Quantizer = make("quantizer", config["quantizer"], dim=config["dim"])
+    encoder: Encoder = make("encoder", config["encoder"], data=_seen("encoder", config, data), dim=quantizer.channels)
+    seen = _seen("decoder", config, data)
+    grid = encoded_grid(encoder, data, quantizer)
+    offered: dict[str, Any] = {
+        "data": seen,
+        "dim": quantizer.dim,
+        "grid": grid[-seen.rank :],
+        "conditions": tuple(
+            _flat(c) if seen.rank < data.rank else c for c in chosen_conditions(config, data, "decoder")
+        ),
+    }
+    if config.get("likelihood"):
+        likelihood: Likelihood = make("likelihood", config["likelihood"], data=seen)
+        offered["likelihood"] = likelihood
+    decoder: Decoder = make("decoder", config["decoder"], **offered)
+    names = tuple(c.name for c in chosen_conditions(config, data, "decoder"))
+    return Autoencoder(data, encoder, quantizer, decoder, decoder_conditions=names)
+
+
+def build_objective(config: Config, autoencoder: Autoencoder) -> Objective:
+    objective: Objective = make("objective", config["objective"], data=autoencoder.data)
+    if objective.needs_posterior and not autoencoder.quantizer.has_posterior:
+        raise Misfit(
+            f"{title(objective)} needs a quantizer with a posterior over codes; {title(autoencoder.quantizer)} has none"
+        )
+    return objective
+
+
+def build_prior(config: Config, latent: LatentSpec, data: DataSpec) -> Prior:
+    """The prior over a model's codes, proved to fit them."""
+    if not latent.depth:
+        raise Misfit("a continuous bottleneck has no codes, and so no prior over them: choose stage=autoencoder")
+    prior: Prior = make("prior", config["prior"], latent=latent, conditions=chosen_conditions(config, data, "prior"))
+    prior.eval()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            nats = prior.loss(torch.zeros(2, *latent.shape, dtype=torch.long), {})
+    except (RuntimeError, ValueError, IndexError) as e:
+        raise Misfit(f"{title(prior)} on codes {latent.shape}: {str(e).splitlines()[0]}") from e
+    if tuple(nats.shape) != (2,):
+        raise Misfit(f"{title(prior)}: the loss of two examples has shape {tuple(nats.shape)}, not (2,)")
+    return prior
+
+
+def build_metrics(config: Config, data: DataSpec, latent: LatentSpec) -> list[Metric]:
+    return [
+        make("metric", node, f"metric.{name}", data=data, latent=latent)
+        for name, node in config.get("metric", {}).items()
+    ]
+
+
+def build_options(node: Config) -> TrainerOptions:
+    """The trainer's options, with lists turned into the tuples that they stand for."""
+    known = {option.name: option for option in schema.fields(TrainerOptions)}
+    return TrainerOptions(**{name: known[name].convert(value, name) for name, value in node.items()})
+
+
+def chosen_conditions(config: Config, data: DataSpec, kind: str) -> tuple[Condition, ...]:
+    """The conditions that the configuration lets the decoder or the prior see."""
+    known = {condition.name: condition for condition in data.conditions}
+    for name in config["conditions"][kind]:
+        if name not in known:
+            have = ", ".join(known) or "none"
+            raise ToolkitError(
+                f"conditions.{kind}: this data has no condition {name!r}{registry.did_you_mean(name, known)}"
+                f" (it has: {have})"
+            )
+    return tuple(known[name] for name in config["conditions"][kind])
+
+
+def _value(option: schema.Option, node: Config, where: str) -> Any:
+    value, key = node[option.name], f"{where}.{option.name}"
+    if option.nested:
+        kind: str = option.nested
+        return _maker(kind, value, key)
+    return option.convert(value, key)
+
+
+def _maker(kind: str, node: Config, where: str) -> Callable[[int], Any]:
+    """A nested part is a maker: its outer part may want several, each with a state of its own."""
+    return lambda dim: make(kind, node, where, dim=dim)
+
+
+def _seen(kind: str, config: Config, data: DataSpec) -> DataSpec:
+    """The data along the axes that a part works on."""
+    cls = cast(type[Encoder] | type[Decoder], registry.load(kind, config[kind]["name"]))
+    rank = cls.rank
+    try:
+        return data.last(rank)
+    except ValueError:
+        raise Misfit(
+            f"{kind}={config[kind]['name']} works on {rank} axes, dataset={config['dataset']['name']} has {data.rank}:"
+            f" {data.axes}"
+        ) from None
+
+
+def _flat(condition: Condition) -> Condition:
+    """A condition as a part sees it that is shown one step at a time."""
+    return replace(condition, per_step=False)
+
+
+def _not_offered(kind: str, name: str, wanted: str, offered: Config) -> str:
+    if wanted == "likelihood":
+        have = ", ".join(registry.names("likelihood"))
+        return f"{kind}={name} asks for a likelihood: choose likelihood=NAME ({have})"
+    return f"{kind}={name} asks for {wanted!r}, which is not offered to a {kind} (offered: {', '.join(offered)})"

@@ -1,0 +1,100 @@
+"""``toolkit check``: proves that the parts fit, and shows what they make of the data."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from toolkit.cli.report import number, show_plugin_notes, table
+
+
+def check(config: dict[str, Any]) -> int:
+    """Builds what the configuration says, trains nothing, and prints shapes, parameters, rate and receptive field."""
+    import torch
+
+    from toolkit.build import build_autoencoder, build_dataset, build_metrics, build_objective, build_prior
+
+    show_plugin_notes()
+    torch.manual_seed(config["seed"])
+    data = build_dataset(config).spec
+    model = build_autoencoder(config, data)
+    objective = build_objective(config, model)
+    build_metrics(config, data, model.latent)
+    latents = (model.quantizer.channels, *model.latent.grid)
+    rows = [
+        _row("dataset", config, "", _shape(data.shape), 0),
+        _row("encoder", config, _shape(data.shape), _shape(latents), _count(model.encoder)),
+        _row("quantizer", config, _shape(latents), _shape(model.latent.shape), _count(model.quantizer)),
+        _row(
+            "decoder",
+            config,
+            _shape((model.quantizer.dim, *model.latent.grid)),
+            _shape(data.shape),
+            _count(model.decoder),
+        ),
+        _row("objective", config, _shape(data.shape), "nats", _count(objective)),
+    ]
+    if config["stage"] != "autoencoder" and model.latent.depth:
+        prior = build_prior(config, model.latent, data)
+        rows.append(_row("prior", config, _shape(model.latent.shape), "nats", _count(prior)))
+    table("the parts fit", ("part", "name", "takes", "gives", "parameters"), rows)
+    facts = [
+        ("codes per example", f"{prod(model.latent.shape):,}"),
+        ("codebook sizes", _sizes(model.latent.codebook_sizes)),
+        ("rate, bits per example", number(model.latent.rate)),
+        ("rate, bits per dim", f"{model.latent.rate / data.dims:.4f}"),
+    ]
+    if data.rates and data.rates[0]:
+        facts.append(("rate, bits per second", number(model.latent.rate * data.rates[0] / data.axes[0])))
+    field = receptive_field(model)
+    if field:
+        facts.append(("a code sees, of the data", _shape(field)))
+    table("codes", ("", "value"), facts)
+    return 0
+
+
+LARGEST = 1 << 22
+"""Numbers in an example above which the receptive field is not measured: that takes a real pass."""
+
+
+def receptive_field(model: Any) -> tuple[int, ...] | None:
+    """Extent along each axis of the data that the latent at the middle of the grid depends on.
+
+    Read off the gradient. None where the data is too large, or cannot be differentiated.
+    """
+    import torch
+
+    data, encoder = model.data, model.encoder
+    if not data.ordered or data.dims > LARGEST:
+        return None
+    encoder.eval()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, *data.shape, generator=generator) * ((data.levels or 2) - 1)
+    x.requires_grad_()
+    z = model.encode(x)
+    middle = tuple(n // 2 for n in model.latent.grid)
+    z[(slice(None), slice(None), *middle)].square().sum().backward()
+    if x.grad is None:
+        return None
+    touched = (x.grad != 0).any(0).any(0).nonzero()
+    return tuple((touched.amax(0) - touched.amin(0) + 1).tolist()) if len(touched) else None
+
+
+def _row(kind: str, config: dict[str, Any], takes: str, gives: str, parameters: int) -> tuple[str, ...]:
+    name = config[kind]["name"]
+    if kind == "decoder" and config.get("likelihood"):
+        name += f" + {config['likelihood']['name']}"
+    return kind, name, takes, gives, f"{parameters:,}" if parameters else ""
+
+
+def _count(part: Any) -> int:
+    return sum(p.numel() for p in part.parameters())
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    same = len(set(sizes)) == 1 and len(sizes) > 1
+    return f"{len(sizes)} x {sizes[0]}" if same else ", ".join(map(str, sizes)) or "none (continuous)"

@@ -1,0 +1,188 @@
+"""``toolkit completion bash|zsh``: a script for the shell, and the answers that it asks for."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit import registry
+from toolkit.errors import ToolkitError
+from toolkit.registry import KINDS
+
+USAGE = """toolkit completion bash|zsh
+
+Prints a completion script; put this line into ~/.bashrc or ~/.zshrc:
+
+  source <(toolkit completion bash)"""
+
+# Bash splits words at = where COMP_WORDBREAKS says so, and then replaces only what stands behind it.
+BASH = r"""_toolkit() {
+  local IFS=$'\n' word="${COMP_LINE:0:COMP_POINT}"
+  COMPREPLY=($(toolkit completion query "$word" 2>/dev/null))
+  word="${word##* }"
+  if [[ $word == *=* && $COMP_WORDBREAKS == *=* ]]; then
+    COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*=}"}"}")
+  fi
+}
+complete -o nospace -F _toolkit toolkit"""
+
+ZSH = r"""_toolkit() {
+  local -a found
+  found=("${(@f)$(toolkit completion query "${BUFFER[1,CURSOR]}" 2>/dev/null)}")
+  compadd -Q -S '' -- ${found:#}
+}
+compdef _toolkit toolkit"""
+
+COMPOSING = ("train", "check")
+"""Commands whose words compose a configuration."""
+_PATHS = ("run", "out", "init", "file", "root", "files", "path", "dir")
+
+
+def main(args: Sequence[str]) -> int:
+    """Prints a script; ``query LINE`` prints the words that may stand at the line's end."""
+    if len(args) == 2 and args[0] == "query":
+        print("\n".join(candidates(args[1])))
+        return 0
+    if args and args[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    scripts = {"bash": BASH, "zsh": ZSH}
+    if len(args) != 1 or args[0] not in scripts:
+        raise ToolkitError("write toolkit completion bash, or zsh")
+    print(scripts[args[0]])
+    return 0
+
+
+def candidates(line: str) -> list[str]:
+    """What the last word of a line may become; a finished word ends with a space."""
+    words, last = _words(line)
+    if not words:
+        from toolkit.__main__ import COMMANDS
+
+        found: Iterable[str] = (f"{command} " for command in COMMANDS)
+    elif words[0] in COMPOSING:
+        found = _configuration(words[1:], last, words[0])
+    elif words[0] == "plugins":
+        found = (f"{word} " for word in (*KINDS, "--json", "--check"))
+    elif words[0] == "completion":
+        found = ("bash ", "zsh ")
+    else:
+        found = _options(words[0], last)
+    return sorted({word for word in found if word.startswith(last)})
+
+
+def _words(line: str) -> tuple[list[str], str]:
+    """The words after ``toolkit``, and the unfinished last one."""
+    try:
+        words = shlex.split(line)
+    except ValueError:  # inside a quotation
+        words = line.split()
+    last = "" if line[-1:].isspace() or not words else words.pop()
+    return words[1:], last
+
+
+def _configuration(words: Sequence[str], last: str, command: str) -> Iterator[str]:
+    key, separator, value = last.partition("=")
+    if separator:
+        for found in _values(key, value, words):
+            yield f"{key}={found}"
+        return
+    yield from ("run=", "experiment=") if command == "train" else ("experiment=",)
+    yield from (f"{kind}=" for kind in KINDS)
+    yield from _keys(_composed(words), last)
+
+
+def _composed(words: Sequence[str]) -> Mapping[str, Any]:
+    """The configuration so far; words that are wrong are left out."""
+    from toolkit.cli.compose import compose
+
+    chosen = [word for word in words if "=" in word and re.match(r"[\w/]+=", word)]
+    for attempt in ([word for word in words if not word.startswith("-")], chosen, []):
+        try:
+            return compose(attempt, complete=False).config
+        except ToolkitError:
+            continue
+    return {}
+
+
+def _keys(config: Mapping[str, Any], last: str) -> Iterator[str]:
+    """The keys one level below what is typed."""
+    head = last.rpartition(".")[0]
+    node: Any = config
+    for part in filter(None, head.split(".")):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    for key, value in node.items() if isinstance(node, Mapping) else ():
+        whole = f"{head}.{key}" if head else str(key)
+        if isinstance(value, Mapping) and value:
+            yield f"{whole}."
+        elif key != "name" or "." in head:  # a part itself is chosen as PART=NAME
+            yield f"{whole}="
+
+
+def _values(key: str, value: str, words: Sequence[str]) -> Iterator[str]:
+    from toolkit.cli import source
+    from toolkit.cli.nodes import TRAINERS
+
+    group = key.removesuffix(".name").replace(".", "/")
+    kind = source.kind_of(group)
+    if key == "experiment" or kind or key in TRAINERS:
+        names = (*(registry.names(kind) if kind else ()), *source.presets(group))
+        yield from (f"{name} " for name in names)
+        return
+    choices = _choices(key, words)
+    yield from (f"{str(choice).lower() if isinstance(choice, bool) else choice} " for choice in choices)
+    if not choices and key.rpartition(".")[2] in _PATHS:
+        yield from _files(value)
+
+
+def _choices(key: str, words: Sequence[str]) -> tuple[Any, ...]:
+    """The values of a Literal or a bool option."""
+    from toolkit import schema
+    from toolkit.cli import source
+    from toolkit.cli.nodes import TRAINERS
+    from toolkit.options import RunOptions, TrainerOptions
+
+    path, _, leaf = key.rpartition(".")
+    if not path or path in TRAINERS:
+        options = schema.fields(TrainerOptions if path else RunOptions)
+        return next((option.choices for option in options if option.name == leaf), ())
+    node: Any = _composed(words)
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    kind = "metric" if path.startswith("metric.") else source.kind_of(path.replace(".", "/"))
+    if not kind or not isinstance(node, Mapping):
+        return ()
+    option = schema.signature(kind, node["name"]).option(leaf)
+    return option.choices if option else ()
+
+
+def _options(command: str, last: str) -> Iterator[str]:
+    """The keys of a command that composes nothing, read from its source."""
+    key, separator, value = last.partition("=")
+    if separator and key.rpartition(".")[2] in _PATHS:
+        yield from (f"{key}={found}" for found in _files(value))
+        return
+    yield from (f"{name}=" for name in _fields(command))
+    yield from _files(last) if last else ()
+
+
+def _fields(command: str) -> Iterator[str]:
+    file = registry.locate(f"toolkit.cli.{command}")
+    body = ast.parse(file.read_text(encoding="utf-8")).body if file else []
+    for found in (node for node in body if isinstance(node, ast.ClassDef) and node.decorator_list):
+        for field in (node for node in found.body if isinstance(node, ast.AnnAssign)):
+            if isinstance(field.target, ast.Name):
+                yield field.target.id
+
+
+def _files(start: str) -> Iterator[str]:
+    folder, name = os.path.split(start)
+    here = Path(folder or ".").expanduser()
+    for path in sorted(here.iterdir()) if here.is_dir() else ():
+        if path.name.startswith(name) and (name or not path.name.startswith(".")):
+            yield os.path.join(folder, path.name) + ("/" if path.is_dir() else " ")

@@ -1,0 +1,59 @@
+"""``toolkit decode``: codes to files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from toolkit.cli.arguments import parse
+from toolkit.cli.report import notes
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """Decodes a safetensors file of codes to a file each."""
+
+    run: str = field(metadata={"help": "the run folder"})
+    out: str = field(metadata={"help": "the folder to write to"})
+    files: list[Path] = field(default_factory=list, metadata={"help": "one file of codes"})
+    condition: dict[str, str] = field(default_factory=dict, metadata={"help": "condition.KEY=LABEL for the decoder"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+
+
+def main(args: list[str]) -> int:
+    options = parse("decode", DecodeOptions, args)
+
+    import numpy as np
+    import torch
+
+    from toolkit.cli.files import write_examples
+    from toolkit.codes import read_codes
+    from toolkit.errors import ToolkitError
+    from toolkit.model import load
+
+    if len(options.files) != 1:
+        raise ToolkitError(
+            f"{len(options.files)} files of codes given, one is needed: toolkit decode run=DIR F.safetensors"
+        )
+    path = options.files[0]
+    if not path.is_file():
+        raise ToolkitError(f"{path}: there is no such file")
+    model = load(options.run, options.device)
+    notes(model.notices)
+    arrays, metadata = read_codes(path)
+    if metadata.get("weights") not in (None, model.checkpoint.weights_hash):
+        notes([f"{path} was encoded with other weights than this run's last checkpoint"])
+    codes = torch.from_numpy(np.array(arrays["codes"])).long()
+    try:
+        x = model.decode(codes, model.labels(options.condition, len(codes)))
+    except ValueError as e:
+        raise ToolkitError(f"{path}: {e}") from e
+    out = Path(options.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        paths = write_examples(model, x.cpu(), out, path.stem)
+    except OSError as e:
+        raise ToolkitError(f"out={out}: {e.strerror or e}") from e
+    for each in paths:
+        print(each)
+    return 0

@@ -1,0 +1,226 @@
+"""``toolkit train``: from the words to one run, a sweep of runs, or the continuation of one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml  # type: ignore[import-untyped]
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from toolkit import registry
+from toolkit.cli import errors, source
+from toolkit.cli.compose import VERSION, Composed, compose, reopen, validate
+from toolkit.cli.quote import key_of, prepare, text
+from toolkit.errors import ToolkitError
+
+_VALUED = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-i", "--info")
+_REFUSED = ("-cp", "--config-path", "-cn", "--config-name", "--experimental-rerun")
+_HELP = ("-h", "--help")
+_ASKING = (*_HELP, "--hydra-help", "-i", "--info", "-c", "--cfg")
+_MULTIRUN = ("-m", "--multirun")
+_MOST_CHECKED = 64
+CHECK = """toolkit check [experiment=NAME] [PART=NAME …] [PART.OPTION=VALUE …]
+toolkit check run=DIR
+
+Builds the parts, proves on a made-up example that they fit, and prints shapes, parameters, rate and receptive
+field. Takes the words of toolkit train."""
+
+
+def train(args: Sequence[str]) -> int:
+    """Trains what the words describe; nothing is written before the whole configuration is valid."""
+    flags, words = split(args)
+    run, others = _run(words)
+    if run:
+        return _continue(run, others, flags)
+    if flags.get("-c", flags.get("--cfg")) == "job":
+        return _print(compose(words, folder=_folder(flags), complete=False))
+    if not any(flag in flags for flag in _ASKING):
+        words = [*words, *_checked(words, flags)]
+    _hydra(flags, words)
+    return 0
+
+
+def split(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Flags, with their values, and words; Hydra wants the flags first."""
+    flags: dict[str, str] = {}
+    words: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        if not arg.startswith("-"):
+            words.append(arg)
+            continue
+        flag, separator, value = arg.partition("=")
+        if flag in _REFUSED:
+            raise ToolkitError(f"{flag}: the configuration is the toolkit's; --config-dir=DIR adds YAML files to it")
+        flags[flag] = (
+            value if separator or flag not in _VALUED else next(rest, "all" if flag in ("-i", "--info") else "")
+        )
+    return flags, words
+
+
+def check(args: Sequence[str]) -> int:
+    """Proves that the parts fit which the words describe, or those of ``run=DIR``."""
+    flags, words = split(args)
+    if any(flag in flags for flag in _HELP):
+        print(CHECK)
+        return 0
+    run, words = _run(words)
+    composed = _saved(run, words) if run else compose(words, folder=_folder(flags))
+    _tell(composed.notices)
+    from toolkit.cli.check import check as prove
+
+    return prove(composed.config)
+
+
+def job(cfg: DictConfig) -> None:
+    """One run, as Hydra's launcher starts it, possibly in another process."""
+    settings = HydraConfig.get()
+    overrides = list(settings.overrides.task)
+    if settings.mode == RunMode.MULTIRUN:
+        print(f"run {settings.job.num}: {settings.job.override_dirname.replace(',', ' ')}", flush=True)
+    config, _ = validate(cfg, [key_of(word) for word in overrides], complete=True)
+    _start(config, Path(settings.runtime.output_dir))
+
+
+def _start(config: dict[str, Any], folder: Path) -> None:
+    from toolkit.cli.train import run  # here, so that a wrong word never waits for torch
+
+    run(config, folder)
+
+
+def _continue(folder: str, words: Sequence[str], flags: dict[str, str]) -> int:
+    if flags:
+        raise ToolkitError(f"{', '.join(flags)}: a run is continued without flags")
+    composed = _saved(folder, words)
+    _tell(composed.notices)
+    _start(composed.config, Path(folder))
+    return 0
+
+
+def _run(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder that ``run=`` names, or nothing, and the other words."""
+    runs = [word.partition("=")[2] for word in words if key_of(word) == "run"]
+    return runs[-1] if runs else "", [word for word in words if key_of(word) != "run"]
+
+
+def _saved(folder: str, words: Sequence[str]) -> Composed:
+    from toolkit.run import Run
+
+    return reopen(Run.open(folder).config(), words)
+
+
+def _folder(flags: dict[str, str]) -> str | None:
+    folder = flags.get("-cd", flags.get("--config-dir"))
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise ToolkitError(f"--config-dir {folder}: there is no such folder")
+    return str(Path(folder).resolve())
+
+
+def _print(composed: Composed) -> int:
+    _tell(composed.notices)
+    print(yaml.safe_dump(composed.config, sort_keys=False, allow_unicode=True), end="")
+    return 0
+
+
+def _tell(notices: Sequence[str]) -> None:
+    for notice in notices:
+        print(notice, file=sys.stderr)
+
+
+def _checked(words: Sequence[str], flags: dict[str, str]) -> list[str]:
+    """Validates every run that the words ask for; gives back the words that say where they are written."""
+    folder = _folder(flags)
+    if not any(key_of(word) in ("dataset", "experiment") for word in words):
+        raise ToolkitError(_nothing_chosen(folder))
+    multirun = any(flag in flags for flag in _MULTIRUN)
+    choices = _singles(words) if multirun else [list(words)]
+    composed = [compose(choice, folder=folder) for choice in choices[:_MOST_CHECKED]]
+    _tell(tuple(dict.fromkeys(notice for each in composed for notice in each.notices)))
+    return [*_place(words, composed[0].experiment, multirun), *(_constants(words) if multirun else [])]
+
+
+def _place(words: Sequence[str], experiment: str | None, multirun: bool) -> list[str]:
+    """Where the run is written: ``outputs/EXPERIMENT/TIME``, unless the words say it."""
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    given = [word.partition("=")[2] for word in words if key_of(word) == key]
+    if given:
+        return _unused(given[-1])
+    return [f"{key}={_fresh(Path('outputs') / (experiment or ('sweep' if multirun else 'custom')))}"]
+
+
+def _constants(words: Sequence[str]) -> list[str]:
+    """Keeps what every run of a sweep shares out of the runs' titles."""
+    parsed = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
+    keys = ",".join(text(each.key_or_group) for each in parsed if not each.is_sweep_override())
+    return [f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
+
+
+def _singles(words: Sequence[str]) -> list[list[str]]:
+    """A sweep's words as words of single runs: every value once, beside the others' first."""
+    overrides = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
+    values = [
+        [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
+        if each.is_discrete_sweep()
+        else [str(each.input_line)]
+        for each in overrides
+        if not each.is_sweep_override() or each.is_discrete_sweep()
+    ]
+    first = [each[0] for each in values]
+    changed = [[*first[:i], value, *first[i + 1 :]] for i, each in enumerate(values) for value in each[1:]]
+    return [first, *changed]
+
+
+def _unused(folder: str) -> list[str]:
+    if (Path(folder) / "config.yaml").exists():
+        raise ToolkitError(f"{folder} holds a run: continue it with toolkit train run={folder}, or take another folder")
+    return []
+
+
+def _fresh(parent: Path) -> str:
+    """A folder named by date and time that does not exist yet."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    candidates = (parent / (stamp + suffix) for suffix in ("", *(f"_{n}" for n in range(2, 1000))))
+    return text(str(next(folder for folder in candidates if not folder.exists())))
+
+
+def _nothing_chosen(folder: str | None) -> str:
+    experiments = ", ".join(source.presets("experiment", folder)) or "none"
+    lines = ["nothing chosen: add experiment=NAME, or dataset=NAME and the other parts"]
+    lines += [f"experiments: {experiments}", f"datasets: {', '.join(registry.names('dataset')) or 'none'}"]
+    return "\n".join(lines)
+
+
+def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
+    source.install()
+    multirun = any(flag in flags for flag in _MULTIRUN)
+    arguments = [part for flag, value in flags.items() for part in ([flag, value] if value else [flag])]
+    with _argv([*arguments, *prepare(words, multirun)]):
+        try:
+            hydra.main(config_path="pkg://toolkit.conf", config_name="train", **VERSION)(job)()
+        except HydraException as error:
+            raise errors.explain(error, words) from error
+
+
+@contextmanager
+def _argv(arguments: list[str]) -> Iterator[None]:
+    """Hydra reads the process's arguments, and raises its errors only where the environment says so."""
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before

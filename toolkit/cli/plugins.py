@@ -1,0 +1,99 @@
+"""``toolkit plugins``: what is installed, by whom, and what is broken and why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from toolkit import registry
+from toolkit.errors import ToolkitError
+from toolkit.registry import KINDS, Registration
+from toolkit.schema import read
+
+USAGE = f"""toolkit plugins [KIND] [--json] [--check]
+
+Lists the installed components; nothing of them is imported.
+
+  KIND     one of {", ".join(KINDS)}
+  --json   as JSON
+  --check  import every component; exit 1 if one is broken"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One registration as it is listed."""
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    target: str
+    summary: str
+    problem: str
+
+
+def main(args: Sequence[str]) -> int:
+    """Prints the table; 1 where ``--check`` finds something broken."""
+    if any(arg in ("-h", "--help") for arg in args):
+        print(USAGE)
+        return 0
+    kinds = [arg for arg in args if not arg.startswith("-")]
+    unknown = [arg for arg in args if arg.startswith("-") and arg not in ("--json", "--check")]
+    if unknown or len(kinds) > 1:
+        raise ToolkitError(f"{' '.join(unknown or kinds)}: write toolkit plugins [KIND] [--json] [--check]")
+    rows = [row for kind in kinds or KINDS for row in _rows(kind, check="--check" in args)]
+    print(_json(rows) if "--json" in args else _table(rows))
+    broken = [row for row in rows if row.problem]
+    return 1 if "--check" in args and (broken or registry.problems()) else 0
+
+
+def _rows(kind: str, *, check: bool) -> list[Row]:
+    return [_row(registration, check) for registration in registry.registrations(kind)]
+
+
+def _row(registration: Registration, check: bool) -> Row:
+    summary, problem = "", ""
+    try:
+        summary = read(registration).summary
+        registry.find(registration.kind, registration.name)
+        if check:
+            registry.load(registration.kind, registration.name)
+    except ToolkitError as error:
+        problem = str(error)
+    return Row(
+        registration.kind,
+        registration.name,
+        registration.distribution,
+        registration.version,
+        registration.target,
+        summary,
+        problem,
+    )
+
+
+def _json(rows: Sequence[Row]) -> str:
+    listed = {"components": [asdict(row) for row in rows], "problems": list(registry.problems())}
+    return json.dumps(listed, indent=1, ensure_ascii=False)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    cells = [(row.kind, row.name, f"{row.distribution} {row.version}", _note(row)) for row in rows]
+    widths = [max((len(row[column]) for row in cells), default=0) for column in range(3)]
+    lines = []
+    for before, row in zip([None, *cells], cells, strict=False):
+        kind = "" if before and before[0] == row[0] else row[0]
+        left = "  ".join(f"{cell:<{width}}" for cell, width in zip((kind, *row[1:3]), widths, strict=True))
+        lines.append(f"{left}  {_cut(row[3], len(left) + 2)}".rstrip())
+    lines += [f"{row.kind}={row.name} is broken: {row.problem}" for row in rows if row.problem]
+    return "\n".join([*lines, *registry.problems()])
+
+
+def _note(row: Row) -> str:
+    return "broken, see below" if row.problem else row.summary
+
+
+def _cut(text: str, start: int) -> str:
+    room = max(20, shutil.get_terminal_size((120, 24)).columns - start)
+    return text if len(text) <= room else f"{text[: room - 1]}…"

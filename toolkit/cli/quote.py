@@ -1,0 +1,101 @@
+"""Words of the command line, made ready for Hydra's grammar.
+
+A person writes ``dataset.root=/my data/(new)``; Hydra would read the value as an expression. Where the schema
+says that a value is plain text, it is quoted here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from toolkit import registry
+from toolkit.cli.source import kind_of
+from toolkit.errors import ToolkitError
+from toolkit.registry import KINDS
+from toolkit.schema import Option, signature
+
+TEXT = ("init", "run", "out", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+_SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)")
+
+
+def prepare(words: Sequence[str], multirun: bool = False) -> list[str]:
+    """Overrides for Hydra: text quoted, ``quantizer.inner.name=x`` as ``quantizer/inner=x``, null as ~."""
+    renamed = [_as_group(word) for word in words]
+    return [_prepared(word, renamed, multirun) for word in renamed]
+
+
+def key_of(word: str) -> str:
+    """The dotted key of an override, without Hydra's prefixes."""
+    return word.partition("=")[0].lstrip("+~").partition("@")[0].replace("/", ".")
+
+
+def text(value: str) -> str:
+    """A value quoted so that Hydra's grammar gives it back as it is."""
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", r"\'")
+    return f"'{escaped}'"
+
+
+def _as_group(word: str) -> str:
+    key, separator, value = word.partition("=")
+    group = key.removesuffix(".name").replace(".", "/")
+    named = separator and key.endswith(".name") and kind_of(group.lstrip("+"))
+    return f"{group}={value}" if named else word
+
+
+def _prepared(word: str, words: Sequence[str], multirun: bool) -> str:
+    key, separator, value = word.partition("=")
+    if value == "null" and (kind_of(key) or key == "experiment"):
+        return f"~{key}"
+    if key.startswith("prior_dataset."):  # its keys are the dataset's, which no YAML can list
+        key = f"++{key}"
+    if not separator or not _is_text(key_of(word), words) or _given_as_is(key, value, words):
+        return f"{key}{separator}{value}"
+    return f"{key}={_each(value) if multirun else _one(value)}"
+
+
+def _one(value: str) -> str:
+    return value if _QUOTED.fullmatch(value) else text(value)
+
+
+def _each(value: str) -> str:
+    """With -m a comma separates values, unless the person quoted it."""
+    if _SWEEP.fullmatch(value):
+        return value
+    parts = re.findall(rf"(?:{_QUOTED.pattern}|[^,])+", value)
+    return ",".join(_one(part) for part in parts)
+
+
+def _given_as_is(key: str, value: str, words: Sequence[str]) -> bool:
+    options = _options(key_of(key), words)
+    return value == "" or (value == "null" and not any(option.type is str for option in options))
+
+
+def _is_text(key: str, words: Sequence[str]) -> bool:
+    options = _options(key, words)
+    return key in TEXT or (bool(options) and all(option.text for option in options))
+
+
+def _options(key: str, words: Sequence[str]) -> list[Option]:
+    """The options that a key may mean: of the part that the words choose, else of any of its kind."""
+    path, _, leaf = key.replace("prior_dataset.", "dataset.").rpartition(".")
+    kind, found = _parts(path, words)
+    options = [_option(kind, name, leaf) for name in found]
+    return [option for option in options if option]
+
+
+def _parts(path: str, words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    if path.startswith("metric."):
+        return "metric", [path.partition(".")[2]]
+    kind = kind_of(path.replace(".", "/")) or ""
+    chosen = [word.partition("=")[2] for word in words if word.lstrip("+").startswith(f"{path.replace('.', '/')}=")]
+    known = registry.names(kind) if kind in KINDS else ()
+    return kind, [name for name in chosen if name in known] or known
+
+
+def _option(kind: str, name: str, leaf: str) -> Option | None:
+    try:
+        return signature(kind, name).option(leaf)
+    except ToolkitError:  # told when the part is composed
+        return None

@@ -1,0 +1,158 @@
+"""What a person sees while something long is going on, and the tables afterwards."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, final
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from toolkit import registry
+from toolkit.errors import ToolkitError
+
+if TYPE_CHECKING:
+    from toolkit.run import Run
+
+SHOWN = ("loss", "nll", "nmse", "mse", "batch_perplexity", "bits_per_dim", "code_bits_per_dim", "perplexity")
+"""Figures worth a place in a line, in this order."""
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.3g}/s", style="progress.data.speed")
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+    )
+
+
+@final
+class TrainReport:
+    """A progress bar with the newest figures on a terminal, plain lines elsewhere; TensorBoard where asked for."""
+
+    def __init__(self, run: Run, config: Mapping[str, Any]) -> None:
+        self._console = Console(stderr=False, highlight=False, soft_wrap=True)
+        self._bars = _bars(self._console) if self._console.is_terminal else None
+        self._board = _tensorboard(run) if config.get("tensorboard") else None
+        self._stage, self._task = "", TaskID(0)
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+        if self._board:
+            self._board.close()
+
+    def begin(self, stage: str, done: int, steps: int) -> None:
+        self._stage = stage
+        if self._bars:
+            self._task = self._bars.add_task(stage, total=steps, completed=done, figures="")
+        else:
+            self.note(f"{stage}: from {done} to {steps}")
+
+    def step(self, done: int) -> None:
+        if self._bars:
+            self._bars.update(self._task, completed=done)
+
+    def figures(self, split: str, step: int, figures: Mapping[str, float]) -> None:
+        line = brief(figures)
+        if self._bars and split == "train":
+            self._bars.update(self._task, figures=line)
+        else:
+            self.note(f"{self._stage} {split} {step}: {line}")
+        if self._board:
+            for name, value in figures.items():
+                self._board.add_scalar(f"{self._stage}/{split}/{name}", value, step)
+
+    def note(self, text: str) -> None:
+        (self._bars.console if self._bars else self._console).print(text, markup=False)
+
+
+def brief(figures: Mapping[str, float]) -> str:
+    """The figures worth a line."""
+    speed = figures.get("steps_per_second")
+    words = [f"{name} {figures[name]:.4g}" for name in SHOWN if name in figures]
+    return "  ".join(words + ([f"{speed:.3g} steps/s"] if speed else []))
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, nothing elsewhere; yields a function that is told how much is done."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done: None
+        return
+    with _bars(console) as bars:
+        task = bars.add_task(title, total=total, figures="")
+        yield lambda done: bars.update(task, completed=done)
+
+
+def show_plugin_notes() -> None:
+    """What the installed parts log for a person, such as how a folder was split, as notes on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    targets = {each.target for kind in registry.KINDS for each in registry.registrations(kind)}
+    for package in {target.partition(":")[0].partition(".")[0] for target in targets}:
+        logger = logging.getLogger(package)
+        if not logger.handlers:
+            logger.setLevel(logging.INFO)
+            logger.addHandler(handler)
+
+
+def notes(texts: list[str]) -> None:
+    """One line each on standard error."""
+    for text in texts:
+        print(f"note: {text}", file=sys.stderr)
+
+
+def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table on standard output; the first column is text, the others are numbers or text."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(made)
+
+
+def number(value: float) -> str:
+    return f"{value:.4f}" if isinstance(value, float) and abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _tensorboard(run: Run) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as e:
+        raise ToolkitError("tensorboard=true needs the extra: pip install 'discrete-toolkit[tensorboard]'") from e
+    return SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]

@@ -1,0 +1,88 @@
+"""``toolkit sample``: new examples from a run's prior."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from math import ceil, prod, sqrt
+from pathlib import Path
+
+from toolkit.cli.arguments import parse
+from toolkit.cli.report import notes, progress
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Draws codes from a prior and decodes them: a sheet of all, a file each, and the codes."""
+
+    run: str = field(metadata={"help": "the run folder"})
+    n: int = field(default=16, metadata={"help": "how many"})
+    seed: int = field(default=0, metadata={"help": "the same seed gives the same codes on every device"})
+    prior: str | None = field(
+        default=None, metadata={"help": "which prior; null: the one the run was last trained with"}
+    )
+    temperature: float = field(default=1.0, metadata={"help": "below 1: likelier codes"})
+    top_k: int | None = field(default=None, metadata={"help": "draw from the k likeliest codes only"})
+    top_p: float | None = field(default=None, metadata={"help": "draw from the likeliest codes that hold this share"})
+    guidance: float = field(default=1.0, metadata={"help": "above 1: closer to the condition"})
+    noise: bool = field(default=False, metadata={"help": "draw x from the likelihood instead of taking its mean"})
+    condition: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "condition.KEY=LABEL, or LABEL,LABEL,… which take turns"}
+    )
+    out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+
+
+def main(args: list[str]) -> int:
+    options = parse("sample", SampleOptions, args)
+
+    from toolkit.cli.files import write_codes_of, write_examples
+    from toolkit.errors import ToolkitError
+    from toolkit.model import load
+
+    _check(options)
+    model = load(options.run, options.device)
+    conditions = model.labels(options.condition, options.n)
+    began = time.perf_counter()
+    with progress("sample", prod(model.latent.grid)) as report:
+        made = model.sample(
+            options.n,
+            conditions,
+            prior=options.prior,
+            seed=options.seed,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            guidance=options.guidance,
+            noise=options.noise,
+            progress=report,
+        )
+    seconds = time.perf_counter() - began
+    notes(model.notices)
+    out = Path(options.out) if options.out else model.run.samples
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        x = made.x.cpu()
+        sheet = out / "samples.png"
+        model.files.draw(x.split(ceil(sqrt(options.n))), model.spec, sheet)
+        write_examples(model, x, out, "sample")
+        write_codes_of(model, made.codes.cpu(), out / "samples.safetensors")
+    except OSError as e:
+        raise ToolkitError(f"out={out}: {e.strerror or e}") from e
+    codes = made.codes.numel()
+    print(f"{options.n} samples, {codes} codes in {seconds:.1f} s ({codes / seconds:.0f} codes per second)")
+    print(sheet)
+    return 0
+
+
+def _check(options: SampleOptions) -> None:
+    from toolkit.errors import ToolkitError
+
+    if options.n < 1:
+        raise ToolkitError(f"n={options.n}: at least 1")
+    if options.temperature <= 0:
+        raise ToolkitError(f"temperature={options.temperature}: above 0")
+    if options.top_k is not None and options.top_k < 1:
+        raise ToolkitError(f"top_k={options.top_k}: at least 1")
+    if options.top_p is not None and not 0 < options.top_p <= 1:
+        raise ToolkitError(f"top_p={options.top_p}: above 0, at most 1")

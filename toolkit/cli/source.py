@@ -1,0 +1,126 @@
+"""The registry as a Hydra config source, and the plugins' YAML folders on its search path."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from toolkit import registry
+from toolkit.cli.nodes import TRAINERS, component_node, trainer_node
+from toolkit.registry import KINDS
+from toolkit.schema import SchemaError, signature
+
+DEFAULT = "default"
+
+
+def install() -> None:
+    """Makes Hydra see the registry; the plugins of other Hydra programs are left alone."""
+    for plugin in (RegistrySource, PluginFolders):
+        if plugin not in Plugins.instance().discover(plugin):
+            Plugins.instance().register(plugin)
+
+
+def kind_of(group: str) -> str | None:
+    """The kind of parts that a group offers: ``quantizer/inner``, what some quantizer's ``inner`` may be."""
+    head, *rest = group.split("/")
+    kind = head if head in KINDS else None
+    for option in rest:
+        kind = nested(kind).get(option) if kind else None
+    return kind
+
+
+def nested(kind: str) -> dict[str, str]:
+    """Every nested part of any component of a kind, with the kind it offers."""
+    return _nested(registry.registrations(kind))
+
+
+@cache
+def _nested(registrations: tuple[registry.Registration, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for registration in registrations:
+        try:
+            options = signature(registration.kind, registration.name).options
+        except (SchemaError, registry.RegistryError):  # told to whoever selects it
+            continue
+        found |= {option.name: option.nested for option in options if option.nested}
+    return found
+
+
+def presets(group: str, folder: str | None = None) -> dict[str, str]:
+    """The YAML files of a group by name, with the distribution they come from."""
+    own = registry.locate("toolkit.conf")
+    homes = [("discrete-toolkit", own.parent)] if own else []
+    homes += [*registry.conf_folders(), *([(folder, Path(folder))] if folder else [])]
+    found: dict[str, str] = {}
+    for owner, home in homes:
+        for file in sorted((home / group).glob("*.yaml")):
+            found.setdefault(file.stem, owner)
+    return found
+
+
+class RegistrySource(ConfigSource):
+    """``encoder=NAME`` is an option because the registry knows the name; its node is made when chosen."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "toolkit"
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        path = config_path.strip("/")
+        return path in ("", *TRAINERS) or kind_of(path) is not None
+
+    def is_config(self, config_path: str) -> bool:
+        group, name = _split(config_path)
+        kind = kind_of(group)
+        return name in registry.names(kind) if kind else group in TRAINERS and name == DEFAULT
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        group, name = _split(config_path)
+        kind = kind_of(group)
+        node = component_node(kind, name) if kind else trainer_node()
+        # Metrics are a list: each lives under its own name.
+        header = {"package": f"{group}.{name}" if group == "metric" else None}
+        return ConfigResult(provider="registry", path=f"toolkit://{config_path}", config=node, header=header)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        path = config_path.strip("/")
+        groups, configs = _listed(path)
+        if results_filter == ObjectType.GROUP:
+            return groups
+        return configs if results_filter == ObjectType.CONFIG else sorted({*groups, *configs})
+
+
+class PluginFolders(SearchPathPlugin):
+    """Plugins' YAML folders, as files: a ``pkg://`` path would import the plugin, and torch with it."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for distribution, folder in registry.conf_folders():
+            search_path.append(provider=distribution, path=f"file://{folder}")
+        search_path.append(provider="registry", path="toolkit://registry")
+
+
+def _split(config_path: str) -> tuple[str, str]:
+    group, _, name = config_path.removesuffix(".yaml").strip("/").rpartition("/")
+    return group, name
+
+
+def _listed(path: str) -> tuple[list[str], list[str]]:
+    if path == "":
+        return [*KINDS, *TRAINERS], []
+    if path in TRAINERS:
+        return [], [DEFAULT]
+    kind: Any = kind_of(path)
+    if kind is None:
+        return [], []
+    # A quantizer in a quantizer in a …: one level is listed, any is resolved.
+    return sorted(nested(kind)) if path == kind else [], list(registry.names(kind))

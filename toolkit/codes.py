@@ -1,0 +1,137 @@
+"""A split's codes on disk: what stage two reads, and what encode writes.
+
+One safetensors file: ``codes`` ``(examples, depth, *grid)`` in the smallest integer type and a tensor per condition,
+memory-mapped when read. Its metadata holds a key of the weights, the dataset and the split, so codes of an older
+model or of other data are never mistaken for these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit.autoencoder import Autoencoder
+from toolkit.batches import Batch
+from toolkit.checkpoint import DamagedFile, check_safetensors
+from toolkit.errors import ToolkitError
+from toolkit.spec import LatentSpec
+
+_TYPES = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32, "I64": np.int64, "F32": np.float32}
+_SPELT = {np.dtype(t): name for name, t in _TYPES.items()}
+
+
+def code_type(latent: LatentSpec) -> np.dtype[Any]:
+    """The smallest type that holds every code."""
+    largest = max(latent.codebook_sizes) - 1
+    return np.dtype(np.uint8 if largest < 1 << 8 else np.uint16 if largest < 1 << 16 else np.int32)
+
+
+def cache_key(*parts: Any) -> str:
+    """A name for (weights, dataset, split) and whatever else the codes depend on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class CachedCodes:
+    """Codes of one or more splits as examples: ``x`` is ``(depth, *grid)`` int64, beside it the conditions."""
+
+    def __init__(self, splits: dict[str, dict[str, np.ndarray]]) -> None:
+        self._splits = splits
+
+    def size(self, split: str) -> int:
+        return len(self._splits[split]["codes"])
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        row = {name: torch.from_numpy(np.array(values[index])) for name, values in self._splits[split].items()}
+        return {"x": row.pop("codes").long(), **row}
+
+
+def encode_batches(autoencoder: Autoencoder, batches: Iterator[Batch]) -> Iterator[dict[str, Tensor]]:
+    """Codes and conditions of batches, on the CPU."""
+    autoencoder.eval()
+    with torch.inference_mode():
+        for batch in batches:
+            codes = autoencoder.quantize(batch.x).codes.cpu()
+            yield {"codes": codes, **{name: value.cpu() for name, value in batch.conditions.items()}}
+
+
+def write_codes(
+    path: Path,
+    latent: LatentSpec,
+    batches: Iterator[dict[str, Tensor]],
+    size: int,
+    metadata: dict[str, str],
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Streams ``size`` examples into one safetensors file, which appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        first = next(batches)
+        types = {k: code_type(latent) if k == "codes" else v.numpy().dtype for k, v in first.items()}
+        maps = _create(aside, {k: (types[k], (size, *v.shape[1:])) for k, v in first.items()}, metadata)
+        at = 0
+        batch: dict[str, Tensor] | None = first
+        while batch is not None:
+            rows = len(batch["codes"])
+            for name, value in batch.items():
+                maps[name][at : at + rows] = value.numpy().astype(types[name])
+            at += rows
+            progress(at)
+            batch = next(batches, None)
+        for mapped in maps.values():
+            mapped.flush()  # type: ignore[attr-defined]
+        os.replace(aside, path)
+    except OSError as e:
+        raise ToolkitError(f"codes could not be written to {path}: {e.strerror or e}") from e
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Memory-mapped arrays and metadata; ToolkitError where the file is damaged or none of ours."""
+    try:
+        check_safetensors(path)
+    except DamagedFile as e:
+        raise ToolkitError(f"{path}: {e}") from e
+    with path.open("rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        header = json.loads(file.read(length))
+    metadata = header.pop("__metadata__", {})
+    if "codes" not in header or any(entry["dtype"] not in _TYPES for entry in header.values()):
+        raise ToolkitError(f"{path} holds no codes")
+    return {name: _map(path, 8 + length, entry, "r") for name, entry in header.items()}, metadata
+
+
+def _create(
+    path: Path, arrays: dict[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: dict[str, str]
+) -> dict[str, np.ndarray]:
+    """An empty safetensors file of the right size, its arrays mapped for writing."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    at = 0
+    for name, (dtype, shape) in sorted(arrays.items(), key=lambda item: -item[1][0].itemsize):
+        size = int(np.prod(shape)) * dtype.itemsize
+        header[name] = {"dtype": _SPELT[dtype], "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        os.posix_fallocate(file.fileno(), 0, 8 + len(text) + at) if hasattr(os, "posix_fallocate") else file.truncate(
+            8 + len(text) + at
+        )
+    del header["__metadata__"]
+    return {name: _map(path, 8 + len(text), entry, "r+") for name, entry in header.items()}
+
+
+def _map(path: Path, start: int, entry: dict[str, Any], mode: Any) -> np.ndarray:
+    offset = start + entry["data_offsets"][0]
+    return np.memmap(path, _TYPES[entry["dtype"]], mode, offset, tuple(entry["shape"]))

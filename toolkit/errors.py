@@ -1,0 +1,9 @@
+"""The one exception that a person, not a programmer, can mend."""
+
+
+class ToolkitError(Exception):
+    """A mistake in a command, a configuration, a file or a plugin, told in one to three lines.
+
+    The message says what is wrong, where, with which value, and what to do. The command line prints it without a
+    traceback and exits with 2.
+    """

@@ -1,0 +1,103 @@
+"""Figures of training: measured on the device, averaged between two lines of the log."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from toolkit.errors import ToolkitError
+from toolkit.objective import Loss
+from toolkit.spec import DataSpec, LatentSpec
+
+
+class NotFinite(ToolkitError):
+    """A loss that became NaN or infinite."""
+
+
+class RunningFigures:
+    """Means of 0-d figures over steps, without waiting for the device until they are asked for."""
+
+    _names: tuple[str, ...]
+    _count: int
+    _sum: Tensor
+    _first_bad: Tensor
+
+    def __init__(self) -> None:
+        self._begin((), torch.device("cpu"))
+
+    def add(self, step: int, figures: dict[str, Tensor]) -> None:
+        if set(figures) != set(self._names):
+            self._begin(tuple(figures), next(iter(figures.values())).device)
+        values = torch.stack([figures[name].detach().float() for name in self._names])
+        bad = ~values.isfinite() & (self._first_bad == 0)
+        self._first_bad.masked_fill_(bad, step)
+        self._sum += values
+        self._count += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums since the last drain, so that a resumed run logs what an uninterrupted one does."""
+        sums = {f"of.{name}": value.clone() for name, value in zip(self._names, self._sum, strict=True)}
+        return {"count": torch.tensor(self._count), **sums}
+
+    def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
+        """The inverse of ``state``."""
+        sums = {name.removeprefix("of."): value for name, value in tensors.items() if name != "count"}
+        if sums:
+            self._begin(tuple(sums), device)
+            self._sum += torch.stack(list(sums.values())).to(device)
+            self._count = int(tensors["count"])
+
+    def check(self) -> None:
+        """NotFinite, with the step and the term, if any figure was NaN or infinite."""
+        bad = [(step, name) for step, name in zip(self._first_bad.tolist(), self._names, strict=True) if step]
+        if bad:
+            step = min(step for step, _ in bad)
+            names = [name for at, name in bad if at == step and name != "loss"] or ["loss"]
+            raise NotFinite(f"{' and '.join(names)} became NaN or infinite at step {step}")
+
+    def drain(self) -> dict[str, float]:
+        """The means since the last drain."""
+        means = (self._sum / max(1, self._count)).tolist()
+        names, device = self._names, self._sum.device
+        self._begin(names, device)
+        return dict(zip(names, means, strict=True))
+
+    def _begin(self, names: tuple[str, ...], device: torch.device) -> None:
+        self._names, self._count = names, 0
+        self._sum = torch.zeros(len(names), device=device)
+        self._first_bad = torch.zeros(len(names), dtype=torch.long, device=device)
+
+
+@torch.no_grad()
+def autoencoder_figures(output: Loss, x: Tensor, data: DataSpec, latent: LatentSpec) -> dict[str, Tensor]:
+    """What one batch tells for next to nothing: loss and terms, codebook use, error where the mean is at hand."""
+    figures = {"loss": output.loss, **output.terms, **output.quantized.metrics}
+    if latent.depth:
+        figures["batch_perplexity"], figures["batch_usage"] = codebook_figures(
+            histogram(output.quantized.codes, latent), latent
+        )
+    if output.likelihood.mean_is_free and output.likelihood.mean is not None:
+        mse = (data.scale(x) - output.likelihood.mean).square().mean()
+        figures["mse"] = mse
+        if data.variance:
+            figures["nmse"] = mse / data.variance
+    return figures
+
+
+def histogram(codes: Tensor, latent: LatentSpec) -> Tensor:
+    """How often each entry of each depth's codebook was used: all depths' counts in one row, float."""
+    sizes = torch.tensor(latent.codebook_sizes)
+    offsets = (sizes.cumsum(0) - sizes).to(codes.device)
+    flat = (codes.flatten(2) + offsets.view(1, -1, 1)).flatten()
+    counts = torch.zeros(int(sizes.sum()), device=codes.device)
+    return counts.index_add_(0, flat, torch.ones_like(flat, dtype=counts.dtype))
+
+
+def codebook_figures(counts: Tensor, latent: LatentSpec) -> tuple[Tensor, Tensor]:
+    """Perplexity (exp of the entropy of the histogram) and usage (share of entries hit), means over depths."""
+    perplexity, usage = [], []
+    for row in counts.split(list(latent.codebook_sizes)):
+        p = row / row.sum().clamp(min=1)
+        perplexity.append(torch.special.entr(p).sum().exp())
+        usage.append((row > 0).float().mean())
+    return torch.stack(perplexity).mean(), torch.stack(usage).mean()

@@ -1,0 +1,54 @@
+"""The interface of likelihoods: p(x given the decoder's parameters)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+
+class Distribution(ABC):
+    """p(x given z) for a batch; what a decoder returns.
+
+    Laws, checked by toolkit.testing.LikelihoodSuite:
+      log_prob is float32 (or wider) under any autocast, and sums to one over all levels
+      samples fit log_prob
+    """
+
+    shape: tuple[int, ...]
+    """Of one example, ``(channels, *axes)``."""
+
+    mean_is_free: bool = False
+    """Whether reading ``mean`` costs nothing, so that training measures it at every step."""
+
+    density: bool = False
+    """True for a density over real numbers, which has no bits per dim."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor | None:
+        """Expected x on the scale of ``DataSpec.scale``, ``(batch, channels, *axes)``; None where there is none."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Nats ``(batch,)``, summed over an example's dims."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """x in the data's own form ``(batch, channels, *axes)``."""
+
+
+class Likelihood(nn.Module, ABC):
+    """Makes distributions over x from a decoder's output. May ask for ``data: DataSpec``."""
+
+    channels: int
+    """What it needs of the decoder at every position of x."""
+
+    @abstractmethod
+    def forward(self, parameters: Tensor) -> Distribution:
+        """parameters ``(batch, channels, *axes)``."""
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -1,0 +1,39 @@
+"""The evidence lower bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from toolkit.autoencoder import Autoencoder
+from toolkit.objective import Bound, Loss, Objective
+
+
+@final
+class ELBO(Objective):
+    """Reconstruction, code cost and the quantizer's own loss (van den Oord et al. 2017, eq. 3)::
+
+        L = -log p(x | z_q) + KL(q(codes | x) || uniform) + |sg[z] - e|^2 + beta |z - sg[e]|^2
+
+    averaged over the batch. ``-log p`` is summed over the dims of x, KL over positions; the last two, which the
+    quantizer gives already weighted, are norms summed over dim and averaged over positions. So beta means the
+    paper's beta at any dim. (The paper prints ``+log p`` in a loss to be minimised: a slip of sign.) For a
+    deterministic quantizer KL is the constant positions x log K, which the paper drops.
+    """
+
+    def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
+        quantized = autoencoder.quantize(x)
+        likelihood = autoencoder.decode(quantized.z, conditions)
+        terms = {
+            "nll": -likelihood.log_prob(x).mean(),
+            "kl": quantized.kl.mean(),
+            "quantizer": quantized.loss.mean(),
+        }
+        return Loss(sum(terms.values(), x.new_zeros((), dtype=terms["nll"].dtype)), terms, likelihood, quantized)
+
+    def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
+        quantized = autoencoder.quantize(x)
+        likelihood = autoencoder.decode(quantized.z, conditions)
+        return Bound(-likelihood.log_prob(x), quantized.kl, likelihood, quantized)

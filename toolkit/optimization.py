@@ -1,0 +1,98 @@
+"""One module under one optimizer: what a step changes and a checkpoint keeps beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import cos, pi
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.options import TrainerOptions
+
+
+class Optimization:
+    """Optimizer, learning-rate schedule, gradient clipping and weight averages of a module.
+
+    ``step`` counts the updates made. The schedule is a function of ``step`` and needs no state.
+    """
+
+    def __init__(self, module: nn.Module, options: TrainerOptions) -> None:
+        self.module, self.options, self.step = module, options, 0
+        self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        maker = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
+        self.optimizer = maker(
+            list(self.parameters.values()),
+            lr=options.learning_rate,
+            betas=options.betas,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self.averages = {n: p.detach().clone() for n, p in self.parameters.items()} if options.ema else {}
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.options.steps
+
+    def update(self) -> None:
+        """One optimizer step from the gradients at hand."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * rate(self.step, self.options)
+        if self.options.clip:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.options.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.averages:
+            self._average()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The module with its weight averages in place of its weights, where there are any."""
+        held = {n: self.parameters[n].detach().clone() for n in self.averages}
+        self._set(self.averages)
+        try:
+            yield
+        finally:
+            self._set(held)
+
+    def state(self) -> dict[str, Tensor]:
+        """Averages and the optimizer's moments as flat named tensors."""
+        tensors = {f"average.{n}": value for n, value in self.averages.items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor], step: int) -> None:
+        """The inverse of ``state``; KeyError where a tensor is missing."""
+        self.step = step
+        for name, average in self.averages.items():
+            average.copy_(tensors.get(f"average.{name}", self.parameters[name].detach()))
+        for key, value in tensors.items():
+            home, moment, name = key.split(".", 2)
+            if home == "optimizer":
+                parameter = self.parameters[name]
+                self.optimizer.state[parameter][moment] = value.to(parameter.device, copy=True)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        averages: list[Tensor] = list(self.averages.values())
+        parameters: list[Tensor] = list(self.parameters.values())
+        torch._foreach_lerp_(averages, parameters, 1 - self.options.ema)
+
+    @torch.no_grad()
+    def _set(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.parameters[name].copy_(value)
+
+
+def rate(step: int, options: TrainerOptions) -> float:
+    """Share of the learning rate at a step: linear warm-up, then constant or half a cosine to zero."""
+    if step < options.warmup:
+        return (step + 1) / options.warmup
+    if options.schedule == "constant":
+        return 1.0
+    progress = (step - options.warmup) / max(1, options.steps - options.warmup)
+    return 0.5 * (1 + cos(pi * min(1.0, progress)))

@@ -1,0 +1,101 @@
+"""What a person sets about training, beside the parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from toolkit.errors import ToolkitError
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """How one stage is trained; ``trainer`` for the autoencoder and ``prior_trainer`` for the prior."""
+
+    steps: int = 10000
+    """Optimizer steps in all."""
+    batch_size: int = 64
+    """Examples of one forward pass."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Which optimizer."""
+    learning_rate: float = 3e-4
+    """Its learning rate, at the height of the schedule."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of its averages of the gradient and of its square."""
+    weight_decay: float = 0.0
+    """Its weight decay."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What the learning rate does after the warm-up; cosine falls to zero at the last step."""
+    warmup: int = 0
+    """Steps in which the learning rate rises from zero."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0: any."""
+    accumulate: int = 1
+    """Forward passes of an optimizer step."""
+    ema: float = 0.0
+    """Decay of the weights' moving average, which evaluation and sampling then use; 0: none."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept, the newest ones."""
+    validate_every: int = 1000
+    """Steps between validations."""
+    validate_examples: int = 1024
+    """Examples of a validation, at most."""
+    log_every: int = 100
+    """Steps between lines of metrics.jsonl."""
+    pictures_every: int = 1000
+    """Steps between pictures."""
+    workers: int = 2
+    """Processes that load data; 0: the training process itself."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs; auto: on a GPU if there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the networks' arithmetic; weights and codebooks stay fp32."""
+    compile: bool = False
+    """Whether torch.compile compiles the step."""
+
+    def __post_init__(self) -> None:
+        at_least = dict.fromkeys(_POSITIVE, 1) | dict.fromkeys(_NON_NEGATIVE, 0)
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ToolkitError(f"{name}={getattr(self, name)}: must be at least {least}")
+        if not self.learning_rate > 0:
+            raise ToolkitError(f"learning_rate={self.learning_rate}: must be above 0")
+        for name, value in (("ema", self.ema), *(("betas", beta) for beta in self.betas)):
+            if not 0 <= value < 1:
+                raise ToolkitError(f"{name}={value}: must be at least 0 and below 1")
+
+
+_POSITIVE = (
+    "batch_size",
+    "accumulate",
+    "checkpoint_every",
+    "keep",
+    "validate_every",
+    "validate_examples",
+    "log_every",
+    "pictures_every",
+)
+_NON_NEGATIVE = ("steps", "warmup", "clip", "weight_decay", "workers")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run says about itself, at the top of its configuration."""
+
+    stage: Literal["all", "autoencoder", "prior"] = "all"
+    """What is trained."""
+    seed: int = 0
+    """Seed of everything random."""
+    dim: int = 64
+    """Channels of the latents, offered to the quantizer."""
+    init: str | None = None
+    """A run whose weights this one starts from."""
+    tensorboard: bool = False
+    """Whether figures go to TensorBoard, too; needs the extra of that name."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("dim", 1)):
+            if getattr(self, name) < least:
+                raise ToolkitError(f"{name}={getattr(self, name)}: must be at least {least}")

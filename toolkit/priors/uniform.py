@@ -1,0 +1,56 @@
+"""The uniform prior: codes that nobody has modelled yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import log, prod
+
+import torch
+from torch import Tensor
+
+from toolkit.prior import Prior
+from toolkit.priors.sampling import check_filters, check_prefix, uniforms
+from toolkit.spec import Condition, LatentSpec
+
+
+class UniformPrior(Prior):
+    """Every code map is as likely as any other, whatever the conditions; there is nothing to train.
+
+    It is what a code costs before a prior is learned (its nats are the rate). All filters leave it as it is:
+    no code is likelier than another.
+    """
+
+    sizes: Tensor
+
+    def __init__(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> None:
+        super().__init__()
+        self.latent = latent
+        self.register_buffer("sizes", torch.tensor(latent.codebook_sizes), persistent=False)
+
+    def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        """Minus the rate, in nats: ``(batch,)`` for codes ``(batch, depth, *grid)``."""
+        rate = self.latent.rate * log(2)
+        return torch.full((len(codes),), -rate, device=codes.device)
+
+    def sample(
+        self,
+        n: int,
+        conditions: Mapping[str, Tensor],
+        *,
+        prefix: Tensor | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float = 1.0,
+        generator: torch.Generator | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        check_filters(temperature, top_k, top_p)
+        positions = prod(self.latent.grid)
+        known = check_prefix(prefix, n, self.latent.codebook_sizes, positions).to(self.sizes.device)
+        noise = uniforms(n, self.latent.codebook_sizes, positions, generator).to(self.sizes.device)
+        codes = (noise * self.sizes[:, None]).long()
+        codes[:, :, : known.shape[2]] = known
+        if progress is not None:
+            progress(positions)
+        return codes.reshape(n, *self.latent.shape)

@@ -1,0 +1,153 @@
+"""The run folder: what a run leaves behind, and how it is opened again.
+
+config.yaml        plain and never rewritten; a continuation that changes values adds config-2.yaml, …
+components.json    kind: name, distribution, version, parameters
+spec.json          the data's and the codes' shapes and labels: sampling needs no dataset on disk
+autoencoder/       checkpoints of stage one
+priors/<name>/     checkpoints of stage two and the configuration it was trained with
+codes/             code cache
+samples/           pictures and samples
+metrics.jsonl      a line per log step
+evaluation.json
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toolkit.checkpoint import write_text
+from toolkit.errors import ToolkitError
+from toolkit.spec import Condition, DataSpec, LatentSpec
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and the places in it."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run; ToolkitError where the folder holds none."""
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise ToolkitError(f"run={path}: there is no such folder")
+        if not (run.path / "config.yaml").is_file():
+            raise ToolkitError(f"run={path}: this folder holds no run (no config.yaml)")
+        return run
+
+    @property
+    def autoencoder(self) -> Path:
+        return self.path / "autoencoder"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def codes(self) -> Path:
+        return self.path / "codes"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def prior(self, name: str) -> Path:
+        return self.path / "priors" / name
+
+    def priors(self) -> list[str]:
+        """Names of the priors that have a checkpoint."""
+        return sorted(p.parent.name for p in self.path.glob("priors/*/config.yaml") if any(p.parent.glob("step-*")))
+
+    # -- configuration
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes the first configuration, or the next one where the values differ from the newest."""
+        files = self._configs()
+        if files and self.config() == config:
+            return
+        name = f"config-{len(files) + 1}.yaml" if files else "config.yaml"
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / name, dump(config))
+
+    def config(self) -> dict[str, Any]:
+        """The newest configuration."""
+        return read_yaml(self._configs()[-1])
+
+    def prior_config(self, name: str) -> dict[str, Any]:
+        """The configuration that a prior was trained with."""
+        return read_yaml(self.prior(name) / "config.yaml")
+
+    def _configs(self) -> list[Path]:
+        later = sorted(self.path.glob("config-*.yaml"), key=lambda p: int(p.stem.partition("-")[2]))
+        return [p for p in [self.path / "config.yaml", *later] if p.is_file()]
+
+    # -- shapes and labels
+
+    def write_spec(self, data: DataSpec, latent: LatentSpec) -> None:
+        write_text(self.path / "spec.json", json.dumps({"data": asdict(data), "latents": [asdict(latent)]}, indent=1))
+
+    def spec(self) -> tuple[DataSpec, LatentSpec]:
+        """Raises ToolkitError where the file is missing or does not say what it should."""
+        path = self.path / "spec.json"
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            conditions = tuple(Condition(**_tuples(c)) for c in held["data"].pop("conditions"))
+            data = DataSpec(**_tuples(held["data"]), conditions=conditions)
+            return data, LatentSpec(**_tuples(held["latents"][0]))
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
+            raise ToolkitError(f"{path} cannot be read: {e}") from e
+
+    def write_components(self, components: dict[str, Any]) -> None:
+        """Who provided each part; parts written earlier stay."""
+        path = self.path / "components.json"
+        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        write_text(path, json.dumps({**held, **components}, indent=1))
+
+    # -- the log
+
+    def log(self, stage: str, split: str, step: int, figures: dict[str, float]) -> None:
+        line = {"stage": stage, "split": split, "step": step, **figures}
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def cut_log(self, stage: str, step: int) -> None:
+        """Drops the stage's lines after a step, and a last line that a kill tore."""
+        if not self.metrics.is_file():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if entry["stage"] != stage or entry["step"] <= step:
+                kept.append(line + "\n")
+        aside = self.metrics.with_suffix(".partial")
+        write_text(aside, "".join(kept))
+        aside.replace(self.metrics)
+
+
+def dump(config: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Plain YAML only: a tag that would make an object is refused."""
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as e:
+        raise ToolkitError(f"{path} cannot be read: {' '.join(str(e).split())}") from e
+    if not isinstance(held, dict):
+        raise ToolkitError(f"{path} holds no configuration")
+    return held
+
+
+def _tuples(held: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in held.items()}

@@ -1,0 +1,117 @@
+"""What flows between the parts, as plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import log2, prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Something known beside the data: a class, a speaker, an action per step.
+
+    A categorical condition holds labels ``int64``, of shape ``(batch,)`` or, if ``per_step``,
+    ``(batch, axes[0])``; the index ``size`` means "none" (dropped or unknown). A ``real`` condition is
+    float ``(batch, size)`` or, if ``per_step``, ``(batch, axes[0], size)``.
+    """
+
+    name: str
+    size: int
+    labels: tuple[str, ...] = ()
+    per_step: bool = False
+    real: bool = False
+
+    def index(self, label: str) -> int:
+        """The index of a label; a number is taken as an index only where no label is spelt like it."""
+        if label in self.labels:
+            return self.labels.index(label)
+        if label.isdecimal() and int(label) <= self.size:
+            return int(label)
+        known = ", ".join(self.labels[:8]) or f"0..{self.size - 1}"
+        raise ValueError(f"condition.{self.name}={label}: no such label (known: {known})")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The data ``x``: ``(batch, channels, *axes)``.
+
+    ``levels``: x holds integers ``0..levels-1``; None: floats in [-1, 1].
+    ``ordered``: False for codes as data, which networks embed and never scale.
+    ``varying``: which axes may differ in length between examples (empty: none).
+    ``rates``: positions per second, by axis (empty: the axes are not time).
+    ``variance``: of the scaled data over the training split, where it is known.
+    """
+
+    channels: int
+    axes: tuple[int, ...]
+    levels: int | None = None
+    ordered: bool = True
+    varying: tuple[bool, ...] = ()
+    rates: tuple[float | None, ...] = ()
+    variance: float | None = None
+    conditions: tuple[Condition, ...] = field(default=())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example: (channels, *axes)."""
+        return (self.channels, *self.axes)
+
+    @property
+    def dims(self) -> int:
+        """Numbers in one example, the "dim" of bits per dim."""
+        return prod(self.shape)
+
+    @property
+    def rank(self) -> int:
+        return len(self.axes)
+
+    def last(self, rank: int | None) -> DataSpec:
+        """The same data seen along its last ``rank`` axes (None: all)."""
+        if rank is None or rank == self.rank:
+            return self
+        if rank > self.rank:
+            raise ValueError(f"the data has {self.rank} axes {self.axes}, {rank} are needed")
+        return replace(self, axes=self.axes[-rank:], varying=self.varying[-rank:], rates=self.rates[-rank:])
+
+    def scale(self, x: Tensor) -> Tensor:
+        """Levels to [-1, 1]; the identity on data without levels."""
+        if not self.ordered:
+            raise TypeError("unordered data has no scale: embed it")
+        if self.levels is None:
+            return x
+        import torch
+
+        return x.to(torch.get_default_dtype()) * (2 / (self.levels - 1)) - 1
+
+    def unscale(self, values: Tensor) -> Tensor:
+        """[-1, 1] to the nearest level ``int64``; a clamp on data without levels."""
+        if not self.ordered:
+            raise TypeError("unordered data has no scale: embed it")
+        values = values.clamp(-1, 1)
+        return values if self.levels is None else ((values + 1) * ((self.levels - 1) / 2)).round().long()
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """The codes that a prior sees: ``(batch, depth, *grid)``, the d-th in ``0..codebook_sizes[d]-1``."""
+
+    grid: tuple[int, ...]
+    codebook_sizes: tuple[int, ...]
+
+    @property
+    def depth(self) -> int:
+        return len(self.codebook_sizes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example's codes: (depth, *grid)."""
+        return (self.depth, *self.grid)
+
+    @property
+    def rate(self) -> float:
+        """Bits per example at a uniform prior."""
+        return prod(self.grid) * sum(log2(size) for size in self.codebook_sizes)

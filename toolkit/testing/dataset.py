@@ -1,0 +1,148 @@
+"""What every dataset must keep to."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from toolkit.dataset import SPLITS, Dataset
+from toolkit.spec import Condition, DataSpec
+
+FEW = 8
+"""Examples that are looked at in each split."""
+
+
+class DatasetSuite:
+    """Subclass it as ``class TestMine(DatasetSuite)`` and say in ``make`` how to build the dataset.
+
+    Where the dataset needs files, an autouse fixture of the subclass may write them into ``tmp_path`` and
+    leave the folder in ``self``.
+    """
+
+    lossless: ClassVar[bool] = True
+    """Whether ``read`` gives back exactly what ``write`` was given."""
+
+    def make(self) -> Dataset:
+        raise NotImplementedError
+
+    def test_examples_have_the_shape_type_and_range_of_the_spec(self) -> None:
+        dataset = self.make()
+        for split, index in _places(dataset):
+            check_data(dataset.example(split, index, _generator())["x"], dataset.spec)
+
+    def test_examples_carry_every_condition(self) -> None:
+        dataset = self.make()
+        for split, index in _places(dataset):
+            example = dataset.example(split, index, None)
+            assert set(example) == {"x", *(condition.name for condition in dataset.spec.conditions)}
+            for condition in dataset.spec.conditions:
+                check_condition(example[condition.name], condition, example["x"])
+
+    def test_labels_have_names_of_their_own(self) -> None:
+        for condition in self.make().spec.conditions:
+            assert len(set(condition.labels)) == len(condition.labels), f"{condition.name}: two labels alike"
+            assert len(condition.labels) in (0, condition.size), f"{condition.name}: not a label for each index"
+
+    def test_the_training_split_is_not_empty(self) -> None:
+        assert self.make().size("train") > 0
+
+    def test_without_a_generator_nothing_is_random(self) -> None:
+        dataset, again = self.make(), self.make()
+        for split, index in _places(dataset):
+            expected = dataset.example(split, index, None)
+            torch.manual_seed(index)  # moves torch's global generator, which must not matter
+            assert_same(dataset.example(split, index, None), expected)
+            assert_same(again.example(split, index, None), expected)
+
+    def test_a_generator_decides_what_is_random(self) -> None:
+        dataset = self.make()
+        for split, index in _places(dataset):
+            expected = dataset.example(split, index, _generator())
+            torch.manual_seed(index)
+            assert_same(dataset.example(split, index, _generator()), expected)
+
+    def test_splits_begin_with_different_examples(self) -> None:
+        dataset = self.make()
+        first = {split: dataset.example(split, 0, None)["x"] for split in SPLITS if dataset.size(split)}
+        for split, other in [("train", "val"), ("train", "test"), ("val", "test")]:
+            if split in first and other in first:
+                assert not _equal(first[split], first[other]), f"{split} and {other} share their first example"
+
+    def test_what_is_written_is_read_back(self, tmp_path: Path) -> None:
+        dataset = self.make()
+        for split, index in _places(dataset):
+            x = dataset.example(split, index, None)["x"]
+            path = tmp_path / f"{split} {index}{dataset.suffix}"
+            dataset.write(x, dataset.spec, path)
+            back = dataset.read(path, dataset.spec)
+            check_data(back, dataset.spec)
+            if self.lossless:
+                assert _equal(back, x), f"{path.name}: read gives other data than was written"
+
+    def test_draw_makes_a_png(self, tmp_path: Path) -> None:
+        dataset = self.make()
+        x = dataset.example("train", 0, None)["x"][None]
+        dataset.draw([x, torch.cat([x, x])], dataset.spec, tmp_path / "sheet.png")
+        assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+    def test_a_worker_gets_the_same_dataset(self) -> None:
+        dataset = self.make()
+        copy = pickle.loads(pickle.dumps(dataset))
+        assert copy.spec == dataset.spec
+        for split, index in _places(dataset):
+            assert_same(copy.example(split, index, None), dataset.example(split, index, None))
+
+
+def check_data(x: Tensor, spec: DataSpec) -> None:
+    """One example against the spec: shape (but for varying axes), type and range."""
+    varying = (False, *(spec.varying or (False,) * spec.rank))
+    assert x.ndim == len(spec.shape), f"x is {tuple(x.shape)}, the spec says {spec.shape}"
+    for length, expected, free in zip(x.shape, spec.shape, varying, strict=True):
+        assert free or length == expected, f"x is {tuple(x.shape)}, the spec says {spec.shape}"
+    if spec.levels is None:
+        assert x.is_floating_point(), f"data without levels is float, not {x.dtype}"
+        assert x.abs().max() <= 1, "data without levels lies in [-1, 1]"
+    else:
+        assert not x.is_floating_point(), f"levels are integers, not {x.dtype}"
+        # as Python's numbers: uint8 knows no 256
+        assert int(x.min()) >= 0, "levels begin at 0"
+        assert int(x.max()) < spec.levels, f"levels lie below {spec.levels}"
+
+
+def check_condition(value: Tensor, condition: Condition, x: Tensor) -> None:
+    """One example's condition: its type, shape and range; the label "none" is allowed."""
+    steps = (x.shape[1],) if condition.per_step or condition.real else ()
+    if condition.real:
+        assert value.is_floating_point(), f"{condition.name} is real, not {value.dtype}"
+        assert value.shape == (*steps, condition.size), f"{condition.name} is {tuple(value.shape)}"
+        return
+    assert value.dtype == torch.int64, f"{condition.name} holds labels (int64), not {value.dtype}"
+    assert value.shape == steps, f"{condition.name} is {tuple(value.shape)}, not {steps}"
+    assert int(value.min()) >= 0, f"{condition.name} has no label {int(value.min())}"
+    assert int(value.max()) <= condition.size, f"{condition.name} has no label {int(value.max())}"
+
+
+def assert_same(example: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Two examples, key by key and bit by bit."""
+    assert example.keys() == expected.keys()
+    for name, value in example.items():
+        assert _equal(value, expected[name]), f"{name} differs from one call to the next"
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a == b).all())
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def _places(dataset: Dataset) -> Iterator[tuple[str, int]]:
+    for split in SPLITS:
+        for index in range(min(FEW, dataset.size(split))):
+            yield split, index

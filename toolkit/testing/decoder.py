@@ -1,0 +1,150 @@
+"""The laws of decoders, as tests that a plugin's tests inherit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from toolkit.decoder import Decoder
+from toolkit.likelihood import Distribution, Likelihood
+from toolkit.spec import Condition, DataSpec
+from toolkit.testing.parts import plain_likelihood, random_data
+
+KIND = Condition("kind", 3)
+
+
+class DecoderSuite(ABC):
+    """Subclass it as ``class TestMyDecoder(DecoderSuite)`` and say how to ``make`` a small one, for which data and
+    grid. Of what ``make`` is given, it takes what its decoder asks for."""
+
+    data: ClassVar[DataSpec]
+    """Of the decoder's own rank."""
+    grid: ClassVar[tuple[int, ...]]
+    """Of the latents."""
+    dim: ClassVar[int] = 6
+    """Channels of the latents."""
+    conditional: ClassVar[bool] = True
+    """Whether it asks for conditions."""
+
+    @abstractmethod
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        """A decoder with few parameters."""
+
+    def decoder(self) -> Decoder:
+        """One to check, in eval mode, the same from call to call."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            conditions = (KIND,) if self.conditional else ()
+            return self.make(self.data, self.dim, self.grid, conditions, plain_likelihood(self.data)).eval()
+
+    def test_it_gives_a_distribution_over_the_data(self) -> None:
+        distribution = self.decoder()(self._latents(3), {})
+        assert isinstance(distribution, Distribution)
+        assert distribution.shape == self.data.shape
+
+    def test_its_rank_is_the_datas(self) -> None:
+        assert self.decoder().rank in (None, self.data.rank)
+
+    def test_log_prob_is_finite(self) -> None:
+        nats = self._log_prob(self.decoder(), 3)
+        assert nats.shape == (3,)
+        assert nats.isfinite().all()
+
+    def test_log_prob_is_precise_under_autocast(self) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert self._log_prob(self.decoder(), 3).dtype == torch.float32
+
+    def test_mean_and_samples_have_the_datas_shape(self) -> None:
+        with torch.no_grad():
+            distribution = self.decoder()(self._latents(3), {})
+            x = distribution.sample(torch.Generator().manual_seed(0))
+        assert x.shape == (3, *self.data.shape)
+        assert x.is_floating_point() == (self.data.levels is None)
+        assert distribution.mean is None or distribution.mean.shape == x.shape
+
+    def test_a_seed_says_which_sample(self) -> None:
+        distribution = self.decoder()(self._latents(3), {})
+        first, again = (distribution.sample(torch.Generator().manual_seed(1)) for _ in range(2))
+        assert torch.equal(first, again)
+
+    def test_examples_do_not_influence_one_another(self) -> None:
+        decoder, x, z, kind = self.decoder(), random_data(self.data, 3), self._latents(3), torch.arange(3)
+        with torch.no_grad():
+            together = decoder(z, {"kind": kind}).log_prob(x)
+            parts = zip(z.split(1), x.split(1), kind.split(1), strict=True)
+            alone = [decoder(one, {"kind": k}).log_prob(v) for one, v, k in parts]
+        torch.testing.assert_close(together, torch.cat(alone), atol=1e-3, rtol=1e-4)
+
+    def test_the_data_depend_on_the_latents(self) -> None:
+        decoder, x = self.decoder(), random_data(self.data, 1).expand(2, *self.data.shape)
+        with torch.no_grad():
+            nats = decoder(self._latents(2), {}).log_prob(x)
+        assert (nats[0] - nats[1]).abs() > 1e-6
+
+    def test_the_data_depend_on_conditions(self) -> None:
+        decoder, x = self._conditional(), random_data(self.data, 1).expand(2, *self.data.shape)
+        with torch.no_grad():
+            nats = decoder(self._latents(1).expand(2, -1, *self.grid), {"kind": torch.arange(2)}).log_prob(x)
+        assert (nats[0] - nats[1]).abs() > 1e-6
+
+    def test_a_missing_condition_is_none(self) -> None:
+        none = {"kind": torch.full((3,), KIND.size)}
+        decoder = self._conditional()
+        torch.testing.assert_close(self._log_prob(decoder, 3), self._log_prob(decoder, 3, none))
+
+    def test_the_gradient_reaches_latents_and_every_parameter(self) -> None:
+        decoder, z = self.decoder().train(), self._latents(8).requires_grad_()
+        kind = {"kind": torch.arange(8) % (KIND.size + 1)}
+        decoder(z, kind).log_prob(random_data(self.data, 8)).mean().backward()
+        assert z.grad is not None
+        assert z.grad.isfinite().all()
+        assert z.grad.any()
+        for name, parameter in decoder.named_parameters():
+            assert parameter.grad is not None, f"{name} has no gradient"
+            assert parameter.grad.isfinite().all(), f"{name} has a gradient that is not finite"
+            assert parameter.grad.any(), f"{name} has a gradient of zeros"
+
+    def test_eval_changes_no_state(self) -> None:
+        decoder = self.decoder()
+        before = {name: value.clone() for name, value in decoder.state_dict().items()}
+        assert torch.equal(self._log_prob(decoder, 3), self._log_prob(decoder, 3))
+        assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())
+
+    def test_the_state_dict_is_the_whole_decoder(self) -> None:
+        decoder = self.decoder()
+        conditions = (KIND,) if self.conditional else ()
+        other = self.make(self.data, self.dim, self.grid, conditions, plain_likelihood(self.data)).eval()
+        other.load_state_dict(decoder.state_dict())
+        torch.testing.assert_close(self._log_prob(other, 3), self._log_prob(decoder, 3))
+
+    def test_it_runs_on_tensors_without_memory(self) -> None:
+        """As it does when a model is proved to fit."""
+        decoder = self.decoder()
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            dtype = torch.get_default_dtype() if self.data.levels is None else torch.int64
+            x = torch.zeros(2, *self.data.shape, dtype=dtype)
+            assert decoder(torch.zeros(2, self.dim, *self.grid), {}).log_prob(x).shape == (2,)
+
+    def _latents(self, n: int) -> Tensor:
+        return torch.randn(n, self.dim, *self.grid, generator=torch.Generator().manual_seed(0))
+
+    def _log_prob(self, decoder: Decoder, n: int, conditions: dict[str, Tensor] | None = None) -> Tensor:
+        with torch.no_grad():
+            return decoder(self._latents(n), conditions or {}).log_prob(random_data(self.data, n))
+
+    def _conditional(self) -> Decoder:
+        if not self.conditional:
+            pytest.skip("asks for no conditions")
+        return self.decoder()

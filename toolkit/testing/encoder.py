@@ -1,0 +1,135 @@
+"""The laws of encoders, as tests that a plugin's tests inherit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from toolkit.encoder import Encoder
+from toolkit.spec import DataSpec
+from toolkit.testing.parts import random_data
+
+
+class EncoderSuite(ABC):
+    """Subclass it as ``class TestMyEncoder(EncoderSuite)`` and say how to ``make`` a small one, and for which data.
+
+    Where a stride is declared, the axes must be so long that the middle of the grid sees no border.
+    """
+
+    data: ClassVar[DataSpec]
+    """What ``make`` is given; of the encoder's own rank."""
+    dim: ClassVar[int] = 6
+    """Channels of the latents."""
+
+    @abstractmethod
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        """An encoder with few parameters."""
+
+    def encoder(self) -> Encoder:
+        """One to check, in eval mode, the same from call to call."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.make(self.data, self.dim).eval()
+
+    def test_latents_have_dim_channels_and_the_datas_axes(self) -> None:
+        z = self.encoder()(random_data(self.data, 3))
+        assert z.shape[:2] == (3, self.dim)
+        assert z.dim() == 2 + self.data.rank
+        assert z.isfinite().all()
+
+    def test_its_rank_is_the_datas(self) -> None:
+        assert self.encoder().rank in (None, self.data.rank)
+
+    def test_the_stride_divides_the_axes(self) -> None:
+        encoder = self.encoder()
+        if encoder.stride is None:
+            pytest.skip("declares no stride")
+        grid = encoder(random_data(self.data, 1)).shape[2:]
+        expected = [length // stride for length, stride in zip(self.data.axes, encoder.stride, strict=True)]
+        assert list(grid) == expected
+
+    def test_moving_the_data_by_a_stride_moves_the_latents_by_one(self) -> None:
+        encoder = self.encoder()
+        if encoder.stride is None:
+            pytest.skip("declares no stride")
+        for axis, stride in enumerate(encoder.stride):
+            x = random_data(self.data, 1)
+            z, moved = _latents(encoder, x), _latents(encoder, x.roll(stride, 2 + axis))
+            inner = self._sees_no_border(encoder, x, z, axis, stride)
+            torch.testing.assert_close(
+                moved.index_select(2 + axis, inner + 1), z.index_select(2 + axis, inner), atol=1e-4, rtol=1e-4
+            )
+
+    def test_a_prefix_in_gives_the_prefix_out(self) -> None:
+        encoder = self.encoder()
+        if not encoder.causal:
+            pytest.skip("declares no causality")
+        x = random_data(self.data, 2)
+        z = _latents(encoder, x)
+        stride = self.data.axes[0] // z.shape[2]
+        for length in range(1, z.shape[2]):
+            prefix = _latents(encoder, x[:, :, : length * stride])
+            torch.testing.assert_close(prefix[:, :, :length], z[:, :, :length], atol=1e-4, rtol=1e-4)
+
+    def test_examples_do_not_influence_one_another(self) -> None:
+        encoder, x = self.encoder(), random_data(self.data, 3)
+        alone = [_latents(encoder, one) for one in x.split(1)]
+        torch.testing.assert_close(_latents(encoder, x), torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+    def test_the_latents_depend_on_the_data(self) -> None:
+        z = _latents(self.encoder(), random_data(self.data, 2))
+        assert (z[0] - z[1]).abs().max() > 1e-6
+
+    def test_the_gradient_reaches_every_parameter(self) -> None:
+        encoder = self.encoder().train()
+        encoder(random_data(self.data, 4)).square().mean().backward()
+        for name, parameter in encoder.named_parameters():
+            assert parameter.grad is not None, f"{name} has no gradient"
+            assert parameter.grad.isfinite().all(), f"{name} has a gradient that is not finite"
+            assert parameter.grad.any(), f"{name} has a gradient of zeros"
+
+    def test_eval_changes_no_state(self) -> None:
+        encoder, x = self.encoder(), random_data(self.data, 3)
+        before = {name: value.clone() for name, value in encoder.state_dict().items()}
+        assert torch.equal(_latents(encoder, x), _latents(encoder, x))
+        assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+    def test_the_state_dict_is_the_whole_encoder(self) -> None:
+        encoder, x = self.encoder(), random_data(self.data, 2)
+        other = self.make(self.data, self.dim).eval()
+        other.load_state_dict(encoder.state_dict())
+        torch.testing.assert_close(_latents(other, x), _latents(encoder, x))
+
+    def test_it_runs_in_half_precision(self) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert _latents(self.encoder(), random_data(self.data, 2)).isfinite().all()
+
+    def test_it_runs_on_tensors_without_memory(self) -> None:
+        """As it does when a model is proved to fit."""
+        encoder, expected = self.encoder(), self.encoder()(random_data(self.data, 2)).shape
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            dtype = torch.get_default_dtype() if self.data.levels is None else torch.int64
+            assert encoder(torch.zeros(2, *self.data.shape, dtype=dtype)).shape == expected
+
+    def _sees_no_border(self, encoder: Encoder, x: Tensor, z: Tensor, axis: int, stride: int) -> Tensor:
+        """Places along an axis of the grid whose latents do not change with the outermost stride of the data.
+
+        Moved by a stride, what such a place sees is still inside, and nothing of what was moved in from the far end.
+        """
+        other, length = x.clone(), self.data.axes[axis]
+        border = torch.tensor([*range(stride), *range(length - stride, length)])
+        other.index_copy_(2 + axis, border, random_data(self.data, 1, seed=1).index_select(2 + axis, border))
+        same = (_latents(encoder, other) == z).movedim(2 + axis, 0).flatten(1).all(1)
+        inner = same[:-1].nonzero().flatten()
+        assert len(inner), f"along axis {axis} every place sees a border: give the suite longer axes"
+        return inner
+
+
+@torch.no_grad()
+def _latents(encoder: Encoder, x: Tensor) -> Tensor:
+    return encoder(x)

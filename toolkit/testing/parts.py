@@ -1,0 +1,66 @@
+"""Parts so small that every number in them can be followed; suites compose them around the part under test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.autoencoder import Autoencoder
+from toolkit.decoder import Decoder
+from toolkit.encoder import Encoder
+from toolkit.likelihood import Distribution, Likelihood
+from toolkit.likelihoods.categorical import CategoricalLikelihood
+from toolkit.likelihoods.normal import NormalLikelihood
+from toolkit.quantizer import Quantizer
+from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.spec import DataSpec
+
+
+class PointEncoder(Encoder):
+    """A linear map at every position of ordered data of any rank; the grid is the data's axes."""
+
+    def __init__(self, data: DataSpec, dim: int) -> None:
+        super().__init__()
+        self.data, self.stride = data, (1,) * data.rank
+        self.linear = nn.Linear(data.channels, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.linear(self.data.scale(x).to(self.linear.weight.dtype).movedim(1, -1))
+        return z.movedim(-1, 1)
+
+
+class PointDecoder(Decoder):
+    """A linear map at every position of the latents, to the likelihood's parameters."""
+
+    def __init__(self, dim: int, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+        self.linear = nn.Linear(dim, likelihood.channels)
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return self.likelihood(self.linear(z.movedim(1, -1)).movedim(-1, 1))
+
+
+def plain_likelihood(data: DataSpec) -> Likelihood:
+    """A softmax where the data has levels, else a Gaussian of scale 1."""
+    return NormalLikelihood(data, scale=1.0) if data.levels is None else CategoricalLikelihood(data)
+
+
+def point_autoencoder(data: DataSpec, dim: int = 4, quantizer: Quantizer | None = None) -> Autoencoder:
+    """A whole autoencoder of such parts, with a codebook of 8 entries unless another quantizer is given."""
+    quantizer = quantizer or VectorQuantizer(dim, codebook_size=8, data_init=False)
+    with torch.no_grad():
+        for parameter in quantizer.parameters():
+            parameter.normal_()
+    decoder = PointDecoder(quantizer.dim, plain_likelihood(data))
+    return Autoencoder(data, PointEncoder(data, quantizer.channels), quantizer, decoder)
+
+
+def random_data(data: DataSpec, n: int, seed: int = 0) -> Tensor:
+    """x ``(n, channels, *axes)`` that is noise, a function of the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    if data.levels is None:
+        return torch.rand(n, *data.shape, generator=generator) * 2 - 1
+    return torch.randint(data.levels, (n, *data.shape), generator=generator)

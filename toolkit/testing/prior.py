@@ -1,0 +1,222 @@
+"""The laws of priors, as tests that a plugin's tests inherit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import prod
+
+import pytest
+import torch
+from torch import Tensor
+
+from toolkit.prior import Prior
+from toolkit.spec import Condition, LatentSpec
+
+CODES = LatentSpec((2, 2), (3, 2))
+LATENTS = (
+    LatentSpec((4,), (3,)),
+    LatentSpec((3,), (2, 4)),
+    LatentSpec((2, 3), (3,)),
+    CODES,
+    LatentSpec((2, 2, 2), (2,)),
+    LatentSpec((2, 1, 2), (3, 2)),
+)
+KIND = Condition("kind", 3)
+CONDITIONS = (KIND, Condition("move", 2, per_step=True), Condition("force", 2, real=True))
+
+each_latent = pytest.mark.parametrize("latent", LATENTS, ids=lambda latent: f"{latent.grid}x{latent.depth}")
+
+
+class PriorSuite(ABC):
+    """Subclass it as ``class TestMyPrior(PriorSuite)`` and say how to ``make`` a small one.
+
+    The laws hold at any weights, so they are checked at random ones, in float64 and eval mode. A prior whose
+    ``log_prob`` raises NotImplementedError is excused from the laws about probabilities; one that works only
+    on grids of certain ranks names them in ``ranks``.
+    """
+
+    ranks: tuple[int, ...] = (1, 2, 3)
+
+    @abstractmethod
+    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
+        """A prior with few parameters."""
+
+    def prior(self, latent: LatentSpec, conditions: tuple[Condition, ...] = ()) -> Prior:
+        """One to check, at random weights that do not change from call to call."""
+        if len(latent.grid) not in self.ranks:
+            pytest.skip(f"works on grids of ranks {self.ranks}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            prior = self.make(latent, conditions).double().eval()
+            with torch.no_grad():
+                for parameter in prior.parameters():
+                    parameter.add_(0.3 * torch.randn_like(parameter))
+        return prior
+
+    @each_latent
+    def test_probabilities_of_all_code_maps_sum_to_one(self, latent: LatentSpec) -> None:
+        nats = _log_prob(self.prior(latent), _all_codes(latent))
+        torch.testing.assert_close(nats.exp().sum().item(), 1.0, atol=1e-6, rtol=0)
+
+    @pytest.mark.parametrize("kind", [0, 1, KIND.size, None])
+    def test_probabilities_sum_to_one_under_any_condition(self, kind: int | None) -> None:
+        codes = _all_codes(CODES)
+        conditions = {} if kind is None else _conditions(len(codes), kind)
+        nats = _log_prob(self.prior(CODES, CONDITIONS), codes, conditions)
+        torch.testing.assert_close(nats.exp().sum().item(), 1.0, atol=1e-6, rtol=0)
+
+    def test_examples_do_not_influence_one_another(self) -> None:
+        prior, codes = self.prior(CODES, CONDITIONS), _some_codes(CODES, 5)
+        conditions = _conditions(5)
+        together = _log_prob(prior, codes, conditions)
+        assert together.shape == (5,)
+        alone = [_log_prob(prior, codes[i : i + 1], {k: v[i : i + 1] for k, v in conditions.items()}) for i in range(5)]
+        torch.testing.assert_close(together, torch.cat(alone))
+
+    def test_a_missing_condition_is_none(self) -> None:
+        prior, codes = self.prior(CODES, (KIND,)), _some_codes(CODES, 5)
+        none = torch.full((5,), KIND.size)
+        torch.testing.assert_close(_log_prob(prior, codes), _log_prob(prior, codes, {KIND.name: none}))
+
+    @each_latent
+    def test_the_loss_is_finite_and_reaches_every_parameter(self, latent: LatentSpec) -> None:
+        prior = self.prior(latent, CONDITIONS[:1]).train()
+        loss = prior(_some_codes(latent, 16), {KIND.name: torch.arange(16) % (KIND.size + 1)})
+        assert loss.shape == (16,)
+        assert loss.isfinite().all()
+        parameters = [parameter for parameter in prior.parameters() if parameter.requires_grad]
+        if parameters:
+            loss.mean().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in parameters)
+
+    def test_log_prob_is_precise_under_autocast(self) -> None:
+        prior, codes = self.prior(CODES).float(), _some_codes(CODES, 5)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert _log_prob(prior, codes).dtype == torch.float32
+
+    def test_the_state_dict_is_the_whole_prior(self) -> None:
+        prior, codes = self.prior(CODES, CONDITIONS), _some_codes(CODES, 5)
+        other = self.make(CODES, CONDITIONS).double().eval()
+        other.load_state_dict(prior.state_dict())
+        conditions = _conditions(5)
+        torch.testing.assert_close(_log_prob(other, codes, conditions), _log_prob(prior, codes, conditions))
+
+    @each_latent
+    def test_samples_are_codes(self, latent: LatentSpec) -> None:
+        codes = self.prior(latent).sample(200, {}, generator=_generator())
+        assert codes.shape == (200, *latent.shape)
+        assert codes.dtype == torch.int64
+        for depth, size in enumerate(latent.codebook_sizes):
+            assert set(codes[:, depth].unique().tolist()) <= set(range(size))
+
+    @each_latent
+    def test_samples_fit_log_prob(self, latent: LatentSpec) -> None:
+        prior, n = self.prior(latent), 20_000
+        everything = _all_codes(latent)
+        expected = _log_prob(prior, everything).exp() * n
+        codes = prior.sample(n, {}, generator=_generator())
+        assert _goodness_of_fit(_histogram(codes, latent), expected) > 1e-4
+
+    def test_samples_fit_log_prob_under_a_condition(self) -> None:
+        prior, n = self.prior(CODES, CONDITIONS), 20_000
+        everything = _all_codes(CODES)
+        expected = _log_prob(prior, everything, _conditions(len(everything), 1)).exp() * n
+        codes = prior.sample(n, _conditions(n, 1), generator=_generator())
+        assert _goodness_of_fit(_histogram(codes, CODES), expected) > 1e-4
+
+    def test_samples_behind_a_prefix_fit_what_log_prob_says_of_them(self) -> None:
+        prior, n = self.prior(CODES), 20_000
+        everything = _all_codes(CODES)
+        first = torch.tensor([2, 1])
+        rest = (everything[:, :, 0, 0] == first).all(1)
+        likelihood = torch.where(rest, _log_prob(prior, everything).exp(), 0)
+        codes = prior.sample(n, {}, prefix=first.expand(n, 2)[:, :, None], generator=_generator())
+        expected = n * likelihood / likelihood.sum()
+        assert _goodness_of_fit(_histogram(codes, CODES), expected) > 1e-4
+
+    @pytest.mark.parametrize("positions", range(5))
+    def test_the_prefix_is_kept(self, positions: int) -> None:
+        prefix = _some_codes(CODES, 8).flatten(2)[:, :, :positions]
+        codes = self.prior(CODES).sample(8, {}, prefix=prefix, generator=_generator())
+        assert torch.equal(codes.flatten(2)[:, :, :positions], prefix)
+
+    def test_a_seed_says_which_codes(self) -> None:
+        prior = self.prior(CODES, CONDITIONS)
+        codes = [prior.sample(32, _conditions(32), generator=_generator(seed)) for seed in (1, 1, 2)]
+        assert torch.equal(codes[0], codes[1])
+        assert not torch.equal(codes[0], codes[2])
+
+    def test_guidance_of_one_is_none(self) -> None:
+        prior = self.prior(CODES, CONDITIONS)
+        plain = prior.sample(32, _conditions(32), generator=_generator())
+        guided = prior.sample(32, _conditions(32), guidance=1.0, generator=_generator())
+        assert torch.equal(guided, plain)
+
+    def test_progress_comes_to_all_positions(self) -> None:
+        told: list[int] = []
+        self.prior(CODES).sample(2, {}, progress=told.append)
+        assert told == sorted(told)
+        assert told[-1] == prod(CODES.grid)
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _log_prob(prior: Prior, codes: Tensor, conditions: dict[str, Tensor] | None = None) -> Tensor:
+    try:
+        with torch.no_grad():
+            return prior.log_prob(codes, conditions or {})
+    except NotImplementedError:
+        pytest.skip("log_prob is not tractable")
+
+
+def _conditions(n: int, kind: int | None = None) -> dict[str, Tensor]:
+    """For n examples, on the grid of CODES: the same for all where the kind is given."""
+    generator, steps = _generator(), CODES.grid[0]
+    if kind is not None:
+        one = _conditions(1)
+        return {name: value.expand(n, *value.shape[1:]) for name, value in one.items()} | {
+            KIND.name: torch.full((n,), kind)
+        }
+    return {
+        KIND.name: torch.arange(n) % KIND.size,
+        "move": torch.randint(2, (n, steps), generator=generator),
+        "force": torch.randn(n, steps, 2, generator=generator, dtype=torch.float64),
+    }
+
+
+def _some_codes(latent: LatentSpec, n: int) -> Tensor:
+    parts = [
+        torch.randint(size, (n, *latent.grid), generator=_generator(d)) for d, size in enumerate(latent.codebook_sizes)
+    ]
+    return torch.stack(parts, 1)
+
+
+def _all_codes(latent: LatentSpec) -> Tensor:
+    """Every code map there is, ``(number, depth, *grid)``."""
+    positions = prod(latent.grid)
+    choices = [torch.arange(size) for size in latent.codebook_sizes for _ in range(positions)]
+    return torch.cartesian_prod(*choices).reshape(-1, *latent.shape)
+
+
+def _histogram(codes: Tensor, latent: LatentSpec) -> Tensor:
+    """How often each code map of ``_all_codes`` occurs."""
+    index = torch.zeros(len(codes), dtype=torch.int64)
+    for depth, size in enumerate(latent.codebook_sizes):
+        for code in codes[:, depth].flatten(1).unbind(1):
+            index = index * size + code
+    number = prod(size ** prod(latent.grid) for size in latent.codebook_sizes)
+    return torch.bincount(index, minlength=number)
+
+
+def _goodness_of_fit(counts: Tensor, expected: Tensor) -> float:
+    """The p-value of Pearson's chi-squared test; cells that expect fewer than 5 counts are taken together."""
+    assert counts[expected == 0].sum() == 0
+    rare = expected < 5
+    counts = torch.cat((counts[~rare], counts[rare].sum()[None])).double()
+    expected = torch.cat((expected[~rare], expected[rare].sum()[None]))
+    counts, expected = counts[expected > 0], expected[expected > 0]
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    freedom = torch.tensor((len(expected) - 1) / 2, dtype=torch.float64)
+    return float(torch.special.gammaincc(freedom, statistic / 2))

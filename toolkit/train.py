@@ -1,0 +1,197 @@
+"""The two training loops, and what is recorded along the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.autoencoder import Autoencoder
+from toolkit.batches import TrainBatches
+from toolkit.checkpoint import Checkpoint, newest, save
+from toolkit.device import autocast
+from toolkit.errors import ToolkitError
+from toolkit.figures import NotFinite, RunningFigures, autoencoder_figures
+from toolkit.objective import Loss, Objective
+from toolkit.optimization import Optimization
+from toolkit.prior import Prior
+from toolkit.run import Run
+
+Figures = dict[str, Tensor]
+
+
+@final
+class Stage(nn.Module):
+    """Objective and model as one module whose forward is the loss: what is compiled, wrapped and stepped."""
+
+    def __init__(self, objective: Objective, model: Autoencoder) -> None:
+        super().__init__()
+        self.objective, self.model = objective, model
+
+    def forward(self, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
+        return self.objective(self.model, x, conditions)
+
+
+@final
+class PriorStage(nn.Module):
+    """The same shape for stage two: codes in, the mean loss out."""
+
+    def __init__(self, model: Prior) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        return self.model.loss(codes, conditions).mean()
+
+
+def train_autoencoder(stage: Stage, batches: TrainBatches, optimization: Optimization) -> Iterator[Figures]:
+    """Stage one: an update per turn until all steps are done; yields each one's figures, 0-d on the device."""
+    options = optimization.options
+    forward = torch.compile(stage) if options.compile else stage
+    stage.train()
+    while not optimization.done:
+        for _ in range(options.accumulate):
+            batch = next(batches)
+            with autocast(batches.device, options.precision):
+                output: Loss = forward(batch.x, batch.conditions)
+            (output.loss / options.accumulate).backward()
+        optimization.update()
+        yield autoencoder_figures(output, batch.x, stage.model.data, stage.model.latent)
+
+
+def train_prior(stage: PriorStage, batches: TrainBatches, optimization: Optimization) -> Iterator[Figures]:
+    """Stage two: the same over codes."""
+    options = optimization.options
+    forward = torch.compile(stage) if options.compile else stage
+    stage.train()
+    while not optimization.done:
+        for _ in range(options.accumulate):
+            batch = next(batches)
+            with autocast(batches.device, options.precision):
+                loss: Tensor = forward(batch.x, batch.conditions)
+            (loss / options.accumulate).backward()
+        optimization.update()
+        yield {"loss": loss}
+
+
+class Report(Protocol):
+    """Where a person watches."""
+
+    def begin(self, stage: str, done: int, steps: int) -> None: ...
+
+    def step(self, done: int) -> None: ...
+
+    def figures(self, split: str, step: int, figures: Mapping[str, float]) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@final
+class Recorder:
+    """Follows a loop: log lines, validation, pictures, checkpoints. The folder holds one stage's checkpoints."""
+
+    def __init__(
+        self,
+        run: Run,
+        stage: str,
+        folder: Path,
+        optimization: Optimization,
+        report: Report,
+        *,
+        facts: dict[str, Any] | None = None,
+        validate: Callable[[], dict[str, float]] | None = None,
+        draw: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.run, self.stage, self.folder = run, stage, folder
+        self.optimization, self.report, self.facts = optimization, report, facts or {}
+        self.validate, self.draw = validate, draw
+        self.running = RunningFigures()
+
+    def resume(self) -> None:
+        """Back to the newest whole checkpoint, or to the start; the log is cut to fit."""
+        notices: list[str] = []
+        checkpoint = newest(self.folder, notices)
+        for text in notices:
+            self.report.note(text)
+        if checkpoint is not None:
+            figures = checkpoint.load_state(self.optimization)
+            self.running.load(figures, next(self.optimization.module.parameters()).device)
+        self.run.cut_log(self.stage, self.optimization.step)
+
+    def follow(self, updates: Iterator[Figures], batches: TrainBatches) -> None:
+        """Takes every update in. NotFinite, naming the last good checkpoint, where the loss broke."""
+        options, running = self.optimization.options, self.running
+        self.report.begin(self.stage, self.optimization.step, options.steps)
+        clock = _Clock(self.optimization.step, batches)
+        for figures in updates:
+            step = self.optimization.step
+            last = step == options.steps
+            running.add(step, figures)
+            logs, saves = (last or step % every == 0 for every in (options.log_every, options.checkpoint_every))
+            if logs or saves:
+                self._check(running)
+            if logs:
+                self._log("train", running.drain() | clock.speed(step))
+            with clock.stopped():
+                if self.validate and (last or step % options.validate_every == 0):
+                    self._log("val", self._aside(self.validate))
+                if self.draw and (last or step % options.pictures_every == 0):
+                    self._aside(partial(self.draw, self.run.samples / f"{self.stage}-{step:08d}.png"))
+                if saves:
+                    self.save()
+            self.report.step(step)
+
+    def save(self) -> Checkpoint:
+        keep = self.optimization.options.keep
+        return save(self.folder, self.optimization, self.facts, self.running.state(), keep=keep)
+
+    def _aside(self, act: Callable[[], Any]) -> Any:
+        """Something done with the averaged weights that leaves training's random numbers alone."""
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices), self.optimization.averaged():
+            made = act()
+        self.optimization.module.train()
+        return made
+
+    def _log(self, split: str, figures: dict[str, float]) -> None:
+        self.run.log(self.stage, split, self.optimization.step, figures)
+        self.report.figures(split, self.optimization.step, figures)
+
+    def _check(self, running: RunningFigures) -> None:
+        try:
+            running.check()
+        except NotFinite as e:
+            kept = sorted(p.name for p in self.folder.glob("step-*"))
+            good = f"the last good checkpoint is {self.folder / kept[-1]}" if kept else "no checkpoint was written yet"
+            raise ToolkitError(f"{self.stage}: {e}; {good}. A lower learning_rate or clip=1 may help") from e
+
+
+class _Clock:
+    """Speed of the loop between two lines of the log, without validation, pictures and checkpoints."""
+
+    def __init__(self, step: int, batches: TrainBatches) -> None:
+        self.batches = batches
+        self._begin(step)
+
+    def speed(self, step: int) -> dict[str, float]:
+        """``data_wait`` is the share of the time in which the loop waited for data."""
+        seconds = time.perf_counter() - self._began
+        waited = self.batches.waited - self._waited
+        made = {"steps_per_second": (step - self._step) / seconds, "data_wait": waited / seconds}
+        self._begin(step)
+        return made
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        since = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - since
+
+    def _begin(self, step: int) -> None:
+        self._began, self._waited, self._step = time.perf_counter(), self.batches.waited, step
