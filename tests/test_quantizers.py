@@ -162,9 +162,9 @@ def ema(restart: float = 0.0, dim: int = 2, **options: object) -> EMAQuantizer:
 @pytest.mark.parametrize("decay", [0.9, 0.99])
 def test_ema_follows_the_recursion(decay: float) -> None:
     quantizer = ema(decay=decay)
-    counts = [1.0] * 4
+    counts = [3 * 7 / 4] * 4  # the fair share of three times seven latents
     entries = [row.clone() for row in quantizer.codebook]
-    sums = [row.clone() for row in quantizer.codebook]
+    sums = [row * counts[0] for row in quantizer.codebook]
     for _ in range(5):
         z = latents(3, 2, 7)
         rows = list(z.movedim(1, -1).reshape(-1, 2))
@@ -204,6 +204,7 @@ def test_an_unused_entry_keeps_its_place() -> None:
 @pytest.mark.parametrize("tokens", [8, 800])
 def test_a_restarted_entry_survives_the_step(tokens: int) -> None:
     quantizer = ema(restart=0.1)
+    quantizer.initialised.fill_(True)
     quantizer.codebook[3], quantizer.sums[3] = 1e3, 1e3
     fair = tokens / 4
     quantizer.counts.fill_(fair)
@@ -221,6 +222,7 @@ def test_a_restarted_entry_survives_the_step(tokens: int) -> None:
 @pytest.mark.parametrize("tokens", [8, 800])
 def test_the_threshold_grows_with_the_batch(tokens: int) -> None:
     quantizer = ema(restart=0.1)
+    quantizer.initialised.fill_(True)
     quantizer.codebook[3] = 1e3
     quantizer.counts.fill_(tokens / 4)
     quantizer.counts[3] = 0.1 * tokens / 4 / 0.99 + 1e-6
@@ -312,11 +314,18 @@ def test_groups_that_do_not_divide_are_refused(groups: int) -> None:
 # -- another implementation
 
 
-def test_a_peer_agrees_on_the_average() -> None:
+def test_a_peer_agrees_on_codes_averages_and_loss() -> None:
     peer = pytest.importorskip("vector_quantize_pytorch")
-    theirs = peer.VectorQuantize(dim=4, codebook_size=7, decay=0.9, threshold_ema_dead_code=0, eps=1e-12)
-    ours = EMAQuantizer(4, codebook_size=7, decay=0.9, restart=0.0, data_init=False)
+    theirs = peer.VectorQuantize(dim=4, codebook_size=7, decay=0.9, eps=1e-12, commitment_weight=0.25)
+    ours = EMAQuantizer(4, codebook_size=7, decay=0.9, commitment=0.25, restart=0.0, data_init=False)
     ours.codebook.copy_(theirs._codebook.embed[0])
-    z = torch.randn(2, 4, 30)
-    _, codes, _ = theirs.eval()(z.movedim(1, -1))
-    assert torch.equal(ours.eval()(z).codes[:, 0], codes)
+    ours.sums.copy_(theirs._codebook.embed_avg[0])
+    ours.counts.copy_(theirs._codebook.cluster_size[0])
+    for _ in range(3):
+        z = torch.randn(2, 4, 60)
+        _, codes, loss = theirs.train()(z.movedim(1, -1))
+        made = ours.train()(z)
+        assert torch.equal(made.codes[:, 0], codes)
+        torch.testing.assert_close(ours.codebook, theirs._codebook.embed[0])
+        # theirs is a mean over dim, ours the norm
+        torch.testing.assert_close(made.loss.mean() / 4, loss, check_stride=False)

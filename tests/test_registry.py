@@ -178,7 +178,7 @@ def test_a_project_that_cannot_be_read_is_a_problem_and_stops_nothing(plugins: P
 def test_a_folder_without_plugins_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(registry.PLUGIN_PATH, str(tmp_path / "nowhere"))
     assert "nowhere holds no pyproject.toml" in registry.problems()[0]
-    with pytest.raises(RegistryError, match="note: .*nowhere"):
+    with pytest.raises(RegistryError, match=r"note: .*nowhere"):
         registry.find("metric", "nope")
 
 

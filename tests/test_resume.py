@@ -22,15 +22,16 @@ from toolkit.run import Run
 
 TOY = Path(__file__).parent / "toy"
 STEPS = 24
-WORDS = [
-    "dataset=toy_tiles", "encoder=toy_conv", "quantizer=product", "quantizer.inner.name=ema",
-    "quantizer.inner.restart=0.5", "quantizer.inner.codebook_size=16", "decoder=toy_conv", "likelihood=categorical", "dim=4", "prior=pixelcnn",
-    "prior.hidden=8", "prior.layers=2", "prior.head=8", "prior.dropout=0.1", "conditions.prior=[kind]",
-    *(f"{stage}.{option}" for stage in ("trainer", "prior_trainer") for option in (
-        f"steps={STEPS}", "batch_size=5", "checkpoint_every=7", "log_every=4", "validate_every=9", "pictures_every=10",
-        "ema=0.9", "clip=1.0", "schedule=cosine", "warmup=3", "accumulate=2", "workers=0",
-    )),
-]  # fmt: skip
+PARTS = """
+dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4
+quantizer=product quantizer.inner.name=ema quantizer.inner.restart=0.5 quantizer.inner.codebook_size=16
+prior=pixelcnn prior.hidden=8 prior.layers=2 prior.head=8 prior.dropout=0.1 conditions.prior=[kind]
+"""
+TRAINER = f"""
+steps={STEPS} batch_size=5 checkpoint_every=7 log_every=4 validate_every=9 pictures_every=10
+ema=0.9 clip=1.0 schedule=cosine warmup=3 accumulate=2 workers=0
+"""
+WORDS = PARTS.split() + [f"{stage}.{word}" for stage in ("trainer", "prior_trainer") for word in TRAINER.split()]
 
 
 @pytest.fixture(autouse=True)

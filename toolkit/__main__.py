@@ -8,20 +8,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from toolkit.cli.commands import COMMANDS
 from toolkit.errors import ToolkitError
-
-COMMANDS = {
-    "train": ("toolkit.cli.launch:train", "train an autoencoder and a prior, or continue a run"),
-    "sample": ("toolkit.cli.sample:main", "sample from a run's prior and decoder"),
-    "evaluate": ("toolkit.cli.evaluate:main", "measure a run on a split"),
-    "reconstruct": ("toolkit.cli.reconstruct:main", "originals beside their reconstructions"),
-    "encode": ("toolkit.cli.encode:main", "files to codes"),
-    "decode": ("toolkit.cli.decode:main", "codes to files"),
-    "check": ("toolkit.cli.launch:check", "prove that the parts fit, without training"),
-    "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),
-    "completion": ("toolkit.cli.completion:main", "print a shell's completion script"),
-}
-"""Every command: the function that runs it, and what it does."""
 
 
 def main() -> int:

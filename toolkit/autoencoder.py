@@ -189,10 +189,9 @@ def _first(error: Exception) -> str:
 @contextmanager
 def _fakes(*parts: nn.Module) -> Iterator[None]:
     """Tensors without memory, in eval mode, without gradients and without torch's own log lines on a misfit."""
-    training = [part.training for part in parts]
+    training = [(module, module.training) for part in parts for module in part.modules()]
     log = logging.getLogger("torch._subclasses.fake_tensor")
-    silent = log.disabled
-    log.disabled = True
+    silent, log.disabled = log.disabled, True
     for part in parts:
         part.eval()
     try:
@@ -200,5 +199,5 @@ def _fakes(*parts: nn.Module) -> Iterator[None]:
             yield
     finally:
         log.disabled = silent
-        for part, was in zip(parts, training, strict=True):
-            part.train(was)
+        for module, was in training:
+            module.training = was

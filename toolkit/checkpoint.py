@@ -187,7 +187,7 @@ def check_safetensors(path: Path) -> None:
 
 def _data_size(text: bytes) -> int:
     """Bytes of data that a header announces; ValueError where its entries contradict one another or themselves."""
-    header, at = json.loads(text), 0
+    header, at = json.loads(text, parse_float=int, parse_constant=int), 0  # int refuses fractions and infinity
     header.pop("__metadata__", None)
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         begin, end = entry["data_offsets"]

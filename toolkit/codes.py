@@ -71,22 +71,27 @@ def write_codes(
     metadata: dict[str, str],
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Streams ``size`` examples into one safetensors file, which appears whole or not at all."""
+    """Streams ``size`` examples into one safetensors file, which appears whole or not at all.
+
+    ValueError where the batches hold another number of examples.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
+    maps: dict[str, np.ndarray] = {}
+    at = 0
     try:
-        first = next(batches)
-        types = {k: code_type(latent) if k == "codes" else v.numpy().dtype for k, v in first.items()}
-        maps = _create(aside, {k: (types[k], (size, *v.shape[1:])) for k, v in first.items()}, metadata)
-        at = 0
-        batch: dict[str, Tensor] | None = first
-        while batch is not None:
-            rows = len(batch["codes"])
-            for name, value in batch.items():
-                maps[name][at : at + rows] = value.numpy().astype(types[name])
-            at += rows
+        for batch in batches:
+            arrays = {name: value.numpy() for name, value in batch.items()}
+            arrays["codes"] = arrays["codes"].astype(code_type(latent))
+            if not maps:
+                maps = _create(aside, {k: (v.dtype, (size, *v.shape[1:])) for k, v in arrays.items()}, metadata)
+            rows = slice(at, at + len(arrays["codes"]))
+            for name, values in arrays.items():
+                maps[name][rows] = values
+            at = rows.stop
             progress(at)
-            batch = next(batches, None)
+        if at != size:
+            raise ValueError(f"{at} examples came where {size} were announced")
         for mapped in maps.values():
             mapped.flush()  # type: ignore[attr-defined]
         os.replace(aside, path)
@@ -125,9 +130,11 @@ def _create(
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        os.posix_fallocate(file.fileno(), 0, 8 + len(text) + at) if hasattr(os, "posix_fallocate") else file.truncate(
-            8 + len(text) + at
-        )
+        # Reserved, not only announced: where a map is written to a full disk, the process dies.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, 8 + len(text) + at)
+        else:
+            file.truncate(8 + len(text) + at)
     del header["__metadata__"]
     return {name: _map(path, 8 + len(text), entry, "r+") for name, entry in header.items()}
 

@@ -57,10 +57,10 @@ class RunningFigures:
 
     def drain(self) -> dict[str, float]:
         """The means since the last drain."""
-        means = (self._sum / max(1, self._count)).tolist()
+        means = (self._sum / self._count).tolist() if self._count else []
         names, device = self._names, self._sum.device
         self._begin(names, device)
-        return dict(zip(names, means, strict=True))
+        return dict(zip(names, means, strict=False))
 
     def _begin(self, names: tuple[str, ...], device: torch.device) -> None:
         self._names, self._count = names, 0

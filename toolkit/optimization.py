@@ -71,8 +71,9 @@ class Optimization:
         for name, average in self.averages.items():
             average.copy_(tensors.get(f"average.{name}", self.parameters[name].detach()))
         for key, value in tensors.items():
-            home, moment, name = key.split(".", 2)
+            home, _, rest = key.partition(".")
             if home == "optimizer":
+                moment, _, name = rest.partition(".")
                 parameter = self.parameters[name]
                 self.optimizer.state[parameter][moment] = value.to(parameter.device, copy=True)
 

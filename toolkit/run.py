@@ -14,6 +14,7 @@ evaluation.json
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,20 +117,22 @@ class Run:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
+    def read_log(self) -> list[dict[str, Any]]:
+        """The log's lines, but for a last one that a kill tore."""
+        lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []
+        whole = []
+        for line in lines:
+            with suppress(ValueError):
+                whole.append(json.loads(line))
+        return whole
+
     def cut_log(self, stage: str, step: int) -> None:
-        """Drops the stage's lines after a step, and a last line that a kill tore."""
+        """Drops the stage's lines after a step."""
         if not self.metrics.is_file():
             return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if entry["stage"] != stage or entry["step"] <= step:
-                kept.append(line + "\n")
+        kept = [line for line in self.read_log() if line["stage"] != stage or line["step"] <= step]
         aside = self.metrics.with_suffix(".partial")
-        write_text(aside, "".join(kept))
+        write_text(aside, "".join(json.dumps(line) + "\n" for line in kept))
         aside.replace(self.metrics)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import registry
+from toolkit.cli.commands import COMMANDS
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS
 
@@ -62,8 +63,6 @@ def candidates(line: str) -> list[str]:
     """What the last word of a line may become; a finished word ends with a space."""
     words, last = _words(line)
     if not words:
-        from toolkit.__main__ import COMMANDS
-
         found: Iterable[str] = (f"{command} " for command in COMMANDS)
     elif words[0] in COMPOSING:
         found = _configuration(words[1:], last, words[0])

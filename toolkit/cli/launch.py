@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,12 +24,21 @@ from toolkit.cli import errors, source
 from toolkit.cli.compose import VERSION, Composed, compose, reopen, validate
 from toolkit.cli.quote import key_of, prepare, text
 from toolkit.errors import ToolkitError
+from toolkit.registry import did_you_mean
 
-_VALUED = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-i", "--info")
-_REFUSED = ("-cp", "--config-path", "-cn", "--config-name", "--experimental-rerun")
-_HELP = ("-h", "--help")
-_ASKING = (*_HELP, "--hydra-help", "-i", "--info", "-c", "--cfg")
-_MULTIRUN = ("-m", "--multirun")
+_SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun", "-i": "--info", "-cd": "--config-dir"}
+_FLAGS: dict[str, tuple[str, ...] | None] = {
+    "--help": None,
+    "--hydra-help": None,
+    "--multirun": None,
+    "--resolve": None,
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--package": (),
+    "--config-dir": (),
+}
+"""Hydra's flags that make sense here, with the values that they take; () is any, None is none."""
+_ASKING = ("--help", "--hydra-help", "--info", "--cfg")
 _MOST_CHECKED = 64
 CHECK = """toolkit check [experiment=NAME] [PART=NAME …] [PART.OPTION=VALUE …]
 toolkit check run=DIR
@@ -43,7 +53,7 @@ def train(args: Sequence[str]) -> int:
     run, others = _run(words)
     if run:
         return _continue(run, others, flags)
-    if flags.get("-c", flags.get("--cfg")) == "job":
+    if flags.get("--cfg") == "job":
         return _print(compose(words, folder=_folder(flags), complete=False))
     if not any(flag in flags for flag in _ASKING):
         words = [*words, *_checked(words, flags)]
@@ -52,27 +62,39 @@ def train(args: Sequence[str]) -> int:
 
 
 def split(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Flags, with their values, and words; Hydra wants the flags first."""
+    """Flags by their long names, with their values, and words; Hydra wants the flags first."""
     flags: dict[str, str] = {}
     words: list[str] = []
-    rest = iter(args)
-    for arg in rest:
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
         if not arg.startswith("-"):
             words.append(arg)
             continue
         flag, separator, value = arg.partition("=")
-        if flag in _REFUSED:
-            raise ToolkitError(f"{flag}: the configuration is the toolkit's; --config-dir=DIR adds YAML files to it")
-        flags[flag] = (
-            value if separator or flag not in _VALUED else next(rest, "all" if flag in ("-i", "--info") else "")
-        )
+        flag = _SHORT.get(flag, flag)
+        if flag not in _FLAGS:
+            raise ToolkitError(f"{flag}: there is no such flag{did_you_mean(flag, _FLAGS)}; see toolkit train --help")
+        flags[flag] = value if separator else _value(flag, rest)
     return flags, words
+
+
+def _value(flag: str, rest: list[str]) -> str:
+    """Takes a flag's value off the rest."""
+    choices = _FLAGS[flag]
+    if choices is None:
+        return ""
+    if rest and (not choices or rest[0] in choices):
+        return rest.pop(0)
+    if flag == "--info":
+        return "all"
+    raise ToolkitError(f"{flag}: give a value{', one of ' + ', '.join(choices) if choices else ''}")
 
 
 def check(args: Sequence[str]) -> int:
     """Proves that the parts fit which the words describe, or those of ``run=DIR``."""
     flags, words = split(args)
-    if any(flag in flags for flag in _HELP):
+    if "--help" in flags:
         print(CHECK)
         return 0
     run, words = _run(words)
@@ -83,20 +105,30 @@ def check(args: Sequence[str]) -> int:
     return prove(composed.config)
 
 
-def job(cfg: DictConfig) -> None:
-    """One run, as Hydra's launcher starts it, possibly in another process."""
+def job(cfg: DictConfig) -> float | None:
+    """One run, as Hydra's launcher starts it, possibly in another process; gives what a sweeper may minimise."""
     settings = HydraConfig.get()
     overrides = list(settings.overrides.task)
     if settings.mode == RunMode.MULTIRUN:
         print(f"run {settings.job.num}: {settings.job.override_dirname.replace(',', ' ')}", flush=True)
     config, _ = validate(cfg, [key_of(word) for word in overrides], complete=True)
-    _start(config, Path(settings.runtime.output_dir))
+    folder = Path(settings.runtime.output_dir)
+    if settings.mode == RunMode.MULTIRUN:
+        return _start(config, folder)
+    try:
+        return _start(config, folder)
+    except Exception as error:  # of a single run Hydra would tell in its own words
+        _failures.append(error)
+        return None
 
 
-def _start(config: dict[str, Any], folder: Path) -> None:
+_failures: list[Exception] = []
+
+
+def _start(config: dict[str, Any], folder: Path) -> float | None:
     from toolkit.cli.train import run  # here, so that a wrong word never waits for torch
 
-    run(config, folder)
+    return run(config, folder)
 
 
 def _continue(folder: str, words: Sequence[str], flags: dict[str, str]) -> int:
@@ -121,7 +153,7 @@ def _saved(folder: str, words: Sequence[str]) -> Composed:
 
 
 def _folder(flags: dict[str, str]) -> str | None:
-    folder = flags.get("-cd", flags.get("--config-dir"))
+    folder = flags.get("--config-dir")
     if folder is None:
         return None
     if not Path(folder).is_dir():
@@ -145,7 +177,7 @@ def _checked(words: Sequence[str], flags: dict[str, str]) -> list[str]:
     folder = _folder(flags)
     if not any(key_of(word) in ("dataset", "experiment") for word in words):
         raise ToolkitError(_nothing_chosen(folder))
-    multirun = any(flag in flags for flag in _MULTIRUN)
+    multirun = "--multirun" in flags
     choices = _singles(words) if multirun else [list(words)]
     composed = [compose(choice, folder=folder) for choice in choices[:_MOST_CHECKED]]
     _tell(tuple(dict.fromkeys(notice for each in composed for notice in each.notices)))
@@ -205,22 +237,31 @@ def _nothing_chosen(folder: str | None) -> str:
 
 def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
     source.install()
-    multirun = any(flag in flags for flag in _MULTIRUN)
+    multirun = "--multirun" in flags
     arguments = [part for flag, value in flags.items() for part in ([flag, value] if value else [flag])]
-    with _argv([*arguments, *prepare(words, multirun)]):
+    overrides = [] if "--hydra-help" in flags else prepare(words, multirun)  # it composes nothing of ours
+    with _argv([*arguments, *overrides]):
         try:
             hydra.main(config_path="pkg://toolkit.conf", config_name="train", **VERSION)(job)()
+            if _failures:
+                raise _failures.pop()
         except HydraException as error:
             raise errors.explain(error, words) from error
+        except SystemExit as stop:  # after --help and the like
+            if stop.code:
+                raise
 
 
 @contextmanager
 def _argv(arguments: list[str]) -> Iterator[None]:
-    """Hydra reads the process's arguments, and raises its errors only where the environment says so."""
-    before = sys.argv
+    """Hydra reads the process's arguments, raises its errors only where the environment says so, and may log."""
+    before, log = sys.argv, logging.getLogger()
+    handlers, level = list(log.handlers), log.level
     sys.argv = [before[0], *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     finally:
         sys.argv = before
+        log.handlers[:] = handlers
+        log.setLevel(level)

@@ -58,12 +58,15 @@ class TrainReport:
     def __init__(self, run: Run, config: Mapping[str, Any]) -> None:
         self._console = Console(stderr=False, highlight=False, soft_wrap=True)
         self._bars = _bars(self._console) if self._console.is_terminal else None
-        self._board = _tensorboard(run) if config.get("tensorboard") else None
+        self._run, self._writer = run, _tensorboard() if config.get("tensorboard") else None
+        self._board: Any = None
         self._stage, self._task = "", TaskID(0)
 
     def __enter__(self) -> Self:
         if self._bars:
             self._bars.start()
+        if self._writer:
+            self._board = self._writer(str(self._run.path / "tensorboard"))
         return self
 
     def __exit__(
@@ -120,14 +123,18 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def show_plugin_notes() -> None:
     """What the installed parts log for a person, such as how a folder was split, as notes on standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    handler = _Notes()
     targets = {each.target for kind in registry.KINDS for each in registry.registrations(kind)}
     for package in {target.partition(":")[0].partition(".")[0] for target in targets}:
         logger = logging.getLogger(package)
         if not logger.handlers:
             logger.setLevel(logging.INFO)
             logger.addHandler(handler)
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        notes([record.getMessage()])
 
 
 def notes(texts: list[str]) -> None:
@@ -150,9 +157,9 @@ def number(value: float) -> str:
     return f"{value:.4f}" if isinstance(value, float) and abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def _tensorboard(run: Run) -> Any:
+def _tensorboard() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as e:
         raise ToolkitError("tensorboard=true needs the extra: pip install 'discrete-toolkit[tensorboard]'") from e
-    return SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter

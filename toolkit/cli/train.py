@@ -41,33 +41,37 @@ SHOWN = 8
 """Examples in a row of a picture."""
 
 
-def run(config: Config, folder: Path) -> None:
+def run(config: Config, folder: Path) -> float | None:
     """Trains what ``stage`` says into the folder, going on from the checkpoints it finds there.
 
-    Everything is built, and so proved to fit, before the first file is written.
+    Everything is built, and so proved to fit, before the first file is written. Returns what a sweep may minimise:
+    the last validation's bits per dim or, where there are none, its loss in nats.
     """
     show_plugin_notes()
+    where = Run(folder)
     try:
+        watch = TrainReport(where, config)
         torch.manual_seed(config["seed"])
         dataset = build_dataset(config)
         autoencoder = build_autoencoder(config, dataset.spec)
         stage = Stage(build_objective(config, autoencoder), autoencoder)
+        dataset.example("train", 0, None)
         if config["stage"] != "autoencoder" and autoencoder.latent.depth:
             with torch.random.fork_rng([]):
                 build_prior(config, autoencoder.latent, dataset.spec)
     except (ToolkitError, ValueError):
         _remove_empty(folder)
         raise
-    where = Run(folder)
     where.write_config(config)
     where.write_spec(dataset.spec, autoencoder.latent)
     where.write_components(components(config, {"dataset": dataset, **_parts(stage)}))
-    with TrainReport(where, config) as report:
+    with watch as report:
         if config["stage"] != "prior":
             _first_stage(where, config, dataset, stage, report)
         if config["stage"] != "autoencoder":
             _second_stage(where, config, report)
     print(folder)
+    return _score(where)
 
 
 def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, report: Report) -> None:
@@ -232,6 +236,13 @@ def _initialise(stage: Stage, init: str) -> None:
     checkpoint.load_weights(stage, averaged=True)
 
 
+def _score(where: Run) -> float | None:
+    """The last validation's most telling figure."""
+    validations = [line for line in where.read_log() if line["split"] == "val"]
+    told = validations[-1] if validations else {}
+    return next((told[name] for name in ("bits_per_dim", "loss", "nll") if name in told), None)
+
+
 def _parts(stage: Stage) -> dict[str, Any]:
     model = stage.model
     return {
@@ -258,7 +269,9 @@ def components(config: Config, parts: dict[str, Any]) -> Config:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Takes back the folder that was made for a run that cannot start."""
+    """Takes back the folders that were made for a run that cannot start."""
+    outputs = Path("outputs").resolve()
+    own = [path for path in folder.resolve().parents if path == outputs or outputs in path.parents]
     with suppress(OSError):
-        folder.rmdir()
-        folder.parent.rmdir()
+        for path in (folder, *own):
+            path.rmdir()

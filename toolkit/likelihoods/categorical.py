@@ -45,7 +45,8 @@ class CategoricalDistribution(Distribution):
         if not self.data.ordered:
             return None
         places = self.data.scale(torch.arange(self.logits.shape[1], device=self.logits.device))
-        return torch.einsum("bl...,l->b...", self.logits.float().softmax(1), places.float())
+        with torch.autocast(self.logits.device.type, enabled=False):
+            return torch.einsum("bl...,l->b...", self.logits.float().softmax(1), places.float())
 
     def log_prob(self, x: Tensor) -> Tensor:
         return -F.cross_entropy(self.logits, x.long(), reduction="none").flatten(1).sum(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from toolkit.priors.sampling import sample
 from toolkit.spec import Condition, LatentSpec
 
 
+@final
 class PixelCNNPrior(Prior):
     """A gated PixelCNN over codes ``(batch, depth, *grid)`` of one to three axes.
 

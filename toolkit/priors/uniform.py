@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import log, prod
+from typing import final
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from toolkit.priors.sampling import check_filters, check_prefix, uniforms
 from toolkit.spec import Condition, LatentSpec
 
 
+@final
 class UniformPrior(Prior):
     """Every code map is as likely as any other, whatever the conditions; there is nothing to train.
 

@@ -21,9 +21,10 @@ class EMAQuantizer(Quantizer):
         m_i <- decay m_i + (1 - decay) sum of the latents won
         e_i  = m_i / N_i
 
-    An entry that wins nothing keeps its place. One whose N_i falls below ``restart`` times the fair share (latents
-    per batch / codebook_size) starts again at a latent of the batch, with table, sum and count set together after
-    the averages are written, so that the restart survives the step it is made in. Statistics are float32.
+    An entry starts with the fair share for its N_i: latents per batch / codebook_size. One that wins nothing keeps its
+    place. One whose N_i falls below ``restart`` times the fair share starts again at a latent of the batch, with table,
+    sum and count set together after the averages are written, so that the restart survives the step it is made in.
+    Statistics are float32.
 
     Args:
         codebook_size: entries of the codebook, K.
@@ -48,7 +49,7 @@ class EMAQuantizer(Quantizer):
         super().__init__()
         self.channels = self.dim = dim
         self.codebook_sizes = (codebook_size,)
-        self.commitment, self.decay, self.restart = commitment, decay, restart
+        self.commitment, self.decay, self.restart, self.data_init = commitment, decay, restart, data_init
         self.codebook: Tensor
         self.counts: Tensor
         self.sums: Tensor
@@ -57,7 +58,7 @@ class EMAQuantizer(Quantizer):
         self.register_buffer("codebook", entries)
         self.register_buffer("counts", torch.ones(codebook_size))
         self.register_buffer("sums", entries.clone())
-        self.register_buffer("initialised", torch.tensor(not data_init))
+        self.register_buffer("initialised", torch.tensor(False))
 
     def forward(self, z: Tensor) -> Quantized:
         flat = table.flatten(z.detach()).to(self.codebook.dtype)
@@ -77,7 +78,8 @@ class EMAQuantizer(Quantizer):
     @torch.no_grad()
     def _initialise(self, flat: Tensor) -> None:
         """Without a branch on data, so that the forward pass compiles whole."""
-        self._place(~self.initialised.expand(len(self.codebook)), flat, torch.ones_like(self.counts))
+        entries = table.draw_rows(flat, len(self.codebook)) if self.data_init else self.codebook
+        self._place(~self.initialised.expand(len(self.codebook)), entries, flat)
         self.initialised.fill_(True)
 
     @torch.no_grad()
@@ -90,13 +92,12 @@ class EMAQuantizer(Quantizer):
         won_any = (n > 0).unsqueeze(1)
         self.codebook.copy_(torch.where(won_any, self.sums / self.counts.unsqueeze(1), self.codebook))
         if self.restart > 0:
-            fair = len(flat) / len(self.codebook)
-            self._place(self.counts < self.restart * fair, flat, torch.full_like(self.counts, fair))
+            late = self.counts < self.restart * len(flat) / len(self.codebook)
+            self._place(late, table.draw_rows(flat, len(self.codebook)), flat)
 
-    def _place(self, where: Tensor, flat: Tensor, counts: Tensor) -> None:
-        """Sets table, sums and counts of the entries ``where`` to latents of the batch, together."""
-        drawn = table.draw_rows(flat, len(self.codebook))
-        rows = where.unsqueeze(1)
-        self.codebook.copy_(torch.where(rows, drawn, self.codebook))
-        self.sums.copy_(torch.where(rows, drawn * counts.unsqueeze(1), self.sums))
-        self.counts.copy_(torch.where(where, counts, self.counts))
+    def _place(self, where: Tensor, entries: Tensor, flat: Tensor) -> None:
+        """Sets table, sums and counts of the entries ``where`` together, at the batch's fair share."""
+        fair, rows = len(flat) / len(self.codebook), where.unsqueeze(1)
+        self.codebook.copy_(torch.where(rows, entries, self.codebook))
+        self.sums.copy_(torch.where(rows, fair * entries, self.sums))
+        self.counts.masked_fill_(where, fair)

@@ -109,8 +109,10 @@ class LikelihoodSuite(ABC):
         likelihood, x = self.make(data), random_data(data, 5)
         parameters = _parameters(likelihood, data, 5).bfloat16()
         with torch.autocast("cpu", torch.bfloat16):
-            nats = likelihood(parameters).log_prob(x)
+            distribution = likelihood(parameters)
+            nats, mean = distribution.log_prob(x), distribution.mean
         assert nats.dtype == torch.float32
+        assert mean is None or mean.dtype == torch.float32
         torch.testing.assert_close(nats, likelihood(parameters.float()).log_prob(x))
 
     @pytest.mark.parametrize("scale", [0.0, 1e-4, 1e2, 1e4])

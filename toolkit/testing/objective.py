@@ -70,6 +70,7 @@ class ObjectiveSuite(ABC):
         assert all(torch.equal(value, before[name]) for name, value in autoencoder.state_dict().items())
 
     def test_the_loss_is_precise_under_autocast(self) -> None:
+        autoencoder, objective = self.autoencoder(), self.make(self.data)
         with torch.autocast("cpu", torch.bfloat16):
-            made = self.make(self.data)(self.autoencoder(), random_data(self.data, 4), {})
+            made = objective(autoencoder, random_data(self.data, 4), {})
         assert made.loss.dtype == torch.float32

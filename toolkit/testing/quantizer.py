@@ -108,7 +108,7 @@ class QuantizerSuite(ABC):
         with torch.no_grad():
             for parameter in quantizer.parameters():
                 assert parameter.grad is not None
-                parameter -= 0.1 * parameter.grad
+                parameter.sub_(parameter.grad, alpha=0.1)
         for depth, table in enumerate(before):
             assert not torch.allclose(_table(quantizer, depth), table), f"depth {depth} learns nothing"
 

@@ -6,52 +6,17 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import pytest
 import torch
+from cifar_imitation import BYTES, batch
 
 from toolkit import Dataset, ToolkitError
 from toolkit.testing.dataset import DatasetSuite
 from toolkit_image.cifar10 import ARCHIVE, CLASSES, FOLDER, TRAIN, VARIANCE, CIFAR10Dataset
 
 ROOT = Path(__file__).parents[3]
-BYTES = 10_000 * 3072
-
-
-def batch(pixels: bytes, labels: list[int], shape: tuple[int, int] = (10_000, 3072), dtype: bytes = b"u1") -> bytes:
-    """A batch as the original files spell it: a pickle of Python 2 (protocol 2) with an array inside."""
-
-    def text(content: bytes) -> bytes:
-        return b"T" + len(content).to_bytes(4, "little") + content
-
-    def number(value: int) -> bytes:
-        return b"J" + value.to_bytes(4, "little", signed=True)
-
-    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + number(0) + b"\x85" + text(b"b") + b"tR"
-    kind = b"cnumpy\ndtype\n(" + text(dtype) + number(0) + number(1) + b"tR"
-    kind += b"(" + number(3) + text(b"|") + b"NNN" + number(-1) + number(-1) + number(0) + b"tb"
-    state = b"(" + number(1) + number(shape[0]) + number(shape[1]) + b"\x86" + kind + b"\x89" + text(pixels) + b"tb"
-    table = b"](" + b"".join(number(label) for label in labels) + b"e"
-    return b"\x80\x02}(" + text(b"data") + array + state + text(b"labels") + table + b"u."
-
-
-def imitation(seed: int) -> bytes:
-    generator = np.random.default_rng(seed)
-    return batch(generator.bytes(BYTES), generator.integers(0, 10, 10_000).tolist())
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like the original, its images noise and its five training files the same one."""
-    folder = tmp_path_factory.mktemp("imitation") / FOLDER
-    folder.mkdir()
-    (folder / TRAIN[0]).write_bytes(imitation(0))
-    for name in TRAIN[1:]:
-        (folder / name).symlink_to(folder / TRAIN[0])
-    (folder / "test_batch").write_bytes(imitation(1))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -142,15 +107,6 @@ def test_half_of_the_images_are_flipped(folder: Path) -> None:
         assert torch.equal(y, x) or torch.equal(y, x.flip(-1))
         turned += not torch.equal(y, x)
     assert 70 < turned < 130
-
-
-def test_an_example_is_fast(folder: Path) -> None:
-    dataset = CIFAR10Dataset(root=str(folder))
-    dataset.example("test", 0, None)
-    begin = perf_counter()
-    for i in range(1000):
-        dataset.example("test", i, None)
-    assert (perf_counter() - begin) / 1000 < 1e-4  # a few microseconds on an idle machine
 
 
 def test_a_missing_folder_says_where_to_get_it(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toolkit_image.decoder import ConvDecoder
-from toolkit_image.encoder import ConvEncoder
 
 from toolkit import Autoencoder, Condition, DataSpec, Decoder, Encoder, Likelihood
 from toolkit.autoencoder import Misfit
@@ -14,6 +12,8 @@ from toolkit.quantizers.product import ProductQuantizer
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
+from toolkit_image.decoder import ConvDecoder
+from toolkit_image.encoder import ConvEncoder
 
 CIFAR = DataSpec(3, (32, 32), levels=256)
 

@@ -1,0 +1,130 @@
+"""Every experiment composes, trains both stages for two steps, is evaluated and sampled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import toolkit
+import toolkit_image
+from toolkit.__main__ import run
+
+CONF = Path(toolkit_image.__file__).parent / "conf" / "experiment"
+TINY = [
+    "trainer.steps=2",
+    "trainer.batch_size=4",
+    "trainer.workers=0",
+    "trainer.validate_examples=8",
+    "prior_trainer.steps=2",
+    "prior_trainer.batch_size=64",
+    "prior_trainer.validate_examples=8",
+    "prior_trainer.workers=0",
+    "prior.hidden=8",
+    "prior.layers=2",
+    "prior.head=16",
+    "encoder.hidden=8",
+    "decoder.hidden=8",
+]
+DATA = {
+    "image_shapes": ["dataset.train_size=64", "dataset.val_size=16", "dataset.test_size=8"],
+    "image_cifar10_paper": [],
+    "image_cifar10_notebook": [],
+    "image_imagenet128": [],
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Class folders with a name that no grammar likes."""
+    root = tmp_path / "사진 [a], b=c (d)'s"
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 2), ("test", 2)):
+        for label in ("고양이 [1], x=y", "dog"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 256, (150, 130, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+def small_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two steps need no 45 000 codes: the splits' ends come sooner."""
+    from toolkit_image.cifar10 import CIFAR10Dataset
+
+    monkeypatch.setattr(CIFAR10Dataset, "size", lambda self, split: 32)
+    return [f"dataset.root={folder}"]
+
+
+def test_the_table_is_complete() -> None:
+    assert {p.stem for p in CONF.glob("*.yaml")} == set(DATA)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_experiment(
+    name: str,
+    folder: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [*TINY, *DATA[name]]
+    if name.startswith("image_cifar10"):
+        words += small_cifar10(folder, monkeypatch)
+    if name == "image_imagenet128":
+        words += [f"dataset.root={photos}"]
+    out = tmp_path / "run [1], a=b"
+    assert run(["train", f"experiment={name}", *words, f"hydra.run.dir={out}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    assert run(["evaluate", f"run={out}", "examples=8"]) == 0
+    told = json.loads((out / "evaluation.json").read_text())
+    assert set(told["priors"]) == {"uniform", "pixelcnn"}
+    assert {"mse", "nmse", "psnr", "ssim", "usage", "perplexity", "rate", "uniform_code_bits_per_dim"} <= set(told)
+    if "bits_per_dim" in told:
+        assert told["bits_per_dim"] == told["data_bits_per_dim"] + told["code_bits_per_dim"]
+    assert run(["sample", f"run={out}", "n=2", f"out={tmp_path / 'samples'}"]) == 0
+    assert len(list((tmp_path / "samples").glob("sample-*.png"))) == 2
+    with Image.open(tmp_path / "samples" / "sample-0000.png") as image:
+        assert image.size[::-1] == toolkit.load(out).spec.axes
+    assert run(["reconstruct", f"run={out}", "examples=2"]) == 0
+    assert (out / "samples" / "reconstructions.png").is_file()
+
+
+def test_the_papers_rate_is_exact(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """640 codes of 512 over 3072 dims: 640 x 9 / 3072 bits per dim, without rounding."""
+    words = [*TINY, *small_cifar10(folder, monkeypatch), "stage=autoencoder", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert run(["train", "experiment=image_cifar10_paper", *words]) == 0
+    assert run(["evaluate", f"run={tmp_path / 'run'}", "examples=4"]) == 0
+    told = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert told["uniform_code_bits_per_dim"] == 1.875
+
+
+def test_encode_and_decode_files(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture to codes and back is the picture's reconstruction, and labels of any letters choose the condition."""
+    run_folder, files = tmp_path / "run", sorted(photos.glob("test/*/*.png"))[:2]
+    words = [
+        *TINY,
+        f"dataset.root={photos}",
+        "dataset.size=32",
+        "conditions.decoder=[class]",
+        "conditions.prior=[class]",
+    ]
+    assert run(["train", "experiment=image_imagenet128", *words, f"hydra.run.dir={run_folder}"]) == 0
+    model = toolkit.load(run_folder)
+    assert model.spec.conditions[0].labels == ("dog", "고양이 [1], x=y")
+    assert run(["encode", f"run={run_folder}", *map(str, files), f"out={tmp_path / 'c.safetensors'}"]) == 0
+    label = "condition.class=고양이 [1], x=y"
+    assert run(["decode", f"run={run_folder}", str(tmp_path / "c.safetensors"), f"out={tmp_path / 'back'}", label]) == 0
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()[-2:]]
+    x = model.files.read(files[1], model.spec)[None]
+    again = model.reconstruct(x, model.labels({"class": "고양이 [1], x=y"}, 1))
+    assert (model.files.read(written[1], model.spec) == again[0]).all()
+    assert run(["sample", f"run={run_folder}", "n=2", label, f"out={tmp_path / 'samples'}"]) == 0
+    capsys.readouterr()
+    assert run(["sample", f"run={run_folder}", "n=2", "condition.class=dgo"]) == 2
+    assert "condition.class=dgo" in capsys.readouterr().err

@@ -1,0 +1,186 @@
+"""The conformance suites themselves: sound parts pass, and each kind of broken part is caught."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import pytest
+from torch import Tensor, nn
+
+from toolkit.decoder import Decoder
+from toolkit.encoder import Encoder
+from toolkit.likelihood import Distribution, Likelihood
+from toolkit.quantizer import Quantized, Quantizer
+from toolkit.quantizers.ema import EMAQuantizer
+from toolkit.spec import Condition, DataSpec
+from toolkit.testing.decoder import DecoderSuite
+from toolkit.testing.encoder import EncoderSuite
+from toolkit.testing.parts import PointDecoder, PointEncoder
+from toolkit.testing.quantizer import QuantizerSuite
+
+
+class CausalEncoder(Encoder):
+    """Sees this position and those before it."""
+
+    causal = True
+
+    def __init__(self, data: DataSpec, dim: int) -> None:
+        super().__init__()
+        self.data, self.stride, self.ahead = data, (2,), 0
+        self.conv = nn.Conv1d(data.channels, dim, 4, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = nn.functional.pad(self.data.scale(x), (2 - self.ahead, self.ahead))
+        z: Tensor = self.conv(padded)
+        return z
+
+
+class TestPointEncoder(EncoderSuite):
+    data: ClassVar[DataSpec] = DataSpec(2, (3, 4, 5), levels=5)
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return PointEncoder(data, dim)
+
+
+class TestCausalEncoder(EncoderSuite):
+    data: ClassVar[DataSpec] = DataSpec(1, (24,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return CausalEncoder(data, dim)
+
+
+class TestPointDecoder(DecoderSuite):
+    data, grid = DataSpec(2, (3, 4)), (3, 4)
+    conditional = False
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return PointDecoder(dim, likelihood)
+
+
+def test_an_encoder_that_looks_ahead_is_caught() -> None:
+    class Suite(TestCausalEncoder):
+        def make(self, data: DataSpec, dim: int) -> Encoder:
+            encoder = CausalEncoder(data, dim)
+            encoder.ahead = 1
+            return encoder
+
+    with pytest.raises(AssertionError):
+        Suite().test_a_prefix_in_gives_the_prefix_out()
+
+
+def test_an_encoder_with_another_stride_is_caught() -> None:
+    class Suite(TestCausalEncoder):
+        def make(self, data: DataSpec, dim: int) -> Encoder:
+            encoder = CausalEncoder(data, dim)
+            encoder.stride = (1,)
+            return encoder
+
+    with pytest.raises(AssertionError):
+        Suite().test_the_stride_divides_the_axes()
+    with pytest.raises(AssertionError):
+        Suite().test_moving_the_data_by_a_stride_moves_the_latents_by_one()
+
+
+def test_an_encoder_that_normalises_over_all_positions_is_told_so() -> None:
+    class Normalised(PointEncoder):
+        def forward(self, x: Tensor) -> Tensor:
+            z = super().forward(x)
+            return z - z.mean((2, 3, 4), keepdim=True)
+
+    class Suite(TestPointEncoder):
+        def make(self, data: DataSpec, dim: int) -> Encoder:
+            return Normalised(data, dim)
+
+    with pytest.raises(AssertionError, match="every place sees a border"):
+        Suite().test_moving_the_data_by_a_stride_moves_the_latents_by_one()
+
+
+class Wrapped(Quantizer):
+    """An EMA quantizer to be broken."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.inner = EMAQuantizer(dim, codebook_size=7)
+        self.channels = self.dim = dim
+        self.depth, self.codebook_sizes = 1, (7,)
+
+    def forward(self, z: Tensor) -> Quantized:
+        return self.inner(z)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        return self.inner.embed(codes)
+
+
+class Shifted(Wrapped):
+    def embed(self, codes: Tensor) -> Tensor:
+        return super().embed(codes) + 0.01
+
+
+class AlwaysLearning(Wrapped):
+    def forward(self, z: Tensor) -> Quantized:
+        self.inner.train()
+        return super().forward(z)
+
+
+class Mixing(Wrapped):
+    def forward(self, z: Tensor) -> Quantized:
+        return super().forward(z + z.cumsum(-1))
+
+
+class Deaf(Wrapped):
+    def forward(self, z: Tensor) -> Quantized:
+        return super().forward(z.detach())
+
+
+class Still(Wrapped):
+    def forward(self, z: Tensor) -> Quantized:
+        self.inner.eval()
+        return super().forward(z)
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (Shifted, "test_embedding_the_codes_gives_the_latents"),
+        (AlwaysLearning, "test_eval_changes_no_state"),
+        (Mixing, "test_positions_do_not_influence_one_another"),
+        (Deaf, "test_the_decoders_gradient_reaches_every_channel"),
+        (Still, "test_training_reaches_every_depth"),
+    ],
+)
+def test_a_broken_quantizer_is_caught(broken: type[Wrapped], law: str) -> None:
+    class Suite(QuantizerSuite):
+        def make(self, dim: int) -> Quantizer:
+            return broken(dim)
+
+    arguments = ((3, 4),) if law.startswith("test_embedding") else ()
+    with pytest.raises((AssertionError, RuntimeError)):
+        getattr(Suite(), law)(*arguments)
+
+
+def test_a_decoder_that_leaks_between_examples_is_caught() -> None:
+    class Leaking(PointDecoder):
+        def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+            return super().forward(z - z.mean(0), conditions)
+
+    class Suite(TestPointDecoder):
+        def make(
+            self,
+            data: DataSpec,
+            dim: int,
+            grid: tuple[int, ...],
+            conditions: tuple[Condition, ...],
+            likelihood: Likelihood,
+        ) -> Decoder:
+            return Leaking(dim, likelihood)
+
+    with pytest.raises(AssertionError):
+        Suite().test_examples_do_not_influence_one_another()
