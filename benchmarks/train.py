@@ -8,7 +8,7 @@ above 1 means that toolkit is faster. Without ``--root`` the images are noise, w
 
     loop      toolkit train's loop (loader, figures, log, recorder)
     bare      a plain PyTorch loop over the same modules and images: what the loop is measured against
-    notebook  the public notebook's model as ports write it: one-hot matrices in the quantizer, its own modules
+    notebook  the same layers as ports of the public notebook write them, one-hot matrices in the quantizer
     pythae    pythae.models.VQVAE with the same encoder and decoder (where pythae is installed)
 
 On a GPU, ``--paper`` times ``experiment=image_cifar10_paper`` in float32 and bfloat16, with and without compile:
@@ -147,18 +147,18 @@ class NotebookQuantizer(nn.Module):
 
 
 class NotebookModel(nn.Module):
-    """Encoder, 1x1, quantizer and decoder at the notebook's sizes (hidden 128, residual 32, D 64, K 512)."""
+    """The same layers as the experiment's (hidden 128, residual 32, D 64, K 512), written out."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, 64, 4, 2, 1), nn.ReLU(), nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU(), nn.Conv2d(128, 128, 3, 1, 1),
+            nn.Conv2d(3, 128, 4, 2, 1), nn.ReLU(), nn.Conv2d(128, 128, 4, 2, 1),
             _Residual(), _Residual(), nn.ReLU(), nn.Conv2d(128, 64, 1),
         )  # fmt: skip
         self.quantizer = NotebookQuantizer()
         self.decoder = nn.Sequential(
             nn.Conv2d(64, 128, 3, 1, 1), _Residual(), _Residual(), nn.ReLU(),
-            nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(64, 3, 4, 2, 1),
+            nn.ConvTranspose2d(128, 128, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(128, 3, 4, 2, 1),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,9 +169,7 @@ class NotebookModel(nn.Module):
 class _Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(128, 32, 3, 1, 1, bias=False), nn.ReLU(), nn.Conv2d(32, 128, 1, bias=False)
-        )
+        self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(128, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 128, 1))
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.body(h)

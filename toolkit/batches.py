@@ -15,6 +15,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from toolkit.errors import ToolkitError
 
 
+BESIDE_A_GPU = 4
+"""Loading processes by default; on a CPU they would take the cores that train."""
+
+
 class Examples(Protocol):
     """What can be batched: a dataset, or the codes of one."""
 
@@ -50,8 +54,10 @@ class TrainBatches(Iterator[Batch]):
         batch_size: int,
         seed: int,
         start: int = 0,
-        workers: int = 0,
+        workers: int | None = None,
     ) -> None:
+        if workers is None:
+            workers = BESIDE_A_GPU if device.type == "cuda" else 0
         loader = DataLoader(
             _Drawn(examples, "train", seed),
             batch_sampler=_Order(examples.size("train"), batch_size, seed, start),

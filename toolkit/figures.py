@@ -71,7 +71,8 @@ class RunningFigures:
 @torch.no_grad()
 def autoencoder_figures(output: Loss, x: Tensor, data: DataSpec, latent: LatentSpec) -> dict[str, Tensor]:
     """What one batch tells for next to nothing: loss and terms, codebook use, error where the mean is at hand."""
-    figures = {"loss": output.loss, **output.terms, **output.quantized.metrics}
+    told = {"loss": output.loss, **output.terms, **output.quantized.metrics}
+    figures = {name: value.detach() for name, value in told.items()}
     if latent.depth:
         figures["batch_perplexity"], figures["batch_usage"] = codebook_figures(
             histogram(output.quantized.codes, latent), latent

@@ -46,8 +46,8 @@ class TrainerOptions:
     """Steps between lines of metrics.jsonl."""
     pictures_every: int = 1000
     """Steps between pictures."""
-    workers: int = 2
-    """Processes that load data; 0: the training process itself."""
+    workers: int | None = None
+    """Processes that load data; 0: the training process itself; null: 4 beside a GPU, none where cores compute."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; auto: on a GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -58,8 +58,9 @@ class TrainerOptions:
     def __post_init__(self) -> None:
         at_least = dict.fromkeys(_POSITIVE, 1) | dict.fromkeys(_NON_NEGATIVE, 0)
         for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise ToolkitError(f"{name}={getattr(self, name)}: must be at least {least}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ToolkitError(f"{name}={value}: must be at least {least}")
         if not self.learning_rate > 0:
             raise ToolkitError(f"learning_rate={self.learning_rate}: must be above 0")
         for name, value in (("ema", self.ema), *(("betas", beta) for beta in self.betas)):

@@ -62,7 +62,9 @@ def train_autoencoder(stage: Stage, batches: TrainBatches, optimization: Optimiz
                 output: Loss = forward(batch.x, batch.conditions)
             (output.loss / options.accumulate).backward()
         optimization.update()
-        yield autoencoder_figures(output, batch.x, stage.model.data, stage.model.latent)
+        figures = autoencoder_figures(output, batch.x, stage.model.data, stage.model.latent)
+        del output, batch  # their memory is the next step's
+        yield figures
 
 
 def train_prior(stage: PriorStage, batches: TrainBatches, optimization: Optimization) -> Iterator[Figures]:
@@ -77,7 +79,7 @@ def train_prior(stage: PriorStage, batches: TrainBatches, optimization: Optimiza
                 loss: Tensor = forward(batch.x, batch.conditions)
             (loss / options.accumulate).backward()
         optimization.update()
-        yield {"loss": loss}
+        yield {"loss": loss.detach()}
 
 
 class Report(Protocol):
