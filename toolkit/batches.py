@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from toolkit.errors import ToolkitError
 
-
 BESIDE_A_GPU = 4
 """Loading processes by default; on a CPU they would take the cores that train."""
 

@@ -52,6 +52,10 @@ def run(config: Config, folder: Path) -> float | None:
     try:
         watch = TrainReport(where, config)
         torch.manual_seed(config["seed"])
+        if config["stage"] == "prior" and newest(where.autoencoder, []) is None:
+            raise ToolkitError(
+                "stage=prior needs a trained autoencoder: toolkit train run=DIR stage=prior, or stage=all for both"
+            )
         dataset = build_dataset(config)
         autoencoder = build_autoencoder(config, dataset.spec)
         stage = Stage(build_objective(config, autoencoder), autoencoder)
@@ -196,15 +200,26 @@ def _codes(
             registry.find("dataset", config["dataset"]["name"]).version,
             [split, size],
         )
-        if path.is_file() and read_codes(path)[1].get("key") != key:
-            report.note(f"{path} holds codes of other weights or data: encoding again")
-            path.unlink()
-        if not path.is_file() and size:
+        if size and not _fresh(path, key, report):
             batches = split_batches(dataset, split, model.device, batch_size=options.batch_size)
             report.begin(f"codes of {split}", 0, size)
             write_codes(path, latent, encode_batches(model.autoencoder, batches), size, {"key": key}, report.step)
         made[split] = read_codes(path)[0] if size else {}
     return CachedCodes(made)
+
+
+def _fresh(path: Path, key: str, report: Report) -> bool:
+    """Whether the cache holds just these codes; a stale or damaged one is never read."""
+    if not path.is_file():
+        return False
+    try:
+        held = read_codes(path)[1].get("key")
+    except ToolkitError as e:
+        report.note(f"{e}: encoding again")
+        return False
+    if held != key:
+        report.note(f"{path} holds codes of other weights or data: encoding again")
+    return held == key
 
 
 def _draw_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int) -> None:
@@ -249,6 +264,7 @@ def _parts(stage: Stage) -> dict[str, Any]:
         "encoder": model.encoder,
         "quantizer": model.quantizer,
         "decoder": model.decoder,
+        "likelihood": None,
         "objective": stage.objective,
     }
 
@@ -257,6 +273,8 @@ def components(config: Config, parts: dict[str, Any]) -> Config:
     """Who provided each part, and how many parameters it has."""
     made = {}
     for kind, part in parts.items():
+        if not config.get(kind):
+            continue
         found = registry.find(kind, config[kind]["name"])
         count = sum(p.numel() for p in part.parameters()) if isinstance(part, nn.Module) else 0
         made[kind] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log, prod
+
 import torch
 from torch import Tensor
 
@@ -61,6 +63,4 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 
 def uniform_kl(z: Tensor, codebook_size: int) -> Tensor:
     """Nats ``(batch,)`` from a one-hot posterior at every position to the uniform prior: positions x log K."""
-    from math import log, prod
-
     return z.new_full((len(z),), prod(z.shape[2:]) * log(codebook_size), dtype=widen(z[:0]).dtype)

@@ -1,0 +1,101 @@
+"""The README's blocks run as they stand, on tiny overrides where they would train for minutes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from toolkit import registry
+from toolkit.__main__ import COMMANDS, run
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TINY = [
+    "trainer.steps=2",
+    "trainer.batch_size=4",
+    "prior_trainer.steps=2",
+    "prior_trainer.batch_size=4",
+    "prior.hidden=8",
+    "prior.layers=2",
+    "dataset.train_size=64",
+    "dataset.val_size=4",
+    "dataset.test_size=4",
+    "trainer.validate_examples=4",
+]
+
+pytestmark = pytest.mark.skipif(
+    "image_shapes" not in registry.names("dataset"), reason="the image plugin is not installed"
+)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Every ``toolkit`` line of the shell blocks, as words."""
+    lines = [line.partition("  #")[0] for block in blocks("sh") for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("toolkit ")]
+
+
+def write_files(folder: Path) -> None:
+    """The YAML, Python and TOML blocks that begin with a file's name."""
+    for language in ("yaml", "python", "toml"):
+        for block in blocks(language):
+            name = re.match(r"# ([\w./-]+\.\w+)\n", block)
+            if name:
+                path = folder / name[1]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block.split("\n", 1)[1], encoding="utf-8")
+
+
+@pytest.fixture
+def readme_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", "")
+    write_files(tmp_path)
+    return tmp_path
+
+
+def test_the_quick_start_and_the_python_block(readme_folder: Path) -> None:
+    train, sample = (words for words in commands() if "outputs/demo" in " ".join(words))
+    assert run([*train, *TINY]) == 0
+    assert run(sample) == 0
+    (block,) = (block for block in blocks("python") if "toolkit.load" in block)
+    exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("words", [w for w in commands() if w[0] in ("train", "check") and "demo" not in " ".join(w)])
+def test_every_command_composes(words: list[str], readme_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What would train for long is only composed."""
+    if words[0] == "train":
+        words = [*(w for w in words if w != "-m" and "64,128" not in w), "--cfg", "job"]
+    assert run(words) == 0, capsys.readouterr().err
+
+
+def test_the_readmes_plugin_passes_check(readme_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (words,) = (words for words in commands() if words[0] == "--plugin")
+    assert run(words) == 0
+    assert "my_patches" in capsys.readouterr().out
+
+
+def test_the_tables_name_what_is_there() -> None:
+    """Every part and command of the distributions stands in the README, and the table names no other."""
+    told = set(re.findall(r"`(\w+)`", README[README.index("| kind |") : README.index("`check` pushes")]))
+    parts = {
+        name
+        for kind in registry.KINDS
+        for name in registry.names(kind)
+        if registry.find(kind, name).distribution in ("discrete-toolkit", "discrete-toolkit-image")
+    }
+    assert told == parts
+    for command in COMMANDS:
+        assert f"toolkit {command}" in README
+
+
+def test_every_linked_file_exists() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target

@@ -1,0 +1,198 @@
+"""What training promises beside its loops: switches, stops, caches and the order of things."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import toolkit
+from toolkit import ToolkitError
+from toolkit.cli.compose import compose
+from toolkit.cli.train import run as train
+from toolkit.run import Run
+
+TOY = Path(__file__).parent / "toy"
+PARTS = [
+    "dataset=toy_tiles",
+    "encoder=toy_conv",
+    "decoder=toy_conv",
+    "likelihood=categorical",
+    "dim=4",
+    "prior=pixelcnn",
+    "prior.hidden=8",
+    "prior.layers=2",
+    "prior.head=8",
+    "trainer.steps=6",
+    "trainer.batch_size=4",
+    "trainer.log_every=2",
+    "trainer.checkpoint_every=3",
+    "trainer.workers=0",
+    "prior_trainer.steps=3",
+    "prior_trainer.batch_size=4",
+    "prior_trainer.workers=0",
+]
+VQ = ["quantizer=vq", "quantizer.codebook_size=16"]
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Callable[..., Run]:
+    """Trains the toy with further words into a folder of the test's."""
+
+    def act(*words: str, name: str = "run") -> Run:
+        quantizer = [] if any(word.startswith("quantizer=") for word in words) else VQ
+        train(compose([*PARTS, *quantizer, *words]).config, tmp_path / name)
+        return Run(tmp_path / name)
+
+    return act
+
+
+def weights(run: Run, step: int = 6) -> dict[str, torch.Tensor]:
+    return load_file(run.autoencoder / f"step-{step:08d}" / "model.safetensors")
+
+
+def test_the_run_folder(trained: Callable[..., Run]) -> None:
+    run = trained()
+    assert {p.name for p in run.path.iterdir()} == {
+        "config.yaml",
+        "components.json",
+        "spec.json",
+        "autoencoder",
+        "priors",
+        "codes",
+        "samples",
+        "metrics.jsonl",
+    }
+    parts = json.loads((run.path / "components.json").read_text())
+    assert set(parts) == {"dataset", "encoder", "quantizer", "decoder", "likelihood", "objective", "prior"}
+    assert parts["quantizer"] == {
+        "name": "vq",
+        "distribution": "discrete-toolkit",
+        "version": toolkit.__version__,
+        "parameters": 64,
+    }
+    assert parts["encoder"]["distribution"] == "toy-plugin"
+    assert [p.name for p in sorted(run.autoencoder.iterdir())] == ["step-00000003", "step-00000006"]
+
+
+def test_the_logs_figures(trained: Callable[..., Run]) -> None:
+    lines = trained("likelihood=normal", "stage=autoencoder").read_log()
+    logged = [line for line in lines if line["split"] == "train"]
+    assert [line["step"] for line in logged] == [2, 4, 6]
+    names = {
+        "stage",
+        "split",
+        "step",
+        "loss",
+        "nll",
+        "kl",
+        "quantizer",
+        "batch_perplexity",
+        "batch_usage",
+        "mse",
+        "nmse",
+    }
+    assert set(logged[0]) == names | {"steps_per_second", "data_wait"}
+    assert {"nll", "usage", "perplexity", "mse", "psnr", "nmse"} <= set(lines[-1])
+
+
+def test_bf16_keeps_weights_and_codebook_in_fp32(trained: Callable[..., Run]) -> None:
+    made = weights(trained("trainer.precision=bf16", "stage=autoencoder"))
+    assert {t.dtype for t in made.values() if t.is_floating_point()} == {torch.float32}
+    assert all(t.isfinite().all() for t in made.values())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:::torch")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        "vq quantizer.data_init=false",
+        "ema quantizer.data_init=false quantizer.restart=0",
+        "product quantizer.inner.data_init=false",
+    ],
+)
+def test_compiled_training_equals_eager(trained: Callable[..., Run], quantizer: str) -> None:
+    """Where nothing is drawn at random: the compiler draws other numbers."""
+    words = [*f"quantizer={quantizer}".split(), "stage=autoencoder"]
+    eager = weights(trained(*words, name="eager"))
+    compiled = weights(trained(*words, "trainer.compile=true", name="compiled"))
+    for name, value in eager.items():
+        torch.testing.assert_close(compiled[name], value, atol=1e-4, rtol=1e-3)
+
+
+def test_accumulated_steps_equal_larger_batches(trained: Callable[..., Run]) -> None:
+    """Two forward passes of four examples make the step that one of eight does."""
+    words = ["stage=autoencoder", "quantizer.data_init=false", "quantizer.commitment=1.0"]
+    whole = weights(trained(*words, "trainer.batch_size=8", name="whole"))
+    halves = weights(trained(*words, "trainer.batch_size=4", "trainer.accumulate=2", name="halves"))
+    for name, value in whole.items():
+        torch.testing.assert_close(halves[name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_broken_loss_stops_at_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step and the term are named, the last good checkpoint too, and no bad one is written."""
+    from toolkit.quantizers.vq import VectorQuantizer
+
+    forward, calls = VectorQuantizer.forward, []
+
+    def breaks(self: VectorQuantizer, z: torch.Tensor) -> object:
+        calls.append(self.training)
+        made = forward(self, z)
+        return made._replace(loss=made.loss * float("nan")) if sum(calls) == 5 else made
+
+    monkeypatch.setattr(VectorQuantizer, "forward", breaks)
+    words = ["trainer.steps=20", "trainer.log_every=20", "stage=autoencoder"]
+    with pytest.raises(ToolkitError, match=r"quantizer became NaN or infinite at step 5; the last good checkpoint is"):
+        train(compose([*PARTS, *VQ, *words]).config, tmp_path / "run")
+    assert [p.name for p in (tmp_path / "run" / "autoencoder").iterdir()] == ["step-00000003"]
+
+
+def test_init_starts_from_another_runs_weights(trained: Callable[..., Run]) -> None:
+    first = trained("stage=autoencoder", "trainer.ema=0.5", name="first")
+    second = trained("stage=autoencoder", f"init={first.path}", "trainer.learning_rate=1e-30", name="second")
+    averages = load_file(first.autoencoder / "step-00000006" / "state.safetensors")
+    for name, value in weights(second).items():
+        if f"average.{name}" in averages:
+            torch.testing.assert_close(value, averages[f"average.{name}"])
+
+
+def test_a_prior_alone_needs_an_autoencoder(trained: Callable[..., Run], tmp_path: Path) -> None:
+    with pytest.raises(ToolkitError, match="stage=prior needs a trained autoencoder"):
+        trained("stage=prior")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"not codes", None])
+def test_the_code_cache_is_never_trusted(
+    trained: Callable[..., Run], capsys: pytest.CaptureFixture[str], damage: bytes | None
+) -> None:
+    """Damaged codes, and codes of older weights, are encoded again."""
+    run = trained("stage=autoencoder")
+    trained()
+    path, good = run.codes / "train.safetensors", (run.codes / "train.safetensors").read_bytes()
+    if damage is None:
+        trained("trainer.steps=9")
+        assert path.read_bytes() != good
+    else:
+        path.write_bytes(damage)
+        trained("prior_trainer.steps=4")
+        assert path.read_bytes() == good
+    assert "encoding again" in capsys.readouterr().out
+
+
+def test_a_second_run_of_the_same_words_is_the_same(trained: Callable[..., Run]) -> None:
+    one, other = weights(trained(name="one")), weights(trained(name="other"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    different = weights(trained("seed=1", name="different"))
+    assert not all(torch.equal(one[name], different[name]) for name in one)
