@@ -299,6 +299,7 @@ def paper(data: Images, steps: int, rounds: int, device: torch.device) -> list[d
             stage.to(device).train()
             with FlopCounterMode(display=False) as counter:
                 stage(data.x[:8].to(device), {}).loss.backward()
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # what the convolutions use
             limit = matmul_limit(device, torch.bfloat16 if precision == "bf16" else torch.float32)
             for row in found:
                 row["what"] = f"paper {precision}{' compiled' if compiled == 'true' else ''} {row['what']}"

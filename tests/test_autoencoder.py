@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toolkit.autoencoder import Autoencoder, Misfit, fold, unfold
+from toolkit.autoencoder import Autoencoder, fold, unfold
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
+from toolkit.fit import Misfit
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.likelihoods.normal import NormalLikelihood
@@ -146,6 +147,18 @@ def test_a_condition_per_step_reaches_its_frame(step: int) -> None:
     pushed = forces.clone()
     pushed[0, step, 0] = 1
     assert changed_frames("force", forces, pushed) == [step]
+
+
+def test_one_label_for_all_steps_is_given_once() -> None:
+    """A condition that may change by the step may also be said once for the whole example."""
+    autoencoder, z = lifted("move"), torch.zeros(2, 4, T, 2, 3)
+    labels = torch.tensor([1, 2])
+    with torch.no_grad():
+        once = autoencoder.decode(z, {"move": labels}).mean
+        each = autoencoder.decode(z, {"move": labels[:, None].expand(2, T)}).mean
+    assert once is not None
+    assert each is not None
+    assert torch.equal(once, each)
 
 
 def test_a_label_of_as_many_films_as_steps_is_still_of_the_film() -> None:
@@ -302,7 +315,7 @@ def _raise(error: Exception) -> Callable[[object], object]:
         ),
         (
             lambda: {"decoder": PointDecoder(5, plain_likelihood(SOUND))},
-            r"PointDecoder on latents \(4, 16\): .*\(PointEncoder makes a grid of \(16,\)\)",
+            r"PointDecoder on latents \(4, 16\) \(PointEncoder makes a grid of \(16,\)\): ",
         ),
         (
             lambda: {"decoder": BrokenDecoder(4, plain_likelihood(SOUND), _wrong_nats)},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,14 +44,14 @@ def commands() -> list[list[str]]:
 
 
 def write_files(folder: Path) -> None:
-    """The YAML, Python and TOML blocks that begin with a file's name."""
+    """The YAML, Python and TOML blocks that say their file's name."""
     for language in ("yaml", "python", "toml"):
         for block in blocks(language):
-            name = re.match(r"# ([\w./-]+\.\w+)\n", block)
+            name = re.search(r"^# ([\w./-]+\.\w+)$", block, re.MULTILINE)
             if name:
                 path = folder / name[1]
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(block.split("\n", 1)[1], encoding="utf-8")
+                path.write_text(block, encoding="utf-8")
 
 
 @pytest.fixture
@@ -80,6 +82,12 @@ def test_the_readmes_plugin_passes_check(readme_folder: Path, capsys: pytest.Cap
     (words,) = (words for words in commands() if words[0] == "--plugin")
     assert run(words) == 0
     assert "my_patches" in capsys.readouterr().out
+
+
+def test_the_readmes_test_passes(readme_folder: Path) -> None:
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_plugin.py"]
+    done = subprocess.run(words, cwd=readme_folder / "my-plugin", capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_tables_name_what_is_there() -> None:

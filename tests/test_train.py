@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from math import log
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import toolkit
-from toolkit import ToolkitError
-from toolkit.cli.compose import compose
+from toolkit import ToolkitError, registry
+from toolkit import __main__ as command
+from toolkit.cli.compose import compose, reopen
 from toolkit.cli.train import run as train
 from toolkit.run import Run
 
@@ -196,3 +199,108 @@ def test_a_second_run_of_the_same_words_is_the_same(trained: Callable[..., Run])
     assert all(torch.equal(one[name], other[name]) for name in one)
     different = weights(trained("seed=1", name="different"))
     assert not all(torch.equal(one[name], different[name]) for name in one)
+
+
+def test_a_refused_continuation_leaves_the_run_as_it_was(trained: Callable[..., Run]) -> None:
+    """Other sizes of parts, or other data, are refused before anything is written."""
+    run = trained()
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    for words, why in [
+        (["quantizer.codebook_size=8"], "do not fit this model"),
+        (["prior.hidden=16"], "do not fit this model"),
+        (["dataset.size=16"], "start a new run for other data"),
+    ]:
+        with pytest.raises(ToolkitError, match=why):
+            train(reopen(run.config(), words).config, run.path)
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_words_for_a_stage_that_is_not_trained_are_refused(trained: Callable[..., Run]) -> None:
+    run = trained("stage=autoencoder")
+    with pytest.raises(ToolkitError, match="stage=autoencoder, which does not use it; add stage=all"):
+        reopen(run.config(), ["prior_trainer.steps=9"])
+    assert reopen(run.config(), ["prior_trainer.steps=9", "stage=all"]).config["prior_trainer"]["steps"] == 9
+
+
+def test_weights_that_break_in_the_update_are_not_saved(tmp_path: Path) -> None:
+    """The loss of a step is measured before its update: the checkpoint looks at what it saves."""
+    words = ["trainer.learning_rate=1e38", "trainer.checkpoint_every=1", "stage=autoencoder"]
+    with pytest.raises(ToolkitError, match="weights became NaN or infinite after step 1; no checkpoint"):
+        train(compose([*PARTS, *VQ, *words]).config, tmp_path / "run")
+
+
+def test_without_validation_data_both_stages_train(
+    trained: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry.load("dataset", "toy_tiles"), "examples", {"train": 48, "val": 0, "test": 8})
+    assert toolkit.load(trained().path).priors.keys() == {"pixelcnn"}
+
+
+def test_a_prior_of_larger_examples_samples_them(trained: Callable[..., Run]) -> None:
+    run = trained("prior_dataset.size=16", "conditions.prior=[kind]")
+    assert command.run(["sample", f"run={run.path}", "n=2", "condition.kind=한 글"]) == 0
+    assert toolkit.load(run.path).sample(2).x.shape == (2, 2, 16, 16)
+    assert len(json.loads((run.samples / "sample-0000.json").read_text())[0]) == 16
+
+
+def test_averages_of_a_short_run_are_not_of_its_random_start(trained: Callable[..., Run]) -> None:
+    """An average over 10 000 steps that begins at random weights would be those weights."""
+    words = ["stage=autoencoder", "trainer.steps=60", "trainer.learning_rate=1e-2", "trainer.checkpoint_every=60"]
+    run = trained(*words, "trainer.ema=0.9999")
+    last = {(line["split"], line["step"]): line["nll"] for line in run.read_log() if "nll" in line}
+    assert last["val", 60] < 0.95 * last["train", 2]
+
+
+def test_a_run_is_judged_by_both_its_stages(trained: Callable[..., Run], tmp_path: Path) -> None:
+    """What a sweep minimises: bits per dim with the trained prior's code bits, or nats of a density."""
+    score = train(compose([*PARTS, *VQ]).config, tmp_path / "run")
+    lines = [line for line in Run(tmp_path / "run").read_log() if line["split"] == "val"]
+    assert score == pytest.approx((lines[-2]["nll"] + lines[-1]["loss"]) / (128 * log(2)))
+    alone = train(compose([*PARTS, *VQ, "stage=autoencoder"]).config, tmp_path / "alone")
+    assert alone == pytest.approx(lines[-2]["bits_per_dim"])
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_training(
+    trained: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(*_: object) -> None:
+        raise OSError("no ink")
+
+    monkeypatch.setattr(registry.load("dataset", "toy_tiles"), "draw", draw)
+    with pytest.raises(OSError, match="no ink"):
+        trained("stage=autoencoder")
+    assert (tmp_path / "run" / "autoencoder" / "step-00000006").is_dir()
+
+
+def test_a_damaged_newest_checkpoint_is_set_aside(trained: Callable[..., Run]) -> None:
+    """Else the next one kept would be the damaged one."""
+    run = trained("stage=autoencoder", "trainer.keep=1", "trainer.checkpoint_every=6")
+    whole = run.autoencoder / "step-00000006"
+    shutil.copytree(whole, run.autoencoder / "step-00000009")
+    (run.autoencoder / "step-00000009" / "state.json").write_text("{")
+    trained("stage=autoencoder", "trainer.keep=1", "trainer.steps=8", "trainer.checkpoint_every=6")
+    assert sorted(p.name for p in run.autoencoder.iterdir()) == ["step-00000008", "step-00000009.damaged"]
+
+
+def test_a_condition_that_nothing_sees_is_refused(trained: Callable[..., Run]) -> None:
+    model = toolkit.load(trained("stage=autoencoder").path)
+    with pytest.raises(ToolkitError, match=r"condition.kind: nothing here was trained to see it"):
+        model.labels({"kind": "a"}, 2, prior="uniform")
+
+
+def test_codes_of_a_loaded_model_train_others(trained: Callable[..., Run]) -> None:
+    """They are plain tensors, not those of inference mode."""
+    model = toolkit.load(trained("stage=autoencoder").path)
+    codes = model.encode(torch.zeros(3, *model.spec.shape, dtype=torch.long))
+    torch.nn.Embedding(16, 2)(codes).sum().backward()
+
+
+def test_a_prior_that_cannot_be_opened_stops_no_other(trained: Callable[..., Run]) -> None:
+    run = trained()
+    shutil.copytree(run.prior("pixelcnn"), run.prior("ghost"))
+    config = run.prior("ghost") / "config.yaml"
+    config.write_text(config.read_text().replace("name: pixelcnn", "name: ghost"))
+    model = toolkit.load(run.path)
+    assert set(model.priors) == {"pixelcnn"}
+    assert "prior=ghost is left out" in model.notices[0]
+    assert model.sample(1, prior="uniform").codes.shape == (1, 1, 4, 4)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from math import prod
 from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
-from toolkit.errors import ToolkitError
+from toolkit.fit import Misfit, blame, device_of, example, fakes, title
 from toolkit.likelihood import Distribution
 from toolkit.quantizer import Quantized, Quantizer
-from toolkit.spec import DataSpec, LatentSpec
-
-BROKEN = (RuntimeError, ValueError, IndexError, TypeError)
-"""What parts raise on tensors that they are not made for."""
-
-
-class Misfit(ToolkitError):
-    """Two parts that do not fit: which, with both numbers, and what to change."""
+from toolkit.spec import Condition, DataSpec, LatentSpec
 
 
 @final
@@ -70,19 +60,16 @@ class Autoencoder(nn.Module):
         folded, extra = fold(z, self.decoder.rank)
         if not extra:
             return self.decoder(folded, seen)
-        steps = {c.name: c.per_step for c in self.data.conditions}
-        per_part = {name: _fold_condition(value, steps[name], extra) for name, value in seen.items()}
+        known = {condition.name: condition for condition in self.data.conditions}
+        per_part = {name: _fold_condition(value, known[name], extra) for name, value in seen.items()}
         return FoldedDistribution(self.decoder(folded, per_part), self.decoder.rank, extra)
 
     def _fit(self) -> LatentSpec:
         grid = encoded_grid(self.encoder, self.data, self.quantizer)
-        with _fakes(self.quantizer, self.decoder):
-            try:
-                quantized = self.quantizer(torch.zeros(2, self.quantizer.channels, *grid))
-            except BROKEN as e:
-                raise Misfit(
-                    f"{title(self.quantizer)} on latents {(self.quantizer.channels, *grid)}: {_first(e)}"
-                ) from e
+        latents = (self.quantizer.channels, *grid)
+        with fakes(self.quantizer, self.decoder):
+            with blame(f"{title(self.quantizer)} on latents {latents}"):
+                quantized = self.quantizer(torch.zeros(2, *latents, device=device_of(self.quantizer)))
             codes = (2, self.quantizer.depth, *grid)
             if tuple(quantized.codes.shape) != codes:
                 raise Misfit(f"{title(self.quantizer)} gives codes {tuple(quantized.codes.shape)}, not {codes}")
@@ -91,32 +78,25 @@ class Autoencoder(nn.Module):
 
     def _fit_decoder(self, z: Tensor, grid: tuple[int, ...]) -> None:
         where = f"{title(self.encoder)} makes a grid of {grid}"
-        none = {c.name: _no_condition(c.size, c.per_step, c.real, self.data) for c in self.data.conditions}
-        try:
+        none = {condition.name: _none(condition, self.data, z.device) for condition in self.data.conditions}
+        with blame(f"{title(self.decoder)} on latents {tuple(z.shape[1:])} ({where})"):
             likelihood = self.decode(z, none)
-        except BROKEN as e:
-            raise Misfit(f"{title(self.decoder)} on latents {tuple(z.shape[1:])}: {_first(e)} ({where})") from e
         if likelihood.shape != self.data.shape:
             raise Misfit(
                 f"{title(self.decoder)} gives {likelihood.shape}, the data is {self.data.shape}: {where}; "
                 "change the encoder's or the decoder's strides, or the data's size"
             )
-        try:
-            nats = likelihood.log_prob(_example(self.data))
-        except BROKEN as e:
-            raise Misfit(f"{title(self.decoder)}: log_prob of data {self.data.shape}: {_first(e)}") from e
+        with blame(f"{title(self.decoder)}: log_prob of data {self.data.shape}"):
+            nats = likelihood.log_prob(example(self.data, self.decoder))
         if tuple(nats.shape) != (2,):
             raise Misfit(f"{title(self.decoder)}: log_prob gives {tuple(nats.shape)}, one number per example is needed")
 
 
 def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tuple[int, ...]:
-    """The grid that an encoder makes of the data, read off one fake example; Misfit where it cannot."""
-    with _fakes(encoder):
-        x, extra = fold(_example(data), encoder.rank)
-        try:
-            z = unfold(encoder(x), extra)
-        except BROKEN as e:
-            raise Misfit(f"{title(encoder)} on data {data.shape}: {_first(e)}") from e
+    """The grid that an encoder makes of the data, read off a fake example; Misfit where it cannot."""
+    with fakes(encoder), blame(f"{title(encoder)} on data {data.shape}"):
+        x, extra = fold(example(data, encoder), encoder.rank)
+        z = unfold(encoder(x), extra)
     if z.dim() != 2 + data.rank or 0 in z.shape:
         raise Misfit(f"{title(encoder)} on data {data.shape} gives latents {tuple(z.shape[1:])}")
     if z.shape[1] != quantizer.channels:
@@ -137,8 +117,9 @@ def unfold(t: Tensor, extra: tuple[int, ...]) -> Tensor:
     return t.unflatten(0, (-1, *extra)).movedim(len(extra) + 1, 1) if extra else t
 
 
-def _fold_condition(value: Tensor, per_step: bool, extra: tuple[int, ...]) -> Tensor:
-    """A condition of the whole example holds for each of its parts; one per step goes to its step's parts."""
+def _fold_condition(value: Tensor, condition: Condition, extra: tuple[int, ...]) -> Tensor:
+    """A value for the whole example holds for each of its parts; one per step goes to its step's parts."""
+    per_step = condition.per_step and value.dim() > (2 if condition.real else 1)
     value = value if per_step else value.unsqueeze(1).expand(len(value), extra[0], *value.shape[1:])
     return value.repeat_interleave(prod(extra[1:]), 1).flatten(0, 1)
 
@@ -166,38 +147,9 @@ class FoldedDistribution(Distribution):
         return unfold(self.base.sample(generator, temperature), self.extra)
 
 
-def title(part: nn.Module) -> str:
-    """How a part is called in a message: ``encoder=image_conv`` where it was made by name, else its class."""
-    return getattr(part, "title", None) or type(part).__name__
-
-
-def _example(data: DataSpec) -> Tensor:
-    dtype = torch.get_default_dtype() if data.levels is None else torch.long
-    return torch.zeros(2, *data.shape, dtype=dtype)
-
-
-def _no_condition(size: int, per_step: bool, real: bool, data: DataSpec) -> Tensor:
-    steps = (data.axes[0],) if per_step else ()
-    return torch.zeros(2, *steps, size) if real else torch.full((2, *steps), size)
-
-
-def _first(error: Exception) -> str:
-    """The first line of a message, without the traceback that fake tensors add."""
-    return str(error).strip().splitlines()[0]
-
-
-@contextmanager
-def _fakes(*parts: nn.Module) -> Iterator[None]:
-    """Tensors without memory, in eval mode, without gradients and without torch's own log lines on a misfit."""
-    training = [(module, module.training) for part in parts for module in part.modules()]
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    silent, log.disabled = log.disabled, True
-    for part in parts:
-        part.eval()
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            yield
-    finally:
-        log.disabled = silent
-        for module, was in training:
-            module.training = was
+def _none(condition: Condition, data: DataSpec, device: torch.device) -> Tensor:
+    """Two examples' values of a condition that is not known."""
+    steps = (data.axes[0],) if condition.per_step else ()
+    if condition.real:
+        return torch.zeros(2, *steps, condition.size, device=device)
+    return torch.full((2, *steps), condition.size, device=device)

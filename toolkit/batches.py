@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -55,39 +55,63 @@ class TrainBatches(Iterator[Batch]):
         start: int = 0,
         workers: int | None = None,
     ) -> None:
-        if workers is None:
-            workers = BESIDE_A_GPU if device.type == "cuda" else 0
-        loader = DataLoader(
-            _Drawn(examples, "train", seed),
-            batch_sampler=_Order(examples.size("train"), batch_size, seed, start),
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-            prefetch_factor=4 if workers else None,
-            # its own, or each new loader would draw from the numbers that training goes on with
-            generator=torch.Generator(),
-        )
         self.device, self.waited = device, 0.0
-        self._loaded = iter(loader)
+        order = _Shuffled(examples.size("train"), batch_size, seed, start)
+        self._loaded = _load(_Drawn(examples, "train", seed), order, device, workers)
 
     def __next__(self) -> Batch:
         began = time.perf_counter()
-        try:
-            batch = Batch(next(self._loaded), self.device)
-        except ToolkitError as e:  # from a worker it comes with the worker's traceback as its text
-            raise ToolkitError(str(e).rpartition("ToolkitError: ")[2].strip()) from e
+        batch = next(self._loaded)
         self.waited += time.perf_counter() - began
         return batch
 
 
 def split_batches(
-    examples: Examples, split: str, device: torch.device, *, batch_size: int, limit: int | None = None
+    examples: Examples,
+    split: str,
+    device: torch.device,
+    *,
+    batch_size: int,
+    limit: int | None = None,
+    workers: int | None = None,
 ) -> Iterator[Batch]:
     """A split's first ``limit`` examples once, in order, with nothing random."""
     size = examples.size(split)
     size = size if limit is None else min(limit, size)
-    for start in range(0, size, batch_size):
-        rows = [examples.example(split, i, None) for i in range(start, min(start + batch_size, size))]
-        yield Batch({name: torch.stack([row[name] for row in rows]) for name in rows[0]}, device)
+    order = [range(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
+    return _load(_Plain(examples, split), order, device, workers)
+
+
+def _load(
+    examples: Dataset[Any], order: Iterable[Sequence[Any]], device: torch.device, workers: int | None
+) -> Iterator[Batch]:
+    """Batches in an order, by processes of their own (None: as many as fit the device)."""
+    if workers is None:
+        workers = BESIDE_A_GPU if device.type == "cuda" else 0
+    loader = DataLoader(
+        examples,
+        batch_sampler=order,  # type: ignore[arg-type]
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+        # its own, or each new loader would draw from the numbers that training goes on with
+        generator=torch.Generator(),
+    )
+    try:
+        for tensors in loader:
+            yield Batch(tensors, device)
+    except ToolkitError as e:  # from a worker it comes with the worker's traceback as its text
+        raise ToolkitError(str(e).rpartition("ToolkitError: ")[2].strip()) from e
+
+
+class _Plain(Dataset[Any]):
+    """Examples of a split by index."""
+
+    def __init__(self, examples: Examples, split: str) -> None:
+        self.examples, self.split = examples, split
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.examples.example(self.split, index, None)
 
 
 class _Drawn(Dataset[Any]):
@@ -102,7 +126,7 @@ class _Drawn(Dataset[Any]):
         return self.examples.example(self.split, key[1], generator)
 
 
-class _Order(Sampler[list[tuple[int, int]]]):
+class _Shuffled(Sampler[list[tuple[int, int]]]):
     """The (epoch, index) pairs of every batch from ``start`` on."""
 
     def __init__(self, size: int, batch_size: int, seed: int, start: int) -> None:

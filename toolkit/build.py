@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit import registry, schema
-from toolkit.autoencoder import Autoencoder, Misfit, encoded_grid, title
+from toolkit.autoencoder import Autoencoder, encoded_grid
 from toolkit.dataset import Dataset
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
 from toolkit.errors import ToolkitError
+from toolkit.fit import Misfit, blame, fakes, title
 from toolkit.likelihood import Likelihood
 from toolkit.metric import Metric
 from toolkit.objective import Objective
@@ -45,8 +45,12 @@ def make(kind: str, node: Config, where: str | None = None, /, **offered: Any) -
     options = {option.name: _value(option, node, where) for option in signature.options if option.name in node}
     try:
         part = cls(**{wanted: offered[wanted] for wanted in signature.given}, **options)
-    except (ValueError, TypeError) as e:
+    except ValueError as e:
         raise ToolkitError(f"{where}={name}: {e}") from e
+    except ToolkitError:
+        raise
+    except Exception as e:  # a part that breaks on its options; which, only the part's author knows
+        raise ToolkitError(f"{where}={name} cannot be made with these options: {registry.blame(e)}") from e
     if isinstance(part, nn.Module):
         part.title = f"{where}={name}"  # type: ignore[assignment]
     return part
@@ -93,12 +97,8 @@ def build_prior(config: Config, latent: LatentSpec, data: DataSpec) -> Prior:
     if not latent.depth:
         raise Misfit("a continuous bottleneck has no codes, and so no prior over them: choose stage=autoencoder")
     prior: Prior = make("prior", config["prior"], latent=latent, conditions=chosen_conditions(config, data, "prior"))
-    prior.eval()
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            nats = prior.loss(torch.zeros(2, *latent.shape, dtype=torch.long), {})
-    except (RuntimeError, ValueError, IndexError) as e:
-        raise Misfit(f"{title(prior)} on codes {latent.shape}: {str(e).splitlines()[0]}") from e
+    with fakes(prior), blame(f"{title(prior)} on codes {latent.shape}"):
+        nats = prior.loss(torch.zeros(2, *latent.shape, dtype=torch.long), {})
     if tuple(nats.shape) != (2,):
         raise Misfit(f"{title(prior)}: the loss of two examples has shape {tuple(nats.shape)}, not (2,)")
     return prior

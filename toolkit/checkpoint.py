@@ -61,6 +61,10 @@ class Checkpoint:
             weights.update({name.removeprefix("average."): value for name, value in averages.items()})
         set_weights(module, weights, self.path)
 
+    def check_weights(self, module: nn.Module) -> None:
+        """ToolkitError where the weights are not a module's of this make."""
+        check_fit(module.state_dict(), read_tensors(self.path / MODEL), self.path)
+
     def load_state(self, optimization: Optimization) -> dict[str, Tensor]:
         """All that a run needs to go on as if it had never stopped; gives back the figures that were saved."""
         self.load_weights(optimization.module, averaged=False)
@@ -104,7 +108,7 @@ def save(
             f"the checkpoint of step {step} could not be written to {folder}: {why}\n"
             f"kept: {kept[-1] if kept else 'no checkpoint yet'}; mend it and continue with train run=DIR"
         ) from e
-    for old in found(folder)[:-keep]:
+    for old in [path for path in found(folder) if path != final][: -(keep - 1) or None]:
         shutil.rmtree(old)
     return Checkpoint(final, step, facts)
 
@@ -124,6 +128,13 @@ def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
     if paths:
         raise ToolkitError(f"{folder}: none of its {len(paths)} checkpoints is whole ({notices[-1]})")
     return None
+
+
+def set_aside(path: Path) -> None:
+    """Renames a damaged checkpoint, so that it is neither found nor counted among those kept."""
+    other = path.with_name(f"{path.name}.damaged")
+    shutil.rmtree(other, ignore_errors=True)
+    path.rename(other)
 
 
 def found(folder: Path) -> list[Path]:
@@ -205,7 +216,12 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
 
 def set_weights(module: nn.Module, weights: dict[str, Tensor], where: Path) -> None:
     """Weights into a module; ToolkitError naming the first tensors that do not fit."""
-    own = module.state_dict()
+    check_fit(module.state_dict(), weights, where)
+    module.load_state_dict(weights)
+
+
+def check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], where: Path) -> None:
+    """ToolkitError naming the first tensors of which only one side knows, or that differ in shape."""
     wrong = [
         f"{name} {tuple(own[name].shape) if name in own else 'absent'} here,"
         f" {tuple(weights[name].shape) if name in weights else 'absent'} there"
@@ -214,8 +230,10 @@ def set_weights(module: nn.Module, weights: dict[str, Tensor], where: Path) -> N
     ]
     if wrong:
         more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
-        raise ToolkitError(f"the weights of {where} do not fit this model: {'; '.join(wrong[:2])}{more}")
-    module.load_state_dict(weights)
+        raise ToolkitError(
+            f"the weights of {where} do not fit this model: {'; '.join(wrong[:2])}{more}\n"
+            "a run keeps its parts and their sizes: start a new run for others"
+        )
 
 
 def random_state() -> dict[str, Tensor]:

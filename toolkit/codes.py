@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +42,23 @@ def cache_key(*parts: Any) -> str:
 
 
 class CachedCodes:
-    """Codes of one or more splits as examples: ``x`` is ``(depth, *grid)`` int64, beside it the conditions."""
+    """Codes of some splits as examples: ``x`` is ``(depth, *grid)`` int64, beside it the conditions."""
 
     def __init__(self, splits: dict[str, dict[str, np.ndarray]]) -> None:
         self._splits = splits
 
     def size(self, split: str) -> int:
-        return len(self._splits[split]["codes"])
+        return len(self._splits[split]["codes"]) if split in self._splits else 0
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         row = {name: torch.from_numpy(np.array(values[index])) for name, values in self._splits[split].items()}
         return {"x": row.pop("codes").long(), **row}
 
 
-def encode_batches(autoencoder: Autoencoder, batches: Iterator[Batch]) -> Iterator[dict[str, Tensor]]:
+def encode_batches(autoencoder: Autoencoder, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor]]:
     """Codes and conditions of batches, on the CPU."""
     autoencoder.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         for batch in batches:
             codes = autoencoder.quantize(batch.x).codes.cpu()
             yield {"codes": codes, **{name: value.cpu() for name, value in batch.conditions.items()}}
@@ -66,7 +67,7 @@ def encode_batches(autoencoder: Autoencoder, batches: Iterator[Batch]) -> Iterat
 def write_codes(
     path: Path,
     latent: LatentSpec,
-    batches: Iterator[dict[str, Tensor]],
+    batches: Iterable[dict[str, Tensor]],
     size: int,
     metadata: dict[str, str],
     progress: Callable[[int], None] = lambda _: None,
@@ -75,11 +76,11 @@ def write_codes(
 
     ValueError where the batches hold another number of examples.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
     maps: dict[str, np.ndarray] = {}
     at = 0
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         for batch in batches:
             arrays = {name: value.numpy() for name, value in batch.items()}
             arrays["codes"] = arrays["codes"].astype(code_type(latent))
@@ -98,7 +99,8 @@ def write_codes(
     except OSError as e:
         raise ToolkitError(f"codes could not be written to {path}: {e.strerror or e}") from e
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

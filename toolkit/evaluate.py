@@ -58,7 +58,7 @@ class Evaluation:
         return row if self.density else {**row, "bits_per_dim": self.bits(self.nll) + self.bits(code_nats)}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate(
     objective: Objective,
     autoencoder: Autoencoder,

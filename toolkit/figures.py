@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -85,13 +87,24 @@ def autoencoder_figures(output: Loss, x: Tensor, data: DataSpec, latent: LatentS
     return figures
 
 
+def mean_figures(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The means of the figures of a step's forward passes."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+
+
 def histogram(codes: Tensor, latent: LatentSpec) -> Tensor:
     """How often each entry of each depth's codebook was used: all depths' counts in one row, float."""
-    sizes = torch.tensor(latent.codebook_sizes)
-    offsets = (sizes.cumsum(0) - sizes).to(codes.device)
-    flat = (codes.flatten(2) + offsets.view(1, -1, 1)).flatten()
-    counts = torch.zeros(int(sizes.sum()), device=codes.device)
+    flat = (codes.flatten(2) + _offsets(latent.codebook_sizes, codes.device)).flatten()
+    counts = torch.zeros(sum(latent.codebook_sizes), device=codes.device)
     return counts.index_add_(0, flat, torch.ones_like(flat, dtype=counts.dtype))
+
+
+@cache
+def _offsets(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each depth's counts begin, ``(1, depth, 1)``; made once, as a copy to the device makes it wait."""
+    return torch.tensor([[sum(sizes[:depth])] for depth in range(len(sizes))], device=device).unsqueeze(0)
 
 
 def codebook_figures(counts: Tensor, latent: LatentSpec) -> tuple[Tensor, Tensor]:

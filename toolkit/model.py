@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from shlex import quote
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -31,6 +33,10 @@ class Sample(NamedTuple):
     """``(n, channels, *axes)``, in the data's own form."""
     codes: Tensor
     """``(n, depth, *grid)``."""
+
+
+BATCH = 64
+"""Examples encoded or decoded at once."""
 
 
 def load(run: str | Path, device: str = "auto") -> Model:
@@ -71,34 +77,40 @@ class Model:
 
     @cached_property
     def priors(self) -> dict[str, Prior]:
-        """The trained priors by name, but for those trained on codes of older weights."""
+        """The trained priors by name, but for those that cannot be opened; ``notices`` says why."""
         found = {}
         for name in self.run.priors():
-            checkpoint = self._newest(self.run.prior(name))
-            if checkpoint.facts.get("autoencoder") != self.checkpoint.weights_hash:
-                self.notices.append(f"prior={name} was trained on codes of an older autoencoder and is left out")
-            else:
-                found[name] = self._prior(self.run.prior_config(name), checkpoint)
+            try:
+                found[name] = self._trained(name)
+            except ToolkitError as e:
+                self.notices.append(f"prior={name} is left out: {e}")
         return found
 
     def prior(self, name: str | None = None) -> Prior:
         """A trained prior, or any without parameters; by default the configured one. ToolkitError if untrained."""
         name = name or self.config["prior"]["name"]
-        if name in self.priors:
-            return self.priors[name]
+        if name in self.run.priors():
+            return self._trained(name)
         prior = build_prior({**self.config, "prior": {"name": name}}, self.latent, self.spec).to(self.device)
         if any(True for _ in prior.parameters()):
-            have = ", ".join(self.priors) or "none"
+            have = ", ".join(self.run.priors()) or "none"
             raise ToolkitError(
                 f"prior={name} was not trained on this run (trained: {have}): "
-                f"toolkit train run={self.run.path} stage=prior prior={name}"
+                f"toolkit train run={quote(str(self.run.path))} stage=prior prior={name}"
             )
         return prior
 
-    @torch.inference_mode()
+    def sampled_spec(self, name: str | None = None) -> DataSpec:
+        """The data that a prior's samples are: it may have been trained on longer or larger examples."""
+        name = name or self.config["prior"]["name"]
+        if name not in self.run.priors():
+            return self.spec
+        return replace(self.spec, axes=tuple(self._newest(self.run.prior(name)).facts["axes"]))
+
+    @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Data ``(batch, channels, *axes)`` to codes ``(batch, depth, *grid)``."""
-        return self.autoencoder.quantize(x.to(self.device)).codes
+        return torch.cat([self.autoencoder.quantize(part.to(self.device)).codes for part in x.split(BATCH)])
 
     def decode(self, codes: Tensor, conditions: Mapping[str, Tensor] | None = None) -> Tensor:
         """Codes ``(batch, depth, *grid)`` to data ``(batch, channels, *axes)``. ValueError for codes out of range."""
@@ -139,17 +151,26 @@ class Model:
         )
         return Sample(x, codes)
 
-    def labels(self, values: Mapping[str, str], n: int) -> dict[str, Tensor]:
+    def labels(self, values: Mapping[str, str], n: int, *, prior: str | None = None) -> dict[str, Tensor]:
         """Conditions by label for n examples: one for all (``speaker: p225``) or several that take turns.
 
-        ToolkitError for a condition or a label that this run does not know.
+        ToolkitError for a condition or a label that this run does not know, and for a condition that neither the
+        decoder nor the named prior sees.
         """
-        known = {condition.name: condition for condition in self.spec.conditions}
+        known = {condition.name: condition for condition in self.spec.conditions if not condition.real}
+        seen = {*self.config["conditions"]["decoder"], *self._seen_by(prior)}
         made = {}
         for name, text in values.items():
             if name not in known:
-                have = ", ".join(known) or "no conditions"
-                raise ToolkitError(f"condition.{name}: this run knows {have}{registry.did_you_mean(name, known)}")
+                have = ", ".join(known) or "none"
+                raise ToolkitError(
+                    f"condition.{name}: no such condition{registry.did_you_mean(name, known)} (this run's: {have})"
+                )
+            if name not in seen:
+                raise ToolkitError(
+                    f"condition.{name}: nothing here was trained to see it; train with conditions.prior=[{name}] or"
+                    f" conditions.decoder=[{name}]"
+                )
             words = [text] if text in known[name].labels else [word.strip() for word in text.split(",")]
             try:
                 indices = [known[name].index(word) for word in words]
@@ -158,10 +179,23 @@ class Model:
             made[name] = torch.tensor([indices[i % len(indices)] for i in range(n)])
         return made
 
-    def _prior(self, config: dict[str, Any], checkpoint: Checkpoint) -> Prior:
+    def _seen_by(self, prior: str | None) -> list[str]:
+        if prior is None:
+            return []
+        config = self.run.prior_config(prior) if prior in self.run.priors() else self.config
+        return list(config["conditions"]["prior"])
+
+    def _trained(self, name: str) -> Prior:
+        """A prior at its last checkpoint; ToolkitError where it models the codes of older weights."""
+        checkpoint = self._newest(self.run.prior(name))
+        if checkpoint.facts.get("autoencoder") != self.checkpoint.weights_hash:
+            raise ToolkitError(
+                f"prior={name} was trained on codes of an older autoencoder: "
+                f"toolkit train run={quote(str(self.run.path))} stage=prior prior={name} trains it again"
+            )
         latent = LatentSpec(tuple(checkpoint.facts["grid"]), self.latent.codebook_sizes)
         with _quiet_seed():
-            stage = PriorStage(build_prior(config, latent, self.spec))
+            stage = PriorStage(build_prior(self.run.prior_config(name), latent, self.spec))
         checkpoint.load_weights(stage, averaged=True)
         stage.to(self.device).eval()
         return stage.model
@@ -169,7 +203,9 @@ class Model:
     def _newest(self, folder: Path) -> Checkpoint:
         checkpoint = newest(folder, self.notices)
         if checkpoint is None:
-            raise ToolkitError(f"{folder} has no checkpoint yet: toolkit train run={self.run.path} continues this run")
+            raise ToolkitError(
+                f"{folder} has no checkpoint yet: toolkit train run={quote(str(self.run.path))} continues this run"
+            )
         return checkpoint
 
     def _moved(self, conditions: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from math import cos, pi
 import torch
 from torch import Tensor, nn
 
+from toolkit.errors import ToolkitError
 from toolkit.options import TrainerOptions
 
 
@@ -66,7 +67,7 @@ class Optimization:
         return tensors
 
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
-        """The inverse of ``state``; KeyError where a tensor is missing."""
+        """The inverse of ``state``. New averages begin at the weights; ToolkitError where moments misfit."""
         self.step = step
         for name, average in self.averages.items():
             average.copy_(tensors.get(f"average.{name}", self.parameters[name].detach()))
@@ -74,14 +75,23 @@ class Optimization:
             home, _, rest = key.partition(".")
             if home == "optimizer":
                 moment, _, name = rest.partition(".")
+                if name not in self.parameters:
+                    raise ToolkitError(f"the checkpoint's optimizer knows {name}, which is no parameter of this model")
                 parameter = self.parameters[name]
                 self.optimizer.state[parameter][moment] = value.to(parameter.device, copy=True)
 
+    def finite(self) -> bool:
+        """Whether all weights, buffers and moments are numbers; they may break in the very step whose loss was fine."""
+        tensors = [*self.module.state_dict().values(), *self.state().values()]
+        return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
+
     @torch.no_grad()
     def _average(self) -> None:
+        """The decay rises to ``ema`` over the first steps, so that a short run does not average in its random start."""
+        decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
         averages: list[Tensor] = list(self.averages.values())
         parameters: list[Tensor] = list(self.parameters.values())
-        torch._foreach_lerp_(averages, parameters, 1 - self.options.ema)
+        torch._foreach_lerp_(averages, parameters, 1 - decay)
 
     @torch.no_grad()
     def _set(self, values: dict[str, Tensor]) -> None:

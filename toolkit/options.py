@@ -69,6 +69,7 @@ class TrainerOptions:
 
 
 _POSITIVE = (
+    "steps",
     "batch_size",
     "accumulate",
     "checkpoint_every",
@@ -78,7 +79,7 @@ _POSITIVE = (
     "log_every",
     "pictures_every",
 )
-_NON_NEGATIVE = ("steps", "warmup", "clip", "weight_decay", "workers")
+_NON_NEGATIVE = ("warmup", "clip", "weight_decay", "workers")
 
 
 @dataclass(frozen=True)

@@ -63,35 +63,24 @@ class Run:
 
     def priors(self) -> list[str]:
         """Names of the priors that have a checkpoint."""
-        return sorted(p.parent.name for p in self.path.glob("priors/*/config.yaml") if any(p.parent.glob("step-*")))
-
-    # -- configuration
-
-    def write_config(self, config: dict[str, Any]) -> None:
-        """Writes the first configuration, or the next one where the values differ from the newest."""
-        files = self._configs()
-        if files and self.config() == config:
-            return
-        name = f"config-{len(files) + 1}.yaml" if files else "config.yaml"
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.path / name, dump(config))
+        folders = [path for path in self.path.glob("priors/*") if ".old-" not in path.name]
+        return sorted(path.name for path in folders if any(path.glob("step-*")) and (path / "config.yaml").is_file())
 
     def config(self) -> dict[str, Any]:
         """The newest configuration."""
-        return read_yaml(self._configs()[-1])
+        return read_config(self.path)
 
     def prior_config(self, name: str) -> dict[str, Any]:
-        """The configuration that a prior was trained with."""
-        return read_yaml(self.prior(name) / "config.yaml")
-
-    def _configs(self) -> list[Path]:
-        later = sorted(self.path.glob("config-*.yaml"), key=lambda p: int(p.stem.partition("-")[2]))
-        return [p for p in [self.path / "config.yaml", *later] if p.is_file()]
+        """The newest configuration that a prior was trained with."""
+        return read_config(self.prior(name))
 
     # -- shapes and labels
 
     def write_spec(self, data: DataSpec, latent: LatentSpec) -> None:
-        write_text(self.path / "spec.json", json.dumps({"data": asdict(data), "latents": [asdict(latent)]}, indent=1))
+        """Once: what a run was trained on does not change."""
+        path = self.path / "spec.json"
+        if not path.is_file():
+            write_text(path, json.dumps({"data": asdict(data), "latents": [asdict(latent)]}, indent=1))
 
     def spec(self) -> tuple[DataSpec, LatentSpec]:
         """Raises ToolkitError where the file is missing or does not say what it should."""
@@ -134,6 +123,25 @@ class Run:
         aside = self.metrics.with_suffix(".partial")
         write_text(aside, "".join(json.dumps(line) + "\n" for line in kept))
         aside.replace(self.metrics)
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Writes a folder's first configuration, or the next one where the values differ from the newest."""
+    files = _configs(folder)
+    if files and read_config(folder) == config:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / (f"config-{len(files) + 1}.yaml" if files else "config.yaml"), dump(config))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A folder's newest configuration."""
+    return read_yaml(_configs(folder)[-1])
+
+
+def _configs(folder: Path) -> list[Path]:
+    later = sorted(folder.glob("config-*.yaml"), key=lambda p: int(p.stem.partition("-")[2]))
+    return [p for p in [folder / "config.yaml", *later] if p.is_file()]
 
 
 def dump(config: dict[str, Any]) -> str:

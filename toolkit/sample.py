@@ -11,7 +11,7 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.prior import Prior
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     autoencoder: Autoencoder,
     prior: Prior,
@@ -45,7 +45,7 @@ def sample(
     return decode(autoencoder, codes, conditions, generator=generator, noise=noise), codes
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decode(
     autoencoder: Autoencoder,
     codes: Tensor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from math import log2, prod
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,10 @@ class Condition:
             return self.labels.index(label)
         if label.isdecimal() and int(label) <= self.size:
             return int(label)
-        known = ", ".join(self.labels[:8]) or f"0..{self.size - 1}"
-        raise ValueError(f"condition.{self.name}={label}: no such label (known: {known})")
+        near = get_close_matches(label, self.labels, n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        known = ", ".join(self.labels[:12]) + (", …" if len(self.labels) > 12 else "") or f"0..{self.size - 1}"
+        raise ValueError(f"condition.{self.name}={label}: no such label{hint} (known: {known})")
 
 
 @dataclass(frozen=True)

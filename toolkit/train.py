@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, NoReturn, Protocol, final
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import TrainBatches
-from toolkit.checkpoint import Checkpoint, newest, save
+from toolkit.checkpoint import Checkpoint, found, newest, save, set_aside
 from toolkit.device import autocast
 from toolkit.errors import ToolkitError
-from toolkit.figures import NotFinite, RunningFigures, autoencoder_figures
+from toolkit.figures import NotFinite, RunningFigures, autoencoder_figures, mean_figures
 from toolkit.objective import Loss, Objective
 from toolkit.optimization import Optimization
 from toolkit.prior import Prior
@@ -56,15 +56,16 @@ def train_autoencoder(stage: Stage, batches: TrainBatches, optimization: Optimiz
     forward = torch.compile(stage) if options.compile else stage
     stage.train()
     while not optimization.done:
+        parts = []
         for _ in range(options.accumulate):
             batch = next(batches)
             with autocast(batches.device, options.precision):
                 output: Loss = forward(batch.x, batch.conditions)
             (output.loss / options.accumulate).backward()
+            parts.append(autoencoder_figures(output, batch.x, stage.model.data, stage.model.latent))
+            del output, batch  # their memory is the next pass's
         optimization.update()
-        figures = autoencoder_figures(output, batch.x, stage.model.data, stage.model.latent)
-        del output, batch  # their memory is the next step's
-        yield figures
+        yield mean_figures(parts)
 
 
 def train_prior(stage: PriorStage, batches: TrainBatches, optimization: Optimization) -> Iterator[Figures]:
@@ -73,13 +74,15 @@ def train_prior(stage: PriorStage, batches: TrainBatches, optimization: Optimiza
     forward = torch.compile(stage) if options.compile else stage
     stage.train()
     while not optimization.done:
+        parts = []
         for _ in range(options.accumulate):
             batch = next(batches)
             with autocast(batches.device, options.precision):
                 loss: Tensor = forward(batch.x, batch.conditions)
             (loss / options.accumulate).backward()
+            parts.append({"loss": loss.detach()})
         optimization.update()
-        yield {"loss": loss.detach()}
+        yield mean_figures(parts)
 
 
 class Report(Protocol):
@@ -121,6 +124,9 @@ class Recorder:
         checkpoint = newest(self.folder, notices)
         for text in notices:
             self.report.note(text)
+        for newer in found(self.folder):
+            if checkpoint is not None and newer.name > checkpoint.path.name:
+                set_aside(newer)
         if checkpoint is not None:
             figures = checkpoint.load_state(self.optimization)
             self.running.load(figures, next(self.optimization.module.parameters()).device)
@@ -138,16 +144,25 @@ class Recorder:
             logs, saves = (last or step % every == 0 for every in (options.log_every, options.checkpoint_every))
             if logs or saves:
                 self._check(running)
+            if saves and not self.optimization.finite():
+                self._stop(f"the weights became NaN or infinite after step {step}")
             if logs:
                 self._log("train", running.drain() | clock.speed(step))
             with clock.stopped():
-                if self.validate and (last or step % options.validate_every == 0):
-                    self._log("val", self._aside(self.validate))
-                if self.draw and (last or step % options.pictures_every == 0):
-                    self._aside(partial(self.draw, self.run.samples / f"{self.stage}-{step:08d}.png"))
-                if saves:
-                    self.save()
+                try:
+                    self._look(step, last)
+                finally:  # a picture that cannot be drawn costs no training
+                    if saves:
+                        self.save()
             self.report.step(step)
+
+    def _look(self, step: int, last: bool) -> None:
+        """Validation and pictures, where they are due."""
+        options = self.optimization.options
+        if self.validate and (last or step % options.validate_every == 0):
+            self._log("val", self._aside(self.validate))
+        if self.draw and (last or step % options.pictures_every == 0):
+            self._aside(partial(self.draw, self.run.samples / f"{self.stage}-{step:08d}.png"))
 
     def save(self) -> Checkpoint:
         keep = self.optimization.options.keep
@@ -169,9 +184,12 @@ class Recorder:
         try:
             running.check()
         except NotFinite as e:
-            kept = sorted(p.name for p in self.folder.glob("step-*"))
-            good = f"the last good checkpoint is {self.folder / kept[-1]}" if kept else "no checkpoint was written yet"
-            raise ToolkitError(f"{self.stage}: {e}; {good}. A lower learning_rate or clip=1 may help") from e
+            self._stop(str(e))
+
+    def _stop(self, why: str) -> NoReturn:
+        kept = found(self.folder)
+        good = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written yet"
+        raise ToolkitError(f"{self.stage}: {why}; {good}\na lower learning_rate or clip=1 of its trainer may help")
 
 
 class _Clock:

@@ -70,7 +70,9 @@ def _example(key: str, option: Option) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(str, value))}]"
-    return {None: "", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, dict) else ""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _metavar(option: Option) -> str:
@@ -83,7 +85,7 @@ def _take(word: str, options: dict[str, Option], values: dict[str, Any]) -> None
     key, separator, text = word.partition("=")
     head, _, rest = key.partition(".")
     if separator and key in options and key != FILES:
-        values[options[key].name] = _value(options[key].type, text, key)
+        values[options[key].name] = _in_range(_value(options[key].type, text, key), key)
     elif separator and rest and head in options and _is_dict(options[head].type):
         values.setdefault(options[head].name, {})[rest] = text
     elif FILES in options and (not separator or Path(word).exists()) and not word.startswith("--"):
@@ -92,7 +94,21 @@ def _take(word: str, options: dict[str, Option], values: dict[str, Any]) -> None
         raise ToolkitError(_unknown(word, key, options))
 
 
+AT_LEAST = {"n": 1, "examples": 1, "batch_size": 1, "seed": 0}
+"""The smallest values of options that several commands share."""
+
+
+def _in_range(value: Any, key: str) -> Any:
+    if value is not None and value < AT_LEAST.get(key, value):
+        raise ToolkitError(f"{key}={value}: at least {AT_LEAST[key]}")
+    if key == "seed" and value >= 1 << 63:
+        raise ToolkitError(f"seed={value}: below 2**63")
+    return value
+
+
 def _unknown(word: str, key: str, options: dict[str, Option]) -> str:
+    if "=" not in word and "run" in options and Path(word).is_dir():
+        return f"{word}: write run={word}"
     if "=" not in word and key in options:
         return f"{word}: write {_usage(key, options[key])}"
     known = [f"{name}.KEY" if _is_dict(option.type) else name for name, option in options.items()]

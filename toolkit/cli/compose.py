@@ -70,8 +70,23 @@ def reopen(frozen: Mapping[str, Any], words: Sequence[str]) -> Composed:
     with open_dict(composed):
         _restore(composed, kept)
         _apply(composed, [word for word in overrides if word not in swaps])
-    config, dropped = validate(composed, [key_of(word) for word in overrides], complete=True)
+    typed = [key_of(word) for word in overrides]
+    try:
+        config, dropped = validate(composed, typed, complete=True)
+    except ToolkitError as error:  # what was saved and is gone may be the reason
+        raise ToolkitError("\n".join([str(error), *notices])) from error
+    _reached(config["stage"], typed)
     return Composed(config, (*notices, *dropped))
+
+
+def _reached(stage: str, typed: Sequence[str]) -> None:
+    """ToolkitError where a word is about a stage that this continuation does not train."""
+    if "stage" in typed:
+        return
+    passed_over = {"prior": ("trainer",), "autoencoder": ("prior_trainer", "prior")}.get(stage, ())
+    for word in typed:
+        if word.partition(".")[0] in passed_over:
+            raise ToolkitError(f"{word}: this run continues with stage={stage}, which does not use it; add stage=all")
 
 
 def validate(composed: DictConfig, typed: Sequence[str], complete: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -197,7 +212,8 @@ def _chosen(kind: str, path: str, node: Any, values: Any) -> Signature:
     name = chosen(node) if isinstance(node, DictConfig) else None
     written = values.get("name") if isinstance(values, Mapping) else values
     if name is None:
-        listed = f"choose it by name, {path}=NAME; installed: {', '.join(registry.names(kind)) or 'none'}"
+        key = f"{path}.name" if "." in path else path
+        listed = f"choose it by name, {key}=NAME; installed: {', '.join(registry.names(kind)) or 'none'}"
         raise ToolkitError(f"{path}: no {kind} was chosen for these options; {listed}")
     if written != name:
         cure = f"in YAML a part is chosen in the defaults list: override /{path.replace('.', '/')}: {written}"
@@ -272,15 +288,15 @@ def _same(word: str, frozen: Mapping[str, Any]) -> bool:
     saved = frozen.get(key)
     if key in KINDS and isinstance(saved, Mapping):
         return bool(value == saved.get("name"))
-    return key == "dim" and value == str(saved)
+    return key in ("dim", "seed") and value == str(saved)
 
 
 def _swaps(word: str, frozen: Mapping[str, Any]) -> bool:
     """Whether a word chooses another part; only a prior and the metrics may be replaced in a saved run."""
     group = word.partition("=")[0].lstrip("+~")
-    if group == "dim":
-        saved = frozen.get("dim")
-        raise ToolkitError(f"{word}: a saved run keeps its dim of {saved}; start a new run for another")
+    if group in ("dim", "seed"):
+        saved = frozen.get(group)
+        raise ToolkitError(f"{word}: a saved run keeps its {group} of {saved}; start a new run for another")
     if group == "experiment" or (source.kind_of(group) and group.partition("/")[0] not in _REPLACEABLE):
         kept = "a saved run keeps its parts, only prior= and metric= may change"
         raise ToolkitError(f"{word}: {kept}; start a new run for another model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes
@@ -17,7 +18,7 @@ class DecodeOptions:
     out: str = field(metadata={"help": "the folder to write to"})
     files: list[Path] = field(default_factory=list, metadata={"help": "one file of codes"})
     condition: dict[str, str] = field(default_factory=dict, metadata={"help": "condition.KEY=LABEL for the decoder"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
 
 
 def main(args: list[str]) -> int:
@@ -26,7 +27,7 @@ def main(args: list[str]) -> int:
     import numpy as np
     import torch
 
-    from toolkit.cli.files import write_examples
+    from toolkit.cli.files import unlabelled, write_examples
     from toolkit.codes import read_codes
     from toolkit.errors import ToolkitError
     from toolkit.model import load
@@ -45,13 +46,15 @@ def main(args: list[str]) -> int:
         notes([f"{path} was encoded with other weights than this run's last checkpoint"])
     codes = torch.from_numpy(np.array(arrays["codes"])).long()
     try:
-        x = model.decode(codes, model.labels(options.condition, len(codes)))
+        conditions = model.labels(options.condition, len(codes))
+        notes(unlabelled(model, conditions))
+        x = model.decode(codes, conditions)
     except ValueError as e:
         raise ToolkitError(f"{path}: {e}") from e
     out = Path(options.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        paths = write_examples(model, x.cpu(), out, path.stem)
+        paths = write_examples(model, x.cpu(), model.spec, out, path.stem)
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     for each in paths:

@@ -127,6 +127,9 @@ def _typed(text: str) -> str:
 
 def _other(error: BaseException, words: Sequence[str]) -> str:
     text = str(error)
+    several = re.match(r"Ambiguous value for argument '([^']*)'", text)
+    if several:
+        return f"{several[1]}: several values; -m trains one run for each, and a list is written [a,b]"
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"{mark.name}:{mark.line + 1}: {error.problem}"
@@ -139,6 +142,9 @@ def _other(error: BaseException, words: Sequence[str]) -> str:
     if inside:
         return f"{inside[1]}.yaml: {inside[3]}: {_typed(inside[2])}"
     part = re.search(r"Could not override '([^']+)'. No match in the defaults list", text)
+    if "@experiment." in text and "Could not override" in text:
+        file = re.match(r"In '([^']+)'", text)
+        return f"{file[1] if file else 'the experiment'}.yaml: its first line must be  # @package _global_"
     if part:
         at = re.match(r"In '([^']+)'", text)
         return f"{at[1] + '.yaml: override ' if at else ''}{_no_group(part[1])}"

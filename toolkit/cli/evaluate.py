@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from toolkit.checkpoint import write_text
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, number, progress, show_plugin_notes, table
 
@@ -16,7 +15,7 @@ class EvaluateOptions:
     """Measures a run: bits per dim with both terms apart, a row per trained prior, and every metric's figures."""
 
     run: str = field(metadata={"help": "the run folder"})
-    split: str = field(default="test", metadata={"help": "train, val or test"})
+    split: Literal["train", "val", "test"] = field(default="test", metadata={"help": "which part of the dataset"})
     examples: int | None = field(default=None, metadata={"help": "how many of the split's examples; null: all"})
     metrics: list[str] = field(default_factory=list, metadata={"help": "metrics by name; none: the run's own"})
     dataset: dict[str, str] = field(
@@ -24,22 +23,20 @@ class EvaluateOptions:
         metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
     )
     batch_size: int = field(default=64, metadata={"help": "examples at once"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
 
 
 def main(args: list[str]) -> int:
     options = parse("evaluate", EvaluateOptions, args)
 
     from toolkit.batches import split_batches
-    from toolkit.build import build_dataset, build_metrics
-    from toolkit.cli.files import plain
-    from toolkit.dataset import SPLITS
+    from toolkit.build import build_metrics
+    from toolkit.checkpoint import write_text
+    from toolkit.cli.files import build_dataset_of
     from toolkit.errors import ToolkitError
     from toolkit.evaluate import evaluate
     from toolkit.model import load
 
-    if options.split not in SPLITS:
-        raise ToolkitError(f"split={options.split}: choose {', '.join(SPLITS)}")
     show_plugin_notes()
     model = load(options.run, options.device)
     config = model.config
@@ -48,11 +45,11 @@ def main(args: list[str]) -> int:
             **config,
             "metric": {name: config["metric"].get(name, {"name": name}) for name in options.metrics},
         }
-    dataset = build_dataset(config, plain(options.dataset))
+    dataset = build_dataset_of(model, options.dataset)
     size = dataset.size(options.split)
     total = size if options.examples is None else min(size, options.examples)
     if not total:
-        raise ToolkitError(f"split={options.split} has no examples to evaluate (examples={options.examples})")
+        raise ToolkitError(f"split={options.split} has no examples to evaluate")
     batches = split_batches(dataset, options.split, model.device, batch_size=options.batch_size, limit=total)
     with progress("evaluate", total) as report:
         evaluation = evaluate(
@@ -63,7 +60,8 @@ def main(args: list[str]) -> int:
             model.priors,
             progress=report,
         )
-    notes([*model.notices, *evaluation.warnings])
+    density = "the likelihood is a density, which has no bits per dim"
+    notes([*model.notices, *evaluation.warnings, *([density] if evaluation.density else [])])
     figures = {"split": options.split, "step": model.checkpoint.step, **evaluation.figures()}
     write_text(model.run.path / "evaluation.json", json.dumps(figures, indent=1))
     _print(figures)

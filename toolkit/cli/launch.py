@@ -113,12 +113,13 @@ def job(cfg: DictConfig) -> float | None:
         print(f"run {settings.job.num}: {settings.job.override_dirname.replace(',', ' ')}", flush=True)
     config, _ = validate(cfg, [key_of(word) for word in overrides], complete=True)
     folder = Path(settings.runtime.output_dir)
-    if settings.mode == RunMode.MULTIRUN:
-        return _start(config, folder)
     try:
         return _start(config, folder)
-    except Exception as error:  # of a single run Hydra would tell in its own words
-        _failures.append(error)
+    except Exception as error:
+        if settings.mode == RunMode.MULTIRUN:  # told here, beside the run's title; Hydra goes on with the others
+            print(f"run {settings.job.num} failed: {registry.blame(error)}", file=sys.stderr, flush=True)
+            raise
+        _failures.append(error)  # of a single run Hydra would tell in its own words
         return None
 
 
@@ -247,6 +248,8 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
                 raise _failures.pop()
         except HydraException as error:
             raise errors.explain(error, words) from error
+        except OSError as error:  # before the job, Hydra only makes its folder
+            raise ToolkitError(f"the run's folder cannot be made: {error}") from error
         except SystemExit as stop:  # after --help and the like
             if stop.code:
                 raise

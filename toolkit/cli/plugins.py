@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from toolkit import registry
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS, Registration
-from toolkit.schema import read
+from toolkit.schema import read, spell
 
-USAGE = f"""toolkit plugins [KIND] [--json] [--check]
+USAGE = f"""toolkit plugins [KIND [NAME]] [--json] [--check]
 
-Lists the installed components; nothing of them is imported.
+Lists the installed components, or one's options; nothing of them is imported.
 
   KIND     one of {", ".join(KINDS)}
+  NAME     a component of that kind: prints what it is and what its options mean
   --json   as JSON
   --check  import every component; exit 1 if one is broken"""
 
@@ -41,12 +45,31 @@ def main(args: Sequence[str]) -> int:
         return 0
     kinds = [arg for arg in args if not arg.startswith("-")]
     unknown = [arg for arg in args if arg.startswith("-") and arg not in ("--json", "--check")]
-    if unknown or len(kinds) > 1:
-        raise ToolkitError(f"{' '.join(unknown or kinds)}: write toolkit plugins [KIND] [--json] [--check]")
+    if unknown or len(kinds) > 2:
+        raise ToolkitError(f"{' '.join(unknown or kinds)}: write toolkit plugins [KIND [NAME]] [--json] [--check]")
+    if len(kinds) == 2:
+        print(_describe(kinds[0], kinds[1]))
+        return 0
     rows = [row for kind in kinds or KINDS for row in _rows(kind, check="--check" in args)]
     print(_json(rows) if "--json" in args else _table(rows))
     broken = [row for row in rows if row.problem]
+    if "--check" in args and not broken:
+        print(f"all {len(rows)} load")
     return 1 if "--check" in args and (broken or registry.problems()) else 0
+
+
+def _describe(kind: str, name: str) -> str:
+    """A component's docstring, and its options with defaults and meanings."""
+    found = read(registry.find(kind, name))
+    about = inspect.cleandoc(found.doc).partition("\nArgs:")[0].strip()
+    lines = [f"{kind}={registry.find(kind, name)}", "", textwrap.indent(about, "  "), ""]
+    for option in found.options:
+        default = "" if option.required else f"={'null' if option.default is None else option.default}"
+        wanted = f"a {option.nested}, by name" if option.nested else spell(option.type)
+        lines.append(f"  {option.name}{default}  ({wanted})")
+        if option.doc:
+            lines.append(textwrap.indent(textwrap.fill(option.doc, 90), "      "))
+    return "\n".join(lines)
 
 
 def _rows(kind: str, *, check: bool) -> list[Row]:
@@ -95,5 +118,7 @@ def _note(row: Row) -> str:
 
 
 def _cut(text: str, start: int) -> str:
+    if not sys.stdout.isatty():
+        return text
     room = max(20, shutil.get_terminal_size((120, 24)).columns - start)
     return text if len(text) <= room else f"{text[: room - 1]}…"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, show_plugin_notes
@@ -22,37 +23,40 @@ class ReconstructOptions:
     )
     condition: dict[str, str] = field(default_factory=dict, metadata={"help": "condition.KEY=LABEL for the decoder"})
     out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
 
 
 def main(args: list[str]) -> int:
     options = parse("reconstruct", ReconstructOptions, args)
 
     from toolkit.batches import split_batches
-    from toolkit.build import build_dataset
-    from toolkit.cli.files import plain, read_examples, write_examples
+    from toolkit.cli.files import build_dataset_of, read_examples, unlabelled, write_examples
     from toolkit.errors import ToolkitError
     from toolkit.model import load
 
     show_plugin_notes()
     model = load(options.run, options.device)
     notes(model.notices)
-    conditions = {}
+    conditions: dict[str, Any] = {}
     if options.files:
         x = read_examples(model, options.files)
     else:
-        dataset = build_dataset(model.config, plain(options.dataset))
-        batch = next(split_batches(dataset, "test", model.device, batch_size=options.examples), None)
+        dataset = build_dataset_of(model, options.dataset)
+        batch = next(
+            split_batches(dataset, "test", model.device, batch_size=options.examples, limit=options.examples), None
+        )
         if batch is None:
             raise ToolkitError("the test split has no examples: name files to reconstruct")
         x, conditions = batch.x.cpu(), batch.conditions
-    made = model.reconstruct(x, {**conditions, **model.labels(options.condition, len(x))}).cpu()
+    conditions = {**conditions, **model.labels(options.condition, len(x))}
+    notes(unlabelled(model, conditions))
+    made = model.reconstruct(x, conditions).cpu()
     out = Path(options.out) if options.out else model.run.samples
     sheet = out / "reconstructions.png"
     try:
         out.mkdir(parents=True, exist_ok=True)
         if options.files:
-            write_examples(model, made, out, "reconstruction")
+            write_examples(model, made, model.spec, out, "reconstruction")
         rows = [row for pair in zip(x.split(8), made.split(8), strict=True) for row in pair]
         model.files.draw(rows, model.spec, sheet)
     except OSError as e:

@@ -20,7 +20,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from toolkit import registry
@@ -40,14 +40,16 @@ class _Rate(ProgressColumn):
 
 
 def _bars(console: Console) -> Progress:
+    """What must be read stands whole; a narrow terminal cuts the figures short."""
     return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        _Rate(table_column=Column(no_wrap=True, min_width=6)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         console=console,
+        expand=True,
     )
 
 
@@ -91,7 +93,7 @@ class TrainReport:
     def figures(self, split: str, step: int, figures: Mapping[str, float]) -> None:
         line = brief(figures)
         if self._bars and split == "train":
-            self._bars.update(self._task, figures=line)
+            self._bars.update(self._task, figures=line.rpartition("  ")[0])  # the bar has the speed
         else:
             self.note(f"{self._stage} {split} {step}: {line}")
         if self._board:
@@ -154,7 +156,8 @@ def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]])
 
 
 def number(value: float) -> str:
-    return f"{value:.4f}" if isinstance(value, float) and abs(value) < 1e4 else f"{value:,.0f}"
+    """Four decimals for what is small, thousands set apart for what is large."""
+    return f"{value:,.4f}" if isinstance(value, float) and abs(value) < 100 else f"{round(value, 1):,.10g}"
 
 
 def _tensorboard() -> Any:

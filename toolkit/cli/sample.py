@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from math import ceil, prod, sqrt
 from pathlib import Path
+from typing import Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, progress
@@ -30,25 +31,28 @@ class SampleOptions:
         default_factory=dict, metadata={"help": "condition.KEY=LABEL, or LABEL,LABEL,… which take turns"}
     )
     out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
 
 
 def main(args: list[str]) -> int:
     options = parse("sample", SampleOptions, args)
 
-    from toolkit.cli.files import write_codes_of, write_examples
+    from toolkit.cli.files import unlabelled, write_codes_of, write_examples
     from toolkit.errors import ToolkitError
     from toolkit.model import load
+    from toolkit.priors.sampling import check_filters
 
-    _check(options)
+    check_filters(options.temperature, options.top_k, options.top_p)
     model = load(options.run, options.device)
-    conditions = model.labels(options.condition, options.n)
+    name = options.prior or model.config["prior"]["name"]
+    conditions = model.labels(options.condition, options.n, prior=name)
+    spec, grid = model.sampled_spec(name), model.prior(name).latent.grid
     began = time.perf_counter()
-    with progress("sample", prod(model.latent.grid)) as report:
+    with progress("sample", prod(grid)) as report:
         made = model.sample(
             options.n,
             conditions,
-            prior=options.prior,
+            prior=name,
             seed=options.seed,
             temperature=options.temperature,
             top_k=options.top_k,
@@ -58,31 +62,18 @@ def main(args: list[str]) -> int:
             progress=report,
         )
     seconds = time.perf_counter() - began
-    notes(model.notices)
+    notes([*model.notices, *unlabelled(model, conditions)])
     out = Path(options.out) if options.out else model.run.samples
     try:
         out.mkdir(parents=True, exist_ok=True)
         x = made.x.cpu()
         sheet = out / "samples.png"
-        model.files.draw(x.split(ceil(sqrt(options.n))), model.spec, sheet)
-        write_examples(model, x, out, "sample")
-        write_codes_of(model, made.codes.cpu(), out / "samples.safetensors")
+        model.files.draw(x.split(ceil(sqrt(options.n))), spec, sheet)
+        write_examples(model, x, spec, out, "sample")
+        write_codes_of(model, [made.codes.cpu()], options.n, out / "samples.safetensors")
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     codes = made.codes.numel()
     print(f"{options.n} samples, {codes} codes in {seconds:.1f} s ({codes / seconds:.0f} codes per second)")
     print(sheet)
     return 0
-
-
-def _check(options: SampleOptions) -> None:
-    from toolkit.errors import ToolkitError
-
-    if options.n < 1:
-        raise ToolkitError(f"n={options.n}: at least 1")
-    if options.temperature <= 0:
-        raise ToolkitError(f"temperature={options.temperature}: above 0")
-    if options.top_k is not None and options.top_k < 1:
-        raise ToolkitError(f"top_k={options.top_k}: at least 1")
-    if options.top_p is not None and not 0 < options.top_p <= 1:
-        raise ToolkitError(f"top_p={options.top_p}: above 0, at most 1")

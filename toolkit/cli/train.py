@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from math import log
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -31,9 +33,9 @@ from toolkit.evaluate import evaluate
 from toolkit.model import Model
 from toolkit.optimization import Optimization
 from toolkit.prior import Prior
-from toolkit.run import Run
+from toolkit.run import Run, write_config
 from toolkit.sample import sample
-from toolkit.spec import LatentSpec
+from toolkit.spec import DataSpec, LatentSpec
 from toolkit.train import PriorStage, Recorder, Report, Stage, train_autoencoder, train_prior
 
 Config = dict[str, Any]
@@ -44,38 +46,60 @@ SHOWN = 8
 def run(config: Config, folder: Path) -> float | None:
     """Trains what ``stage`` says into the folder, going on from the checkpoints it finds there.
 
-    Everything is built, and so proved to fit, before the first file is written. Returns what a sweep may minimise:
-    the last validation's bits per dim or, where there are none, its loss in nats.
+    Everything is built, and so proved to fit, together and with what the folder holds, before a file is written.
+    Returns what a sweep may minimise: bits per dim or, for a density, nats, of the last validation.
     """
     show_plugin_notes()
     where = Run(folder)
     try:
         watch = TrainReport(where, config)
         torch.manual_seed(config["seed"])
-        if config["stage"] == "prior" and newest(where.autoencoder, []) is None:
-            raise ToolkitError(
-                "stage=prior needs a trained autoencoder: toolkit train run=DIR stage=prior, or stage=all for both"
-            )
         dataset = build_dataset(config)
         autoencoder = build_autoencoder(config, dataset.spec)
         stage = Stage(build_objective(config, autoencoder), autoencoder)
         dataset.example("train", 0, None)
-        if config["stage"] != "autoencoder" and autoencoder.latent.depth:
-            with torch.random.fork_rng([]):
-                build_prior(config, autoencoder.latent, dataset.spec)
+        with torch.random.fork_rng([]):
+            _prove_continuation(where, config, dataset.spec, stage)
     except (ToolkitError, ValueError):
         _remove_empty(folder)
         raise
-    where.write_config(config)
+    write_config(where.path, config)
     where.write_spec(dataset.spec, autoencoder.latent)
     where.write_components(components(config, {"dataset": dataset, **_parts(stage)}))
     with watch as report:
-        if config["stage"] != "prior":
-            _first_stage(where, config, dataset, stage, report)
-        if config["stage"] != "autoencoder":
-            _second_stage(where, config, report)
+        try:
+            if config["stage"] != "prior":
+                _first_stage(where, config, dataset, stage, report)
+            if config["stage"] != "autoencoder":
+                _second_stage(where, config, dataset, report)
+        except KeyboardInterrupt:
+            report.note(f"stopped; toolkit train run={quote(str(folder))} goes on from the last checkpoint")
+            raise
     print(folder)
-    return _score(where)
+    return _score(where, dataset.spec)
+
+
+def _prove_continuation(where: Run, config: Config, data: DataSpec, stage: Stage) -> None:
+    """ToolkitError where the folder's checkpoints are of another model than the configuration's."""
+    held = newest(where.autoencoder, [])
+    if held is None and config["stage"] == "prior":
+        raise ToolkitError(
+            "stage=prior needs a trained autoencoder: toolkit train run=DIR stage=prior, or stage=all for both"
+        )
+    if held is not None:
+        then = where.spec()[0]
+        if (then.shape, then.levels, then.conditions) != (data.shape, data.levels, data.conditions):
+            raise ToolkitError(
+                f"{where.path} was trained on data {then.shape} with {then.levels} levels, this is {data.shape} with"
+                f" {data.levels}: start a new run for other data"
+            )
+        held.check_weights(stage)
+    if config["stage"] == "autoencoder":
+        return
+    prior = PriorStage(build_prior(config, stage.model.latent, data))
+    trained = newest(where.prior(config["prior"]["name"]), [])
+    if held is not None and trained is not None and trained.facts.get("autoencoder") == held.weights_hash:
+        trained.check_weights(prior)
 
 
 def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, report: Report) -> None:
@@ -88,17 +112,18 @@ def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, rep
     shown = min(SHOWN, dataset.size("val"))
 
     def validate() -> dict[str, float]:
-        batches = split_batches(dataset, "val", device, batch_size=options.batch_size, limit=options.validate_examples)
+        limit = options.validate_examples
+        batches = split_batches(dataset, "val", device, batch_size=options.batch_size, limit=limit, workers=0)
         metrics = build_metrics(config, spec, stage.model.latent)
         evaluation = evaluate(stage.objective, stage.model, batches, metrics)
         for warning in evaluation.warnings:
             report.note(warning)
         return {k: v for k, v in evaluation.figures().items() if isinstance(v, float)}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def draw(path: Path) -> None:
         stage.eval()
-        batch = next(split_batches(dataset, "val", device, batch_size=shown))
+        batch = next(split_batches(dataset, "val", device, batch_size=shown, limit=shown, workers=0))
         bound = stage.objective.bound(stage.model, batch.x, batch.conditions)
         mean = bound.likelihood.mean
         made = bound.likelihood.sample() if mean is None else spec.unscale(mean)
@@ -118,10 +143,10 @@ def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, rep
     _loop(recorder, dataset, config["seed"], lambda batches: train_autoencoder(stage, batches, optimization))
 
 
-def _second_stage(where: Run, config: Config, report: Report) -> None:
+def _second_stage(where: Run, config: Config, base: Dataset, report: Report) -> None:
     options = build_options(config["prior_trainer"])
     model = Model(where, choose_device(options.device))
-    dataset = build_dataset(config, config["prior_dataset"])
+    dataset = build_dataset(config, config["prior_dataset"]) if config["prior_dataset"] else base
     grid = encoded_grid(model.autoencoder.encoder, dataset.spec, model.autoencoder.quantizer)
     latent = LatentSpec(grid, model.latent.codebook_sizes)
     torch.manual_seed(config["seed"] + 1)
@@ -134,11 +159,11 @@ def _second_stage(where: Run, config: Config, report: Report) -> None:
     codes = _codes(where, config, model, dataset, latent, report)
     stage = PriorStage(prior)
     optimization = Optimization(stage.to(model.device), options)
-    folder = Run(where.prior(name))
+    folder = where.prior(name)
     _set_stale_aside(where, name, model.checkpoint, report)
-    folder.write_config(config)
+    write_config(folder, config)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def validate() -> dict[str, float]:
         stage.eval()
         losses = [
@@ -155,10 +180,10 @@ def _second_stage(where: Run, config: Config, report: Report) -> None:
     recorder = Recorder(
         where,
         f"prior-{name}",
-        folder.path,
+        folder,
         optimization,
         report,
-        facts={"autoencoder": model.checkpoint.weights_hash, "grid": list(grid)},
+        facts={"autoencoder": model.checkpoint.weights_hash, "grid": list(grid), "axes": list(dataset.spec.axes)},
         validate=validate if codes.size("val") else None,
         draw=draw if codes.size("val") else None,
     )
@@ -201,10 +226,13 @@ def _codes(
             [split, size],
         )
         if size and not _fresh(path, key, report):
-            batches = split_batches(dataset, split, model.device, batch_size=options.batch_size)
+            batches = split_batches(
+                dataset, split, model.device, batch_size=options.batch_size, workers=options.workers
+            )
             report.begin(f"codes of {split}", 0, size)
             write_codes(path, latent, encode_batches(model.autoencoder, batches), size, {"key": key}, report.step)
-        made[split] = read_codes(path)[0] if size else {}
+        if size:
+            made[split] = read_codes(path)[0]
     return CachedCodes(made)
 
 
@@ -224,7 +252,7 @@ def _fresh(path: Path, key: str, report: Report) -> bool:
 
 def _draw_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int) -> None:
     """Two rows of samples, under the conditions of the first validation examples."""
-    batch = next(split_batches(codes, "val", model.device, batch_size=2 * SHOWN))
+    batch = next(split_batches(codes, "val", model.device, batch_size=2 * SHOWN, limit=2 * SHOWN, workers=0))
     generator = torch.Generator().manual_seed(seed)
     x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, generator=generator)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,18 +272,26 @@ def _set_stale_aside(where: Run, name: str, checkpoint: Checkpoint, report: Repo
 
 
 def _initialise(stage: Stage, init: str) -> None:
-    other = Run.open(init)
+    try:
+        other = Run.open(init)
+    except ToolkitError as e:
+        raise ToolkitError(str(e).replace("run=", "init=", 1)) from e
     checkpoint = newest(other.autoencoder, [])
     if checkpoint is None:
         raise ToolkitError(f"init={init}: this run has no checkpoint")
     checkpoint.load_weights(stage, averaged=True)
 
 
-def _score(where: Run) -> float | None:
-    """The last validation's most telling figure."""
-    validations = [line for line in where.read_log() if line["split"] == "val"]
-    told = validations[-1] if validations else {}
-    return next((told[name] for name in ("bits_per_dim", "loss", "nll") if name in told), None)
+def _score(where: Run, data: DataSpec) -> float | None:
+    """Bits per dim, or nats of a density, of the last validation: with the prior's code bits if it was trained last."""
+    lines = [line for line in where.read_log() if line["split"] == "val"]
+    first = next((line for line in reversed(lines) if line["stage"] == "autoencoder"), None)
+    if first is None:
+        return None
+    if lines[-1] is first:
+        return float(first.get("bits_per_dim", first["nll"]))
+    nats = float(first["nll"] + lines[-1]["loss"])
+    return nats / (data.dims * log(2)) if "bits_per_dim" in first else nats
 
 
 def _parts(stage: Stage) -> dict[str, Any]:
@@ -264,7 +300,7 @@ def _parts(stage: Stage) -> dict[str, Any]:
         "encoder": model.encoder,
         "quantizer": model.quantizer,
         "decoder": model.decoder,
-        "likelihood": None,
+        "likelihood": getattr(model.decoder, "likelihood", None),
         "objective": stage.objective,
     }
 

@@ -46,7 +46,7 @@ class CodebookMetric(Metric):
             if used < COLLAPSED * expected:
                 where = f" at depth {depth}" if self.latent.depth > 1 else ""
                 found.append(
-                    f"the codebook{where} has collapsed: {used} of {size} entries are used; try quantizer=ema with"
-                    " quantizer.restart=0.1, or a smaller quantizer.codebook_size"
+                    f"the codebook{where} has collapsed: {used} of {size} entries are used; more steps, restarts"
+                    " (quantizer=ema with restart above 0) or a smaller codebook_size may help"
                 )
         return found

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 TILE = 1 << 20
-"""Distances held at once: 4 MiB in float32, about a core's share of cache."""
+"""Distances held at once on a CPU: 4 MiB in float32, about a core's share of cache."""
+
+GPU_TILE = 1 << 27
+"""The same on a GPU, where many small products cost more than memory does: 512 MiB."""
 
 
 @torch.no_grad()
@@ -21,7 +24,7 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     with torch.autocast(z.device.type, enabled=False):
         z, codebook = widen(z), widen(codebook)
         norms = codebook.square().sum(1)
-        rows = max(1, TILE // len(codebook))
+        rows = max(1, (TILE if z.device.type == "cpu" else GPU_TILE) // len(codebook))
         tiles = [torch.addmm(norms, tile, codebook.T, alpha=-2).argmin(1) for tile in z.split(rows)]
         return torch.cat(tiles)
 
@@ -37,8 +40,9 @@ def flatten(z: Tensor) -> Tensor:
 
 
 def draw_rows(z: Tensor, n: int) -> Tensor:
-    """``n`` rows of z, drawn with repetition."""
-    return z[torch.randint(len(z), (n,), device=z.device)]
+    """``n`` rows of z, one at random from each of n equal stretches: without repetition where there are enough."""
+    places = (torch.arange(n, device=z.device) + torch.rand(n, device=z.device)) * (len(z) / n)
+    return z[places.long().clamp(max=len(z) - 1)]
 
 
 def unflatten(codes: Tensor, z: Tensor) -> Tensor:

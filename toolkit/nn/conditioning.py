@@ -16,8 +16,8 @@ from toolkit.spec import Condition
 class ConditionEmbedding(nn.Module):
     """The sum of one embedding per condition.
 
-    A label picks one of ``size + 1`` rows, the last of which stands for "none"; real values go through a
-    linear map, and "none" adds nothing.
+    A label picks one of ``size + 1`` rows, the last of which stands for "none" and starts at zero; real values go
+    through a linear map, and "none" adds nothing.
     """
 
     start: Tensor
@@ -30,6 +30,9 @@ class ConditionEmbedding(nn.Module):
             nn.Linear(condition.size, channels) if condition.real else nn.Embedding(condition.size + 1, channels)
             for condition in conditions
         )
+        for embed in self.maps:
+            if isinstance(embed, nn.Embedding):
+                nn.init.zeros_(embed.weight[-1].detach())
         self.register_buffer("start", torch.zeros(channels, 1), persistent=False)
 
     def forward(self, conditions: Mapping[str, Tensor], batch: int, keep: Tensor | None = None) -> Tensor:
@@ -69,7 +72,7 @@ def _label(embed: nn.Module, value: Tensor | None, keep: Tensor | None, batch: i
     assert isinstance(embed, nn.Embedding)
     none = embed.num_embeddings - 1
     if value is None:
-        value = torch.full((batch,), none)
+        value = torch.full((batch,), none, device=embed.weight.device)
     value = value.to(embed.weight.device).reshape(batch, -1)
     if keep is not None:
         value = value.where(keep[:, None], none)

@@ -7,13 +7,8 @@ from math import sqrt
 import torch
 from torch import nn
 
-CONV: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-CONV_TRANSPOSE: tuple[type[nn.Module], ...] = (
-    nn.Linear,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONV_TRANSPOSE: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 def conv(rank: int, inputs: int, outputs: int, kernel: int) -> nn.Module:
@@ -40,9 +35,9 @@ def _window(stride: int) -> tuple[int, int]:
 
 
 def _started(layer: nn.Module) -> nn.Module:
-    """Normal weights of variance 1 / fan-in and no bias.
+    """Normal weights of standard deviation 1 / sqrt(fan-in), cut at two of them, and no bias.
 
-    PyTorch's default has a third of that variance, so deep stacks start with faint activations; with it the
+    PyTorch's default has less than half of that variance, so deep stacks start with faint activations; with it the
     codebook of a VQ-VAE is used less and its error falls more slowly.
     """
     weight = layer.weight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import torch
@@ -55,13 +55,13 @@ class PixelCNNPrior(Prior):
         )
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        return -self._nats(codes, self._context(conditions, len(codes)))
+        return -self._nats(codes, self._context(conditions, len(codes), codes.shape[2:]))
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         keep = None
         if self.training and self.embedding is not None:
             keep = torch.rand(len(codes), device=codes.device) >= self.condition_dropout
-        return self._nats(codes, self._context(conditions, len(codes), keep))
+        return self._nats(codes, self._context(conditions, len(codes), codes.shape[2:], keep))
 
     def sample(
         self,
@@ -79,7 +79,8 @@ class PixelCNNPrior(Prior):
         if guidance != 1.0 and self.embedding is None:
             raise ToolkitError(f"guidance={guidance}: this prior has no conditions to be guided by; leave it at 1.0")
         with torch.no_grad():
-            context, unconditional = self._context(conditions, n), self._context({}, n)
+            context = self._context(conditions, n, self.latent.grid)
+            unconditional = self._context({}, n, self.latent.grid)
         return sample(
             self.network,
             n,
@@ -96,10 +97,12 @@ class PixelCNNPrior(Prior):
             device=self.network.widen.weight.device,
         )
 
-    def _context(self, conditions: Mapping[str, Tensor], n: int, keep: Tensor | None = None) -> Tensor | None:
+    def _context(
+        self, conditions: Mapping[str, Tensor], n: int, grid: Sequence[int], keep: Tensor | None = None
+    ) -> Tensor | None:
         if self.embedding is None:
             return None
-        return over_grid(self.embedding(conditions, n, keep), self.latent.grid)
+        return over_grid(self.embedding(conditions, n, keep), grid)
 
     def _nats(self, codes: Tensor, context: Tensor | None) -> Tensor:
         logits = self.network(codes, context)

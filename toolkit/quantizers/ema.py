@@ -47,6 +47,8 @@ class EMAQuantizer(Quantizer):
         data_init: bool = True,
     ) -> None:
         super().__init__()
+        if codebook_size < 1:
+            raise ValueError(f"codebook_size={codebook_size}: at least 1")
         self.channels = self.dim = dim
         self.codebook_sizes = (codebook_size,)
         self.commitment, self.decay, self.restart, self.data_init = commitment, decay, restart, data_init

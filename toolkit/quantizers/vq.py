@@ -28,6 +28,8 @@ class VectorQuantizer(Quantizer):
 
     def __init__(self, dim: int, *, codebook_size: int = 512, commitment: float = 0.25, data_init: bool = True) -> None:
         super().__init__()
+        if codebook_size < 1:
+            raise ValueError(f"codebook_size={codebook_size}: at least 1")
         self.channels = self.dim = dim
         self.codebook_sizes = (codebook_size,)
         self.commitment = commitment

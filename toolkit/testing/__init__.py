@@ -1,0 +1,41 @@
+"""Conformance suites: subclass the one of a part's kind in the part's tests.
+
+class TestPatchEncoder(EncoderSuite):
+    data = DataSpec(3, (32, 32), levels=256)
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return PatchEncoder(data, dim, patch=4)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.testing.dataset import DatasetSuite as DatasetSuite
+    from toolkit.testing.decoder import DecoderSuite as DecoderSuite
+    from toolkit.testing.encoder import EncoderSuite as EncoderSuite
+    from toolkit.testing.likelihood import LikelihoodSuite as LikelihoodSuite
+    from toolkit.testing.metric import MetricSuite as MetricSuite
+    from toolkit.testing.objective import ObjectiveSuite as ObjectiveSuite
+    from toolkit.testing.prior import PriorSuite as PriorSuite
+    from toolkit.testing.quantizer import QuantizerSuite as QuantizerSuite
+
+__all__ = [
+    "DatasetSuite",
+    "DecoderSuite",
+    "EncoderSuite",
+    "LikelihoodSuite",
+    "MetricSuite",
+    "ObjectiveSuite",
+    "PriorSuite",
+    "QuantizerSuite",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Resolved on first use: each suite needs pytest and its own kind alone."""
+    if name not in __all__:
+        raise AttributeError(f"module 'toolkit.testing' has no attribute {name!r}")
+    return getattr(import_module(f"toolkit.testing.{name.removesuffix('Suite').lower()}"), name)

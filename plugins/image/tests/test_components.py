@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from toolkit import Autoencoder, Condition, DataSpec, Decoder, Encoder, Likelihood
-from toolkit.autoencoder import Misfit
+from toolkit.fit import Misfit
 from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.quantizers.product import ProductQuantizer
 from toolkit.quantizers.vq import VectorQuantizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import final
 
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class ConvEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.data = data
-        self.stride = (total := _product(strides), total)
+        self.stride = (prod(strides), prod(strides))
         layers: list[nn.Module] = []
         channels = data.channels
         for stride in strides:
@@ -51,10 +52,3 @@ class ConvEncoder(Encoder):
         """x ``(batch, channels, height, width)``."""
         z: Tensor = self.out(self.residual(self.down(self.data.scale(x))))
         return z
-
-
-def _product(strides: tuple[int, ...]) -> int:
-    total = 1
-    for stride in strides:
-        total *= stride
-    return total

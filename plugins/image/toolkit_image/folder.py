@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
+from toolkit.dataset import SPLITS
 from toolkit_image.files import MODES, ImageDataset, read_image
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-SPLITS = ("train", "val", "test")
 SAMPLE = 128
 """Images that the variance is estimated from, at most."""
 CENTRE = (0.5, 0.5, 1.0)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
+from toolkit.dataset import SPLITS
 from toolkit_image.files import ImageDataset
 
 Plane: TypeAlias = Any
@@ -19,7 +20,6 @@ Plane: TypeAlias = Any
 Picture: TypeAlias = Any
 """Red, green and blue at every pixel: an array ``(3, size, size)`` of float64 in [0, 1]."""
 
-SPLITS = ("train", "val", "test")
 VARIANCE = 0.1218
 """Of the training split, scaled to [-1, 1]; the size of the images hardly matters."""
 

@@ -1,0 +1,63 @@
+"""How parts are proved to fit: by a fake example, which costs neither memory nor data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from toolkit.errors import ToolkitError
+from toolkit.spec import DataSpec
+
+
+class Misfit(ToolkitError):
+    """Two parts that do not fit: which, with both numbers, and what to change."""
+
+
+def title(part: nn.Module) -> str:
+    """How a part is called in a message: ``encoder=image_conv`` where it was made by name, else its class."""
+    return getattr(part, "title", None) or type(part).__name__
+
+
+@contextmanager
+def fakes(*parts: nn.Module) -> Iterator[None]:
+    """Tensors without memory, in eval mode, without gradients and without torch's own log lines on a misfit."""
+    training = [(module, module.training) for part in parts for module in part.modules()]
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    silent, log.disabled = log.disabled, True
+    for part in parts:
+        part.eval()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        log.disabled = silent
+        for module, was in training:
+            module.training = was
+
+
+@contextmanager
+def blame(where: str) -> Iterator[None]:
+    """What a part raises on a fake example becomes a Misfit that says where, without fake tensors' traceback."""
+    try:
+        yield
+    except (RuntimeError, ValueError, LookupError, ArithmeticError, TypeError) as e:
+        text = str(e).strip() or type(e).__name__
+        raise Misfit(f"{where}: {text.splitlines()[0]}") from e
+
+
+def example(data: DataSpec, part: nn.Module) -> Tensor:
+    """Two examples of the data, on the part's device."""
+    dtype = torch.get_default_dtype() if data.levels is None else torch.long
+    return torch.zeros(2, *data.shape, dtype=dtype, device=device_of(part))
+
+
+def device_of(part: nn.Module) -> torch.device:
+    """Where a module's first tensor lies; the CPU where it has none."""
+    first = next(chain(part.parameters(), part.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
