@@ -25,7 +25,7 @@ def down(rank: int, inputs: int, outputs: int, stride: int) -> nn.Module:
 def up(rank: int, inputs: int, outputs: int, stride: int) -> nn.Module:
     """A transposed convolution from ``n`` positions to exactly ``n * stride``."""
     window, padding = _window(stride)
-    return _started(CONV_TRANSPOSE[rank](inputs, outputs, window, stride=stride, padding=padding))
+    return _started(CONV_TRANSPOSE[rank](inputs, outputs, window, stride=stride, padding=padding), stride**rank)
 
 
 def _window(stride: int) -> tuple[int, int]:
@@ -34,8 +34,10 @@ def _window(stride: int) -> tuple[int, int]:
     return window, (window - stride) // 2
 
 
-def _started(layer: nn.Module) -> nn.Module:
+def _started(layer: nn.Module, share: int = 1) -> nn.Module:
     """Normal weights of standard deviation 1 / sqrt(fan-in), cut at two of them, and no bias.
+
+    Of a transposed convolution's window an output sees only one ``share``-th.
 
     PyTorch's default has less than half of that variance, so deep stacks start with faint activations; with it the
     codebook of a VQ-VAE is used less and its error falls more slowly.
@@ -43,7 +45,7 @@ def _started(layer: nn.Module) -> nn.Module:
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
     assert isinstance(layer.bias, torch.Tensor)
-    fan_in = layer.in_channels * weight[0, 0].numel()  # type: ignore[operator]
+    fan_in = layer.in_channels * weight[0, 0].numel() / share  # type: ignore[operator]
     nn.init.trunc_normal_(weight, std=1 / sqrt(fan_in), a=-2 / sqrt(fan_in), b=2 / sqrt(fan_in))
     nn.init.zeros_(layer.bias)
     return layer
