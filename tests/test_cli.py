@@ -486,6 +486,23 @@ def test_completion(plugin: Path, line: str, found: list[str]) -> None:
     assert candidates(line) == found
 
 
+def test_completion_of_a_runs_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels and priors of the run that the line names, and names that a shell would split."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "my run"
+    (run / "priors" / "pixelcnn").mkdir(parents=True)
+    spec = {"data": {"conditions": [{"name": "kind", "labels": ["circle", "한 글"]}]}}
+    (run / "spec.json").write_text(json.dumps(spec))
+    assert candidates("toolkit sample run=my") == [r"run=my\ run/"]
+    line = r"toolkit --debug sample run=my\ run "
+    assert candidates(line + "cond") == ["condition.kind="]
+    assert candidates(line + "condition.kind=") == ["condition.kind=circle ", r"condition.kind=한\ 글 "]
+    assert candidates(line + "prior=") == ["prior=pixelcnn "]
+    assert candidates("toolkit evaluate split=t") == ["split=test ", "split=train "]
+    assert "--multirun " in candidates("toolkit train --")
+    assert candidates("toolkit plugins quantizer pro") == ["product "]
+
+
 def test_other_commands_complete_their_options() -> None:
     assert "run=" in candidates("toolkit sample r")
 

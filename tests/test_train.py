@@ -304,3 +304,19 @@ def test_a_prior_that_cannot_be_opened_stops_no_other(trained: Callable[..., Run
     assert set(model.priors) == {"pixelcnn"}
     assert "prior=ghost is left out" in model.notices[0]
     assert model.sample(1, prior="uniform").codes.shape == (1, 1, 4, 4)
+
+
+def test_a_run_whose_plugin_is_missing_says_where_it_came_from(
+    trained: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained("stage=autoencoder")
+    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", "")
+    with pytest.raises(ToolkitError, match=r"toy_conv(.|\n)*this run was trained with .*toy-plugin 0.1.0"):
+        toolkit.load(run.path)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (0, 2, 8, 8), (1, 3, 8, 8)])
+def test_data_of_another_shape_is_told_so(trained: Callable[..., Run], shape: tuple[int, ...]) -> None:
+    model = toolkit.load(trained("stage=autoencoder").path)
+    with pytest.raises(ValueError, match=r"a batch \(n, \*\(2, 8, 8\)\) is needed"):
+        model.encode(torch.zeros(shape, dtype=torch.long))

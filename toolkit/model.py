@@ -62,9 +62,12 @@ class Model:
         self.spec: DataSpec
         self.latent: LatentSpec
         self.spec, self.latent = run.spec()
-        with _quiet_seed():
-            autoencoder = build_autoencoder(self.config, self.spec)
-            self.stage = Stage(build_objective(self.config, autoencoder), autoencoder)
+        try:
+            with _quiet_seed():
+                autoencoder = build_autoencoder(self.config, self.spec)
+                self.stage = Stage(build_objective(self.config, autoencoder), autoencoder)
+        except registry.RegistryError as e:
+            raise ToolkitError(f"{e}\nthis run was trained with {', '.join(run.distributions())}") from e
         self.checkpoint = self._newest(run.autoencoder)
         self.checkpoint.load_weights(self.stage, averaged=True)
         self.stage.to(device).eval()
@@ -109,7 +112,9 @@ class Model:
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Data ``(batch, channels, *axes)`` to codes ``(batch, depth, *grid)``."""
+        """Data ``(batch, channels, *axes)`` to codes ``(batch, depth, *grid)``. ValueError for other shapes."""
+        if x.dim() != 1 + len(self.spec.shape) or x.shape[1] != self.spec.channels or not len(x):
+            raise ValueError(f"x of shape {tuple(x.shape)}: a batch (n, *{self.spec.shape}) is needed")
         return torch.cat([self.autoencoder.quantize(part.to(self.device)).codes for part in x.split(BATCH)])
 
     def decode(self, codes: Tensor, conditions: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -212,8 +217,8 @@ class Model:
         return {name: value.to(self.device) for name, value in (conditions or {}).items()}
 
     def _check_codes(self, codes: Tensor) -> None:
-        if codes.dim() != 2 + len(self.latent.grid) or codes.shape[1] > self.latent.depth:
-            raise ValueError(f"codes of shape {tuple(codes.shape[1:])}: this run's are {self.latent.shape}")
+        if codes.dim() != 2 + len(self.latent.grid) or codes.shape[1] > self.latent.depth or not len(codes):
+            raise ValueError(f"codes of shape {tuple(codes.shape)}: this run's are (n, *{self.latent.shape})")
         for depth, size in enumerate(self.latent.codebook_sizes[: codes.shape[1]]):
             low, high = int(codes[:, depth].min()), int(codes[:, depth].max())
             if low < 0 or high >= size:

@@ -99,6 +99,12 @@ class Run:
         held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         write_text(path, json.dumps({**held, **components}, indent=1))
 
+    def distributions(self) -> list[str]:
+        """The packages, with versions, that provided this run's parts."""
+        path = self.path / "components.json"
+        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return sorted({f"{part['distribution']} {part['version']}" for part in held.values()})
+
     # -- the log
 
     def log(self, stage: str, split: str, step: int, figures: dict[str, float]) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from toolkit import registry
+from toolkit.cli.arguments import FILES, keyed
 from toolkit.cli.commands import COMMANDS
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS
+from toolkit.schema import Option
 
 USAGE = """toolkit completion bash|zsh
 
@@ -41,6 +44,7 @@ compdef _toolkit toolkit"""
 
 COMPOSING = ("train", "check")
 """Commands whose words compose a configuration."""
+FLAGS = ("--cfg ", "--config-dir ", "--help ", "--info ", "--multirun ")
 _PATHS = ("run", "out", "init", "file", "root", "files", "path", "dir")
 
 
@@ -65,24 +69,38 @@ def candidates(line: str) -> list[str]:
     if not words:
         found: Iterable[str] = (f"{command} " for command in COMMANDS)
     elif words[0] in COMPOSING:
-        found = _configuration(words[1:], last, words[0])
+        found = FLAGS if last.startswith("-") else _configuration(words[1:], last, words[0])
     elif words[0] == "plugins":
-        found = (f"{word} " for word in (*KINDS, "--json", "--check"))
+        found = (f"{word} " for word in (*_names(words[1:]), "--json", "--check"))
     elif words[0] == "completion":
         found = ("bash ", "zsh ")
     else:
-        found = _options(words[0], last)
-    return sorted({word for word in found if word.startswith(last)})
+        found = _options(words[0], words[1:], last)
+    return sorted({_escaped(word) for word in found if word.startswith(last)})
 
 
 def _words(line: str) -> tuple[list[str], str]:
-    """The words after ``toolkit``, and the unfinished last one."""
+    """The words after ``toolkit`` and its global flags, and the unfinished last one."""
     try:
         words = shlex.split(line)
     except ValueError:  # inside a quotation
         words = line.split()
     last = "" if line[-1:].isspace() or not words else words.pop()
-    return words[1:], last
+    words = words[1:]
+    while words and words[0].startswith("--"):
+        words = words[2 if words[0] == "--plugin" else 1 :]
+    return words, last
+
+
+def _escaped(word: str) -> str:
+    """A word as a shell takes it; the space that ends it stays."""
+    end = " " if word.endswith(" ") else ""
+    return re.sub(r"([^\w@%+=:,./~\[\]-])", r"\\\1", word.removesuffix(" ")) + end
+
+
+def _names(words: Sequence[str]) -> tuple[str, ...]:
+    """What ``plugins`` may be asked for: a kind, then one of its names."""
+    return registry.names(words[0]) if words and words[0] in KINDS else tuple(KINDS)
 
 
 def _configuration(words: Sequence[str], last: str, command: str) -> Iterator[str]:
@@ -160,23 +178,45 @@ def _choices(key: str, words: Sequence[str]) -> tuple[Any, ...]:
     return option.choices if option else ()
 
 
-def _options(command: str, last: str) -> Iterator[str]:
-    """The keys of a command that composes nothing, read from its source."""
+def _options(command: str, words: Sequence[str], last: str) -> Iterator[str]:
+    """The keys and values of a command that composes nothing."""
+    known = keyed(getattr(import_module(f"toolkit.cli.{command}"), f"{command.capitalize()}Options"))
     key, separator, value = last.partition("=")
-    if separator and key.rpartition(".")[2] in _PATHS:
-        yield from (f"{key}={found}" for found in _files(value))
+    if separator:
+        yield from (f"{key}={found}" for found in _option_values(key, value, known.get(key), words))
         return
-    yield from (f"{name}=" for name in _fields(command))
-    yield from _files(last) if last else ()
+    conditions = [each["name"] for each in _conditions(words)]
+    for name in known:
+        inner = {"condition": conditions, "dataset": ["root"]}.get(name)
+        if inner is None and name != FILES:
+            yield f"{name}="
+        yield from (f"{name}.{each}=" for each in inner or ())
+    yield from _files(last) if last and FILES in known else ()
 
 
-def _fields(command: str) -> Iterator[str]:
-    file = registry.locate(f"toolkit.cli.{command}")
-    body = ast.parse(file.read_text(encoding="utf-8")).body if file else []
-    for found in (node for node in body if isinstance(node, ast.ClassDef) and node.decorator_list):
-        for field in (node for node in found.body if isinstance(node, ast.AnnAssign)):
-            if isinstance(field.target, ast.Name):
-                yield field.target.id
+def _option_values(key: str, value: str, option: Option | None, words: Sequence[str]) -> Iterator[str]:
+    head, _, leaf = key.partition(".")
+    if option and option.choices:
+        yield from (f"{str(choice).lower() if isinstance(choice, bool) else choice} " for choice in option.choices)
+    elif head == "condition":
+        yield from (f"{label} " for each in _conditions(words) if each["name"] == leaf for label in each["labels"])
+    elif key == "prior":
+        yield from (f"{path.name} " for path in (_run(words) / "priors").glob("*"))
+    elif key.rpartition(".")[2] in _PATHS:
+        yield from _files(value)
+
+
+def _run(words: Sequence[str]) -> Path:
+    return Path(next((word[4:] for word in words if word.startswith("run=")), "."))
+
+
+def _conditions(words: Sequence[str]) -> list[dict[str, Any]]:
+    """The conditions of the run that the words name, as its spec.json has them."""
+    try:
+        found: list[dict[str, Any]] = json.loads((_run(words) / "spec.json").read_text())["data"]["conditions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return found
 
 
 def _files(start: str) -> Iterator[str]:
