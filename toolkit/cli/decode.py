@@ -10,6 +10,10 @@ from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes
 
 
+SHOWN = 16
+"""File names printed."""
+
+
 @dataclass(frozen=True)
 class DecodeOptions:
     """Decodes a safetensors file of codes to a file each."""
@@ -57,6 +61,8 @@ def main(args: list[str]) -> int:
         paths = write_examples(model, x.cpu(), model.spec, out, path.stem)
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
-    for each in paths:
+    for each in paths[:SHOWN]:
         print(each)
+    if len(paths) > SHOWN:
+        print(f"… {len(paths)} files in {out}")
     return 0

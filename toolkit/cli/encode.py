@@ -34,6 +34,6 @@ def main(args: list[str]) -> int:
     parts = (options.files[i : i + BATCH] for i in range(0, len(options.files), BATCH))
     codes = (model.encode(read_examples(model, part)).cpu() for part in parts)
     write_codes_of(model, codes, len(options.files), Path(options.out))
-    print(f"{len(options.files)} files, {model.latent.rate:.0f} bits each")
+    print(f"files: {len(options.files)}, bits each: {model.latent.rate:.0f}")
     print(options.out)
     return 0

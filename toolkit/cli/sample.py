@@ -74,6 +74,6 @@ def main(args: list[str]) -> int:
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     codes = made.codes.numel()
-    print(f"{options.n} samples, {codes} codes in {seconds:.1f} s ({codes / seconds:.0f} codes per second)")
+    print(f"samples: {options.n}, codes: {codes} in {seconds:.1f} s ({codes / seconds:.0f} per second)")
     print(sheet)
     return 0
