@@ -9,7 +9,6 @@ from typing import Literal
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes
 
-
 SHOWN = 16
 """File names printed."""
 
