@@ -170,6 +170,15 @@ def test_init_starts_from_another_runs_weights(trained: Callable[..., Run]) -> N
             torch.testing.assert_close(value, averages[f"average.{name}"])
 
 
+@pytest.mark.parametrize("words", [["init=nowhere"], ["trainer.device=cuda"]])
+def test_what_cannot_start_leaves_no_folder(trained: Callable[..., Run], tmp_path: Path, words: list[str]) -> None:
+    if words == ["trainer.device=cuda"] and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ToolkitError, match=r"init=nowhere: there is no such folder|device=cuda"):
+        trained(*words)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_prior_alone_needs_an_autoencoder(trained: Callable[..., Run], tmp_path: Path) -> None:
     with pytest.raises(ToolkitError, match="stage=prior needs a trained autoencoder"):
         trained("stage=prior")

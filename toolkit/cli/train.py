@@ -58,9 +58,13 @@ def run(config: Config, folder: Path) -> float | None:
         autoencoder = build_autoencoder(config, dataset.spec)
         stage = Stage(build_objective(config, autoencoder), autoencoder)
         dataset.example("train", 0, None)
+        for trainer in ("trainer", "prior_trainer"):
+            choose_device(config[trainer]["device"])
         with torch.random.fork_rng([]):
             _prove_continuation(where, config, dataset.spec, stage)
-    except (ToolkitError, ValueError):
+        if config["init"] and newest(where.autoencoder, []) is None:
+            _initialise(stage, config["init"])
+    except Exception:
         _remove_empty(folder)
         raise
     write_config(where.path, config)
@@ -105,8 +109,6 @@ def _prove_continuation(where: Run, config: Config, data: DataSpec, stage: Stage
 def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, report: Report) -> None:
     options = build_options(config["trainer"])
     device = choose_device(options.device)
-    if config["init"] and newest(where.autoencoder, []) is None:
-        _initialise(stage, config["init"])
     optimization = Optimization(stage.to(device), options)
     spec = dataset.spec
     shown = min(SHOWN, dataset.size("val"))
@@ -166,12 +168,9 @@ def _second_stage(where: Run, config: Config, base: Dataset, report: Report) -> 
     @torch.no_grad()
     def validate() -> dict[str, float]:
         stage.eval()
-        losses = [
-            stage.model.loss(batch.x, batch.conditions)
-            for batch in split_batches(
-                codes, "val", model.device, batch_size=options.batch_size, limit=options.validate_examples
-            )
-        ]
+        limit = options.validate_examples
+        batches = split_batches(codes, "val", model.device, batch_size=options.batch_size, limit=limit, workers=0)
+        losses = [stage.model.loss(batch.x, batch.conditions) for batch in batches]
         return {"loss": float(torch.cat(losses).double().mean())}
 
     def draw(path: Path) -> None:
