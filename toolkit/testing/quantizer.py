@@ -133,6 +133,7 @@ class QuantizerSuite(ABC):
         assert made[0].loss.dtype == made[0].kl.dtype == torch.float32
         assert {t.dtype for t in quantizer.state_dict().values() if t.is_floating_point()} <= {torch.float32}
 
+    @pytest.mark.filterwarnings("ignore:Guards may run slower")  # what torch says of Python 3.13.0
     @pytest.mark.parametrize("training", [False, True])
     def test_it_compiles_whole(self, training: bool) -> None:
         plain, compiled = self.quantizer().train(training), self.quantizer().train(training)
