@@ -133,7 +133,7 @@ class Recorder:
         self.run.cut_log(self.stage, self.optimization.step)
 
     def follow(self, updates: Iterator[Figures], batches: TrainBatches) -> None:
-        """Takes every update in. NotFinite, naming the last good checkpoint, where the loss broke."""
+        """Takes every update in. ToolkitError, naming the last good checkpoint, where loss or weights broke."""
         options, running = self.optimization.options, self.running
         self.report.begin(self.stage, self.optimization.step, options.steps)
         clock = _Clock(self.optimization.step, batches)
