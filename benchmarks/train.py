@@ -80,7 +80,7 @@ def stage_of(words: list[str]) -> tuple[Stage, Any]:
     config = compose(words).config
     torch.manual_seed(0)
     model = build_autoencoder(config, CIFAR10Dataset().spec)
-    return Stage(build_objective(config, model), model), build_options(config["trainer"])
+    return Stage(build_objective(config, model), model), build_options(config, "trainer")
 
 
 def toolkit_loop(data: Images, words: list[str], folder: Path, device: torch.device) -> Steps:

@@ -58,6 +58,7 @@ def test_public_names() -> None:
         "Metric",
         "Model",
         "Objective",
+        "Posterior",
         "Prior",
         "Quantized",
         "Quantizer",

@@ -5,7 +5,8 @@ from math import inf, nan
 import pytest
 import torch
 
-from toolkit.figures import NotFinite, RunningFigures, autoencoder_figures, codebook_figures, histogram
+from toolkit.errors import NotFinite
+from toolkit.figures import RunningFigures, autoencoder_figures, codebook_figures, histogram
 from toolkit.objectives.elbo import ELBO
 from toolkit.spec import DataSpec, LatentSpec
 from toolkit.testing.parts import point_autoencoder, random_data

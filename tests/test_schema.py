@@ -12,7 +12,7 @@ import pytest
 
 from toolkit import registry, schema
 from toolkit.errors import ToolkitError
-from toolkit.options import RunOptions, TrainerOptions
+from toolkit.options import TRAINERS, RunOptions, TrainerOptions
 from toolkit.schema import MISSING, SchemaError, convert, signature, spell
 
 numbers = itertools.count()
@@ -261,7 +261,7 @@ def test_every_registered_part_keeps_the_rules() -> None:
 
 
 def test_every_trainer_option_is_described() -> None:
-    for cls in (TrainerOptions, RunOptions):
+    for cls in (*TRAINERS.values(), RunOptions):
         for option in schema.fields(cls):
             assert option.doc.endswith("."), option.name
             assert option.default != MISSING

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from toolkit.objective import Loss as Loss
     from toolkit.objective import Objective as Objective
     from toolkit.prior import Prior as Prior
+    from toolkit.quantizer import Posterior as Posterior
     from toolkit.quantizer import Quantized as Quantized
     from toolkit.quantizer import Quantizer as Quantizer
     from toolkit.spec import Condition as Condition
@@ -45,6 +46,7 @@ _HOMES = {
     "Metric": "metric",
     "Model": "model",
     "Objective": "objective",
+    "Posterior": "quantizer",
     "Prior": "prior",
     "Quantized": "quantizer",
     "Quantizer": "quantizer",

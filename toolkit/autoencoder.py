@@ -13,7 +13,7 @@ from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
 from toolkit.fit import Misfit, blame, device_of, example, fakes, title
 from toolkit.likelihood import Distribution
-from toolkit.quantizer import Quantized, Quantizer
+from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.spec import Condition, DataSpec, LatentSpec
 
 
@@ -50,6 +50,14 @@ class Autoencoder(nn.Module):
 
     def quantize(self, x: Tensor) -> Quantized:
         return self.quantizer(self.encode(x))
+
+    def draw(self, x: Tensor) -> Quantized:
+        """A draw from the code posterior, with its exact kl."""
+        return self.quantizer.draw(self.encode(x))
+
+    def posterior(self, x: Tensor) -> Posterior:
+        """q(codes given x), where the quantizer has one."""
+        return self.quantizer.posterior(self.encode(x))
 
     def embed(self, codes: Tensor) -> Tensor:
         return self.quantizer.embed(codes)

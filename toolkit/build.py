@@ -23,7 +23,7 @@ from toolkit.fit import Misfit, blame, fakes, title
 from toolkit.likelihood import Likelihood
 from toolkit.metric import Metric
 from toolkit.objective import Objective
-from toolkit.options import TrainerOptions
+from toolkit.options import TRAINERS, TrainerOptions
 from toolkit.prior import Prior
 from toolkit.quantizer import Quantizer
 from toolkit.spec import Condition, DataSpec, LatentSpec
@@ -111,10 +111,10 @@ def build_metrics(config: Config, data: DataSpec, latent: LatentSpec) -> list[Me
     ]
 
 
-def build_options(node: Config) -> TrainerOptions:
-    """The trainer's options, with lists turned into the tuples that they stand for."""
-    known = {option.name: option for option in schema.fields(TrainerOptions)}
-    return TrainerOptions(**{name: known[name].convert(value, name) for name, value in node.items()})
+def build_options(config: Config, trainer: str) -> TrainerOptions:
+    """A trainer's options, with lists turned into the tuples that they stand for."""
+    known = {option.name: option for option in schema.fields(TRAINERS[trainer])}
+    return TRAINERS[trainer](**{name: known[name].convert(value, name) for name, value in config[trainer].items()})
 
 
 def chosen_conditions(config: Config, data: DataSpec, kind: str) -> tuple[Condition, ...]:

@@ -7,3 +7,7 @@ class ToolkitError(Exception):
     The message says what is wrong, where, with which value, and what to do. The command line prints it without a
     traceback and exits with 2.
     """
+
+
+class NotFinite(ToolkitError):
+    """Numbers that became NaN or infinite."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import log
+from math import isclose, log
 from typing import Any
 
 import torch
@@ -27,9 +28,10 @@ class Evaluation:
     density: bool = False
     """A density has no bits per dim."""
     code_nats: dict[str, float] = field(default_factory=dict)
-    """Nats of an example's codes by prior; ``uniform`` is always there."""
-    rate: float = 0.0
-    """Bits of an example's codes at a uniform prior."""
+    """Nats of an example's codes by prior; first that under which stage one was trained: ``uniform`` over codes, or
+    ``normal`` over a continuous bottleneck."""
+    rate: float | None = None
+    """Bits of an example's codes at a uniform prior; None where there are no codes."""
     metrics: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -39,16 +41,17 @@ class Evaluation:
     def figures(self) -> dict[str, Any]:
         """By the names under which they are stored; ``priors`` has a row for each prior."""
         bits = {} if self.density else {"data_bits_per_dim": self.bits(self.nll)}
+        uniform = self.code_nats.get("uniform")
         rows = {name: self._row(nats) for name, nats in self.code_nats.items()}
         best = min(self.code_nats, key=self.code_nats.__getitem__)
         return {
             "examples": self.examples,
             "nll": self.nll,
             **bits,
-            "uniform_code_bits_per_dim": self.bits(self.code_nats["uniform"]),
+            **({} if uniform is None else {"uniform_code_bits_per_dim": self.bits(uniform)}),
             "prior": best,
             **rows[best],
-            "rate": self.rate,
+            **({} if self.rate is None else {"rate": self.rate}),
             **self.metrics,
             "priors": rows,
         }
@@ -68,18 +71,26 @@ def evaluate(
     *,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Goes through the batches once. A prior without a tractable log_prob gets no row, and a warning says so."""
+    """Goes through the batches once. A prior without a tractable log_prob gets no row, and a warning says so.
+
+    A learned prior's cost of the codes c is ``-log p(c) - H(q)``, with c drawn from the posterior q and H its entropy,
+    which is 0 where codes are a function of x. What is drawn is the same at every call.
+    """
     for part in (objective, autoencoder, *(priors or {}).values()):
         part.eval()
-    result = Evaluation(dims=autoencoder.data.dims, rate=autoencoder.latent.rate)
-    nats: dict[str, float] = {"uniform": 0.0}
+    latent = autoencoder.latent
+    result = Evaluation(dims=autoencoder.data.dims, rate=latent.rate if latent.depth else None)
+    reference = "uniform" if latent.depth else "normal"
+    nats: dict[str, float] = {reference: 0.0}
     metrics, priors = list(metrics), dict(priors or {})
-    for batch in batches:
-        bound = objective.bound(autoencoder, batch.x, batch.conditions)
+    for number, batch in enumerate(batches):
+        with _seeded(number):
+            bound = objective.bound(autoencoder, batch.x, batch.conditions)
         result.examples += len(batch.x)
         result.density = bound.likelihood.density
         result.nll += float(bound.data_nats.double().sum())
-        nats["uniform"] += float(bound.code_nats.double().sum())
+        nats[reference] += float(bound.code_nats.double().sum())
+        entropy = latent.rate * log(2) - bound.quantized.kl.double()
         for name in list(priors):
             try:
                 cost = -priors[name].log_prob(bound.quantized.codes, batch.conditions)
@@ -87,16 +98,26 @@ def evaluate(
                 result.warnings.append(f"prior={name} has no code bits: {e}")
                 del priors[name]
                 continue
-            nats[name] = nats.get(name, 0.0) + float(cost.double().sum())
+            nats[name] = nats.get(name, 0.0) + float((cost.double() - entropy).sum())
         for metric in metrics:
             metric.update(batch.x, bound)
         progress(result.examples)
     count = max(1, result.examples)
     result.nll /= count
     result.code_nats = {name: value / count for name, value in nats.items()}
-    if autoencoder.latent.depth and not autoencoder.quantizer.has_posterior:
-        result.code_nats["uniform"] = result.rate * log(2)  # one-hot codes cost the rate, without rounding
+    rate = latent.rate * log(2)
+    if isclose(result.code_nats[reference], rate, rel_tol=1e-6):
+        result.code_nats[reference] = rate  # one-hot codes cost the rate, without rounding
     for metric in metrics:
         result.metrics.update(metric.compute())
         result.warnings += metric.warnings()
     return result
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers that are a function of the seed; the caller's stay where they were."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

@@ -7,13 +7,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import NotFinite
 from toolkit.objective import Loss
 from toolkit.spec import DataSpec, LatentSpec
-
-
-class NotFinite(ToolkitError):
-    """A loss that became NaN or infinite."""
 
 
 class RunningFigures:

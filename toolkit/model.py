@@ -20,8 +20,9 @@ from toolkit.dataset import Dataset
 from toolkit.device import choose_device
 from toolkit.errors import ToolkitError
 from toolkit.prior import Prior
+from toolkit.quantizer import Quantized
 from toolkit.run import Run
-from toolkit.sample import decode, sample
+from toolkit.sample import BATCH, decode, decode_latents, sample
 from toolkit.spec import DataSpec, LatentSpec
 from toolkit.train import PriorStage, Stage
 
@@ -33,10 +34,6 @@ class Sample(NamedTuple):
     """``(n, channels, *axes)``, in the data's own form."""
     codes: Tensor
     """``(n, depth, *grid)``."""
-
-
-BATCH = 64
-"""Examples encoded or decoded at once."""
 
 
 def load(run: str | Path, device: str = "auto") -> Model:
@@ -112,10 +109,13 @@ class Model:
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Data ``(batch, channels, *axes)`` to codes ``(batch, depth, *grid)``. ValueError for other shapes."""
-        if x.dim() != 1 + len(self.spec.shape) or x.shape[1] != self.spec.channels or not len(x):
-            raise ValueError(f"x of shape {tuple(x.shape)}: a batch (n, *{self.spec.shape}) is needed")
-        return torch.cat([self.autoencoder.quantize(part.to(self.device)).codes for part in x.split(BATCH)])
+        """Data ``(batch, channels, *axes)`` to codes ``(batch, depth, *grid)``.
+
+        ValueError for other shapes, ToolkitError for a continuous bottleneck.
+        """
+        if not self.latent.depth:
+            raise ToolkitError(f"{self.run.path}: this run's bottleneck is continuous: it has no codes")
+        return torch.cat([made.codes for made in self._quantized(x)])
 
     def decode(self, codes: Tensor, conditions: Mapping[str, Tensor] | None = None) -> Tensor:
         """Codes ``(batch, depth, *grid)`` to data ``(batch, channels, *axes)``. ValueError for codes out of range."""
@@ -123,8 +123,9 @@ class Model:
         return decode(self.autoencoder, codes.to(self.device), self._moved(conditions))
 
     def reconstruct(self, x: Tensor, conditions: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Data through codes and back."""
-        return self.decode(self.encode(x), conditions)
+        """Data through the bottleneck and back."""
+        z = torch.cat([made.z for made in self._quantized(x)])
+        return decode_latents(self.autoencoder, z, self._moved(conditions))
 
     def sample(
         self,
@@ -140,10 +141,13 @@ class Model:
         noise: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Sample:
-        """Draws ``n`` examples; a seed gives the same codes on every device."""
+        """Draws ``n`` examples; a seed gives the same codes on every device.
+
+        A continuous bottleneck's latents are drawn from the unit normal, and there are no codes.
+        """
         x, codes = sample(
             self.autoencoder,
-            self.prior(prior),
+            self.prior(prior) if self.latent.depth else None,
             n,
             self._moved(conditions),
             generator=torch.Generator().manual_seed(seed),
@@ -204,6 +208,14 @@ class Model:
         checkpoint.load_weights(stage, averaged=True)
         stage.to(self.device).eval()
         return stage.model
+
+    @torch.no_grad()
+    def _quantized(self, x: Tensor) -> Iterator[Quantized]:
+        """What the bottleneck makes of data, batch by batch."""
+        if x.dim() != 1 + len(self.spec.shape) or x.shape[1] != self.spec.channels or not len(x):
+            raise ValueError(f"x of shape {tuple(x.shape)}: a batch (n, *{self.spec.shape}) is needed")
+        for part in x.split(BATCH):
+            yield self.autoencoder.quantize(part.to(self.device))
 
     def _newest(self, folder: Path) -> Checkpoint:
         checkpoint = newest(folder, self.notices)

@@ -10,7 +10,7 @@ from toolkit.errors import ToolkitError
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """How one stage is trained; ``trainer`` for the autoencoder and ``prior_trainer`` for the prior."""
+    """How a stage is trained, whichever it is."""
 
     steps: int = 10000
     """Optimizer steps in all."""
@@ -58,7 +58,7 @@ class TrainerOptions:
     def __post_init__(self) -> None:
         at_least = dict.fromkeys(_POSITIVE, 1) | dict.fromkeys(_NON_NEGATIVE, 0)
         for name, least in at_least.items():
-            value = getattr(self, name)
+            value = getattr(self, name, None)
             if value is not None and value < least:
                 raise ToolkitError(f"{name}={value}: must be at least {least}")
         if not self.learning_rate > 0:
@@ -68,7 +68,31 @@ class TrainerOptions:
                 raise ToolkitError(f"{name}={value}: must be at least 0 and below 1")
 
 
+@dataclass(frozen=True)
+class AutoencoderTrainerOptions(TrainerOptions):
+    """How stage one is trained, under ``trainer``."""
+
+    ranks: int = 1
+    """Processes that train together, in both stages, each with batches of its own; on GPUs, one each."""
+
+
+@dataclass(frozen=True)
+class PriorTrainerOptions(TrainerOptions):
+    """How stage two is trained, under ``prior_trainer``."""
+
+    allow_collapsed: bool = False
+    """Whether a prior may be trained on codes of which almost none are used."""
+
+
+TRAINERS: dict[str, type[TrainerOptions]] = {
+    "trainer": AutoencoderTrainerOptions,
+    "prior_trainer": PriorTrainerOptions,
+}
+"""By the group of the configuration that holds them."""
+
+
 _POSITIVE = (
+    "ranks",
     "steps",
     "batch_size",
     "accumulate",

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, final
 
+import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+
+from toolkit.errors import NotFinite, ToolkitError
+from toolkit.fit import title
 
 
 class Quantized(NamedTuple):
@@ -18,9 +24,34 @@ class Quantized(NamedTuple):
     loss: Tensor
     """``(batch,)``: what ties latents and codebook together, weighted, differentiable."""
     kl: Tensor
-    """``(batch,)`` nats from the code posterior to the uniform prior, summed over positions."""
+    """``(batch,)`` nats from the code posterior to the uniform prior (of a continuous bottleneck, to the unit normal),
+    summed over positions."""
     metrics: dict[str, Tensor]
     """Figures that only this quantizer knows, 0-d."""
+
+
+@final
+class Posterior:
+    """q(codes given x): independent over positions and depths.
+
+    ``logits``: for each depth ``(batch, codebook_size, *grid)``.
+    """
+
+    def __init__(self, logits: Sequence[Tensor]) -> None:
+        self.log_probs = [each.log_softmax(1) for each in logits]
+
+    def sample(self, n: int) -> Tensor:
+        """``n`` draws: codes ``(n, batch, depth, *grid)``."""
+        return torch.stack([_draw(each, n) for each in self.log_probs], 2)
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """Nats ``(n, batch)`` of codes ``(n, batch, depth, *grid)``, with a gradient to the logits."""
+        each = [p.gather(1, codes[:, :, depth].movedim(0, 1)) for depth, p in enumerate(self.log_probs)]
+        return torch.stack([nats.flatten(2).sum(2) for nats in each]).sum(0).T
+
+    def entropy(self) -> Tensor:
+        """Nats ``(batch,)``, summed over positions and depths."""
+        return torch.stack([-(p.exp() * p).flatten(1).sum(1) for p in self.log_probs]).sum(0)
 
 
 class Quantizer(nn.Module, ABC):
@@ -45,14 +76,59 @@ class Quantizer(nn.Module, ABC):
     """One size per depth."""
 
     has_posterior: bool = False
+    """Whether ``posterior`` is there."""
 
     @abstractmethod
     def forward(self, z: Tensor) -> Quantized:
-        """z ``(batch, channels, *grid)``."""
+        """z ``(batch, channels, *grid)``. In eval mode the likeliest codes, and nothing random."""
 
     @abstractmethod
     def embed(self, codes: Tensor) -> Tensor:
         """codes ``(batch, d, *grid)``, of the first d depths, to latents ``(batch, dim, *grid)``."""
 
-    if TYPE_CHECKING:
-        __call__ = forward
+    def draw(self, z: Tensor) -> Quantized:
+        """A draw from the code posterior, with its exact kl: what a bound is measured on. Not relaxed.
+
+        Where codes are a function of z there is only one: forward's.
+        """
+        return self(z)
+
+    def posterior(self, z: Tensor) -> Posterior:
+        """The exact distribution over codes, where there is one. z as in ``forward``."""
+        raise ToolkitError(f"{title(self)} has no posterior over codes")
+
+    def __call__(self, z: Tensor) -> Quantized:
+        """``forward``, but for latents that no quantizer can take: ToolkitError.
+
+        Whether they are numbers is not asked where asking would stall a GPU in training, or break a graph: the
+        training loop watches the loss.
+        """
+        if z.dim() < 2 or z.shape[1] != self.channels or 0 in z.shape:
+            raise ToolkitError(
+                f"{title(self)}: latents of shape {tuple(z.shape)}; (batch, {self.channels}, *grid) with no empty axis"
+                " is needed"
+            )
+        if not _unasked(z, self.training) and not _finite(z):
+            raise NotFinite(
+                f"{title(self)}: latents are NaN or infinite; look for such numbers in the data, or train the encoder"
+                " with a lower learning_rate"
+            )
+        made: Quantized = super().__call__(z)
+        return made
+
+
+def _draw(log_probs: Tensor, n: int) -> Tensor:
+    """``(batch, codebook_size, *grid)`` to ``(n, batch, *grid)``."""
+    rows = log_probs.detach().exp().movedim(1, -1)
+    drawn = torch.multinomial(rows.flatten(0, -2), n, replacement=True)
+    return drawn.T.reshape(n, *rows.shape[:-1])
+
+
+def _unasked(z: Tensor, training: bool) -> bool:
+    stalls = training and z.device.type != "cpu"
+    return stalls or torch.compiler.is_compiling() or isinstance(z, FakeTensor)
+
+
+def _finite(z: Tensor) -> bool:
+    low, high = torch.aminmax(z.detach())
+    return bool(low.isfinite() & high.isfinite())

@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
+from toolkit.fit import device_of
 from toolkit.prior import Prior
+
+BATCH = 64
+"""Examples decoded at once."""
 
 
 @torch.no_grad()
 def sample(
     autoencoder: Autoencoder,
-    prior: Prior,
+    prior: Prior | None,
     n: int,
     conditions: Mapping[str, Tensor],
     *,
@@ -28,9 +32,15 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """``n`` examples ``(n, channels, *axes)`` in the data's form and their codes ``(n, depth, *grid)``.
 
-    Conditions hold one value per example. ``noise``: see ``decode``.
+    Conditions hold one value per example. ``noise``: see ``decode``. Without a prior the latents of a continuous
+    bottleneck are drawn from the unit normal, scaled by ``temperature``; there are no codes then.
     """
     autoencoder.eval()
+    if prior is None:
+        grid, device = autoencoder.latent.grid, device_of(autoencoder)
+        z = temperature * torch.randn(n, autoencoder.quantizer.dim, *grid, generator=generator)
+        x = decode_latents(autoencoder, z.to(device), conditions, generator=generator, noise=noise)
+        return x, torch.zeros(n, 0, *grid, dtype=torch.int64)
     prior.eval()
     codes = prior.sample(
         n,
@@ -53,14 +63,26 @@ def decode(
     *,
     generator: torch.Generator | None = None,
     noise: bool = False,
-    batch_size: int = 64,
 ) -> Tensor:
     """Codes to data: the likelihood's mean where it has one; with ``noise``, or without a mean, a draw from it."""
+    z = torch.cat([autoencoder.embed(part) for part in codes.split(BATCH)])
+    return decode_latents(autoencoder, z, conditions, generator=generator, noise=noise)
+
+
+@torch.no_grad()
+def decode_latents(
+    autoencoder: Autoencoder,
+    z: Tensor,
+    conditions: Mapping[str, Tensor],
+    *,
+    generator: torch.Generator | None = None,
+    noise: bool = False,
+) -> Tensor:
+    """Latents ``(batch, dim, *grid)`` to data, as ``decode`` does."""
     parts = []
-    for start in range(0, len(codes), batch_size):
-        rows = slice(start, start + batch_size)
-        z = autoencoder.embed(codes[rows])
-        likelihood = autoencoder.decode(z, {name: value[rows] for name, value in conditions.items()})
+    for start in range(0, len(z), BATCH):
+        rows = slice(start, start + BATCH)
+        likelihood = autoencoder.decode(z[rows], {name: value[rows] for name, value in conditions.items()})
         mean = None if noise else likelihood.mean
         parts.append(likelihood.sample(generator) if mean is None else autoencoder.data.unscale(mean))
     return torch.cat(parts)

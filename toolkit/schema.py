@@ -121,7 +121,9 @@ def read(registration: Registration) -> Signature:
 def fields(cls: type) -> tuple[Option, ...]:
     """The fields of a dataclass as options, described by metadata's ``help`` or the string below each."""
     hints = get_type_hints(cls)
-    notes = _field_notes(cls)
+    notes: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        notes |= _field_notes(base)
     return tuple(
         Option(
             field.name,

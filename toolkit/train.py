@@ -16,8 +16,8 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.batches import TrainBatches
 from toolkit.checkpoint import Checkpoint, found, newest, save, set_aside
 from toolkit.device import autocast
-from toolkit.errors import ToolkitError
-from toolkit.figures import NotFinite, RunningFigures, autoencoder_figures, mean_figures
+from toolkit.errors import NotFinite, ToolkitError
+from toolkit.figures import RunningFigures, autoencoder_figures, mean_figures
 from toolkit.objective import Loss, Objective
 from toolkit.optimization import Optimization
 from toolkit.prior import Prior
@@ -137,7 +137,7 @@ class Recorder:
         options, running = self.optimization.options, self.running
         self.report.begin(self.stage, self.optimization.step, options.steps)
         clock = _Clock(self.optimization.step, batches)
-        for figures in updates:
+        for figures in self._watched(updates):
             step = self.optimization.step
             last = step == options.steps
             running.add(step, figures)
@@ -155,6 +155,14 @@ class Recorder:
                     if saves:
                         self.save()
             self.report.step(step)
+
+    def _watched(self, updates: Iterator[Figures]) -> Iterator[Figures]:
+        """The updates, until a part refuses numbers that are none; an earlier step's loss tells where they began."""
+        try:
+            yield from updates
+        except NotFinite as e:
+            self._check(self.running)
+            self._stop(str(e))
 
     def _look(self, step: int, last: bool) -> None:
         """Validation and pictures, where they are due."""

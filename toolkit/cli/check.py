@@ -41,10 +41,11 @@ def check(config: dict[str, Any]) -> int:
     facts = [
         ("codes per example", f"{prod(model.latent.shape):,}"),
         ("codebook sizes", _sizes(model.latent.codebook_sizes)),
-        ("rate, bits per example", number(model.latent.rate)),
-        ("rate, bits per dim", f"{model.latent.rate / data.dims:.4f}"),
     ]
-    if data.rates and data.rates[0]:
+    if model.latent.depth:
+        facts.append(("rate, bits per example", number(model.latent.rate)))
+        facts.append(("rate, bits per dim", f"{model.latent.rate / data.dims:.4f}"))
+    if model.latent.depth and data.rates and data.rates[0]:
         facts.append(("rate, bits per second", number(model.latent.rate * data.rates[0] / data.axes[0])))
     field = receptive_field(model)
     if field:

@@ -143,7 +143,7 @@ def _keys(config: Mapping[str, Any], last: str) -> Iterator[str]:
 
 def _values(key: str, value: str, words: Sequence[str]) -> Iterator[str]:
     from toolkit.cli import source
-    from toolkit.cli.nodes import TRAINERS
+    from toolkit.options import TRAINERS
 
     group = key.removesuffix(".name").replace(".", "/")
     kind = source.kind_of(group)
@@ -161,12 +161,11 @@ def _choices(key: str, words: Sequence[str]) -> tuple[Any, ...]:
     """The values of a Literal or a bool option."""
     from toolkit import schema
     from toolkit.cli import source
-    from toolkit.cli.nodes import TRAINERS
-    from toolkit.options import RunOptions, TrainerOptions
+    from toolkit.options import TRAINERS, RunOptions
 
     path, _, leaf = key.rpartition(".")
     if not path or path in TRAINERS:
-        options = schema.fields(TrainerOptions if path else RunOptions)
+        options = schema.fields(TRAINERS[path] if path else RunOptions)
         return next((option.choices for option in options if option.name == leaf), ())
     node: Any = _composed(words)
     for part in path.split("."):

@@ -13,17 +13,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from toolkit import registry, schema
 from toolkit.cli import errors, source
-from toolkit.cli.nodes import TRAINERS, chosen, plain
+from toolkit.cli.nodes import chosen, plain
 from toolkit.cli.quote import key_of, prepare, text
 from toolkit.errors import ToolkitError
-from toolkit.options import RunOptions, TrainerOptions
+from toolkit.options import TRAINERS, RunOptions
 from toolkit.registry import KINDS, find
 from toolkit.schema import Option, Signature, signature
 
 REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")
 VERSION: dict[str, str] = {} if hydra.__version__ >= "1.4" else {"version_base": "1.3"}
 _RUN = schema.fields(RunOptions)
-_TRAINER = schema.fields(TrainerOptions)
 _CONDITIONS = tuple(Option(part, list[str], []) for part in ("decoder", "prior"))
 _REPLACEABLE = ("prior", "metric")
 
@@ -105,9 +104,9 @@ def validate(composed: DictConfig, typed: Sequence[str], complete: bool) -> tupl
     for kind in KINDS:
         config[kind] = check.part(kind, kind, composed.get(kind), values.get(kind))
     config["conditions"] = check.table("conditions", values["conditions"], _CONDITIONS)
-    for trainer in TRAINERS:
-        config[trainer] = check.table(trainer, values.get(trainer), _TRAINER)
-        _ranged(TrainerOptions, config[trainer], f"{trainer}.")
+    for trainer, options in TRAINERS.items():
+        config[trainer] = check.table(trainer, values.get(trainer), schema.fields(options))
+        _ranged(options, config[trainer], f"{trainer}.")
     config["prior_dataset"] = check.prior_dataset(values["prior_dataset"], config["dataset"])
     return config, tuple(check.notices)
 

@@ -25,7 +25,8 @@ def main(args: list[str]) -> int:
 
     from toolkit.cli.files import read_examples, write_codes_of
     from toolkit.errors import ToolkitError
-    from toolkit.model import BATCH, load
+    from toolkit.model import load
+    from toolkit.sample import BATCH
 
     if not options.files:
         raise ToolkitError("no files: toolkit encode run=DIR FILES… out=F.safetensors")

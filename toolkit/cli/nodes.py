@@ -12,12 +12,9 @@ from typing import Any, Dict, List, Literal, Optional, Union, get_args, get_orig
 from omegaconf import DictConfig, OmegaConf
 
 from toolkit import schema
-from toolkit.options import TrainerOptions
+from toolkit.options import TRAINERS
 from toolkit.registry import Registration, find
 from toolkit.schema import MISSING, Option, read, signature
-
-TRAINERS = ("trainer", "prior_trainer")
-"""Groups that hold TrainerOptions."""
 
 
 def component_node(kind: str, name: str) -> DictConfig:
@@ -30,9 +27,9 @@ def component_node(kind: str, name: str) -> DictConfig:
     return node
 
 
-def trainer_node() -> DictConfig:
+def trainer_node(trainer: str) -> DictConfig:
     """The options of a stage's training."""
-    return _open(_class("trainer", schema.fields(TrainerOptions), {}))
+    return _open(_class(trainer, schema.fields(TRAINERS[trainer]), {}))
 
 
 def chosen(node: DictConfig) -> str | None:

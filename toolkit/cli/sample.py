@@ -46,7 +46,8 @@ def main(args: list[str]) -> int:
     model = load(options.run, options.device)
     name = options.prior or model.config["prior"]["name"]
     conditions = model.labels(options.condition, options.n, prior=name)
-    spec, grid = model.sampled_spec(name), model.prior(name).latent.grid
+    spec = model.sampled_spec(name)
+    grid = model.prior(name).latent.grid if model.latent.depth else model.latent.grid
     began = time.perf_counter()
     with progress("sample", prod(grid)) as report:
         made = model.sample(
@@ -70,10 +71,12 @@ def main(args: list[str]) -> int:
         sheet = out / "samples.png"
         model.files.draw(x.split(ceil(sqrt(options.n))), spec, sheet)
         write_examples(model, x, spec, out, "sample")
-        write_codes_of(model, [made.codes.cpu()], options.n, out / "samples.safetensors")
+        if model.latent.depth:
+            write_codes_of(model, [made.codes.cpu()], options.n, out / "samples.safetensors")
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     codes = made.codes.numel()
-    print(f"samples: {options.n}, codes: {codes} in {seconds:.1f} s ({codes / seconds:.0f} per second)")
+    speed = f", codes: {codes} in {seconds:.1f} s ({codes / seconds:.0f} per second)" if codes else ""
+    print(f"samples: {options.n}{speed}")
     print(sheet)
     return 0

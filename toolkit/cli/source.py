@@ -13,7 +13,8 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from toolkit import registry
-from toolkit.cli.nodes import TRAINERS, component_node, trainer_node
+from toolkit.cli.nodes import component_node, trainer_node
+from toolkit.options import TRAINERS
 from toolkit.registry import KINDS
 from toolkit.schema import SchemaError, signature
 
@@ -87,7 +88,7 @@ class RegistrySource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         group, name = _split(config_path)
         kind = kind_of(group)
-        node = component_node(kind, name) if kind else trainer_node()
+        node = component_node(kind, name) if kind else trainer_node(group)
         # Metrics are a list: each lives under its own name.
         header = {"package": f"{group}.{name}" if group == "metric" else None}
         return ConfigResult(provider="registry", path=f"toolkit://{config_path}", config=node, header=header)

@@ -74,7 +74,9 @@ def run(config: Config, folder: Path) -> float | None:
         try:
             if config["stage"] != "prior":
                 _first_stage(where, config, dataset, stage, report)
-            if config["stage"] != "autoencoder":
+            if config["stage"] != "autoencoder" and not autoencoder.latent.depth:
+                report.note("the bottleneck is continuous: samples are drawn from the unit normal, no prior is trained")
+            elif config["stage"] != "autoencoder":
                 _second_stage(where, config, dataset, report)
         except KeyboardInterrupt:
             report.note(f"stopped; toolkit train run={quote(str(folder))} goes on from the last checkpoint")
@@ -98,7 +100,7 @@ def _prove_continuation(where: Run, config: Config, data: DataSpec, stage: Stage
                 f" {data.levels}: start a new run for other data"
             )
         held.check_weights(stage)
-    if config["stage"] == "autoencoder":
+    if config["stage"] == "autoencoder" or (config["stage"] == "all" and not stage.model.latent.depth):
         return
     prior = PriorStage(build_prior(config, stage.model.latent, data))
     trained = newest(where.prior(config["prior"]["name"]), [])
@@ -107,7 +109,7 @@ def _prove_continuation(where: Run, config: Config, data: DataSpec, stage: Stage
 
 
 def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, report: Report) -> None:
-    options = build_options(config["trainer"])
+    options = build_options(config, "trainer")
     device = choose_device(options.device)
     optimization = Optimization(stage.to(device), options)
     spec = dataset.spec
@@ -146,7 +148,7 @@ def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, rep
 
 
 def _second_stage(where: Run, config: Config, base: Dataset, report: Report) -> None:
-    options = build_options(config["prior_trainer"])
+    options = build_options(config, "prior_trainer")
     model = Model(where, choose_device(options.device))
     dataset = build_dataset(config, config["prior_dataset"]) if config["prior_dataset"] else base
     grid = encoded_grid(model.autoencoder.encoder, dataset.spec, model.autoencoder.quantizer)
@@ -214,7 +216,7 @@ def _codes(
 ) -> CachedCodes:
     """The codes of the training and validation splits: from the cache where its key fits, else encoded now."""
     made = {}
-    options = build_options(config["prior_trainer"])
+    options = build_options(config, "prior_trainer")
     for split in ("train", "val"):
         path = where.codes / f"{split}.safetensors"
         size = dataset.size(split)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.objective import Bound, Loss, Objective
+from toolkit.objectives.draws import drawn_bound
 
 
 @final
@@ -34,6 +35,4 @@ class ELBO(Objective):
         return Loss(sum(terms.values(), x.new_zeros((), dtype=terms["nll"].dtype)), terms, likelihood, quantized)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
-        quantized = autoencoder.quantize(x)
-        likelihood = autoencoder.decode(quantized.z, conditions)
-        return Bound(-likelihood.log_prob(x), quantized.kl, likelihood, quantized)
+        return drawn_bound(autoencoder, x, conditions)
