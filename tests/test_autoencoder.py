@@ -64,7 +64,7 @@ def lifted(*names: str) -> Autoencoder:
     return Autoencoder(
         FILM,
         FrameEncoder(frame, 4),
-        VectorQuantizer(4, codebook_size=7, data_init=False),
+        VectorQuantizer(4, codebook_size=7, init="random"),
         FrameDecoder(4, conditions, CategoricalLikelihood(frame)),
         decoder_conditions=names,
     ).eval()

@@ -12,19 +12,37 @@ import torch
 from toolkit import registry
 from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
 from toolkit.cli.compose import compose
+from toolkit.cli.source import presets
 from toolkit.errors import ToolkitError
 
+QUANTIZERS = {  # and the depth of their codes
+    "vq": 1,
+    "ema": 1,
+    "simvq": 1,
+    "categorical": 1,
+    "gaussian": 0,
+    "fsq": 1,
+    "lfq": 2,
+    "bsq quantizer.heads=3": 3,
+    "projected": 1,
+    "projected quantizer.inner.name=gaussian": 0,
+    "residual": 4,
+    "residual quantizer.inner.name=product": 8,
+    "product": 2,
+    "product quantizer.shared=true quantizer.inner.name=ema": 2,
+    "product quantizer.inner.name=residual quantizer.inner.depth=3": 6,
+    "vq_cosine": 1,
+    "residual_ema": 8,
+    "residual_cosine": 9,
+    "residual_fsq quantizer.inner.inner.name=lfq": 8,
+    "product_ema": 2,
+    "product_categorical quantizer.groups=4": 4,
+}
 KINDS = ("dataset", "encoder", "quantizer", "decoder", "likelihood", "prior")
 CHOICES = {
     "dataset": ["toy_waves", "toy_tiles", "toy_clips"],
     "encoder": ["toy_conv"],
-    "quantizer": [
-        "vq",
-        "ema",
-        "product",
-        "product quantizer.inner.name=ema",
-        "product quantizer.shared=true",
-    ],
+    "quantizer": list(QUANTIZERS),
     "decoder": ["toy_conv"],
     "likelihood": ["categorical", "normal", "logistic"],
     "prior": ["uniform", "pixelcnn"],
@@ -55,14 +73,15 @@ def refusal(choice: dict[str, str]) -> str | None:
     """What a refused combination must be refused for; None where it is legal."""
     if choice["dataset"] == "toy_waves" and choice["likelihood"] in ("categorical", "logistic"):
         return f"likelihood={choice['likelihood']}"
+    if QUANTIZERS[choice["quantizer"]] == 0:
+        return "a continuous bottleneck has no codes"
     return None
 
 
 def judge(choice: dict[str, str]) -> None:
     wanted = refusal(choice)
     if wanted is None:
-        depth = 2 if choice["quantizer"].startswith("product") else 1
-        assert fit(choice)[0] == depth
+        assert fit(choice)[0] == QUANTIZERS[choice["quantizer"]]
     else:
         with pytest.raises(ToolkitError, match=wanted):
             fit(choice)
@@ -93,7 +112,8 @@ def test_full_product(names: tuple[str, ...]) -> None:
 def test_every_part_of_the_core_is_in_the_table() -> None:
     for kind in ("quantizer", "likelihood", "prior"):
         core = {n for n in registry.names(kind) if registry.find(kind, n).distribution == "discrete-toolkit"}
-        assert core == {choice.split()[0] for choice in CHOICES[kind]}
+        assert not core & set(presets(kind)), "a preset includes the component that it is named after"
+        assert core | set(presets(kind)) == {choice.split()[0] for choice in CHOICES[kind]}
 
 
 MISFITS: list[tuple[str, list[str]]] = [
@@ -104,6 +124,15 @@ MISFITS: list[tuple[str, list[str]]] = [
     ("dataset.size=7", ["decoder=toy_conv gives (2, 6, 6)", "data is (2, 7, 7)", "grid of (3, 3)"]),
     ("dataset.size=1", ["encoder=toy_conv on data (2, 1, 1)"]),
     ("quantizer=product quantizer.groups=3", ["quantizer=product", "dim=4", "groups=3"]),
+    (
+        "quantizer=residual quantizer.inner.name=fsq dim=6",
+        ["quantizer=residual", "takes 4 channels and gives 4", "have 6", "quantizer.inner.name=projected"],
+    ),
+    (
+        "quantizer=product quantizer.inner.name=residual quantizer.inner.inner.name=lfq",
+        ["quantizer.inner=residual", "takes 18 channels"],
+    ),
+    ("quantizer=lfq quantizer.bits=9", ["quantizer=lfq", "bits=9", "heads=2"]),
 ]
 
 

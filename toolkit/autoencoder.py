@@ -53,11 +53,11 @@ class Autoencoder(nn.Module):
 
     def draw(self, x: Tensor) -> Quantized:
         """A draw from the code posterior, with its exact kl."""
-        return self.quantizer.draw(self.encode(x))
+        return self.quantizer.draw(self._checked(x))
 
     def posterior(self, x: Tensor) -> Posterior:
         """q(codes given x), where the quantizer has one."""
-        return self.quantizer.posterior(self.encode(x))
+        return self.quantizer.posterior(self._checked(x))
 
     def embed(self, codes: Tensor) -> Tensor:
         return self.quantizer.embed(codes)
@@ -71,6 +71,12 @@ class Autoencoder(nn.Module):
         known = {condition.name: condition for condition in self.data.conditions}
         per_part = {name: _fold_condition(value, known[name], extra) for name, value in seen.items()}
         return FoldedDistribution(self.decoder(folded, per_part), self.decoder.rank, extra)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """Latents, checked as the quantizer's forward checks its own."""
+        z = self.encode(x)
+        self.quantizer.check(z)
+        return z
 
     def _fit(self) -> LatentSpec:
         grid = encoded_grid(self.encoder, self.data, self.quantizer)

@@ -98,7 +98,13 @@ class Quantizer(nn.Module, ABC):
         raise ToolkitError(f"{title(self)} has no posterior over codes")
 
     def __call__(self, z: Tensor) -> Quantized:
-        """``forward``, but for latents that no quantizer can take: ToolkitError.
+        """``forward``, once the latents are checked."""
+        self.check(z)
+        made: Quantized = super().__call__(z)
+        return made
+
+    def check(self, z: Tensor) -> None:
+        """ToolkitError for latents that no quantizer can take.
 
         Whether they are numbers is not asked where asking would stall a GPU in training, or break a graph: the
         training loop watches the loss.
@@ -113,8 +119,6 @@ class Quantizer(nn.Module, ABC):
                 f"{title(self)}: latents are NaN or infinite; look for such numbers in the data, or train the encoder"
                 " with a lower learning_rate"
             )
-        made: Quantized = super().__call__(z)
-        return made
 
 
 def _draw(log_probs: Tensor, n: int) -> Tensor:

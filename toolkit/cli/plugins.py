@@ -62,7 +62,7 @@ def _describe(kind: str, name: str) -> str:
     """A component's docstring, and its options with defaults and meanings."""
     found = read(registry.find(kind, name))
     about = inspect.cleandoc(found.doc).partition("\nArgs:")[0].strip()
-    lines = [f"{kind}={registry.find(kind, name)}", "", textwrap.indent(about, "  "), ""]
+    lines = [str(registry.find(kind, name)), "", textwrap.indent(about, "  "), ""]
     for option in found.options:
         default = "" if option.required else f"={'null' if option.default is None else option.default}"
         wanted = f"a {option.nested}, by name" if option.nested else spell(option.type)

@@ -1,4 +1,4 @@
-"""What quantizers with a table share: the nearest entry, and entries drawn from the data."""
+"""What quantizers with a table share: latents as rows and back, entries in place of latents, and what that costs."""
 
 from __future__ import annotations
 
@@ -6,27 +6,9 @@ from math import log, prod
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-TILE = 1 << 20
-"""Distances held at once on a CPU: 4 MiB in float32, about a core's share of cache."""
-
-GPU_TILE = 1 << 27
-"""The same on a GPU, where many small products cost more than memory does: 512 MiB."""
-
-
-@torch.no_grad()
-def nearest(z: Tensor, codebook: Tensor) -> Tensor:
-    """Index ``(n,)`` of the entry nearest to each row of z ``(n, dim)``; codebook ``(codebook_size, dim)``.
-
-    Never holds all n x codebook_size distances. ``|z|^2`` is the same for every entry and left out. Computed in at
-    least float32 under any autocast: in bfloat16 neighbouring entries are confused.
-    """
-    with torch.autocast(z.device.type, enabled=False):
-        z, codebook = widen(z), widen(codebook)
-        norms = codebook.square().sum(1)
-        rows = max(1, (TILE if z.device.type == "cpu" else GPU_TILE) // len(codebook))
-        tiles = [torch.addmm(norms, tile, codebook.T, alpha=-2).argmin(1) for tile in z.split(rows)]
-        return torch.cat(tiles)
+from toolkit.distributed import total
 
 
 def widen(t: Tensor) -> Tensor:
@@ -34,15 +16,17 @@ def widen(t: Tensor) -> Tensor:
     return t if t.dtype == torch.float64 else t.float()
 
 
+def channels_last(z: Tensor) -> Tensor:
+    """The same latents ``(batch, dim, *grid)``, the numbers of a position side by side in memory.
+
+    Entries come that way from a table; where the latents do, too, no pass over both strides through memory.
+    """
+    return z.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
 def flatten(z: Tensor) -> Tensor:
     """Latents ``(batch, dim, *grid)`` as rows ``(batch * positions, dim)``."""
     return z.movedim(1, -1).reshape(-1, z.shape[1])
-
-
-def draw_rows(z: Tensor, n: int) -> Tensor:
-    """``n`` rows of z, one at random from each of n equal stretches: without repetition where there are enough."""
-    places = (torch.arange(n, device=z.device) + torch.rand(n, device=z.device)) * (len(z) / n)
-    return z[places.long().clamp(max=len(z) - 1)]
 
 
 def unflatten(codes: Tensor, z: Tensor) -> Tensor:
@@ -52,7 +36,19 @@ def unflatten(codes: Tensor, z: Tensor) -> Tensor:
 
 def look_up(codes: Tensor, codebook: Tensor) -> Tensor:
     """Codes ``(batch, 1, *grid)`` to entries ``(batch, dim, *grid)``."""
-    return torch.nn.functional.embedding(codes.squeeze(1), codebook).movedim(-1, 1)
+    return F.embedding(codes.squeeze(1), codebook).movedim(-1, 1)
+
+
+@torch.no_grad()
+def won_by(codes: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Per entry how many rows it won ``(size,)`` and their sum ``(size, dim)``, over all ranks.
+
+    codes ``(n,)`` are the winners of rows ``(n, dim)``.
+    """
+    counts = rows.new_zeros(size).index_add_(0, codes, torch.ones_like(rows[:, 0]))
+    sums = rows.new_zeros(size, rows.shape[1]).index_add_(0, codes, rows)
+    total(counts, sums)
+    return counts, sums
 
 
 def straight_through(z: Tensor, e: Tensor) -> Tensor:
@@ -62,7 +58,9 @@ def straight_through(z: Tensor, e: Tensor) -> Tensor:
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """Squared distance of latents ``(batch, dim, *grid)``: summed over dim, averaged over positions: ``(batch,)``."""
-    return (widen(a) - widen(b)).square().sum(1).flatten(1).mean(1)
+    # A norm's gradient is one pass over the latents, that of a sum of squares several.
+    each: Tensor = torch.linalg.vector_norm(widen(a) - widen(b), dim=1)
+    return each.square().flatten(1).mean(1)
 
 
 def uniform_kl(z: Tensor, codebook_size: int) -> Tensor:

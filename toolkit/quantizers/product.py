@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from toolkit.quantizer import Quantized, Quantizer
+from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
 
 
@@ -39,22 +39,20 @@ class ProductQuantizer(Quantizer):
         self.groups, self.shared = groups, shared
         self.inner = nn.ModuleList(inner(dim // groups) for _ in range(1 if shared else groups))
         parts = [self._part(g) for g in range(groups)]
+        if not all(part.depth for part in parts):
+            raise ValueError(
+                "groups of a continuous bottleneck have no codes: choose an inner quantizer that has codes"
+            )
         self.channels = sum(part.channels for part in parts)
         self.dim = sum(part.dim for part in parts)
         self.depth = sum(part.depth for part in parts)
         self.codebook_sizes = tuple(size for part in parts for size in part.codebook_sizes)
+        self.has_posterior = all(part.has_posterior for part in parts)
 
     def forward(self, z: Tensor) -> Quantized:
         if self.shared:
-            return self._shared(z)
-        made = [part(latents) for part, latents in zip(self.inner, z.chunk(self.groups, 1), strict=True)]
-        return Quantized(
-            torch.cat([each.z for each in made], 1),
-            torch.cat([each.codes for each in made], 1),
-            torch.stack([each.loss for each in made]).sum(0),
-            torch.stack([each.kl for each in made]).sum(0),
-            {k: torch.stack([each.metrics[k] for each in made]).mean(0) for k in made[0].metrics},
-        )
+            return self._join_shared(self._part(0)(self._gather(z)), len(z))
+        return self._join([part(latents) for part, latents in self._split(z)])
 
     def embed(self, codes: Tensor) -> Tensor:
         """The latents of the first groups; groups whose codes are missing give zeros."""
@@ -64,17 +62,48 @@ class ProductQuantizer(Quantizer):
         missing = [torch.zeros_like(latents[0])] * (self.groups - len(given))
         return torch.cat([*latents, *missing], 1)
 
-    def _shared(self, z: Tensor) -> Quantized:
-        """All groups through the one quantizer at once, so that its statistics take one step per batch."""
-        batch = len(z)
-        made = self._part(0)(z.reshape(batch * self.groups, -1, *z.shape[2:]))
+    def draw(self, z: Tensor) -> Quantized:
+        if self.shared:
+            return self._join_shared(self._part(0).draw(self._gather(z)), len(z))
+        return self._join([part.draw(latents) for part, latents in self._split(z)])
+
+    def posterior(self, z: Tensor) -> Posterior:
+        """The groups' posteriors, which are independent given z."""
+        if not self.shared:
+            return Posterior(
+                [logits for part, latents in self._split(z) for logits in part.posterior(latents).log_probs]
+            )
+        of_all = [logits.unflatten(0, (len(z), -1)) for logits in self._part(0).posterior(self._gather(z)).log_probs]
+        return Posterior([logits[:, g] for g in range(self.groups) for logits in of_all])
+
+    def _split(self, z: Tensor) -> Iterator[tuple[Quantizer, Tensor]]:
+        return ((self._part(g), latents) for g, latents in enumerate(z.chunk(self.groups, 1)))
+
+    def _gather(self, z: Tensor) -> Tensor:
+        """All groups as examples of the one quantizer, so that its statistics take one step per batch."""
+        return z.reshape(len(z) * self.groups, -1, *z.shape[2:])
+
+    def _join(self, made: list[Quantized]) -> Quantized:
+        return Quantized(
+            torch.cat([each.z for each in made], 1),
+            torch.cat([each.codes for each in made], 1),
+            torch.stack([each.loss for each in made]).sum(0),
+            torch.stack([each.kl for each in made]).sum(0),
+            self._figures({k: torch.stack([each.metrics[k] for each in made]).mean(0) for k in made[0].metrics}),
+        )
+
+    def _join_shared(self, made: Quantized, batch: int) -> Quantized:
         return Quantized(
             made.z.reshape(batch, -1, *made.z.shape[2:]),
             made.codes.reshape(batch, -1, *made.codes.shape[2:]),
             made.loss.view(batch, -1).sum(1),
             made.kl.view(batch, -1).sum(1),
-            made.metrics,
+            self._figures(made.metrics),
         )
+
+    def _figures(self, mean: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The groups' means, but for the error: a squared norm over all channels is the groups' sum."""
+        return {k: figure * self.groups if k == "quantization_error" else figure for k, figure in mean.items()}
 
     def _part(self, group: int) -> Quantizer:
         part = self.inner[0 if self.shared else group]

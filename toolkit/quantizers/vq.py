@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.nn import codebook as table
-from toolkit.quantizer import Quantized, Quantizer
+from toolkit.quantizers.drawn import DrawnQuantizer, random_entries
+
+DECAY = 0.99
+"""Of the counts that say which entries start again."""
 
 
 @final
-class VectorQuantizer(Quantizer):
+class VectorQuantizer(DrawnQuantizer):
     """Nearest entry of a learned codebook, straight-through gradient (van den Oord et al. 2017, eq. 1-3).
 
     The loss is ``|sg[z] - e|^2 + commitment * |z - sg[e]|^2``, each norm summed over dim and averaged over
@@ -21,36 +24,61 @@ class VectorQuantizer(Quantizer):
     Args:
         codebook_size: entries of the codebook, K.
         commitment: beta; the paper finds no change between 0.1 and 2.
-        data_init: the first training batch's latents become the codebook. That it happened is part of the state.
+        init: where entries start: at latents of the first training batch, at their k-means, or at random.
+        restart: share of latents / codebook_size, in a moving average, below which an entry starts again at a latent
+            of the batch; 0 never restarts.
+        gradient: of the latents: the entries' as it is, or turned back by the angle between the two (rotation trick,
+            Fifty et al. 2024).
+        normalise: latents and entries are scaled to length 1 first, so that the nearest is the most alike in direction.
+        entropy: weight of E[H(p)] - H(E[p]), p = softmax(-|z - e|^2 / entropy_temperature) over entries, in training:
+            each latent sure of its entry, all entries used alike.
+        entropy_temperature: in units of squared distance; about 0.01 where latents are normalised.
     """
 
-    depth = 1
-
-    def __init__(self, dim: int, *, codebook_size: int = 512, commitment: float = 0.25, data_init: bool = True) -> None:
-        super().__init__()
-        if codebook_size < 1:
-            raise ValueError(f"codebook_size={codebook_size}: at least 1")
-        self.channels = self.dim = dim
-        self.codebook_sizes = (codebook_size,)
-        self.commitment = commitment
-        self.codebook = nn.Parameter(torch.empty(codebook_size, dim).uniform_(-1, 1) / codebook_size)
-        self.initialised: Tensor
-        self.register_buffer("initialised", torch.tensor(not data_init))
-
-    def forward(self, z: Tensor) -> Quantized:
-        if self.training:
-            self._initialise(z)
-        codes = table.unflatten(table.nearest(table.flatten(z), self.codebook), z)
-        e = self.embed(codes)
-        loss = table.distance(z.detach(), e) + self.commitment * table.distance(z, e.detach())
-        return Quantized(table.straight_through(z, e), codes, loss, table.uniform_kl(z, len(self.codebook)), {})
-
-    def embed(self, codes: Tensor) -> Tensor:
-        return table.look_up(codes, self.codebook)
+    def __init__(
+        self,
+        dim: int,
+        *,
+        codebook_size: int = 512,
+        commitment: float = 0.25,
+        init: Literal["data", "kmeans", "random"] = "data",
+        restart: float = 0.0,
+        gradient: Literal["straight_through", "rotation"] = "straight_through",
+        normalise: bool = False,
+        entropy: float = 0.0,
+        entropy_temperature: float = 1.0,
+    ) -> None:
+        super().__init__(
+            dim,
+            codebook_size=codebook_size,
+            commitment=commitment,
+            init=init,
+            restart=restart,
+            gradient=gradient,
+            normalise=normalise,
+            entropy=entropy,
+            entropy_temperature=entropy_temperature,
+        )
+        self.codebook = nn.Parameter(random_entries(codebook_size, dim))
+        if restart > 0:
+            self.counts: Tensor
+            self.register_buffer("counts", torch.ones(codebook_size))
 
     @torch.no_grad()
-    def _initialise(self, z: Tensor) -> None:
-        """Without a branch on data, so that the forward pass compiles whole."""
-        drawn = table.draw_rows(table.flatten(z), len(self.codebook)).to(self.codebook)
-        self.codebook.copy_(torch.where(self.initialised, self.codebook, drawn))
-        self.initialised.fill_(True)
+    def begin(self, rows: Tensor) -> None:
+        """Starts again before the look-up: after it, the entries wait for their gradient."""
+        super().begin(rows)
+        if self.restart > 0:
+            self.start_again(self.counts, rows)
+
+    @torch.no_grad()
+    def follow(self, rows: Tensor, won: Tensor) -> None:
+        if self.restart > 0:
+            counts, _ = table.won_by(won, rows, len(self.codebook))
+            self.counts.lerp_(counts, 1 - DECAY)
+
+    @torch.no_grad()
+    def place(self, where: Tensor, entries: Tensor, fair: float) -> None:
+        self.codebook.copy_(torch.where(where.unsqueeze(1), entries, self.codebook))
+        if self.restart > 0:
+            self.counts.masked_fill_(where, fair)

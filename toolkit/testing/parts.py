@@ -50,7 +50,7 @@ def plain_likelihood(data: DataSpec) -> Likelihood:
 
 def point_autoencoder(data: DataSpec, dim: int = 4, quantizer: Quantizer | None = None) -> Autoencoder:
     """A whole autoencoder of such parts, with a codebook of 8 entries unless another quantizer is given."""
-    quantizer = quantizer or VectorQuantizer(dim, codebook_size=8, data_init=False)
+    quantizer = quantizer or VectorQuantizer(dim, codebook_size=8, init="random")
     with torch.no_grad():
         for parameter in quantizer.parameters():
             parameter.normal_()

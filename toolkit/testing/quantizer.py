@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from math import log
-from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
+from toolkit.errors import ToolkitError
 from toolkit.quantizer import Quantized, Quantizer
+from toolkit.testing.posterior import PosteriorLaws, assert_codes, latents
 
 GRIDS = ((1,), (7,), (3, 4), (2, 3, 2))
 
 each_grid = pytest.mark.parametrize("grid", GRIDS, ids=str)
 
 
-class QuantizerSuite(ABC):
+class QuantizerSuite(PosteriorLaws):
     """Subclass it as ``class TestMyQuantizer(QuantizerSuite)`` and say how to ``make`` a small one.
 
     One that learns is checked after a step of training, so that what it draws from the data is drawn.
     """
 
-    dim: ClassVar[int] = 8
-    """What ``make`` is given."""
-    learns: ClassVar[bool] = True
-    """Whether its tables change in training; False for fixed lattices."""
-
-    @abstractmethod
-    def make(self, dim: int) -> Quantizer:
-        """A quantizer with small codebooks."""
-
-    def quantizer(self) -> Quantizer:
-        """One to check, in float64 and eval mode, the same from call to call."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            quantizer = self.make(self.dim).double()
-            quantizer(_latents(quantizer, (64,)))
-        return quantizer.eval()
-
     @each_grid
     def test_what_it_gives_has_the_stated_shape(self, grid: tuple[int, ...]) -> None:
         quantizer = self.quantizer()
         assert len(quantizer.codebook_sizes) == quantizer.depth
-        made = quantizer(_latents(quantizer, grid))
+        made = quantizer(latents(quantizer, grid))
         assert made.z.shape == (5, quantizer.dim, *grid)
         assert made.codes.shape == (5, quantizer.depth, *grid)
         assert made.codes.dtype == torch.int64
@@ -52,17 +35,46 @@ class QuantizerSuite(ABC):
             assert per_example.shape == (5,)
             assert per_example.isfinite().all()
         assert all(figure.dim() == 0 for figure in made.metrics.values())
-        _assert_in_range(made.codes, quantizer)
+        assert_codes(made.codes, quantizer)
 
     @each_grid
     def test_embedding_the_codes_gives_the_latents(self, grid: tuple[int, ...]) -> None:
         quantizer = self.quantizer()
-        made = quantizer(_latents(quantizer, grid))
+        made = quantizer(latents(quantizer, grid))
+        if not quantizer.depth:
+            with pytest.raises(ToolkitError, match="no codes"):
+                quantizer.embed(made.codes)
+            return
         torch.testing.assert_close(quantizer.embed(made.codes), made.z)
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_one_example_is_a_batch(self, training: bool) -> None:
+        quantizer = self.quantizer().train(training)
+        made = quantizer(latents(quantizer, (3, 4))[:1])
+        assert made.codes.shape == (1, quantizer.depth, 3, 4)
+        assert made.z.isfinite().all()
+        assert (made.loss + made.kl).isfinite().all()
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_double_precision_stays_double(self, training: bool) -> None:
+        quantizer = self.quantizer().train(training)
+        made = quantizer(latents(quantizer, (3, 4)))
+        assert made.z.dtype == made.loss.dtype == made.kl.dtype == torch.float64
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_latents_that_are_none_are_refused_by_name(self, training: bool) -> None:
+        quantizer = self.quantizer().train(training)
+        quantizer.title = "quantizer=this"  # type: ignore[assignment]
+        z = latents(quantizer, (3, 4))
+        nan, infinite = z.clone(), z.clone()
+        nan[0, 0, 0, 0], infinite[-1, -1, -1, -1] = float("nan"), float("inf")
+        for wrong in (torch.cat([z, z], 1), z[:, :, :0], z[:0], nan, infinite):
+            with pytest.raises(ToolkitError, match="quantizer=this: latents"):
+                quantizer(wrong)
 
     def test_the_first_depths_can_be_embedded(self) -> None:
         quantizer = self.quantizer()
-        codes = quantizer(_latents(quantizer, (3, 4))).codes
+        codes = quantizer(latents(quantizer, (3, 4))).codes
         for depth in range(1, quantizer.depth + 1):
             z = quantizer.embed(codes[:, :depth])
             assert z.shape == (5, quantizer.dim, 3, 4)
@@ -70,7 +82,7 @@ class QuantizerSuite(ABC):
 
     def test_positions_do_not_influence_one_another(self) -> None:
         quantizer = self.quantizer()
-        z, order = _latents(quantizer, (12,)), torch.randperm(12, generator=_generator())
+        z, order = latents(quantizer, (12,)), torch.randperm(12, generator=torch.Generator().manual_seed(0))
         plain, shuffled = quantizer(z), quantizer(z[:, :, order])
         assert torch.equal(shuffled.codes, plain.codes[:, :, order])
         torch.testing.assert_close(shuffled.z, plain.z[:, :, order])
@@ -78,7 +90,7 @@ class QuantizerSuite(ABC):
 
     def test_examples_do_not_influence_one_another(self) -> None:
         quantizer = self.quantizer()
-        z = _latents(quantizer, (3, 4))
+        z = latents(quantizer, (3, 4))
         together, alone = quantizer(z), [quantizer(one) for one in z.split(1)]
         for name in ("z", "codes", "loss", "kl"):
             torch.testing.assert_close(getattr(together, name), torch.cat([getattr(one, name) for one in alone]))
@@ -87,12 +99,12 @@ class QuantizerSuite(ABC):
         quantizer = self.quantizer()
         before = _state(quantizer)
         with torch.no_grad():
-            quantizer(10 * _latents(quantizer, (3, 4)))
+            quantizer(10 * latents(quantizer, (3, 4)))
         _assert_same_state(quantizer, before)
 
     def test_the_decoders_gradient_reaches_every_channel(self) -> None:
         quantizer = self.quantizer()
-        z = _latents(quantizer, (3, 4)).requires_grad_()
+        z = latents(quantizer, (3, 4)).requires_grad_()
         quantizer.train()(z).z.square().sum().backward()
         assert z.grad is not None
         assert z.grad.isfinite().all()
@@ -103,8 +115,8 @@ class QuantizerSuite(ABC):
         if not self.learns:
             pytest.skip("its tables are fixed")
         before = [_table(quantizer, depth) for depth in range(quantizer.depth)]
-        made = quantizer.train()(_latents(quantizer, (3, 4), seed=1).requires_grad_())
-        made.loss.sum().backward()
+        made = quantizer.train()(latents(quantizer, (3, 4), seed=1).requires_grad_())
+        (made.loss.sum() + made.kl.sum() + made.z.square().sum()).backward()
         with torch.no_grad():
             for parameter in quantizer.parameters():
                 assert parameter.grad is not None
@@ -114,7 +126,7 @@ class QuantizerSuite(ABC):
 
     def test_the_kl_lies_between_none_and_the_rate(self) -> None:
         quantizer = self.quantizer()
-        kl = quantizer(_latents(quantizer, (3, 4))).kl
+        kl = quantizer(latents(quantizer, (3, 4))).kl
         rate = 12 * sum(log(size) for size in quantizer.codebook_sizes)
         assert (kl >= 0).all()
         assert quantizer.depth == 0 or (kl <= rate + 1e-6).all()
@@ -122,15 +134,16 @@ class QuantizerSuite(ABC):
     @pytest.mark.parametrize("training", [False, True])
     def test_codes_do_not_suffer_from_half_precision(self, training: bool) -> None:
         quantizer = self.quantizer().float()
-        z, state = _latents(quantizer, (3, 4)).bfloat16(), _state(quantizer)
+        z, state = latents(quantizer, (3, 4)).bfloat16(), _state(quantizer)
         made = []
-        for latents in (z, z.float()):
+        for each in (z, z.float()):
             quantizer.load_state_dict(state)
             torch.manual_seed(0)
             with torch.autocast("cpu", torch.bfloat16):
-                made.append(quantizer.train(training)(latents))
+                made.append(quantizer.train(training)(each))
         assert torch.equal(made[0].codes, made[1].codes)
         assert made[0].loss.dtype == made[0].kl.dtype == torch.float32
+        assert (made[0].loss + made[0].kl).isfinite().all()
         assert {t.dtype for t in quantizer.state_dict().values() if t.is_floating_point()} <= {torch.float32}
 
     @pytest.mark.filterwarnings("ignore:Guards may run slower")  # what torch says of Python 3.13.0
@@ -140,7 +153,7 @@ class QuantizerSuite(ABC):
         torch._dynamo.reset()
         whole = torch.compile(compiled, fullgraph=True, backend="aot_eager")
         for seed in range(2):
-            z = _latents(plain, (3, 4), seed)
+            z = latents(plain, (3, 4), seed)
             made = []
             for forward in (plain, whole):
                 torch.manual_seed(seed)
@@ -148,26 +161,21 @@ class QuantizerSuite(ABC):
             _assert_same(*made)
         _assert_same_state(compiled, _state(plain))
 
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, while it exports
+    def test_it_exports(self) -> None:
+        quantizer = self.quantizer()
+        z = latents(quantizer, (3, 4))
+        _assert_same(torch.export.export(quantizer, (z,)).module()(z), quantizer(z))
+
     def test_the_state_dict_is_the_whole_quantizer(self) -> None:
         quantizer, other = self.quantizer(), self.make(self.dim).double().eval()
         other.load_state_dict(quantizer.state_dict())
-        z = _latents(quantizer, (3, 4))
+        z = latents(quantizer, (3, 4))
         _assert_same(other(z), quantizer(z))
         for each in (quantizer, other):
             torch.manual_seed(0)
             each.train()(z)
         _assert_same_state(other, _state(quantizer))
-
-
-def _generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _latents(quantizer: Quantizer, grid: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Of 5 examples, in the quantizer's precision."""
-    z = torch.randn(5, quantizer.channels, *grid, generator=_generator(seed), dtype=torch.float64)
-    floats = [t.dtype for t in quantizer.state_dict().values() if t.is_floating_point()]
-    return z.to(floats[0]) if floats else z
 
 
 def _table(quantizer: Quantizer, depth: int) -> Tensor:
@@ -192,8 +200,3 @@ def _assert_same(made: Quantized, expected: Quantized) -> None:
     assert torch.equal(made.codes, expected.codes)
     for name in ("z", "loss", "kl"):
         torch.testing.assert_close(getattr(made, name), getattr(expected, name))
-
-
-def _assert_in_range(codes: Tensor, quantizer: Quantizer) -> None:
-    for depth, size in enumerate(quantizer.codebook_sizes):
-        assert 0 <= int(codes[:, depth].min()) <= int(codes[:, depth].max()) < size

@@ -1,0 +1,19 @@
+"""What quantizers without a learned table share."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from toolkit.nn import codebook as table
+from toolkit.quantizer import Quantized
+
+
+def fixed(z: Tensor, e: Tensor, codes: Tensor, codebook_size: int) -> Quantized:
+    """Latents z and their nearest points e, both ``(batch, dim, *grid)`` in the lattice's own space.
+
+    Straight-through, with nothing to learn: the loss is 0. ``quantization_error`` is ``|z - e|^2``, summed over dim
+    and averaged over positions. ``codebook_size`` is that of all depths together.
+    """
+    kl = table.uniform_kl(z, codebook_size)
+    metrics = {"quantization_error": table.distance(z, e).mean().detach()}
+    return Quantized(table.straight_through(z, e), codes, kl.new_zeros(len(z)), kl, metrics)

@@ -1,0 +1,86 @@
+"""What quantizers to signs share: codes made of bits, and the entropies of those codes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from toolkit.nn.entropy import entropy, over_ranks
+
+LARGEST = 24
+"""Bits of one code: beyond, no table over its values can be held."""
+
+
+def per_head(bits: int, heads: int) -> int:
+    """Bits of each code. ValueError where they cannot be shared out."""
+    if bits < 1 or heads < 1 or bits % heads:
+        raise ValueError(f"bits={bits} do not divide into heads={heads}")
+    if bits // heads > LARGEST:
+        raise ValueError(f"bits={bits} heads={heads}: at most {LARGEST} bits per head; choose more heads")
+    return bits // heads
+
+
+def pack(ones: Tensor, heads: int) -> Tensor:
+    """Which bits are set, ``(batch, bits, *grid)``, to codes ``(batch, heads, *grid)``; the first bit weighs most."""
+    by_head = ones.unflatten(1, (heads, -1))
+    weights = 1 << _shifts(by_head.shape[2], ones.device)
+    return torch.sum(by_head * weights.view(-1, *[1] * (ones.dim() - 2)), 2)
+
+
+def points(codes: Tensor, bits: int, size: int, unit: Tensor) -> Tensor:
+    """Codes ``(batch, d, *grid)`` of ``size`` bits each to ``unit`` or ``-unit``, ``(batch, bits, *grid)``.
+
+    Channels of heads whose codes are missing are 0.
+    """
+    shifts = _shifts(size, codes.device).view(-1, *[1] * (codes.dim() - 2))
+    ones = (codes.unsqueeze(2) >> shifts & 1).flatten(1, 2).bool()
+    given = nearest(ones, unit)
+    missing = given.new_zeros(len(given), bits - given.shape[1], *given.shape[2:])
+    return torch.cat([given, missing], 1)
+
+
+def nearest(ones: Tensor, unit: Tensor) -> Tensor:
+    return torch.where(ones, unit, -unit)
+
+
+def bit_entropy(logits: Tensor) -> Tensor:
+    """Nats of a coin with these logits, one by one; without cancellation at any size."""
+    size = logits.abs()
+    return F.softplus(-size) + size * torch.sigmoid(-size)
+
+
+def mean_code_entropy(logits: Tensor, heads: int) -> Tensor:
+    """Nats, 0-d: entropy of each head's average distribution over codes, summed over heads.
+
+    Bits ``(batch, bits, *grid)`` are independent given their position, but not on average. The average of products
+    over positions is a matrix product of one half of the bits with the other, so nothing of the size
+    positions x codes is held.
+    """
+    by_head = logits.movedim(1, -1).reshape(-1, logits.shape[1]).unflatten(1, (heads, -1))
+    half = by_head.shape[2] // 2
+    with torch.autocast(logits.device.type, enabled=False):
+        first, second = _joint(by_head[:, :, :half]), _joint(by_head[:, :, half:])
+        shares = torch.einsum("nha,nhb->hab", first, second) / len(by_head)
+    return entropy(over_ranks(shares))
+
+
+def mean_bit_entropy(logits: Tensor) -> Tensor:
+    """Nats, 0-d: entropy of every bit's average, summed over bits: that of the codes, were their bits independent."""
+    ones = torch.sigmoid(logits).movedim(1, -1).flatten(0, -2).mean(0)
+    shares = over_ranks(ones)
+    return entropy(shares) + entropy(1 - shares)
+
+
+def _joint(logits: Tensor) -> Tensor:
+    """Logits of bits ``(n, heads, bits)`` to probabilities ``(n, heads, 2^bits)`` of codes, the first weighing most."""
+    shares = logits.new_ones(*logits.shape[:2], 1)
+    for bit in logits.unbind(2):
+        pair = torch.stack([torch.sigmoid(-bit), torch.sigmoid(bit)], 2)
+        shares = (shares.unsqueeze(3) * pair.unsqueeze(2)).flatten(2)
+    return shares
+
+
+def _shifts(size: int, device: torch.device) -> Tensor:
+    """How far each bit stands from the right."""
+    return torch.arange(size - 1, -1, -1, device=device)

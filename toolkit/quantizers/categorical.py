@@ -1,0 +1,105 @@
+"""A code drawn from a softmax over the codebook."""
+
+from __future__ import annotations
+
+from math import log, prod
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.nn import codebook as table
+from toolkit.quantizer import Posterior, Quantized, Quantizer
+
+
+@final
+class CategoricalQuantizer(Quantizer):
+    """The encoder gives one logit per entry, and a code is a draw from their softmax (Jang et al. 2016).
+
+    Training relaxes the draw, so that it has a gradient: ``y = softmax((logits + g) / temperature)`` with Gumbel noise
+    g (Jang et al. 2016; Maddison et al. 2016); y mixes the entries. In eval mode the likeliest code, unmixed. The
+    posterior and its kl, ``log K - H`` at every position, are exact in both. Computed in at least float32.
+
+    The temperature falls geometrically, step by step, from ``temperature`` to ``final_temperature``, and stays there.
+    A step is a forward pass in training; how many there were is part of the state.
+
+    Args:
+        codebook_size: entries of the codebook, K, and so the channels of the latents.
+        relaxation: straight_through has the drawn entry as value and the mixture's gradient; soft is the mixture.
+        temperature: of the relaxation, at the first step.
+        final_temperature: of the relaxation, after anneal_steps.
+        anneal_steps: training steps from the one to the other.
+    """
+
+    depth = 1
+    has_posterior = True
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        codebook_size: int = 512,
+        relaxation: Literal["straight_through", "soft"] = "straight_through",
+        temperature: float = 1.0,
+        final_temperature: float = 0.5,
+        anneal_steps: int = 10_000,
+    ) -> None:
+        super().__init__()
+        if codebook_size < 1:
+            raise ValueError(f"codebook_size={codebook_size}: at least 1")
+        if temperature <= 0 or final_temperature <= 0:
+            raise ValueError(f"temperature={temperature} final_temperature={final_temperature}: above 0")
+        if anneal_steps < 1:
+            raise ValueError(f"anneal_steps={anneal_steps}: at least 1")
+        self.channels, self.dim = codebook_size, dim
+        self.codebook_sizes = (codebook_size,)
+        self.relaxation = relaxation
+        self.first, self.last, self.anneal_steps = temperature, final_temperature, anneal_steps
+        self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
+        self.step: Tensor
+        self.register_buffer("step", torch.tensor(0))
+
+    def forward(self, z: Tensor) -> Quantized:
+        if self.training:
+            return self._relax(z)
+        codes = z.argmax(1, keepdim=True)
+        return self._made(self.embed(codes), codes, z)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        return table.look_up(codes, self.codebook)
+
+    def draw(self, z: Tensor) -> Quantized:
+        codes = self.posterior(z).sample(1)[0]
+        return self._made(self.embed(codes), codes, z)
+
+    def posterior(self, z: Tensor) -> Posterior:
+        return Posterior((table.widen(z),))
+
+    @property
+    def temperature(self) -> Tensor:
+        """Of the relaxation at this step, 0-d."""
+        progress = (self.step / self.anneal_steps).clamp(max=1)
+        return self.first * (self.last / self.first) ** progress
+
+    def _relax(self, z: Tensor) -> Quantized:
+        logits = table.widen(z)
+        noisy = logits - torch.empty_like(logits).exponential_().log()
+        codes = noisy.argmax(1, keepdim=True)
+        shares = (noisy / self.temperature).softmax(1)
+        self.step = self.step + 1  # anew: a compiled backward pass may take the temperature again
+        if self.relaxation == "soft":
+            return self._made(_mix(shares, self.codebook), codes, z)
+        # The table learns from the entry that was drawn, the logits from the mixture.
+        soft = _mix(shares, self.codebook.detach())
+        return self._made(self.embed(codes) + (soft - soft.detach()), codes, z)
+
+    def _made(self, e: Tensor, codes: Tensor, z: Tensor) -> Quantized:
+        rate = prod(z.shape[2:]) * log(self.channels)
+        kl = rate - self.posterior(z).entropy()
+        return Quantized(e, codes, torch.zeros_like(kl), kl, {})
+
+
+def _mix(shares: Tensor, codebook: Tensor) -> Tensor:
+    """Shares ``(batch, codebook_size, *grid)`` of the entries, to their sum ``(batch, dim, *grid)``."""
+    with torch.autocast(shares.device.type, enabled=False):
+        return (shares.movedim(1, -1) @ codebook).movedim(-1, 1)

@@ -1,0 +1,73 @@
+"""A fixed lattice: every channel rounded to a few levels."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from toolkit.nn import codebook as table
+from toolkit.nn.lattice import fixed
+from toolkit.quantizer import Quantized, Quantizer
+
+MARGIN = 1e-3
+"""How far beyond the outermost levels the bounded latents reach, so that rounding meets these, too."""
+
+
+@final
+class FSQQuantizer(Quantizer):
+    """Each channel is bounded and rounded to one of its levels; nothing is learned (FSQ, Mentzer et al. 2023).
+
+    A channel of L levels becomes ``round(tanh(z + shift) * reach - offset)``, where reach is a little above
+    ``(L - 1) / 2``, offset is 0 for odd L and 1/2 for even L, and shift makes 0 stay 0. Divided by ``L // 2`` the
+    values lie in [-1, 1]. One code numbers all combinations, the first channel's level running fastest. Computed in
+    at least float32: in bfloat16 neighbouring levels are confused.
+
+    The dim of the configuration is not asked for: the latents have one channel per entry of ``levels``, before and
+    after.
+
+    Args:
+        levels: of each channel, at least 3; the paper advises 5 or more. The codebook's size is their product.
+    """
+
+    depth = 1
+
+    def __init__(self, *, levels: tuple[int, ...] = (8, 5, 5, 5)) -> None:
+        super().__init__()
+        if not levels or min(levels) < 3:
+            raise ValueError(f"levels={list(levels)}: at least one channel, of at least 3 levels each (2: lfq or bsq)")
+        if prod(levels) >= 2**63:
+            raise ValueError(f"levels={list(levels)}: {prod(levels)} codes are more than 64 bits can number")
+        self.channels = self.dim = len(levels)
+        self.codebook_sizes = (prod(levels),)
+        self.levels: Tensor
+        self.strides: Tensor
+        self.radius: Tensor
+        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+        strides = torch.tensor([prod(levels[:i]) for i in range(len(levels))])
+        self.register_buffer("strides", strides, persistent=False)
+        self.register_buffer("radius", (self.levels // 2).to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, z: Tensor) -> Quantized:
+        bounded = self._bound(table.widen(z))
+        radius, strides = _along(self.radius, z), _along(self.strides, z)
+        steps = bounded.round()
+        codes = ((steps + radius).long() * strides).sum(1, keepdim=True)
+        return fixed(bounded / radius, steps / radius, codes, self.codebook_sizes[0])
+
+    def embed(self, codes: Tensor) -> Tensor:
+        radius, digits = _along(self.radius, codes), codes // _along(self.strides, codes) % _along(self.levels, codes)
+        return (digits - radius) / radius
+
+    def _bound(self, z: Tensor) -> Tensor:
+        levels = _along(self.levels, z)
+        reach = (levels - 1).to(z) * ((1 + MARGIN) / 2)
+        offset = (1 - levels % 2) / 2
+        return (z + (offset / reach).atanh()).tanh() * reach - offset
+
+
+def _along(numbers: Tensor, z: Tensor) -> Tensor:
+    """One number per channel, to meet ``(batch, channel, *grid)``."""
+    return numbers.view(-1, *[1] * (z.dim() - 2))

@@ -1,0 +1,60 @@
+"""Any quantizer in a space of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.nn import codebook as table
+from toolkit.quantizer import Posterior, Quantized, Quantizer
+from toolkit.quantizers.vq import VectorQuantizer
+
+
+@final
+class ProjectedQuantizer(Quantizer):
+    """A learned linear map at every position into the inner quantizer's space, and one back.
+
+    Around ``vq`` with few dimensions it is the factorised codebook of ViT-VQGAN (Yu et al. 2021), whose look-up is
+    normalised, too. It also lets quantizers whose channels are their own affair, such as ``fsq``, stand where ``dim``
+    channels are wanted. The maps are computed in at least float32.
+
+    Args:
+        inner: the quantizer in between, made for codebook_dim channels.
+        codebook_dim: what the inner quantizer is offered as its dim.
+    """
+
+    def __init__(self, dim: int, *, inner: Callable[[int], Quantizer] = VectorQuantizer, codebook_dim: int = 8) -> None:
+        super().__init__()
+        if codebook_dim < 1:
+            raise ValueError(f"codebook_dim={codebook_dim}: at least 1")
+        self.inner = inner(codebook_dim)
+        self.into = nn.Linear(dim, self.inner.channels)
+        self.back = nn.Linear(self.inner.dim, dim)
+        self.channels = self.dim = dim
+        self.depth, self.codebook_sizes = self.inner.depth, self.inner.codebook_sizes
+        self.has_posterior = self.inner.has_posterior
+
+    def forward(self, z: Tensor) -> Quantized:
+        return self._return(self.inner(_map(self.into, z)))
+
+    def embed(self, codes: Tensor) -> Tensor:
+        return _map(self.back, self.inner.embed(codes))
+
+    def draw(self, z: Tensor) -> Quantized:
+        return self._return(self.inner.draw(_map(self.into, z)))
+
+    def posterior(self, z: Tensor) -> Posterior:
+        return self.inner.posterior(_map(self.into, z))
+
+    def _return(self, made: Quantized) -> Quantized:
+        return made._replace(z=_map(self.back, made.z))
+
+
+def _map(linear: nn.Linear, z: Tensor) -> Tensor:
+    """A linear map of the channels at every position."""
+    with torch.autocast(z.device.type, enabled=False):
+        mapped: Tensor = linear(table.widen(z).movedim(1, -1))
+    return mapped.movedim(-1, 1)

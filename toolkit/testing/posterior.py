@@ -1,0 +1,121 @@
+"""The laws of drawing codes, which the quantizers' suite inherits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import log, prod
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from toolkit.errors import ToolkitError
+from toolkit.quantizer import Quantizer
+
+DRAWS = 20_000
+
+
+class PosteriorLaws(ABC):
+    """How a quantizer is made, and what ``draw`` and ``posterior`` must do where there is one."""
+
+    dim: ClassVar[int] = 8
+    """What ``make`` is given."""
+    learns: ClassVar[bool] = True
+    """Whether its tables change in training; False for fixed lattices."""
+
+    @abstractmethod
+    def make(self, dim: int) -> Quantizer:
+        """A quantizer with small codebooks."""
+
+    def quantizer(self) -> Quantizer:
+        """One to check, in float64 and eval mode, the same from call to call."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            quantizer = self.make(self.dim).double()
+            quantizer(latents(quantizer, (64,)))
+        return quantizer.eval()
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_a_draw_is_not_relaxed(self, training: bool) -> None:
+        quantizer = self.quantizer().train(training)
+        made = quantizer.draw(latents(quantizer, (3, 4)))
+        assert made.z.shape == (5, quantizer.dim, 3, 4)
+        assert made.codes.shape == (5, quantizer.depth, 3, 4)
+        assert_codes(made.codes, quantizer)
+        if quantizer.depth and not training:
+            torch.testing.assert_close(made.z, quantizer.embed(made.codes))
+
+    def test_a_draw_costs_the_exact_kl(self) -> None:
+        quantizer = self.quantizer()
+        z = latents(quantizer, (3, 4))
+        torch.testing.assert_close(quantizer.draw(z).kl, quantizer(z).kl)
+
+    def test_a_posterior_is_there_or_refused(self) -> None:
+        quantizer = self.quantizer()
+        z = latents(quantizer, (3, 4))
+        if quantizer.has_posterior:
+            assert quantizer.posterior(z).sample(2).shape == (2, 5, quantizer.depth, 3, 4)
+        else:
+            with pytest.raises(ToolkitError, match="posterior"):
+                quantizer.posterior(z)
+
+    def test_the_posterior_sums_to_one(self) -> None:
+        _, _, shares = self._enumerated()
+        torch.testing.assert_close(shares.sum(), torch.ones_like(shares.sum()))
+
+    def test_the_kl_is_the_rate_less_the_entropy(self) -> None:
+        quantizer, z, shares = self._enumerated()
+        entropy = -(shares * shares.log()).sum()
+        rate = sum(log(size) for size in quantizer.codebook_sizes)
+        torch.testing.assert_close(quantizer.posterior(z).entropy()[0], entropy)
+        torch.testing.assert_close(quantizer(z).kl[0], rate - entropy)
+
+    def test_samples_fit_the_posterior(self) -> None:
+        quantizer, z, shares = self._enumerated()
+        torch.manual_seed(0)
+        _assert_fits(quantizer.posterior(z).sample(DRAWS).flatten(0, 1), shares, quantizer)
+
+    def test_draws_fit_the_posterior(self) -> None:
+        quantizer, z, shares = self._enumerated()
+        torch.manual_seed(0)
+        _assert_fits(quantizer.draw(z.expand(DRAWS, -1, -1)).codes, shares, quantizer)
+
+    def _enumerated(self) -> tuple[Quantizer, Tensor, Tensor]:
+        """A quantizer, latents of one position, and the probabilities of all its codes."""
+        quantizer = self.quantizer()
+        if not quantizer.has_posterior:
+            pytest.skip("it has no posterior")
+        z = latents(quantizer, (1,))[:1]
+        nats = quantizer.posterior(z).log_prob(_all_codes(quantizer).unsqueeze(1))
+        return quantizer, z, nats.detach()[:, 0].exp()
+
+
+def latents(quantizer: Quantizer, grid: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Of 5 examples, in the quantizer's precision."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(5, quantizer.channels, *grid, generator=generator, dtype=torch.float64)
+    floats = [t.dtype for t in quantizer.state_dict().values() if t.is_floating_point()]
+    return z.to(floats[0]) if floats else z
+
+
+def assert_codes(codes: Tensor, quantizer: Quantizer) -> None:
+    """They are int64 and lie in their codebooks."""
+    assert codes.dtype == torch.int64
+    for depth, size in enumerate(quantizer.codebook_sizes):
+        assert 0 <= int(codes[:, depth].min()) <= int(codes[:, depth].max()) < size
+
+
+def _all_codes(quantizer: Quantizer) -> Tensor:
+    """Every code of one position, ``(n, depth, 1)``."""
+    return torch.cartesian_prod(*map(torch.arange, quantizer.codebook_sizes)).view(-1, quantizer.depth, 1)
+
+
+def _assert_fits(codes: Tensor, shares: Tensor, quantizer: Quantizer) -> None:
+    """How often each code was drawn lies within 5 standard deviations, and one draw, of its probability."""
+    number = torch.zeros_like(codes[:, 0, 0])
+    for depth, size in enumerate(quantizer.codebook_sizes):
+        number = number * size + codes[:, depth, 0]
+    counts = torch.bincount(number, minlength=prod(quantizer.codebook_sizes))
+    expected = shares * len(codes)
+    assert ((counts - expected).abs() <= 5 * (expected * (1 - shares)).sqrt() + 1).all()
