@@ -11,7 +11,7 @@ above 1 means that toolkit is faster. Without ``--root`` the images are noise, w
     notebook  the same layers as ports of the public notebook write them, one-hot matrices in the quantizer
     pythae    pythae.models.VQVAE with the same encoder and decoder (where pythae is installed)
 
-On a GPU, ``--paper`` times ``experiment=image_cifar10_paper`` in float32 and bfloat16, with and without compile:
+On a GPU, ``--paper`` times ``experiment=image_cifar10_vqvae`` in float32 and bfloat16, with and without compile:
 images per second, and the share of the matrix products' own limit that this is.
 """
 
@@ -277,14 +277,14 @@ def matmul_limit(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def paper(data: Images, steps: int, rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """image_cifar10_paper on a GPU: images per second, and the share of the matrix products' limit."""
+    """image_cifar10_vqvae on a GPU: images per second, and the share of the matrix products' limit."""
     from torch.utils.flop_counter import FlopCounterMode
 
     rows = []
     for precision in ("fp32", "bf16"):
         for compiled in ("false", "true"):
             words = [
-                "experiment=image_cifar10_paper",
+                "experiment=image_cifar10_vqvae",
                 f"trainer.precision={precision}",
                 f"trainer.compile={compiled}",
             ]

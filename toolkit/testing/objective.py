@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+from math import log, prod
 from typing import ClassVar
 
+import pytest
 import torch
+from torch import Tensor, nn
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.objective import Objective
+from toolkit.decoder import Decoder
+from toolkit.likelihood import Distribution, Likelihood
+from toolkit.objective import Loss, Objective
 from toolkit.quantizer import Quantizer
-from toolkit.spec import DataSpec
-from toolkit.testing.parts import point_autoencoder, random_data
+from toolkit.spec import Condition, DataSpec, LatentSpec
+from toolkit.testing.parts import PointEncoder, plain_likelihood, point_autoencoder, random_data
+from toolkit.train import Stage
+
+TINY = DataSpec(1, (2,), levels=3)
+LABEL = Condition("label", 3)
+DRAWS = 4096
 
 
 class ObjectiveSuite(ABC):
@@ -27,14 +40,15 @@ class ObjectiveSuite(ABC):
         """The objective over this data."""
 
     def quantizer(self) -> Quantizer | None:
-        """A quantizer that the objective can work with; None: a plain codebook."""
+        """A quantizer that the objective can work with, of codebooks small enough to enumerate the codes of two
+        positions; None: a plain codebook."""
         return None
 
-    def autoencoder(self) -> Autoencoder:
+    def autoencoder(self, data: DataSpec | None = None) -> Autoencoder:
         """One in eval mode, the same from call to call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            autoencoder: Autoencoder = point_autoencoder(self.data, quantizer=self.quantizer()).eval()
+            autoencoder: Autoencoder = point_autoencoder(data or self.data, quantizer=self.quantizer()).eval()
         return autoencoder
 
     def test_the_loss_is_finite_and_trains_every_parameter(self) -> None:
@@ -55,22 +69,124 @@ class ObjectiveSuite(ABC):
         assert made.likelihood.shape == self.data.shape
         assert made.quantized.codes.shape[0] == 4
 
+    def test_one_example_is_a_batch(self) -> None:
+        autoencoder, objective = self.autoencoder().train(), self.make(self.data).train()
+        for _ in range(3):
+            made = objective(autoencoder, random_data(self.data, 1), {})
+            made.loss.backward()
+            assert made.loss.isfinite()
+        assert objective.eval().bound(autoencoder.eval(), random_data(self.data, 1), {}).data_nats.isfinite().all()
+
     def test_the_bound_has_a_number_per_example(self) -> None:
         bound = self.make(self.data).eval().bound(self.autoencoder(), random_data(self.data, 4), {})
         for nats in (bound.data_nats, bound.code_nats):
             assert nats.shape == (4,)
             assert nats.isfinite().all()
-        assert (bound.code_nats >= 0).all()
+        assert bound.likelihood.shape == self.data.shape
+        assert bound.quantized.codes.shape[0] == 4
+
+    def test_the_bound_is_a_bound(self) -> None:
+        """Over many draws its mean is not below -log p(x), whose sum over all code maps is taken."""
+        autoencoder = self.autoencoder(TINY).double()
+        if not autoencoder.latent.depth:
+            pytest.skip("a continuous bottleneck has no code maps to sum over")
+        for one in random_data(TINY, 4).split(1):
+            exact = -_evidence(autoencoder, one)
+            nats = _drawn(self.make(TINY).double().eval(), autoencoder, one)
+            slack = 5 * nats.std() / DRAWS**0.5
+            assert nats.mean() >= exact - slack - 1e-9
+
+    def test_examples_keep_their_conditions(self) -> None:
+        """Of a decoder that looks at nothing but the label, the data's cost is known whatever codes are drawn."""
+        autoencoder, objective = self._labelled(), self.make(self.data).eval()
+        x = random_data(self.data, 5)
+        label = torch.tensor([0, 1, 2, 1, 0])
+        z = autoencoder.quantize(x).z
+        expected = -autoencoder.decode(z, {"label": label}).log_prob(x)
+        assert len(expected.unique()) == 5
+        bound = objective.bound(autoencoder, x, {"label": label})
+        torch.testing.assert_close(bound.data_nats, expected)
+        torch.testing.assert_close(-bound.likelihood.log_prob(x), expected)
+        torch.testing.assert_close(-objective(autoencoder, x, {"label": label}).likelihood.log_prob(x), expected)
 
     def test_the_bound_changes_no_state(self) -> None:
         autoencoder, objective = self.autoencoder(), self.make(self.data).eval()
-        before = {name: value.clone() for name, value in autoencoder.state_dict().items()}
+        before = _state(autoencoder, objective)
         with torch.no_grad():
             objective.bound(autoencoder, random_data(self.data, 4), {})
-        assert all(torch.equal(value, before[name]) for name, value in autoencoder.state_dict().items())
+            objective(autoencoder, random_data(self.data, 4), {})
+        for name, value in _state(autoencoder, objective).items():
+            assert torch.equal(value, before[name]), f"{name} changed in eval mode"
 
     def test_the_loss_is_precise_under_autocast(self) -> None:
-        autoencoder, objective = self.autoencoder(), self.make(self.data)
+        autoencoder, objective, x = self.autoencoder(), self.make(self.data), random_data(self.data, 4)
         with torch.autocast("cpu", torch.bfloat16):
-            made = objective(autoencoder, random_data(self.data, 4), {})
-        assert made.loss.dtype == torch.float32
+            made, bound = objective(autoencoder, x, {}), objective.eval().bound(autoencoder, x, {})
+        assert made.loss.dtype == bound.data_nats.dtype == bound.code_nats.dtype == torch.float32
+        assert {term.dtype for term in made.terms.values()} == {torch.float32}
+
+    @pytest.mark.filterwarnings("ignore:Guards may run slower")  # what torch says of Python 3.13.0
+    def test_it_compiles_whole(self) -> None:
+        x = random_data(self.data, 4)
+        stages = [Stage(self.make(self.data), self.autoencoder()).double().train() for _ in range(2)]
+        stages[1].load_state_dict(stages[0].state_dict())
+        torch._dynamo.reset()
+        made = []
+        for stage in (stages[0], torch.compile(stages[1], fullgraph=True, backend="aot_eager")):
+            torch.manual_seed(0)
+            output: Loss = stage(x, {})
+            output.loss.backward()
+            made.append(output.loss)
+        torch.testing.assert_close(made[1], made[0])
+        for plain, compiled in zip(stages[0].parameters(), stages[1].parameters(), strict=True):
+            torch.testing.assert_close(compiled.grad, plain.grad)
+
+    def _labelled(self) -> Autoencoder:
+        data = replace(self.data, conditions=(LABEL,))
+        whole = self.autoencoder()
+        encoder, quantizer = PointEncoder(data, whole.quantizer.channels), whole.quantizer
+        decoder = _LabelDecoder(plain_likelihood(data))
+        return Autoencoder(data, encoder, quantizer, decoder, decoder_conditions=("label",)).eval()
+
+
+class _LabelDecoder(Decoder):
+    """Sees the label, and of the latents only how many there are."""
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+        self.table = nn.Embedding(LABEL.size + 1, likelihood.channels)
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        rows: Tensor = self.table(conditions["label"]).unsqueeze(-1)
+        return self.likelihood(rows + 0 * z.sum(1, keepdim=True))
+
+
+def code_maps(latent: LatentSpec) -> Tensor:
+    """Every code map of an example, ``(maps, depth, *grid)``; for tiny grids."""
+    choices = [range(size) for size in latent.codebook_sizes for _ in range(prod(latent.grid))]
+    maps: Tensor = torch.tensor(list(product(*choices))).unflatten(1, latent.shape)
+    return maps
+
+
+@torch.no_grad()
+def _evidence(autoencoder: Autoencoder, x: Tensor) -> float:
+    """log p(x) of one example at the uniform prior, by summing over its code maps."""
+    maps = code_maps(autoencoder.latent)
+    log_px = autoencoder.decode(autoencoder.embed(maps), {}).log_prob(x.expand(len(maps), *x.shape[1:]))
+    return log_px.logsumexp(0).item() - autoencoder.latent.rate * log(2)
+
+
+@torch.no_grad()
+def _drawn(objective: Objective, autoencoder: Autoencoder, x: Tensor) -> Tensor:
+    """The bound of one example, drawn many times ``(draws,)``."""
+    torch.manual_seed(0)
+    bound = objective.bound(autoencoder, x.expand(DRAWS, *x.shape[1:]), {})
+    return bound.data_nats + bound.code_nats
+
+
+def _state(*parts: nn.Module) -> dict[str, Tensor]:
+    named = [
+        (f"{i}.{name}", value.clone()) for i, part in enumerate(parts) for name, value in part.state_dict().items()
+    ]
+    return dict(named)

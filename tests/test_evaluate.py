@@ -1,0 +1,92 @@
+"""What an evaluation counts, against what can be worked out exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from math import log
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from toolkit.autoencoder import Autoencoder
+from toolkit.evaluate import Evaluation, evaluate
+from toolkit.objectives.elbo import ELBO
+from toolkit.priors.uniform import UniformPrior
+from toolkit.quantizer import Quantizer
+from toolkit.quantizers.categorical import CategoricalQuantizer
+from toolkit.quantizers.gaussian import GaussianQuantizer
+from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.spec import DataSpec
+from toolkit.testing.parts import point_autoencoder
+
+DATA = DataSpec(1, (2,), levels=3)
+X = torch.tensor([[[0, 2]]])
+
+
+class Skewed(UniformPrior):
+    """Codes are independent, each with probabilities that are not all the same."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        shares = torch.arange(1.0, self.latent.codebook_sizes[0] + 1, dtype=torch.float64)
+        self.log_shares = (shares / shares.sum()).log()
+
+    def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        return self.log_shares[codes].flatten(1).sum(1)
+
+
+def model_of(quantizer: Quantizer) -> Autoencoder:
+    torch.manual_seed(0)
+    return point_autoencoder(DATA, quantizer=quantizer).double().eval()
+
+
+def judged(quantizer: Quantizer, x: Tensor = X, priors: bool = False) -> Evaluation:
+    model = model_of(quantizer)
+    found = {"skewed": Skewed(model.latent, ())} if priors else {}
+    batches: Any = [SimpleNamespace(x=x, conditions={})]
+    return evaluate(ELBO(), model, batches, (), found)
+
+
+def test_one_hot_codes_cost_the_rate_exactly() -> None:
+    made = judged(VectorQuantizer(4, codebook_size=7))
+    assert made.code_nats["uniform"] == 2 * log(7)
+    figures = made.figures()
+    assert figures["bits_per_dim"] == figures["data_bits_per_dim"] + figures["code_bits_per_dim"]
+
+
+def test_a_posterior_costs_its_distance_from_the_prior() -> None:
+    """E[-log p(codes)] - H(q) is KL(q || p), here by adding up all 25 code maps."""
+    made = judged(CategoricalQuantizer(4, codebook_size=5), X.expand(20_000, 1, 2), priors=True)
+    model = model_of(CategoricalQuantizer(4, codebook_size=5))
+    prior, posterior = Skewed(model.latent, ()), model.posterior(X)
+    codes = torch.tensor(list(product(range(5), repeat=2)))[:, None, None]  # (25, 1, 1, 2)
+    log_q, log_p = posterior.log_prob(codes)[:, 0].detach(), prior.log_prob(codes[:, 0], {})
+    for name, reference in (("uniform", torch.full_like(log_p, -2 * log(5))), ("skewed", log_p)):
+        assert made.code_nats[name] == pytest.approx(float((log_q.exp() * (log_q - reference)).sum()), abs=0.01)
+    assert made.code_nats["uniform"] < 2 * log(5)
+
+
+def test_draws_are_the_same_at_every_call() -> None:
+    first, second = (judged(CategoricalQuantizer(4, codebook_size=5), X.expand(50, 1, 2)) for _ in range(2))
+    assert first.figures() == second.figures()
+
+
+def test_evaluation_leaves_the_random_numbers_alone() -> None:
+    model = model_of(CategoricalQuantizer(4, codebook_size=5))
+    before = torch.get_rng_state()
+    batches: Any = [SimpleNamespace(x=X, conditions={})]
+    evaluate(ELBO(), model, batches)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_continuous_bottleneck_is_measured_against_the_normal() -> None:
+    made = judged(GaussianQuantizer(4))
+    figures = made.figures()
+    assert set(figures["priors"]) == {"normal"}
+    assert figures["prior"] == "normal"
+    assert not {"rate", "uniform_code_bits_per_dim"} & set(figures)
+    assert figures["code_bits_per_dim"] == made.code_nats["normal"] / (2 * log(2)) > 0

@@ -1,0 +1,52 @@
+"""What a bound is expected to be before its codes are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toolkit.spec import DataSpec
+
+POOLED = 8
+"""Positions per axis that a baseline sees, at most."""
+
+WIDTH = 8
+"""Features per number of unordered data."""
+
+POOL: dict[int, Callable[..., Tensor]] = {
+    1: F.adaptive_avg_pool1d,
+    2: F.adaptive_avg_pool2d,
+    3: F.adaptive_avg_pool3d,
+}
+
+
+class Baseline(nn.Module):
+    """One number per example, by a layer of ``hidden`` tanh units over the data averaged to a coarse grid.
+
+    It sees the data alone: a gradient of it reaches no other part. Unordered data is embedded first.
+    """
+
+    def __init__(self, data: DataSpec, hidden: int) -> None:
+        super().__init__()
+        self.data = data
+        self.grid = tuple(min(POOLED, length) for length in data.axes)
+        self.table = None if data.ordered else nn.Embedding(data.levels or 1, WIDTH)
+        inputs = data.channels * prod(self.grid) * (1 if data.ordered else WIDTH)
+        self.inward = nn.Linear(inputs, hidden)
+        self.outward = nn.Linear(hidden, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x ``(batch, channels, *axes)`` to ``(batch,)``."""
+        pooled: Tensor = POOL[self.data.rank](self._features(x), self.grid)
+        made: Tensor = self.outward(self.inward(pooled.flatten(1).to(self.inward.weight.dtype)).tanh())
+        return made.squeeze(1)
+
+    def _features(self, x: Tensor) -> Tensor:
+        """``(batch, features, *axes)``."""
+        if self.table is None:
+            return self.data.scale(x)
+        rows: Tensor = self.table(x.long())
+        return rows.movedim(-1, 2).flatten(1, 2)

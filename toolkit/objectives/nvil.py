@@ -1,0 +1,93 @@
+"""The single-sample bound, its draws judged by a learned baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from toolkit.autoencoder import Autoencoder
+from toolkit.distributed import total
+from toolkit.objective import Bound, Loss, Objective
+from toolkit.objectives.baseline import Baseline
+from toolkit.objectives.draws import draw, drawn_bound, valued
+from toolkit.spec import DataSpec
+
+
+@final
+class NVIL(Objective):
+    """The evidence lower bound by one draw of the codes, for posteriors without relaxation (Mnih & Gregor 2014,
+    arXiv:1402.0030)::
+
+        l = log p(x | c) + log p(c) - log q(c | x),    c ~ q(c | x),    p(c) uniform
+        signal = (l - mean) / max(1, std) - baseline(x)
+
+    Decoder and codebook follow ``grad log p(x | c)``, the encoder ``signal grad log q(c | x)``, and the baseline
+    minimises ``signal^2 / 2``, which reaches no other part. ``mean`` and ``std`` are moving figures of l over the
+    batches before this one, and over all ranks; the first batch begins with its own. Unlike the paper's they are taken
+    before the baseline is subtracted: it then has to learn a number near 1, and not thousands of nats.
+
+    The loss is the value of ``nll + kl``, averaged over the batch, with these gradients. The term ``baseline`` is
+    ``signal^2 / 2``.
+
+    Args:
+        hidden: units of the baseline's one hidden layer.
+        decay: of the moving mean and variance.
+    """
+
+    needs_posterior: ClassVar[bool] = True
+
+    def __init__(self, data: DataSpec, *, hidden: int = 100, decay: float = 0.8) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise ValueError(f"hidden={hidden}: at least 1")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay={decay}: at least 0 and below 1")
+        self.baseline, self.decay = Baseline(data, hidden), decay
+        self.mean: Tensor
+        self.variance: Tensor
+        self.initialised: Tensor
+        self.register_buffer("mean", torch.tensor(0.0))
+        self.register_buffer("variance", torch.tensor(0.0))
+        self.register_buffer("initialised", torch.tensor(False))
+
+    def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
+        draws = draw(autoencoder, x, conditions, 1)
+        signal = self._normalised(draws.log_w[0]) - self.baseline(x)
+        error = signal.square().mean() / 2
+        terms = {"nll": -draws.log_px.mean(), "kl": draws.quantized.kl.mean()}
+        surrogate = terms["nll"] - (signal.detach() * draws.log_q[0]).mean() + error
+        loss = valued(terms["nll"] + terms["kl"], surrogate)
+        return Loss(loss, {**terms, "baseline": error}, draws.likelihood, draws.quantized)
+
+    def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
+        return drawn_bound(autoencoder, x, conditions)
+
+    @torch.no_grad()
+    def _normalised(self, bound: Tensor) -> Tensor:
+        """``(batch,)`` by the figures of earlier batches, so that they depend on nothing drawn here."""
+        if not self.training:
+            return self._scaled(bound)
+        mean, variance = (figure.to(self.mean) for figure in moments(bound))
+        # Set anew, not in place: a compiled backward pass may compute the signal again from what is here now.
+        self.mean = torch.where(self.initialised, self.mean, mean)
+        self.variance = torch.where(self.initialised, self.variance, variance)
+        normalised = self._scaled(bound)
+        self.variance = self.variance.lerp(variance + (mean - self.mean).square(), 1 - self.decay)
+        self.mean = self.mean.lerp(mean, 1 - self.decay)
+        self.initialised = torch.ones_like(self.initialised)
+        return normalised
+
+    def _scaled(self, bound: Tensor) -> Tensor:
+        return (bound - self.mean) / self.variance.sqrt().clamp(min=1)
+
+
+def moments(t: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over the batch of all ranks; in float64, as large sums are subtracted."""
+    t = t.double()
+    sums = torch.stack([torch.ones_like(t), t, t.square()]).sum(1)
+    total(sums)
+    mean = sums[1] / sums[0]
+    return mean, (sums[2] / sums[0] - mean.square()).clamp(min=0)
