@@ -59,6 +59,18 @@ def test_going_on_at_k_gives_the_same_as_passing_through(start: int, batch_size:
     assert torch.equal(taken(batches(batch_size=batch_size, start=start), 4), whole[start:])
 
 
+@pytest.mark.parametrize("size", [10, 37])
+@pytest.mark.parametrize(("ranks", "batch_size"), [(2, 4), (3, 1), (4, 25)])
+@pytest.mark.parametrize("start", [0, 3])
+def test_ranks_batches_joined_are_one_ranks(size: int, ranks: int, batch_size: int, start: int) -> None:
+    """Whatever the split's size: no rank has fewer batches, and no example is dropped."""
+    each = [
+        taken(TrainBatches(Numbers(size), CPU, batch_size=batch_size, seed=0, start=start, rank=r, ranks=ranks), 9)
+        for r in range(ranks)
+    ]
+    assert torch.equal(torch.cat(each, 1), taken(batches(size, batch_size * ranks, start=start), 9))
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 25])
 def test_every_epoch_has_every_example_once(batch_size: int) -> None:
     order = taken(batches(batch_size=batch_size), 30 // batch_size + 20).flatten(0, 1)[:, 0]

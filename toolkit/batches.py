@@ -43,6 +43,10 @@ class TrainBatches(Iterator[Batch]):
     Epoch e passes through the split in the e-th permutation; a batch may hold the end of one epoch and the start of
     the next. The examples' own randomness is drawn from (seed, epoch, index). ``waited`` counts the seconds that the
     caller spent here.
+
+    Of ``ranks`` that train together each takes its part: their k-th batches joined are the k-th batch of one rank with
+    ``ranks`` times the ``batch_size``. As the batches never end, no rank runs out before another and no example is
+    dropped, whatever the split's size.
     """
 
     def __init__(
@@ -54,9 +58,11 @@ class TrainBatches(Iterator[Batch]):
         seed: int,
         start: int = 0,
         workers: int | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.device, self.waited = device, 0.0
-        order = _Shuffled(examples.size("train"), batch_size, seed, start)
+        order = _Shuffled(examples.size("train"), batch_size, seed, start, rank, ranks)
         self._loaded = _load(_Drawn(examples, "train", seed), order, device, workers)
 
     def __next__(self) -> Batch:
@@ -127,13 +133,14 @@ class _Drawn(Dataset[Any]):
 
 
 class _Shuffled(Sampler[list[tuple[int, int]]]):
-    """The (epoch, index) pairs of every batch from ``start`` on."""
+    """The (epoch, index) pairs of every batch of a rank from ``start`` on."""
 
-    def __init__(self, size: int, batch_size: int, seed: int, start: int) -> None:
-        self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
+    def __init__(self, size: int, batch_size: int, seed: int, start: int, rank: int, ranks: int) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.place, self.stride = (start * ranks + rank) * batch_size, ranks * batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        place, epoch, order = self.start * self.batch_size, -1, []
+        place, epoch, order = self.place, -1, []
         while True:
             batch = []
             for position in range(place, place + self.batch_size):
@@ -141,7 +148,7 @@ class _Shuffled(Sampler[list[tuple[int, int]]]):
                     epoch = position // self.size
                     order = self._permutation(epoch)
                 batch.append((epoch, order[position % self.size]))
-            place += self.batch_size
+            place += self.stride
             yield batch
 
     def _permutation(self, epoch: int) -> list[int]:

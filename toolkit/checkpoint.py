@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from toolkit.distributed import first, gathered, rank
 from toolkit.errors import ToolkitError
 from toolkit.optimization import Optimization
 
@@ -81,19 +83,26 @@ def save(
     figures: dict[str, Tensor] | None = None,
     *,
     keep: int,
-) -> Checkpoint:
+) -> None:
     """Writes a checkpoint aside, flushes it, renames it into place, and drops all but the newest ``keep``.
 
-    ``facts`` and ``figures`` are what the caller wants to find again.
+    ``facts`` and ``figures`` are what the caller wants to find again. All ranks take part: the first one writes, with
+    the random numbers of them all.
     """
+    beside = {**random_state(), **{f"figures.{name}": value for name, value in (figures or {}).items()}}
+    first(partial(_save, folder, optimization, facts, beside, keep))
+
+
+def _save(
+    folder: Path, optimization: Optimization, facts: dict[str, Any], beside: dict[str, Tensor], keep: int
+) -> None:
     step = optimization.step
     final, aside = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         _write(aside / MODEL, optimization.module.state_dict())
-        kept_figures = {f"figures.{name}": value for name, value in (figures or {}).items()}
-        _write(aside / STATE, {**optimization.state(), **random_state(), **kept_figures})
+        _write(aside / STATE, {**optimization.state(), **beside})
         facts = {"step": step, **facts, "sha256": {name: sha256(aside / name) for name in (MODEL, STATE)}}
         write_text(aside / FACTS, json.dumps(facts, indent=1))
         if final.exists():
@@ -110,7 +119,6 @@ def save(
         ) from e
     for old in [path for path in found(folder) if path != final][: -(keep - 1) or None]:
         shutil.rmtree(old)
-    return Checkpoint(final, step, facts)
 
 
 def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
@@ -237,16 +245,25 @@ def check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], where: Path) -
 
 
 def random_state() -> dict[str, Tensor]:
-    state = {"random.cpu": torch.get_rng_state()}
+    """The generators of every rank; all take part. The first one's are named without a number."""
+    own = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        state["random.cuda"] = torch.cuda.get_rng_state()
-    return state
+        own["cuda"] = torch.cuda.get_rng_state()
+    return {_random(number, name): t for name, state in own.items() for number, t in enumerate(gathered(state))}
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["random.cpu"])
-    if "random.cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["random.cuda"])
+    """This rank's generators, where they were saved; a rank that was not there before keeps its own."""
+    setters = {"cpu": torch.set_rng_state}
+    if torch.cuda.is_available():
+        setters["cuda"] = torch.cuda.set_rng_state
+    for name, setter in setters.items():
+        if _random(rank(), name) in state:
+            setter(state[_random(rank(), name)])
+
+
+def _random(number: int, name: str) -> str:
+    return f"random.{number}.{name}" if number else f"random.{name}"
 
 
 def sha256(path: Path) -> str:

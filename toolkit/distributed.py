@@ -1,13 +1,30 @@
 """A thin hand over torch.distributed: what parts and verbs ask of the other ranks.
 
-On one rank, every function here does nothing.
+On one rank, every function here does nothing, or does alone what the ranks would do together.
 """
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any, TypeVar
+
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+from toolkit.errors import ToolkitError
+
+Made = TypeVar("Made")
+PATIENCE = timedelta(days=7)
+"""How long ranks wait for one another: they wait while the first validates, encodes a split or draws."""
+
+
+class Abandoned(Exception):
+    """Another rank failed, and tells why."""
 
 
 def ranks() -> int:
@@ -34,3 +51,131 @@ def share(tensor: Tensor) -> Tensor:
     if ranks() > 1:
         dist.broadcast(tensor, 0)
     return tensor
+
+
+@torch.no_grad()
+def average(tensor: Tensor) -> None:
+    """The mean over the ranks, in place."""
+    if ranks() > 1:
+        total(tensor)
+        tensor /= ranks()
+
+
+@torch.no_grad()
+def least(tensor: Tensor) -> None:
+    """Elementwise the smallest over the ranks, in place."""
+    if ranks() > 1:
+        dist.all_reduce(tensor, dist.ReduceOp.MIN)
+
+
+def gathered(tensor: Tensor) -> list[Tensor]:
+    """Every rank's tensor, in order; all are of one shape."""
+    if ranks() == 1:
+        return [tensor]
+    made = [torch.empty_like(tensor) for _ in range(ranks())]
+    dist.all_gather(made, tensor)
+    return made
+
+
+def told(thing: Any) -> Any:
+    """Rank 0's thing, whatever it is."""
+    things = [thing]
+    if ranks() > 1:
+        dist.broadcast_object_list(things, 0, device=torch.device("cpu"))
+    return things[0]
+
+
+@contextmanager
+def agreed() -> Iterator[None]:
+    """All ranks come through the block, or none does.
+
+    Where some fail, the first of them raises its own error and the others raise Abandoned, all at the same place.
+    """
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as e:  # an interrupt, too: the others wait
+        if ranks() == 1:
+            raise
+        error = e
+    if ranks() > 1:
+        _settle(error)
+
+
+def _settle(error: BaseException | None) -> None:
+    failed = torch.zeros(ranks())
+    failed[rank()] = error is not None
+    total(failed)
+    if error is not None and int(failed.argmax()) == rank():
+        raise error
+    if failed.any():
+        raise Abandoned(f"rank {int(failed.argmax())} failed") from error
+
+
+def first(act: Callable[[], Made]) -> Made | None:
+    """Rank 0 acts while the others wait; what it makes, None on the others, who raise Abandoned where it fails."""
+    with agreed():
+        return act() if rank() == 0 else None
+    return None
+
+
+def averaging(module: nn.Module) -> nn.Module:
+    """The module, its parameters' gradients averaged over the ranks in the backward pass.
+
+    Only a call of what is given back reduces anything. Buffers are left alone: statistics are reduced by the parts
+    that keep them. Every parameter must take part in every pass.
+    """
+    if ranks() == 1:
+        return module
+    with warnings.catch_warnings():  # the option's next name is unknown to the oldest torch that is supported
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+
+
+def holding(module: nn.Module, hold: bool) -> AbstractContextManager[Any]:
+    """For a forward and backward pass: whether its gradients wait for a later pass to be averaged."""
+    if hold and isinstance(module, nn.parallel.DistributedDataParallel):
+        return module.no_sync()  # type: ignore[no-any-return]
+    return nullcontext()
+
+
+def seed_noise(seed: int) -> None:
+    """Random numbers of its own for each rank; the first one's go on as they were."""
+    if rank():
+        torch.manual_seed(seed + rank())
+
+
+def check_device(device: torch.device) -> None:
+    """ToolkitError where this machine's ranks outnumber its GPUs."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks()))
+    if device.type == "cuda" and ranks() > 1 and local > torch.cuda.device_count():
+        raise ToolkitError(
+            f"trainer.ranks={local}: every rank on device=cuda takes a GPU of its own, and this machine has"
+            f" {torch.cuda.device_count()}"
+        )
+
+
+@contextmanager
+def together(meeting: str, rank: int, ranks: int, local_rank: int) -> Iterator[None]:
+    """One group over the ranks, which meet at a URL of torch's (``env://``, ``file://…``), while the block lasts.
+
+    Tensors on a CPU travel by gloo, those on GPUs by NCCL; a rank's GPU is the one numbered as the rank on its
+    machine. Where the block fails, the group is left as it is: the process must end.
+    """
+    backend = "gloo"
+    if torch.cuda.is_available() and dist.is_nccl_available():
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=ranks, timeout=PATIENCE)
+    yield
+    total(torch.zeros(1))  # nobody leaves while another still listens
+    dist.destroy_process_group()
+
+
+def aftermath(error: BaseException | None) -> bool:
+    """Whether an error only says that another rank has failed or is gone."""
+    if error is None:
+        return False
+    # gloo's errors have no type of their own, but name its source file
+    lost = isinstance(error, Abandoned | dist.DistError) or (type(error) is RuntimeError and "/gloo/" in str(error))
+    return lost or aftermath(error.__cause__)

@@ -11,3 +11,7 @@ class ToolkitError(Exception):
 
 class NotFinite(ToolkitError):
     """Numbers that became NaN or infinite."""
+
+
+class Elsewhere(Exception):
+    """A failure in another process, blamed there: type, message and place in one line."""

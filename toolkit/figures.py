@@ -7,9 +7,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from toolkit import distributed
 from toolkit.errors import NotFinite
 from toolkit.objective import Loss
 from toolkit.spec import DataSpec, LatentSpec
+
+_NEVER = torch.iinfo(torch.long).max
+"""Stands for the step at which a figure broke that did not."""
 
 
 class RunningFigures:
@@ -27,7 +31,7 @@ class RunningFigures:
         if set(figures) != set(self._names):
             self._begin(tuple(figures), next(iter(figures.values())).device)
         values = torch.stack([figures[name].detach().float() for name in self._names])
-        bad = ~values.isfinite() & (self._first_bad == 0)
+        bad = ~values.isfinite() & (self._first_bad == _NEVER)
         self._first_bad.masked_fill_(bad, step)
         self._sum += values
         self._count += 1
@@ -45,9 +49,14 @@ class RunningFigures:
             self._sum += torch.stack(list(sums.values())).to(device)
             self._count = int(tensors["count"])
 
+    def average(self) -> None:
+        """The ranks' means, and the first bad step of any, in place of this rank's own; all ranks take part."""
+        distributed.average(self._sum)
+        distributed.least(self._first_bad)
+
     def check(self) -> None:
         """NotFinite, with the step and the term, if any figure was NaN or infinite."""
-        bad = [(step, name) for step, name in zip(self._first_bad.tolist(), self._names, strict=True) if step]
+        bad = [(step, name) for step, name in zip(self._first_bad.tolist(), self._names, strict=True) if step < _NEVER]
         if bad:
             step = min(step for step, _ in bad)
             names = [name for at, name in bad if at == step and name != "loss"] or ["loss"]
@@ -63,7 +72,7 @@ class RunningFigures:
     def _begin(self, names: tuple[str, ...], device: torch.device) -> None:
         self._names, self._count = names, 0
         self._sum = torch.zeros(len(names), device=device)
-        self._first_bad = torch.zeros(len(names), dtype=torch.long, device=device)
+        self._first_bad = torch.full((len(names),), _NEVER, device=device)
 
 
 @torch.no_grad()

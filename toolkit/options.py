@@ -73,7 +73,8 @@ class AutoencoderTrainerOptions(TrainerOptions):
     """How stage one is trained, under ``trainer``."""
 
     ranks: int = 1
-    """Processes that train together, in both stages, each with batches of its own; on GPUs, one each."""
+    """Processes that train together, in both stages, each with batches of its own; on GPUs, one each. Under torchrun
+    it is torchrun that says how many."""
 
 
 @dataclass(frozen=True)

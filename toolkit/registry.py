@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import Elsewhere, ToolkitError
 
 KINDS: Mapping[str, str] = {
     "dataset": "toolkit.dataset:Dataset",
@@ -254,6 +254,8 @@ def _roots(folder: Path | None) -> list[str]:
 
 def blame(error: BaseException) -> str:
     """An error in one line: type, message and the file and line where it was raised."""
+    if isinstance(error, Elsewhere):
+        return str(error)
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, SyntaxError):  # its own text ends with file and line, but only the file's name
         return f"SyntaxError: {error.msg} ({error.filename}:{error.lineno})"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, final
+from typing import Any, NoReturn, Protocol, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,12 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.batches import TrainBatches
 from toolkit.checkpoint import Checkpoint, found, newest, save, set_aside
 from toolkit.device import autocast
+from toolkit.distributed import agreed, averaging, first, holding, rank, ranks
 from toolkit.errors import NotFinite, ToolkitError
 from toolkit.figures import RunningFigures, autoencoder_figures, mean_figures
 from toolkit.objective import Loss, Objective
 from toolkit.optimization import Optimization
+from toolkit.options import TrainerOptions
 from toolkit.prior import Prior
 from toolkit.run import Run
 
@@ -53,15 +55,16 @@ class PriorStage(nn.Module):
 def train_autoencoder(stage: Stage, batches: TrainBatches, optimization: Optimization) -> Iterator[Figures]:
     """Stage one: an update per turn until all steps are done; yields each one's figures, 0-d on the device."""
     options = optimization.options
-    forward = torch.compile(stage) if options.compile else stage
+    forward = _called(stage, options)
     stage.train()
     while not optimization.done:
         parts = []
-        for _ in range(options.accumulate):
+        for at in range(options.accumulate):
             batch = next(batches)
-            with autocast(batches.device, options.precision):
-                output: Loss = forward(batch.x, batch.conditions)
-            (output.loss / options.accumulate).backward()
+            with holding(forward, at + 1 < options.accumulate):
+                with autocast(batches.device, options.precision):
+                    output: Loss = forward(batch.x, batch.conditions)
+                (output.loss / options.accumulate).backward()
             parts.append(autoencoder_figures(output, batch.x, stage.model.data, stage.model.latent))
             del output, batch  # their memory is the next pass's
         optimization.update()
@@ -71,18 +74,30 @@ def train_autoencoder(stage: Stage, batches: TrainBatches, optimization: Optimiz
 def train_prior(stage: PriorStage, batches: TrainBatches, optimization: Optimization) -> Iterator[Figures]:
     """Stage two: the same over codes."""
     options = optimization.options
-    forward = torch.compile(stage) if options.compile else stage
+    forward = _called(stage, options)
     stage.train()
     while not optimization.done:
         parts = []
-        for _ in range(options.accumulate):
+        for at in range(options.accumulate):
             batch = next(batches)
-            with autocast(batches.device, options.precision):
-                loss: Tensor = forward(batch.x, batch.conditions)
-            (loss / options.accumulate).backward()
+            with holding(forward, at + 1 < options.accumulate):
+                with autocast(batches.device, options.precision):
+                    loss: Tensor = forward(batch.x, batch.conditions)
+                (loss / options.accumulate).backward()
             parts.append({"loss": loss.detach()})
         optimization.update()
         yield mean_figures(parts)
+
+
+def _called(stage: nn.Module, options: TrainerOptions) -> nn.Module:
+    """What a loop calls in a stage's place: compiled where asked for, gradients averaged over the ranks."""
+    if not options.compile:
+        return averaging(stage)
+    if ranks() > 1 and isinstance(stage, Stage):
+        # Compiled on its own by each rank, its collectives could come in another order on each, and wait for ever.
+        quantizer = stage.model.quantizer
+        quantizer.forward = torch.compiler.disable(quantizer.forward)  # type: ignore[method-assign]
+    return averaging(cast(nn.Module, torch.compile(stage)))
 
 
 class Report(Protocol):
@@ -120,6 +135,13 @@ class Recorder:
 
     def resume(self) -> None:
         """Back to the newest whole checkpoint, or to the start; the log is cut to fit."""
+        checkpoint = first(self._tidy) or newest(self.folder, [])
+        if checkpoint is not None:
+            figures = checkpoint.load_state(self.optimization)
+            self.running.load(figures, next(self.optimization.module.parameters()).device)
+
+    def _tidy(self) -> Checkpoint | None:
+        """Tells of damaged checkpoints and sets them aside; cuts the log to the newest whole one."""
         notices: list[str] = []
         checkpoint = newest(self.folder, notices)
         for text in notices:
@@ -127,10 +149,8 @@ class Recorder:
         for newer in found(self.folder):
             if checkpoint is not None and newer.name > checkpoint.path.name:
                 set_aside(newer)
-        if checkpoint is not None:
-            figures = checkpoint.load_state(self.optimization)
-            self.running.load(figures, next(self.optimization.module.parameters()).device)
-        self.run.cut_log(self.stage, self.optimization.step)
+        self.run.cut_log(self.stage, checkpoint.step if checkpoint else 0)
+        return checkpoint
 
     def follow(self, updates: Iterator[Figures], batches: TrainBatches) -> None:
         """Takes every update in. ToolkitError, naming the last good checkpoint, where loss or weights broke."""
@@ -143,9 +163,9 @@ class Recorder:
             running.add(step, figures)
             logs, saves = (last or step % every == 0 for every in (options.log_every, options.checkpoint_every))
             if logs or saves:
-                self._check(running)
-            if saves and not self.optimization.finite():
-                self._stop(f"the weights became NaN or infinite after step {step}")
+                running.average()
+                with agreed():  # all ranks stop together
+                    self._check(saves)
             if logs:
                 self._log("train", running.drain() | clock.speed(step))
             with clock.stopped():
@@ -161,20 +181,21 @@ class Recorder:
         try:
             yield from updates
         except NotFinite as e:
-            self._check(self.running)
+            self._check(saves=False)
             self._stop(str(e))
 
     def _look(self, step: int, last: bool) -> None:
         """Validation and pictures, where they are due."""
         options = self.optimization.options
         if self.validate and (last or step % options.validate_every == 0):
-            self._log("val", self._aside(self.validate))
+            self._log("val", first(partial(self._aside, self.validate)))
         if self.draw and (last or step % options.pictures_every == 0):
-            self._aside(partial(self.draw, self.run.samples / f"{self.stage}-{step:08d}.png"))
+            picture = self.run.samples / f"{self.stage}-{step:08d}.png"
+            first(partial(self._aside, partial(self.draw, picture)))
 
-    def save(self) -> Checkpoint:
+    def save(self) -> None:
         keep = self.optimization.options.keep
-        return save(self.folder, self.optimization, self.facts, self.running.state(), keep=keep)
+        save(self.folder, self.optimization, self.facts, self.running.state(), keep=keep)
 
     def _aside(self, act: Callable[[], Any]) -> Any:
         """Something done with the averaged weights that leaves training's random numbers alone."""
@@ -184,15 +205,18 @@ class Recorder:
         self.optimization.module.train()
         return made
 
-    def _log(self, split: str, figures: dict[str, float]) -> None:
-        self.run.log(self.stage, split, self.optimization.step, figures)
-        self.report.figures(split, self.optimization.step, figures)
+    def _log(self, split: str, figures: dict[str, float] | None) -> None:
+        if rank() == 0 and figures is not None:
+            self.run.log(self.stage, split, self.optimization.step, figures)
+            self.report.figures(split, self.optimization.step, figures)
 
-    def _check(self, running: RunningFigures) -> None:
+    def _check(self, saves: bool) -> None:
         try:
-            running.check()
+            self.running.check()
         except NotFinite as e:
             self._stop(str(e))
+        if saves and not self.optimization.finite():
+            self._stop(f"the weights became NaN or infinite after step {self.optimization.step}")
 
     def _stop(self, why: str) -> NoReturn:
         kept = found(self.folder)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from toolkit import registry
-from toolkit.cli import errors, source
+from toolkit.cli import errors, ranks, source, torchrun
 from toolkit.cli.compose import VERSION, Composed, compose, reopen, validate
 from toolkit.cli.quote import key_of, prepare, text
 from toolkit.errors import ToolkitError
@@ -49,6 +50,11 @@ field. Takes the words of toolkit train."""
 
 def train(args: Sequence[str]) -> int:
     """Trains what the words describe; nothing is written before the whole configuration is valid."""
+    command = partial(_train, args)
+    return torchrun.take_part(command) if torchrun.here() else command()
+
+
+def _train(args: Sequence[str]) -> int:
     flags, words = split(args)
     run, others = _run(words)
     if run:
@@ -127,6 +133,10 @@ _failures: list[Exception] = []
 
 
 def _start(config: dict[str, Any], folder: Path) -> float | None:
+    if torchrun.here():
+        return torchrun.train(config, folder)
+    if config["trainer"]["ranks"] > 1:
+        return ranks.train(config, folder)
     from toolkit.cli.train import run  # here, so that a wrong word never waits for torch
 
     return run(config, folder)

@@ -1,0 +1,513 @@
+"""Many ranks train as one does: the same steps on the joined batch, one folder, one log, no rank left behind.
+
+The laws of a step run in two processes that are started once, of this very file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import toolkit
+from toolkit import distributed
+from toolkit.batches import TrainBatches
+from toolkit.build import build_autoencoder, build_dataset, build_objective, build_options, build_prior
+from toolkit.cli.compose import compose
+from toolkit.figures import RunningFigures
+from toolkit.optimization import Optimization
+from toolkit.run import Run
+from toolkit.spec import LatentSpec
+from toolkit.train import PriorStage, Stage, train_autoencoder, train_prior
+
+TOY = Path(__file__).parent / "toy"
+MODEL = "dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4 conditions.decoder=[kind]"
+PRIOR = "prior=pixelcnn prior.hidden=8 prior.layers=2 prior.head=8 prior_trainer.allow_collapsed=true"
+TRAINER = "trainer.batch_size=8 trainer.steps=50 trainer.learning_rate=1e-3 prior_trainer.batch_size=8"
+EMA = "quantizer=ema quantizer.codebook_size=24 quantizer.restart=0.5 quantizer.decay=0.9"
+CASES = {
+    "vq": "quantizer=vq quantizer.codebook_size=16",
+    "ema": EMA,
+    "accumulate": f"{EMA} trainer.accumulate=3 trainer.steps=15 trainer.clip=1.0 trainer.ema=0.9",
+    "odd": f"{EMA} trainer.batch_size=5",
+    "prior": "quantizer=vq prior_trainer.steps=15 prior.condition_dropout=0",
+}
+"""What one rank must do just so with the joined batches."""
+NOISY = {"nvil": "quantizer=categorical quantizer.codebook_size=8 objective=nvil"}
+"""What draws numbers of its own on each rank: only that all ranks stay alike."""
+
+
+def config_of(case: str) -> dict[str, Any]:
+    words = f"{MODEL} {PRIOR} {TRAINER} {(CASES | NOISY)[case]}"
+    return compose(words.split()).config
+
+
+def sized(examples: Any, size: int) -> Any:
+    """The same examples, but so many of them."""
+    type(examples).examples = {**type(examples).examples, "train": size}
+    return examples
+
+
+class Codes:
+    """Codes to train a prior on."""
+
+    def size(self, split: str) -> int:
+        return 37
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        drawn = torch.Generator().manual_seed(index)
+        return {"x": torch.randint(16, (1, 4, 4), generator=drawn), "kind": torch.tensor(index % 3)}
+
+
+def trained(case: str, scale: int = 1) -> dict[str, Tensor]:
+    """Everything that a stage's steps left: weights, tables, counts, moments, averages."""
+    torch.manual_seed(0)
+    config = config_of(case)
+    trainer = "prior_trainer" if case == "prior" else "trainer"
+    config[trainer]["batch_size"] *= scale
+    dataset = sized(build_dataset(config), 37 if case == "odd" else 48)
+    if case == "prior":
+        module: Any = PriorStage(build_prior(config, LatentSpec((4, 4), (16,)), dataset.spec))
+        examples, loop = Codes(), train_prior
+    else:
+        autoencoder = build_autoencoder(config, dataset.spec)
+        module = Stage(build_objective(config, autoencoder), autoencoder)
+        examples, loop = dataset, train_autoencoder
+    distributed.seed_noise(0)
+    options = build_options(config, trainer)
+    optimization = Optimization(module, options)
+    batches = TrainBatches(
+        examples,
+        torch.device("cpu"),
+        batch_size=options.batch_size,
+        seed=0,
+        workers=0,
+        rank=distributed.rank(),
+        ranks=distributed.ranks(),
+    )
+    for _ in loop(module, batches, optimization):
+        pass
+    return {**module.state_dict(), **optimization.state()}
+
+
+def figures() -> dict[str, Tensor]:
+    """Of two steps, of which the second breaks on rank 1."""
+    running = RunningFigures()
+    running.add(1, {"loss": torch.tensor(1.0 + distributed.rank())})
+    running.average()
+    good = running.state()["of.loss"]
+    running.add(2, {"loss": torch.tensor(float("nan") if distributed.rank() else 1.0)})
+    running.average()
+    return {"mean": good, "first_bad": running._first_bad.clone()}
+
+
+def agreement() -> dict[str, Tensor]:
+    """What each rank raised: where rank 1 fails, where both do, and where nobody does."""
+    raised = []
+    for failing in ({1}, {0, 1}, {0}, set[int]()):
+        try:
+            with distributed.agreed():
+                if distributed.rank() in failing:
+                    raise ValueError
+            raised.append(0)
+        except ValueError:
+            raised.append(1)
+        except distributed.Abandoned:
+            raised.append(2)
+    return {"raised": torch.tensor(raised)}
+
+
+def main(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    with distributed.together(f"file://{folder}/meeting", rank, 2, rank):
+        made = {case: trained(case) for case in CASES | NOISY}
+        made |= {"figures": figures(), "agreement": agreement()}
+    for name, tensors in made.items():
+        save_file({k: v.contiguous() for k, v in tensors.items()}, f"{folder}/{name}-{rank}.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Tensor]]]:
+    """What two ranks made, by name."""
+    folder = tmp_path_factory.mktemp("two")
+    env = {**os.environ, "TOOLKIT_PLUGIN_PATH": str(TOY)}
+    started = [subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env=env) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    return lambda name: [load_file(folder / f"{name}-{rank}.safetensors") for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_step_as_one_does_on_the_joined_batch(two: Callable[..., Any], case: str) -> None:
+    """Weights, tables, counts, moments, averages; with restarts, accumulation, and sizes that divide nothing."""
+    one = trained(case, scale=2)
+    for name, value in two(case)[0].items():
+        torch.testing.assert_close(value, one[name], atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("case", CASES | NOISY)
+def test_ranks_stay_alike(two: Callable[..., Any], case: str) -> None:
+    """Bit for bit, those of an objective's own parameters, too, though each rank sees other data."""
+    first, second = two(case)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_an_objectives_parameters_are_trained(two: Callable[..., Any]) -> None:
+    assert any(name.startswith("optimizer.exp_avg.objective.") for name in two("nvil")[0])
+
+
+def test_figures_are_means_over_ranks(two: Callable[..., Any]) -> None:
+    for made in two("figures"):
+        assert made["mean"] == 1.5
+        assert made["first_bad"].tolist() == [2]
+
+
+def test_all_come_through_or_none_does(two: Callable[..., Any]) -> None:
+    """1 is a rank's own error, 2 says that another rank's is told."""
+    first, second = (made["raised"].tolist() for made in two("agreement"))
+    assert first == [2, 1, 1, 0]
+    assert second == [1, 2, 2, 0]
+
+
+def test_ranks_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "ranks", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(
+        toolkit.ToolkitError, match=r"ranks=4: every rank on device=cuda takes a GPU of its own.* has 2"
+    ):
+        distributed.check_device(torch.device("cuda"))
+    distributed.check_device(torch.device("cpu"))
+
+
+# -- the command
+
+SMALL = """
+trainer.steps=6 trainer.batch_size=4 trainer.log_every=2 trainer.checkpoint_every=3 trainer.workers=0
+prior_trainer.steps=4 prior_trainer.batch_size=4 prior_trainer.log_every=2 prior_trainer.workers=0
+"""
+WORDS = f"{MODEL} {PRIOR} {EMA} {SMALL} prior.dropout=0.2 conditions.prior=[kind]".split()
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+PLUGIN = """
+import os, signal, sys, time
+sys.path.insert(0, os.environ["TOOLKIT_PLUGIN_PATH"].partition(os.pathsep)[0])
+from toy_plugin import ToyDataset, KIND
+from toolkit import DataSpec, ToolkitError, distributed
+
+class FailingDataset(ToyDataset):
+    def __init__(self, *, how: str = "", rank: int = 1, after: int = 12, nap: float = 0.0) -> None:
+        self.spec = DataSpec(2, (8, 8), 8, variance=0.3, conditions=(KIND,))
+        self.how, self.rank, self.left, self.nap = how, rank, after, nap
+
+    def example(self, split, index, generator):
+        self.left -= split == "train"
+        time.sleep(self.nap if split == "val" else 0)
+        if self.left < 0 and distributed.rank() == self.rank:
+            if self.how in ("mistake", "sleep"):
+                raise ToolkitError("example 12 is cut short")
+            if self.how == "failure":
+                raise KeyError("example 12")
+            os.kill(os.getpid(), getattr(signal, self.how))
+        if self.left < 0 and self.how == "sleep":
+            time.sleep(1000)
+        return super().example(split, index, generator)
+"""
+
+
+def started(*words: str, before: tuple[str, ...] | list[str] = ()) -> subprocess.Popen[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    toolkit_ = [sys.executable, *before, "-m", "toolkit", "train"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    before_exec = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # it is ignored where tests run in the background
+    return subprocess.Popen([*toolkit_, *words], env=env, preexec_fn=before_exec, **pipes)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Status, output and errors of a command that left no process behind."""
+    try:
+        out, err = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        print(*process.communicate(), sep="\n")
+        raise
+    assert gone(process.pid), "a process was left behind"
+    return process.returncode, out, err
+
+
+def gone(group: int) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def train(*words: str, before: tuple[str, ...] | list[str] = ()) -> tuple[int, str, str]:
+    return ended(started(*words, before=before))
+
+
+def steps(run: Path) -> list[tuple[str, str, int]]:
+    return [(line["stage"], line["split"], line["step"]) for line in Run(run).read_log()]
+
+
+ONCE = [
+    *(("autoencoder", "train", step) for step in (2, 4, 6)),
+    ("autoencoder", "val", 6),
+    *(("prior-pixelcnn", "train", step) for step in (2, 4)),
+    ("prior-pixelcnn", "val", 4),
+]
+
+
+def test_a_run_of_two_ranks(tmp_path: Path) -> None:
+    """Both stages: one folder, every line of the log once, checkpoints that any number of ranks opens."""
+    run = tmp_path / "run"
+    status, out, err = train(*WORDS, "trainer.ranks=2", f"hydra.run.dir={run}")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == str(run)
+    assert out.count("prior-pixelcnn: from 0 to 4") == 1
+    assert steps(run) == ONCE
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    state = load_file(run / "autoencoder" / "step-00000006" / "state.safetensors")
+    assert not torch.equal(state["random.cpu"], state["random.1.cpu"])
+    assert toolkit.load(run).sample(2, {"kind": torch.tensor([0, 2])}).x.shape == (2, 2, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two ranks that was never stopped."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+        words = [
+            "trainer.ranks=2",
+            "trainer.log_every=4",
+            "prior_trainer.log_every=3",
+            "prior_trainer.checkpoint_every=2",
+        ]
+        assert train(*WORDS, *words, f"hydra.run.dir={run}")[0] == 0
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "last"), [("autoencoder", "step-00000006"), ("priors/pixelcnn", "step-00000004")])
+def test_two_ranks_continue_exactly(whole: Path, tmp_path: Path, stage: str, last: str) -> None:
+    """A run that lost its last checkpoint goes on from the one before, to the same bits and the same log."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / stage / last)
+    assert train(f"run={run}", "stage=autoencoder" if stage == "autoencoder" else "stage=all")[0] == 0
+    for name in ("model", "state"):
+        one, other = (load_file(each / stage / last / f"{name}.safetensors") for each in (whole, run))
+        assert one.keys() == other.keys()
+        assert [key for key in one if not torch.equal(one[key], other[key])] == []
+    name = stage.replace("priors/", "prior-")
+    assert figures_of(run, name) == figures_of(whole, name)
+
+
+def figures_of(run: Path, stage: str) -> list[dict[str, Any]]:
+    """A stage's log without what depends on the clock."""
+    lines = [line for line in Run(run).read_log() if line["stage"] == stage]
+    return [{k: v for k, v in line.items() if k not in ("steps_per_second", "data_wait")} for line in lines]
+
+
+@pytest.mark.slow
+def test_compiled_ranks_equal_eager_ones(whole: Path, tmp_path: Path) -> None:
+    """The quantizer, whose collectives must keep their order, stays out of the graph."""
+    words = ["trainer.ranks=2", "trainer.compile=true", "stage=autoencoder", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert train(*WORDS, *words)[0] == 0
+    eager, compiled = (
+        load_file(run / "autoencoder" / "step-00000006" / "model.safetensors") for run in (whole, tmp_path / "run")
+    )
+    for name, value in eager.items():
+        torch.testing.assert_close(compiled[name], value, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_another_number_of_ranks_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train(*WORDS, "stage=autoencoder", f"hydra.run.dir={run}")[0] == 0
+    status, _, err = train(f"run={run}", "stage=all", "trainer.ranks=2", "trainer.steps=8")
+    assert (status, err) == (0, "")
+    assert train(f"run={run}", "trainer.ranks=1", "trainer.steps=9")[0] == 0
+    assert [step for stage, split, step in steps(run) if (stage, split) == ("autoencoder", "train")] == [2, 4, 6, 8, 9]
+
+
+@pytest.fixture
+def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words of a run whose dataset fails on one rank."""
+    home = tmp_path / "failing"
+    home.mkdir()
+    (home / "failing_plugin.py").write_text(PLUGIN)
+    points = '[project]\nname = "failing"\nversion = "1"\n[project.entry-points."toolkit.dataset"]\n'
+    (home / "pyproject.toml").write_text(f'{points}failing = "failing_plugin:FailingDataset"\n')
+    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", f"{TOY}{os.pathsep}{home}")
+    words = [word for word in WORDS if not word.startswith("dataset=")]
+    return [*words, "dataset=failing", "trainer.steps=100000", "trainer.ranks=2", f"hydra.run.dir={tmp_path / 'run'}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "status", "told"),
+    [
+        ("mistake", 2, "toolkit train: rank 1: example 12 is cut short\n"),
+        ("sleep", 2, "toolkit train: rank 1: example 12 is cut short\n"),
+        ("failure", 1, "toolkit train: rank 1: KeyError: 'example 12' ("),
+        ("SIGKILL", 2, "toolkit train: rank 1 was killed by SIGKILL"),
+        ("SIGSEGV", 2, "toolkit train: rank 1 was killed by SIGSEGV"),
+    ],
+)
+def test_a_failing_rank_ends_all(failing: list[str], how: str, status: int, told: str) -> None:
+    """Within seconds, told once, without a traceback, and no process stays."""
+    began = time.monotonic()
+    code, _, err = train(*failing, f"dataset.how={how}")
+    assert (code, err[: len(told)]) == (status, told), err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 3
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.slow
+def test_debug_shows_the_ranks_traceback(failing: list[str]) -> None:
+    code, _, err = train(*failing, "dataset.how=failure", "--debug")
+    assert code == 1
+    assert "failing_plugin.py" in err
+    assert "of rank 1" in err
+
+
+@pytest.mark.slow
+def test_what_no_rank_can_start_is_told_once(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, out, err = train(*WORDS, "encoder.stride=4", "trainer.ranks=2", f"hydra.run.dir={run}")
+    assert (code, out) == (2, "")
+    assert err.count("toolkit train: ") == 1
+    assert "change the encoder's or the decoder's strides" in err
+    assert not run.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["the command", "everybody"])
+def test_an_interrupt_ends_all(failing: list[str], tmp_path: Path, whom: str) -> None:
+    """From a terminal it reaches every process, from elsewhere the command alone."""
+    process = started(*failing, "dataset.after=100000000")
+    until(lambda: (tmp_path / "run" / "metrics.jsonl").is_file())
+    (os.kill if whom == "the command" else os.killpg)(process.pid, signal.SIGINT)
+    code, out, err = ended(process)
+    assert (code, err) == (130, "toolkit train: interrupted\n")
+    assert out.splitlines()[-1].startswith("stopped; toolkit train run=")
+
+
+@pytest.mark.slow
+def test_an_interrupt_during_validation(failing: list[str], tmp_path: Path) -> None:
+    """The others wait for rank 0, and yet all end; the checkpoint that was due is written."""
+    words = ["dataset.after=100000000", "dataset.nap=1.0", "trainer.validate_every=3"]
+    process = started(*failing, *words)
+    until(lambda: (tmp_path / "run" / "metrics.jsonl").is_file() and len(Run(tmp_path / "run").read_log()) > 0)
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    assert ended(process)[0] == 130
+    assert [path.name for path in (tmp_path / "run" / "autoencoder").iterdir()] == ["step-00000003"]
+
+
+@pytest.mark.slow
+def test_ranks_do_not_outlive_the_command(failing: list[str], tmp_path: Path) -> None:
+    process = started(*failing, "dataset.after=100000000")
+    until(lambda: (tmp_path / "run" / "metrics.jsonl").is_file())
+    process.kill()
+    process.communicate(timeout=60)
+    assert gone(process.pid)
+
+
+def until(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_two_ranks(tmp_path: Path) -> None:
+    """One job after the other; one that fails stops no other."""
+    words = [*WORDS, "trainer.ranks=2", "stage=autoencoder", "-m", "encoder.stride=4,2", f"hydra.sweep.dir={tmp_path}"]
+    _, out, err = train(*words)
+    assert "run 0 failed: ToolkitError" in err
+    assert out.splitlines()[-1] == str(tmp_path / "1")
+    assert steps(tmp_path / "1") == [line for line in ONCE if line[0] == "autoencoder"]
+
+
+# -- under torchrun
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path: Path) -> None:
+    """One folder and one log, the same weights as those of trainer.ranks=2, which is what the run then says it has."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    code, out, err = train(*WORDS, f"hydra.run.dir={run}", before=TORCHRUN)
+    assert code == 0, err
+    assert out.splitlines()[-1] == str(run)
+    assert steps(run) == ONCE
+    assert Run(run).config()["trainer"]["ranks"] == 2
+    assert train(*WORDS, f"hydra.run.dir={other}", "trainer.ranks=2")[0] == 0
+    one, two = (load_file(path / "autoencoder" / "step-00000006" / "model.safetensors") for path in (run, other))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert train(f"run={run}", "trainer.steps=8", before=TORCHRUN)[0] == 0
+    assert ("autoencoder", "train", 8) in steps(run)
+
+
+@pytest.mark.slow
+def test_a_sweep_under_torchrun(tmp_path: Path) -> None:
+    words = [*WORDS, "stage=autoencoder", "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
+    code, _, err = train(*words, before=TORCHRUN)
+    assert code == 0, err
+    for job in ("0", "1"):
+        assert steps(tmp_path / job) == [line for line in ONCE if line[0] == "autoencoder"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("word", "told"), [("nonsense=1", "has no nonsense"), ("encoder.stride=4", "strides")])
+def test_a_mistake_under_torchrun_is_told_once(tmp_path: Path, word: str, told: str) -> None:
+    code, out, err = train(*WORDS, word, f"hydra.run.dir={tmp_path / 'run'}", before=TORCHRUN)
+    assert code != 0
+    assert out == ""
+    assert err.count("toolkit train: ") == 1
+    assert told in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_failing_rank_under_torchrun(failing: list[str], rank: int) -> None:
+    code, _, err = train(*failing, "dataset.how=mistake", f"dataset.rank={rank}", before=TORCHRUN)
+    assert code != 0
+    assert err.count("example 12 is cut short") == 1
+
+
+@pytest.mark.slow
+def test_help_under_torchrun(tmp_path: Path) -> None:
+    code, out, _ = train("--help", before=TORCHRUN)
+    assert code == 0
+    assert out.count("== Configuration groups ==") <= 1
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

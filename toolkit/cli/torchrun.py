@@ -1,0 +1,90 @@
+"""Under torchrun: rank 0 runs the command, and the other ranks join in its jobs.
+
+They compose nothing, make no folder and print nothing. How many ranks there are is torchrun's word.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from shlex import quote
+from typing import Any, NoReturn
+
+from toolkit.cli.worker import hush, leave
+from toolkit.errors import ToolkitError
+
+_unfinished: list[Path] = []
+"""The folder of the job at hand. One that stays has failed, and its ranks are out of step."""
+
+
+def here() -> bool:
+    """Whether torchrun, or what sets the same variables, started this process as one of several."""
+    return {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def take_part(command: Callable[[], int]) -> NoReturn:
+    """Runs the command on rank 0 and its jobs on all, and leaves with its status. Whoever fails first tells."""
+    from toolkit import distributed
+
+    rank, ranks, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if rank:
+        hush()
+    try:
+        with distributed.together("env://", rank, ranks, local_rank):
+            status = _follow() if rank else _lead(command)
+    except Exception as error:
+        if rank == 0 or not distributed.aftermath(error):
+            raise
+        status = 0
+    leave(status)
+
+
+def train(config: dict[str, Any], folder: Path) -> float | None:
+    """One job, on rank 0 for all."""
+    from toolkit import distributed
+    from toolkit.cli.train import run
+
+    if _unfinished:
+        raise ToolkitError(f"not started: the other ranks were lost with {_unfinished[0]}")
+    config["trainer"]["ranks"] = distributed.ranks()
+    distributed.told((config, folder))
+    _unfinished.append(folder)
+    try:
+        score = run(config, folder)
+    except Exception as error:
+        if not distributed.aftermath(error):
+            raise
+        _outlive()
+        again = f"toolkit train run={quote(str(folder))} goes on from the last checkpoint, if there is one"
+        raise ToolkitError(f"another rank failed\n{again}") from error
+    _unfinished.clear()
+    return score
+
+
+def _lead(command: Callable[[], int]) -> int:
+    from toolkit import distributed
+
+    try:
+        return command()
+    finally:
+        if not _unfinished:
+            distributed.told(None)
+
+
+def _follow() -> int:
+    from toolkit import distributed
+    from toolkit.cli.train import run
+
+    while job := distributed.told(None):
+        run(*job)
+    return 0
+
+
+def _outlive() -> None:
+    """Waits until the rank that failed has told why and is gone: torchrun ends all ranks when the first one leaves."""
+    from toolkit import distributed
+
+    with suppress(Exception):
+        distributed.first(lambda: None)
