@@ -100,9 +100,10 @@ def test_no_experiment_overrides_a_nested_group() -> None:
 
 
 def test_every_package_is_shipped() -> None:
-    """Folders with Python in them and the list in pyproject.toml agree."""
+    """Folders with Python or YAML in them and the list in pyproject.toml agree."""
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = {".".join(p.parent.relative_to(ROOT).parts) for p in CORE.rglob("__init__.py")} | {"toolkit.conf"}
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in CORE.rglob("__init__.py")}
+    found |= {"toolkit." + ".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("conf/**/*.yaml")}
     assert found == listed
 
 

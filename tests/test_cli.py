@@ -500,7 +500,7 @@ def test_completion_of_a_runs_own_words(tmp_path: Path, monkeypatch: pytest.Monk
     assert candidates(line + "prior=") == ["prior=pixelcnn "]
     assert candidates("toolkit evaluate split=t") == ["split=test ", "split=train "]
     assert "--multirun " in candidates("toolkit train --")
-    assert candidates("toolkit plugins quantizer pro") == ["product "]
+    assert candidates("toolkit plugins quantizer pro") == ["product ", "projected "]
 
 
 def test_other_commands_complete_their_options() -> None:

@@ -11,10 +11,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from toolkit.batches import Batch
 from toolkit.codes import CachedCodes, cache_key, code_type, encode_batches, read_codes, write_codes
 from toolkit.errors import ToolkitError
+from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.spec import DataSpec, LatentSpec
 from toolkit.testing.parts import point_autoencoder, random_data
 
@@ -104,6 +106,20 @@ def test_encoding_is_the_models() -> None:
     made = list(encode_batches(autoencoder, iter(batches)))
     assert torch.equal(torch.cat([each["codes"] for each in made]), autoencoder.eval().quantize(x).codes)
     assert set(made[0]) == {"codes", "label"}
+
+
+def test_what_a_prior_learns_is_drawn_from_the_posterior() -> None:
+    data = DataSpec(1, (2,), levels=5)
+    autoencoder = point_autoencoder(data, quantizer=CategoricalQuantizer(4, codebook_size=3))
+    x = random_data(data, 1).expand(4000, 1, 2)
+    before = torch.get_rng_state()
+    first, again = (
+        next(encode_batches(autoencoder, [Batch({"x": x}, torch.device("cpu"))]))["codes"] for _ in range(2)
+    )
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), before)
+    shares = autoencoder.posterior(x[:1]).log_probs[0].exp()[0]  # (codebook_size, positions)
+    torch.testing.assert_close(one_hot(first[:, 0], 3).float().mean(0).T, shares.detach(), atol=0.03, rtol=0)
 
 
 # -- damaged and foreign files

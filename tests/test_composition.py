@@ -25,7 +25,6 @@ QUANTIZERS = {  # and the depth of their codes
     "lfq": 2,
     "bsq quantizer.heads=3": 3,
     "projected": 1,
-    "projected quantizer.inner.name=gaussian": 0,
     "residual": 4,
     "residual quantizer.inner.name=product": 8,
     "product": 2,

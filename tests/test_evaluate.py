@@ -14,7 +14,9 @@ from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.evaluate import Evaluation, evaluate
+from toolkit.objective import Objective
 from toolkit.objectives.elbo import ELBO
+from toolkit.objectives.vimco import VIMCO
 from toolkit.priors.uniform import UniformPrior
 from toolkit.quantizer import Quantizer
 from toolkit.quantizers.categorical import CategoricalQuantizer
@@ -44,11 +46,11 @@ def model_of(quantizer: Quantizer) -> Autoencoder:
     return point_autoencoder(DATA, quantizer=quantizer).double().eval()
 
 
-def judged(quantizer: Quantizer, x: Tensor = X, priors: bool = False) -> Evaluation:
+def judged(quantizer: Quantizer, x: Tensor = X, priors: bool = False, objective: Objective | None = None) -> Evaluation:
     model = model_of(quantizer)
     found = {"skewed": Skewed(model.latent, ())} if priors else {}
     batches: Any = [SimpleNamespace(x=x, conditions={})]
-    return evaluate(ELBO(), model, batches, (), found)
+    return evaluate(objective or ELBO(), model, batches, (), found)
 
 
 def test_one_hot_codes_cost_the_rate_exactly() -> None:
@@ -68,6 +70,17 @@ def test_a_posterior_costs_its_distance_from_the_prior() -> None:
     for name, reference in (("uniform", torch.full_like(log_p, -2 * log(5))), ("skewed", log_p)):
         assert made.code_nats[name] == pytest.approx(float((log_q.exp() * (log_q - reference)).sum()), abs=0.01)
     assert made.code_nats["uniform"] < 2 * log(5)
+
+
+def test_a_learned_prior_is_judged_by_one_draw() -> None:
+    """Whatever the objective: its row is the single-draw bound, its data share that of the objective's own bound."""
+    x = X.expand(20_000, 1, 2)
+    one, many = (
+        judged(CategoricalQuantizer(4, codebook_size=5), x, priors=True, objective=objective)
+        for objective in (ELBO(), VIMCO(samples=5))
+    )
+    assert many.nll + many.code_nats["uniform"] < one.nll + one.code_nats["uniform"]
+    assert many.nll + many.code_nats["skewed"] == pytest.approx(one.nll + one.code_nats["skewed"], abs=0.03)
 
 
 def test_draws_are_the_same_at_every_call() -> None:

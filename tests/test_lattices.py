@@ -19,6 +19,7 @@ from toolkit.quantizers.lfq import LFQQuantizer
 from toolkit.testing.quantizer import QuantizerSuite
 
 LEVELS = [(8, 5, 5, 5), (3,), (4, 3, 5), (6, 7)]
+MANY = [(1000,), (1001,), (1002,), (2001, 5), (2**16,)]
 
 
 class TestFSQQuantizer(QuantizerSuite):
@@ -98,13 +99,21 @@ def test_many_levels_are_told_apart_under_autocast() -> None:
     assert made.z.dtype == torch.float32
 
 
+@pytest.mark.parametrize("levels", MANY, ids=str)
+def test_the_outermost_of_many_levels_are_met_and_not_passed(levels: tuple[int, ...]) -> None:
+    quantizer, far = FSQQuantizer(levels=levels), torch.tensor([-50.0, 50.0])
+    made = quantizer(far.view(2, 1, 1).expand(2, len(levels), 1))
+    assert made.codes.flatten().tolist() == [0, prod(levels) - 1]
+    torch.testing.assert_close(quantizer.embed(made.codes), made.z)
+
+
 def test_nothing_but_the_decoder_moves_a_lattice() -> None:
     made = FSQQuantizer()(torch.randn(3, 4, 5))
     assert made.loss.tolist() == [0, 0, 0]
     torch.testing.assert_close(made.kl, torch.full((3,), 5 * log(1000)))
 
 
-@pytest.mark.parametrize("levels", [(2, 5), (), (2**21, 2**21, 2**21)], ids=str)
+@pytest.mark.parametrize("levels", [(2, 5), (), (2**12, 2**12, 3)], ids=str)
 def test_levels_that_cannot_be_are_refused(levels: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="levels="):
         FSQQuantizer(levels=levels)

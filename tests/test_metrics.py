@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from math import exp, log, log10
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
+from toolkit.autoencoder import Autoencoder
 from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.metric import Metric
-from toolkit.metrics.codebook import CodebookMetric
+from toolkit.metrics.codebook import CodebookMetric, nearest_pair
 from toolkit.metrics.reconstruction import ReconstructionMetric
 from toolkit.objective import Bound
+from toolkit.plots.codebook import DepthUse
 from toolkit.quantizer import Quantized
+from toolkit.quantizers.gaussian import GaussianQuantizer
+from toolkit.quantizers.product import ProductQuantizer
+from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.spec import DataSpec, LatentSpec
 from toolkit.testing.metric import MetricSuite
 from toolkit.testing.parts import random_data
 
 
 class TestReconstruction(MetricSuite):
-    def make(self, data: DataSpec, latent: LatentSpec) -> Metric:
-        return ReconstructionMetric(data)
+    def make(self, model: Autoencoder) -> Metric:
+        return ReconstructionMetric(model.data)
 
 
 class TestCodebook(MetricSuite):
-    def make(self, data: DataSpec, latent: LatentSpec) -> Metric:
-        return CodebookMetric(latent)
+    def make(self, model: Autoencoder) -> Metric:
+        return CodebookMetric(model.latent, model.quantizer)
 
 
 def bound(mean: Tensor, data: DataSpec) -> Bound:
@@ -121,43 +128,123 @@ def test_a_likelihood_without_a_mean_gives_no_figures() -> None:
 # -- codebook
 
 
+def codebooks(*sizes: int, dim: int = 2, **options: Any) -> ProductQuantizer:
+    """A codebook of entries of a depth of its own, for each size."""
+    made = iter(sizes)
+
+    def inner(dim: int) -> VectorQuantizer:
+        return VectorQuantizer(dim, codebook_size=next(made), **options)
+
+    return ProductQuantizer(dim * len(sizes), inner=inner, groups=len(sizes))
+
+
+def metric_of(*sizes: int, **options: Any) -> CodebookMetric:
+    quantizer = codebooks(*sizes, **options)
+    return CodebookMetric(LatentSpec((4,), sizes), quantizer)
+
+
 def test_usage_and_perplexity_by_hand() -> None:
-    metric = CodebookMetric(LatentSpec((4,), (4, 2)))
+    metric = metric_of(4, 2)
     codes = torch.tensor([[[0, 0, 1, 1], [0, 0, 0, 0]], [[0, 0, 3, 3], [0, 0, 0, 1]]])
-    metric.update(codes, coded(codes[:1]))
-    metric.update(codes, coded(codes[1:]))
+    metric.update(codes[:1], coded(codes[:1]))
+    metric.update(codes[1:], coded(codes[1:]))
     first = exp(0.5 * log(2) + 2 * 0.25 * log(4))
     second = exp(-7 / 8 * log(7 / 8) - 1 / 8 * log(1 / 8))
     figures = metric.compute()
     assert figures["perplexity"] == pytest.approx((first + second) / 2)
     assert figures["usage"] == pytest.approx((3 / 4 + 1) / 2)
+    assert figures["dead_entries"] == 1
+    assert "quantization_error" not in figures
 
 
 def test_even_use_is_the_whole_codebook() -> None:
-    metric = CodebookMetric(LatentSpec((512,), (512,)))
+    metric = metric_of(512)
     metric.update(torch.zeros(1), coded(torch.arange(512).view(1, 1, 512)))
-    assert metric.compute() == {"usage": 1.0, "perplexity": pytest.approx(512)}
+    figures = metric.compute()
+    assert (figures["usage"], figures["perplexity"], figures["dead_entries"]) == (1.0, pytest.approx(512), 0.0)
     assert metric.warnings() == []
 
 
+def test_quantization_error_is_a_mean_over_examples() -> None:
+    metric = metric_of(4)
+    for examples, error in ((1, 5.0), (3, 1.0)):
+        codes = torch.zeros(examples, 1, 4, dtype=torch.int64)
+        output = coded(codes)
+        quantized = output.quantized._replace(metrics={"quantization_error": torch.tensor(error)})
+        metric.update(codes, output._replace(quantized=quantized))
+    assert metric.compute()["quantization_error"] == pytest.approx(2.0)
+
+
+def test_nearest_pair_is_that_of_one_codebook() -> None:
+    """The smallest over depths, whatever lies between entries of different depths."""
+    quantizer = codebooks(5, 3)
+    tables = [torch.randn(5, 2), 10 * torch.randn(3, 2)]
+    with torch.no_grad():
+        for part, table in zip(quantizer.inner, tables, strict=True):
+            part.codebook.copy_(table)
+    metric = CodebookMetric(LatentSpec((4,), (5, 3)), quantizer)
+    pairs = [torch.nn.functional.pdist(table.double()).min().item() for table in tables]
+    assert metric.compute()["nearest_pair"] == pytest.approx(min(pairs))
+    with torch.no_grad():
+        quantizer.inner[1].codebook[2] = quantizer.inner[1].codebook[0]
+    assert metric.compute()["nearest_pair"] == 0
+
+
+@pytest.mark.parametrize("tile", [1, 50, 1 << 20])
+def test_nearest_pair_by_enumeration(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
+    """Far from the origin, too, and however the distances are tiled."""
+    monkeypatch.setattr("toolkit.metrics.codebook.TILE", tile)
+    for rows in (2, 3, 40):
+        table = 100 + 0.01 * torch.randn(rows, 6, dtype=torch.float64)
+        assert nearest_pair(table) == pytest.approx(torch.nn.functional.pdist(table).min().item(), rel=1e-6)
+    assert nearest_pair(torch.randn(1, 3)) is None
+
+
+def test_a_large_codebook_has_no_nearest_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.metrics.codebook.LARGEST", 4)
+    assert "nearest_pair" not in metric_of(5).compute()
+    assert "nearest_pair" in metric_of(5, 4).compute()
+
+
 def test_a_collapsed_codebook_is_told() -> None:
-    metric = CodebookMetric(LatentSpec((64,), (512, 512)))
+    metric = metric_of(512, 512)
     codes = torch.stack([torch.zeros(64, 64).long(), torch.randint(512, (64, 64))], 1)
     metric.update(codes, coded(codes))
     (warning,) = metric.warnings()
-    assert "at depth 0 has collapsed: 1 of 512 entries" in warning
-    assert "quantizer=ema" in warning
+    assert warning.startswith("the codes have collapsed: 1 of 512 entries is used at depth 0; try ")
 
 
 def test_few_positions_are_no_collapse() -> None:
-    metric = CodebookMetric(LatentSpec((8,), (512,)))
+    metric = metric_of(512)
     codes = torch.randint(512, (2, 1, 8))
     metric.update(codes, coded(codes))
     assert metric.warnings() == []
 
 
-def test_a_continuous_bottleneck_has_no_codebook() -> None:
-    metric = CodebookMetric(LatentSpec((8,), ()))
+def test_a_continuous_bottleneck_has_no_codebook(tmp_path: Path) -> None:
+    metric = CodebookMetric(LatentSpec((8,), ()), GaussianQuantizer(4))
     metric.update(torch.zeros(2), coded(torch.zeros(2, 0, 8).long()))
     assert metric.compute() == {}
     assert metric.warnings() == []
+    assert metric.draw(tmp_path) == []
+
+
+@pytest.mark.parametrize("sizes", [(512,), (1,), (16,) * 10, (8, 300)])
+def test_the_picture_of_any_codebook(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    metric = metric_of(*sizes)
+    codes = torch.stack([torch.randint(max(1, size // 3), (6, 20)) for size in sizes], 1)
+    metric.update(codes, coded(codes))
+    assert metric.draw(tmp_path) == [tmp_path / "codebook.png"]
+    assert (tmp_path / "codebook.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_shows_shares_by_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[DepthUse]] = []
+    monkeypatch.setattr("toolkit.metrics.codebook.draw_codebooks", lambda path, uses, error: drawn.append(uses))
+    metric = metric_of(4, 2)
+    codes = torch.tensor([[[3, 3, 3, 1], [0, 0, 0, 0]]])
+    metric.update(codes, coded(codes))
+    metric.draw(tmp_path)
+    first, second = drawn[0]
+    assert (first.shares, first.used) == ([0.75, 0.25, 0.0, 0.0], 2)
+    assert (second.shares, second.usage, second.perplexity) == ([1.0, 0.0], 0.5, 1.0)

@@ -269,7 +269,7 @@ def test_vimcos_bound_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = torch.tensor([[0, 1], [2, 2], [2, 0]]).reshape(3, 2, 1, 1)
     draw_these(monkeypatch, codes)
     bound, made = VIMCO(samples=3).bound(autoencoder, x, {}), VIMCO(samples=3)(autoencoder, x, {})
-    totals = []
+    totals, means = [], []
     for i in range(2):
         q = autoencoder.encode(x[i : i + 1])[0, :, 0].softmax(0)
         weights, nats = [], []
@@ -278,11 +278,15 @@ def test_vimcos_bound_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
             nats.append(-autoencoder.decode(z, {}).log_prob(x[i : i + 1]).item())
             weights.append(exp(-nats[-1]) / 3 / q[code].item())
         totals.append(-log(sum(weights) / 3))
-        assert bound.data_nats[i].item() == pytest.approx(sum(nats) / 3)
+        means.append(sum(nats) / 3)
+        weighted = sum(weight * each for weight, each in zip(weights, nats, strict=True)) / sum(weights)
+        assert bound.data_nats[i].item() == pytest.approx(weighted)
+        assert bound.drawn_nats is not None
+        assert bound.drawn_nats[i].item() == pytest.approx(nats[0])
         assert (bound.data_nats + bound.code_nats)[i].item() == pytest.approx(totals[i])
         assert bound.quantized.kl[i].item() == pytest.approx((q * (3 * q).log()).sum().item())
     assert made.loss.item() == pytest.approx(sum(totals) / 2)
-    assert made.terms["nll"].item() == pytest.approx(bound.data_nats.mean().item())
+    assert made.terms["nll"].item() == pytest.approx(sum(means) / 2)
     assert made.terms["kl"].item() == pytest.approx(bound.quantized.kl.mean().item())
     assert torch.equal(made.quantized.codes, codes[0])
     torch.testing.assert_close(made.quantized.z, autoencoder.embed(codes[0]))

@@ -53,13 +53,6 @@ class TestProjectedProduct(QuantizerSuite):
         return ProjectedQuantizer(dim, inner=small_product, codebook_dim=6)
 
 
-class TestProjectedGaussian(QuantizerSuite):
-    learns = False
-
-    def make(self, dim: int) -> Quantizer:
-        return ProjectedQuantizer(dim, inner=GaussianQuantizer, codebook_dim=3)
-
-
 def at_positions(layer: torch.nn.Linear, z: Tensor) -> Tensor:
     return linear(z.movedim(1, -1), layer.weight, layer.bias).movedim(-1, 1)
 
@@ -111,3 +104,9 @@ def test_what_has_a_posterior_keeps_it() -> None:
 def test_a_dimension_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="codebook_dim=0"):
         ProjectedQuantizer(8, codebook_dim=0)
+
+
+def test_a_continuous_bottleneck_is_refused() -> None:
+    """Samples are drawn from the unit normal and decoded as they are: no map would stand between."""
+    with pytest.raises(ValueError, match="continuous"):
+        ProjectedQuantizer(8, inner=GaussianQuantizer)

@@ -635,7 +635,19 @@ def test_vq_restarts_what_wins_too_little() -> None:
     assert any(torch.equal(quantizer.codebook[3].detach(), row) for row in table.flatten(z))
     assert 3 in codes, "it is looked up in the step that moves it"
     torch.testing.assert_close(quantizer.counts[3], (0.99 * 20 + 0.01 * (codes == 3).sum()).double())
-    assert "counts" not in VectorQuantizer(2).state_dict()
+
+
+def test_restarts_can_be_turned_on_later() -> None:
+    """A run that is told to try them still has its counts, and only what is late starts again."""
+    plain, later = (VectorQuantizer(2, codebook_size=4, restart=restart).double() for restart in (0.0, 0.1))
+    z = latents(1, 2, 80)
+    for _ in range(3):
+        plain(z)
+    before = plain.codebook.detach().clone()
+    assert (plain.counts > 0.1 * 20).all()
+    later.load_state_dict(plain.state_dict())
+    later(z)
+    assert torch.equal(later.codebook, before)
 
 
 # -- many ranks

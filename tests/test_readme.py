@@ -19,6 +19,7 @@ TINY = [
     "trainer.steps=2",
     "trainer.batch_size=4",
     "prior_trainer.steps=2",
+    "prior_trainer.allow_collapsed=true",  # so few steps use few codes
     "prior_trainer.batch_size=4",
     "prior.hidden=8",
     "prior.layers=2",

@@ -93,7 +93,7 @@ def test_a_name_that_is_not_installed_gets_its_neighbours() -> None:
     with pytest.raises(RegistryError) as error:
         registry.find("quantizer", "emma")
     assert "quantizer=emma is not installed (did you mean ema?)" in str(error.value)
-    assert "installed: ema, " in str(error.value)
+    assert "installed: bsq, categorical, ema, " in str(error.value)
 
 
 def test_an_unknown_kind_is_named() -> None:

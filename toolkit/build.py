@@ -104,11 +104,9 @@ def build_prior(config: Config, latent: LatentSpec, data: DataSpec) -> Prior:
     return prior
 
 
-def build_metrics(config: Config, data: DataSpec, latent: LatentSpec) -> list[Metric]:
-    return [
-        make("metric", node, f"metric.{name}", data=data, latent=latent)
-        for name, node in config.get("metric", {}).items()
-    ]
+def build_metrics(config: Config, model: Autoencoder) -> list[Metric]:
+    offered: dict[str, Any] = {"data": model.data, "latent": model.latent, "quantizer": model.quantizer}
+    return [make("metric", node, f"metric.{name}", **offered) for name, node in config.get("metric", {}).items()]
 
 
 def build_options(config: Config, trainer: str) -> TrainerOptions:

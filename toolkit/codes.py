@@ -24,7 +24,11 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
 from toolkit.checkpoint import DamagedFile, check_safetensors
 from toolkit.errors import ToolkitError
+from toolkit.nn.noise import seeded
 from toolkit.spec import LatentSpec
+
+STRETCH = 1 << 20
+"""Codes read at once where all of them are gone through: a part of this cannot be lost in a float32 count."""
 
 _TYPES = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32, "I64": np.int64, "F32": np.float32}
 _SPELT = {np.dtype(t): name for name, t in _TYPES.items()}
@@ -54,13 +58,25 @@ class CachedCodes:
         row = {name: torch.from_numpy(np.array(values[index])) for name, values in self._splits[split].items()}
         return {"x": row.pop("codes").long(), **row}
 
+    def stretches(self, split: str) -> Iterator[Tensor]:
+        """All codes of a split, in order, some examples ``(some, depth, *grid)`` int64 at a time."""
+        codes = self._splits[split]["codes"]
+        rows = max(1, STRETCH // max(1, codes[:1].size))
+        for start in range(0, len(codes), rows):
+            yield torch.from_numpy(codes[start : start + rows].astype(np.int64))
+
 
 def encode_batches(autoencoder: Autoencoder, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor]]:
-    """Codes and conditions of batches, on the CPU."""
+    """Codes and conditions of batches, on the CPU.
+
+    Where there is a posterior the codes are drawn from it, the same at every call. That is what a prior has to model:
+    one of the likeliest codes alone gives next to no probability to the others.
+    """
     autoencoder.eval()
     with torch.no_grad():
-        for batch in batches:
-            codes = autoencoder.quantize(batch.x).codes.cpu()
+        for number, batch in enumerate(batches):
+            with seeded(number):
+                codes = autoencoder.draw(batch.x).codes.cpu()
             yield {"codes": codes, **{name: value.cpu() for name, value in batch.conditions.items()}}
 
 

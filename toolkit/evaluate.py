@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isclose, log
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
 from toolkit.metric import Metric
+from toolkit.nn.noise import seeded
 from toolkit.objective import Objective
 from toolkit.prior import Prior
 
@@ -30,6 +30,8 @@ class Evaluation:
     code_nats: dict[str, float] = field(default_factory=dict)
     """Nats of an example's codes by prior; first that under which stage one was trained: ``uniform`` over codes, or
     ``normal`` over a continuous bottleneck."""
+    entropy: float = 0.0
+    """Nats of an example's code posterior, by which a learned prior's cost is lessened; 0 where codes follow from x."""
     rate: float | None = None
     """Bits of an example's codes at a uniform prior; None where there are no codes."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Evaluation:
             "prior": best,
             **rows[best],
             **({} if self.rate is None else {"rate": self.rate}),
+            **({"posterior_entropy": self.entropy} if self.entropy else {}),
             **self.metrics,
             "priors": rows,
         }
@@ -84,13 +87,16 @@ def evaluate(
     nats: dict[str, float] = {reference: 0.0}
     metrics, priors = list(metrics), dict(priors or {})
     for number, batch in enumerate(batches):
-        with _seeded(number):
+        with seeded(number):
             bound = objective.bound(autoencoder, batch.x, batch.conditions)
         result.examples += len(batch.x)
         result.density = bound.likelihood.density
         result.nll += float(bound.data_nats.double().sum())
         nats[reference] += float(bound.code_nats.double().sum())
         entropy = latent.rate * log(2) - bound.quantized.kl.double()
+        result.entropy += float(entropy.sum())
+        # A learned prior is judged by one draw, however many the bound is of.
+        spread = 0.0 if bound.drawn_nats is None else (bound.drawn_nats - bound.data_nats).double()
         for name in list(priors):
             try:
                 cost = -priors[name].log_prob(bound.quantized.codes, batch.conditions)
@@ -98,7 +104,7 @@ def evaluate(
                 result.warnings.append(f"prior={name} has no code bits: {e}")
                 del priors[name]
                 continue
-            nats[name] = nats.get(name, 0.0) + float((cost.double() - entropy).sum())
+            nats[name] = nats.get(name, 0.0) + float((cost.double() - entropy + spread).sum())
         for metric in metrics:
             metric.update(batch.x, bound)
         progress(result.examples)
@@ -106,18 +112,13 @@ def evaluate(
     result.nll /= count
     result.code_nats = {name: value / count for name, value in nats.items()}
     rate = latent.rate * log(2)
+    result.entropy /= count
+    # One-hot codes cost the rate and have no entropy, without rounding.
+    if result.entropy < 1e-6 * rate:
+        result.entropy = 0.0
     if isclose(result.code_nats[reference], rate, rel_tol=1e-6):
-        result.code_nats[reference] = rate  # one-hot codes cost the rate, without rounding
+        result.code_nats[reference] = rate
     for metric in metrics:
         result.metrics.update(metric.compute())
         result.warnings += metric.warnings()
     return result
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Random numbers that are a function of the seed; the caller's stay where they were."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 from torch import Tensor
 
@@ -10,7 +11,10 @@ from toolkit.objective import Bound
 
 
 class Metric(ABC):
-    """Figures over a whole split. May ask for ``data: DataSpec`` and ``latent: LatentSpec``.
+    """Figures over a whole split.
+
+    May ask for ``data: DataSpec``, ``latent: LatentSpec`` and ``quantizer: Quantizer``, the model's own, which training
+    goes on changing.
 
     Law, checked by toolkit.testing.MetricSuite: order and batching of the updates do not matter.
     """
@@ -24,5 +28,12 @@ class Metric(ABC):
         """The figures by name, over all that was taken in."""
 
     def warnings(self) -> list[str]:
-        """One sentence for each thing that a person should know about the figures."""
+        """One sentence for each thing that a person should know about the figures.
+
+        What stands before its first colon says which thing it is: training tells each once.
+        """
+        return []
+
+    def draw(self, folder: Path) -> list[Path]:
+        """Pictures of what was measured, if any: writes them into a folder that is there, and names them."""
         return []

@@ -109,10 +109,10 @@ class Quantizer(nn.Module, ABC):
         Whether they are numbers is not asked where asking would stall a GPU in training, or break a graph: the
         training loop watches the loss.
         """
-        if z.dim() < 2 or z.shape[1] != self.channels or 0 in z.shape:
+        if z.dim() < 3 or z.shape[1] != self.channels or 0 in z.shape:
             raise ToolkitError(
-                f"{title(self)}: latents of shape {tuple(z.shape)}; (batch, {self.channels}, *grid) with no empty axis"
-                " is needed"
+                f"{title(self)}: latents of shape {tuple(z.shape)}; (batch, {self.channels}, *grid), with a grid of at"
+                " least one axis and no empty one, is needed"
             )
         if not _unasked(z, self.training) and not _finite(z):
             raise NotFinite(

@@ -2,8 +2,8 @@
 
 Values are taken as they are written: no quoting, whatever the characters. A field's metadata may say ``help``
 and ``key``, its spelling on the command line where that has a dot, such as ``prefix.file``; a string below
-the field serves as help, too. A field ``files`` takes the words without ``=``, a ``dict[str, str]`` dotted
-keys.
+the field serves as help, too. A field ``files`` or ``runs`` takes the words without ``=``, a ``dict[str, str]``
+dotted keys.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Sequence
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -21,7 +22,8 @@ from toolkit.registry import did_you_mean
 from toolkit.schema import Option
 
 T = TypeVar("T")
-FILES = "files"
+PATHS = ("files", "runs")
+"""Fields that take the words without ``=``."""
 
 
 def parse(command: str, cls: type[T], args: Sequence[str]) -> T:
@@ -48,19 +50,19 @@ def keyed(cls: type) -> dict[str, Option]:
 def help_text(command: str, cls: type) -> str:
     """What the command does and what it takes."""
     options = keyed(cls)
-    usage = " ".join(_usage(key, option) for key, option in options.items() if option.required or key == FILES)
+    usage = " ".join(_usage(key, option) for key, option in options.items() if option.required or key in PATHS)
     rows = [(_example(key, option), option.doc) for key, option in options.items()]
     width = max((len(left) for left, _ in rows), default=0)
     lines = [f"  {left:<{width}}  {doc}".rstrip() for left, doc in rows]
-    return "\n".join([f"toolkit {command} {usage} [KEY=VALUE …]", "", (cls.__doc__ or "").strip(), "", *lines])
+    return "\n".join([f"toolkit {command} {usage} [KEY=VALUE …]", "", cleandoc(cls.__doc__ or ""), "", *lines])
 
 
 def _usage(key: str, option: Option) -> str:
-    return "FILES…" if key == FILES else f"{key}={_metavar(option)}"
+    return f"{key.upper()}…" if key in PATHS else f"{key}={_metavar(option)}"
 
 
 def _example(key: str, option: Option) -> str:
-    if key == FILES or option.required:
+    if key in PATHS or option.required:
         return _usage(key, option)
     if _is_dict(option.type):
         return f"{key}.KEY=VALUE"
@@ -84,12 +86,13 @@ def _metavar(option: Option) -> str:
 def _take(word: str, options: dict[str, Option], values: dict[str, Any]) -> None:
     key, separator, text = word.partition("=")
     head, _, rest = key.partition(".")
-    if separator and key in options and key != FILES:
+    paths = next((name for name in PATHS if name in options), None)
+    if separator and key in options and key != paths:
         values[options[key].name] = _in_range(_value(options[key].type, text, key), key)
     elif separator and rest and head in options and _is_dict(options[head].type):
         values.setdefault(options[head].name, {})[rest] = text
-    elif FILES in options and (not separator or Path(word).exists()) and not word.startswith("--"):
-        values.setdefault(FILES, []).append(_value(_items(options[FILES].type), word, FILES))
+    elif paths and (not separator or Path(word).exists()) and not word.startswith("--"):
+        values.setdefault(paths, []).append(_value(_items(options[paths].type), word, paths))
     else:
         raise ToolkitError(_unknown(word, key, options))
 

@@ -19,7 +19,7 @@ def check(config: dict[str, Any]) -> int:
     data = build_dataset(config).spec
     model = build_autoencoder(config, data)
     objective = build_objective(config, model)
-    build_metrics(config, data, model.latent)
+    build_metrics(config, model)
     latents = (model.quantizer.channels, *model.latent.grid)
     rows = [
         _row("dataset", config, "", _shape(data.shape), 0),

@@ -9,6 +9,7 @@ COMMANDS = {
     "reconstruct": ("toolkit.cli.reconstruct:main", "originals beside their reconstructions"),
     "encode": ("toolkit.cli.encode:main", "files to codes"),
     "decode": ("toolkit.cli.decode:main", "codes to files"),
+    "compare": ("toolkit.cli.compare:main", "figures of several runs side by side"),
     "check": ("toolkit.cli.launch:check", "prove that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),
     "completion": ("toolkit.cli.completion:main", "print a shell's completion script"),

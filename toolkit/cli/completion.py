@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import registry
-from toolkit.cli.arguments import FILES, keyed
+from toolkit.cli.arguments import PATHS, keyed
 from toolkit.cli.commands import COMMANDS
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS
@@ -187,10 +187,10 @@ def _options(command: str, words: Sequence[str], last: str) -> Iterator[str]:
     conditions = [each["name"] for each in _conditions(words)]
     for name in known:
         inner = {"condition": conditions, "dataset": ["root"]}.get(name)
-        if inner is None and name != FILES:
+        if inner is None and name not in PATHS:
             yield f"{name}="
         yield from (f"{name}.{each}=" for each in inner or ())
-    yield from _files(last) if last and FILES in known else ()
+    yield from _files(last) if last and any(name in known for name in PATHS) else ()
 
 
 def _option_values(key: str, value: str, option: Option | None, words: Sequence[str]) -> Iterator[str]:

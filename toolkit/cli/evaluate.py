@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, number, progress, show_plugin_notes, table
+
+if TYPE_CHECKING:
+    from toolkit.dataset import Dataset
+    from toolkit.metric import Metric
+    from toolkit.model import Model
+    from toolkit.run import Run
 
 
 @dataclass(frozen=True)
@@ -29,52 +37,88 @@ class EvaluateOptions:
 def main(args: list[str]) -> int:
     options = parse("evaluate", EvaluateOptions, args)
 
-    from toolkit.batches import split_batches
     from toolkit.build import build_metrics
-    from toolkit.checkpoint import write_text
     from toolkit.cli.files import build_dataset_of
-    from toolkit.errors import ToolkitError
-    from toolkit.evaluate import evaluate
     from toolkit.model import load
 
     show_plugin_notes()
     model = load(options.run, options.device)
-    config = model.config
-    if options.metrics:
-        config = {
-            **config,
-            "metric": {name: config["metric"].get(name, {"name": name}) for name in options.metrics},
-        }
+    metrics = build_metrics(_with_metrics(model.config, options.metrics), model.autoencoder)
     dataset = build_dataset_of(model, options.dataset)
-    size = dataset.size(options.split)
-    total = size if options.examples is None else min(size, options.examples)
-    if not total:
-        raise ToolkitError(f"split={options.split} has no examples to evaluate")
-    batches = split_batches(dataset, options.split, model.device, batch_size=options.batch_size, limit=total)
-    with progress("evaluate", total) as report:
-        evaluation = evaluate(
-            model.objective,
-            model.autoencoder,
-            batches,
-            build_metrics(config, model.spec, model.latent),
-            model.priors,
-            progress=report,
-        )
-    density = "the likelihood is a density, which has no bits per dim"
-    notes([*model.notices, *evaluation.warnings, *([density] if evaluation.density else [])])
-    figures = {"split": options.split, "step": model.checkpoint.step, **evaluation.figures()}
-    write_text(model.run.path / "evaluation.json", json.dumps(figures, indent=1))
+    figures, told = measure(model, dataset, metrics, options.split, options.examples, options.batch_size)
+    notes(told)
+    pictures = _draw(metrics, model.run.samples)
     _print(figures)
+    for path in pictures:
+        print(path)
     return 0
 
 
+def measure(
+    model: Model,
+    dataset: Dataset,
+    metrics: list[Metric],
+    split: str,
+    examples: int | None = None,
+    batch_size: int = 64,
+) -> tuple[dict[str, Any], list[str]]:
+    """The figures of a run over a split's first ``examples``, written to its evaluation.json, and what a person should
+    know about them. ToolkitError where the split is empty.
+    """
+    from toolkit.batches import split_batches
+    from toolkit.checkpoint import write_text
+    from toolkit.errors import ToolkitError
+    from toolkit.evaluate import evaluate
+
+    size = dataset.size(split)
+    total = size if examples is None else min(size, examples)
+    if not total:
+        raise ToolkitError(f"split={split} has no examples to evaluate")
+    batches = split_batches(dataset, split, model.device, batch_size=batch_size, limit=total)
+    with progress("evaluate", total) as report:
+        evaluation = evaluate(model.objective, model.autoencoder, batches, metrics, model.priors, progress=report)
+    density = "the likelihood is a density, which has no bits per dim"
+    trained = {"step": model.checkpoint.step, "prior_steps": prior_steps(model.run)}
+    figures = {"split": split, **trained, **evaluation.figures()}
+    write_text(model.run.path / "evaluation.json", json.dumps(figures, indent=1))
+    return figures, [*model.notices, *evaluation.warnings, *([density] if evaluation.density else [])]
+
+
+def prior_steps(run: Run) -> dict[str, int]:
+    """How far each prior is trained."""
+    from toolkit.checkpoint import found
+
+    return {name: int(found(run.prior(name))[-1].name[5:]) for name in run.priors()}
+
+
+def _with_metrics(config: Mapping[str, Any], names: list[str]) -> Mapping[str, Any]:
+    """The configuration with other metrics, which keep the options that it has for them."""
+    if not names:
+        return config
+    return {**config, "metric": {name: config["metric"].get(name, {"name": name}) for name in names}}
+
+
+def _draw(metrics: Iterable[Metric], folder: Path) -> list[Path]:
+    """The metrics' pictures, in the run's folder of samples."""
+    from toolkit.errors import ToolkitError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [path for metric in metrics for path in metric.draw(folder)]
+    except OSError as e:
+        raise ToolkitError(f"{folder}: the pictures cannot be written: {e.strerror or e}") from e
+
+
 def _print(figures: dict[str, Any]) -> None:
-    priors = figures.pop("priors")
-    rows = [(name, number(value) if isinstance(value, int | float) else str(value)) for name, value in figures.items()]
+    rows = [(name, _shown(value)) for name, value in figures.items() if not isinstance(value, dict)]
     table("figures", ("figure", "value"), rows)
-    columns = tuple(next(iter(priors.values())))
+    columns = tuple(next(iter(figures["priors"].values())))
     table(
         "priors",
         ("prior", *columns),
-        [(name, *(number(row[c]) for c in columns)) for name, row in priors.items()],
+        [(name, *(number(row[c]) for c in columns)) for name, row in figures["priors"].items()],
     )
+
+
+def _shown(value: Any) -> str:
+    return number(value) if isinstance(value, int | float) else str(value)

@@ -104,6 +104,24 @@ class TrainReport:
         (self._bars.console if self._bars else self._console).print(text, markup=False)
 
 
+@final
+class Silence:
+    """Where nobody watches: the ranks beside the first."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def begin(self, stage: str, done: int, steps: int) -> None: ...
+
+    def step(self, done: int) -> None: ...
+
+    def figures(self, split: str, step: int, figures: Mapping[str, float]) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
 def brief(figures: Mapping[str, float]) -> str:
     """The figures worth a line."""
     speed = figures.get("steps_per_second")
@@ -156,8 +174,9 @@ def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]])
 
 
 def number(value: float) -> str:
-    """Four decimals for what is small, thousands set apart for what is large."""
-    return f"{value:,.4f}" if isinstance(value, float) and abs(value) < 100 else f"{round(value, 1):,.10g}"
+    """Four decimals for what is small, thousands set apart for what is large; a whole number has no decimals."""
+    whole = float(value).is_integer() or abs(value) >= 100
+    return f"{round(value, 1):,.10g}" if whole else f"{value:,.4f}"
 
 
 def _tensorboard() -> Any:

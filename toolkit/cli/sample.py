@@ -63,7 +63,7 @@ def main(args: list[str]) -> int:
             progress=report,
         )
     seconds = time.perf_counter() - began
-    notes([*model.notices, *unlabelled(model, conditions)])
+    notes([*model.notices, *_unused(options, model.latent.depth), *unlabelled(model, conditions)])
     out = Path(options.out) if options.out else model.run.samples
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -80,3 +80,10 @@ def main(args: list[str]) -> int:
     print(f"samples: {options.n}{speed}")
     print(sheet)
     return 0
+
+
+def _unused(options: SampleOptions, depth: int) -> list[str]:
+    """A notice for words about a prior where there is none."""
+    said = [name for name in ("prior", "top_k", "top_p") if getattr(options, name) is not None]
+    said += ["guidance"] if options.guidance != 1 else []
+    return [] if depth or not said else [f"a continuous bottleneck has no prior: {', '.join(said)} is not used"]

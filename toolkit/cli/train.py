@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from math import log
 from pathlib import Path
 from shlex import quote
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit import registry
+from toolkit import collapse, registry
 from toolkit.autoencoder import encoded_grid
 from toolkit.batches import TrainBatches, split_batches
 from toolkit.build import (
@@ -24,15 +25,18 @@ from toolkit.build import (
     build_prior,
 )
 from toolkit.checkpoint import Checkpoint, newest
-from toolkit.cli.report import TrainReport, show_plugin_notes
+from toolkit.cli.report import Silence, TrainReport, show_plugin_notes
 from toolkit.codes import CachedCodes, cache_key, encode_batches, read_codes, write_codes
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
+from toolkit.distributed import agreed, check_device, first, rank, ranks, seed_noise
 from toolkit.errors import ToolkitError
 from toolkit.evaluate import evaluate
+from toolkit.figures import histogram
 from toolkit.model import Model
 from toolkit.optimization import Optimization
 from toolkit.prior import Prior
+from toolkit.quantizer import Quantizer
 from toolkit.run import Run, write_config
 from toolkit.sample import sample
 from toolkit.spec import DataSpec, LatentSpec
@@ -49,27 +53,29 @@ def run(config: Config, folder: Path) -> float | None:
     Everything is built, and so proved to fit, together and with what the folder holds, before a file is written.
     Returns what a sweep may minimise: bits per dim or, for a density, nats, of the last validation.
     """
-    show_plugin_notes()
+    leads = rank() == 0
+    if leads:
+        show_plugin_notes()
     where = Run(folder)
     try:
-        watch = TrainReport(where, config)
-        torch.manual_seed(config["seed"])
-        dataset = build_dataset(config)
-        autoencoder = build_autoencoder(config, dataset.spec)
-        stage = Stage(build_objective(config, autoencoder), autoencoder)
-        dataset.example("train", 0, None)
-        for trainer in ("trainer", "prior_trainer"):
-            choose_device(config[trainer]["device"])
-        with torch.random.fork_rng([]):
-            _prove_continuation(where, config, dataset.spec, stage)
-        if config["init"] and newest(where.autoencoder, []) is None:
-            _initialise(stage, config["init"])
+        with agreed():
+            watch = TrainReport(where, config) if leads else Silence()
+            torch.manual_seed(config["seed"])
+            dataset = build_dataset(config)
+            autoencoder = build_autoencoder(config, dataset.spec)
+            stage = Stage(build_objective(config, autoencoder), autoencoder)
+            dataset.example("train", 0, None)
+            for trainer in ("trainer", "prior_trainer"):
+                check_device(choose_device(config[trainer]["device"]))
+            with torch.random.fork_rng([]):
+                _prove_continuation(where, config, dataset.spec, stage)
+            if config["init"] and newest(where.autoencoder, []) is None:
+                _initialise(stage, config["init"])
     except Exception:
         _remove_empty(folder)
         raise
-    write_config(where.path, config)
-    where.write_spec(dataset.spec, autoencoder.latent)
-    where.write_components(components(config, {"dataset": dataset, **_parts(stage)}))
+    seed_noise(config["seed"])
+    first(partial(_write, where, config, dataset, stage))
     with watch as report:
         try:
             if config["stage"] != "prior":
@@ -81,8 +87,16 @@ def run(config: Config, folder: Path) -> float | None:
         except KeyboardInterrupt:
             report.note(f"stopped; toolkit train run={quote(str(folder))} goes on from the last checkpoint")
             raise
-    print(folder)
+    if leads:
+        print(folder)
     return _score(where, dataset.spec)
+
+
+def _write(where: Run, config: Config, dataset: Dataset, stage: Stage) -> None:
+    """What a run says about itself."""
+    write_config(where.path, config)
+    where.write_spec(dataset.spec, stage.model.latent)
+    where.write_components(components(config, {"dataset": dataset, **_parts(stage)}))
 
 
 def _prove_continuation(where: Run, config: Config, data: DataSpec, stage: Stage) -> None:
@@ -114,14 +128,18 @@ def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, rep
     optimization = Optimization(stage.to(device), options)
     spec = dataset.spec
     shown = min(SHOWN, dataset.size("val"))
+    told = set[str]()
 
     def validate() -> dict[str, float]:
         limit = options.validate_examples
         batches = split_batches(dataset, "val", device, batch_size=options.batch_size, limit=limit, workers=0)
-        metrics = build_metrics(config, spec, stage.model.latent)
+        metrics = build_metrics(config, stage.model)
         evaluation = evaluate(stage.objective, stage.model, batches, metrics)
         for warning in evaluation.warnings:
-            report.note(warning)
+            subject = warning.partition(":")[0]
+            if subject not in told:
+                report.note(warning)
+            told.add(subject)
         return {k: v for k, v in evaluation.figures().items() if isinstance(v, float)}
 
     @torch.no_grad()
@@ -155,17 +173,19 @@ def _second_stage(where: Run, config: Config, base: Dataset, report: Report) -> 
     latent = LatentSpec(grid, model.latent.codebook_sizes)
     torch.manual_seed(config["seed"] + 1)
     prior = build_prior(config, latent, dataset.spec)
+    seed_noise(config["seed"] + 1)
     name = config["prior"]["name"]
-    where.write_components(components(config, {"prior": prior}))
+    first(partial(where.write_components, components(config, {"prior": prior})))
     if not any(True for _ in prior.parameters()):
         report.note(f"prior={name} has nothing to train")
         return
     codes = _codes(where, config, model, dataset, latent, report)
+    first(partial(_judge, codes, latent, model.autoencoder.quantizer, config))
     stage = PriorStage(prior)
     optimization = Optimization(stage.to(model.device), options)
     folder = where.prior(name)
-    _set_stale_aside(where, name, model.checkpoint, report)
-    write_config(folder, config)
+    first(partial(_set_stale_aside, where, name, model.checkpoint, report))
+    first(partial(write_config, folder, config))
 
     @torch.no_grad()
     def validate() -> dict[str, float]:
@@ -207,6 +227,8 @@ def _loop(
         seed=seed,
         start=optimization.step * options.accumulate,
         workers=options.workers,
+        rank=rank(),
+        ranks=ranks(),
     )
     recorder.follow(iter(loop(batches)), batches)
 
@@ -216,25 +238,43 @@ def _codes(
 ) -> CachedCodes:
     """The codes of the training and validation splits: from the cache where its key fits, else encoded now."""
     made = {}
-    options = build_options(config, "prior_trainer")
-    for split in ("train", "val"):
+    for split in (split for split in ("train", "val") if dataset.size(split)):
         path = where.codes / f"{split}.safetensors"
-        size = dataset.size(split)
-        key = cache_key(
-            model.checkpoint.weights_hash,
-            {**config["dataset"], **config["prior_dataset"]},
-            registry.find("dataset", config["dataset"]["name"]).version,
-            [split, size],
-        )
-        if size and not _fresh(path, key, report):
-            batches = split_batches(
-                dataset, split, model.device, batch_size=options.batch_size, workers=options.workers
-            )
-            report.begin(f"codes of {split}", 0, size)
-            write_codes(path, latent, encode_batches(model.autoencoder, batches), size, {"key": key}, report.step)
-        if size:
-            made[split] = read_codes(path)[0]
+        first(partial(_encode, path, split, config, model, dataset, latent, report))
+        made[split] = read_codes(path)[0]
     return CachedCodes(made)
+
+
+def _encode(
+    path: Path, split: str, config: Config, model: Model, dataset: Dataset, latent: LatentSpec, report: Report
+) -> None:
+    options, size = build_options(config, "prior_trainer"), dataset.size(split)
+    key = cache_key(
+        model.checkpoint.weights_hash,
+        {**config["dataset"], **config["prior_dataset"]},
+        registry.find("dataset", config["dataset"]["name"]).version,
+        [split, size],
+    )
+    if _fresh(path, key, report):
+        return
+    batches = split_batches(dataset, split, model.device, batch_size=options.batch_size, workers=options.workers)
+    report.begin(f"codes of {split}", 0, size)
+    write_codes(path, latent, encode_batches(model.autoencoder, batches), size, {"key": key}, report.step)
+
+
+def _judge(codes: CachedCodes, latent: LatentSpec, quantizer: Quantizer, config: Config) -> None:
+    """ToolkitError where almost none of the codes are used: a prior would learn them in no time, and sample noise."""
+    if config["prior_trainer"]["allow_collapsed"]:
+        return
+    counts = torch.zeros(sum(latent.codebook_sizes), dtype=torch.double)
+    for part in codes.stretches("train"):
+        counts += histogram(part, latent)
+    warning = collapse.warning(counts, latent, quantizer)
+    if warning:
+        raise ToolkitError(
+            f"{warning}\n"
+            "no prior is trained, its samples would be noise: prior_trainer.allow_collapsed=true trains one anyway"
+        )
 
 
 def _fresh(path: Path, key: str, report: Report) -> bool:
@@ -291,7 +331,7 @@ def _score(where: Run, data: DataSpec) -> float | None:
         return None
     if lines[-1] is first:
         return float(first.get("bits_per_dim", first["nll"]))
-    nats = float(first["nll"] + lines[-1]["loss"])
+    nats = float(first["nll"] + lines[-1]["loss"] - first.get("posterior_entropy", 0.0))
     return nats / (data.dims * log(2)) if "bits_per_dim" in first else nats
 
 

@@ -1,52 +1,122 @@
-"""How a codebook is used."""
+"""How a codebook is used, and how its entries lie."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import final
 
 import torch
 from torch import Tensor
 
+from toolkit import collapse
 from toolkit.figures import codebook_figures, histogram
+from toolkit.fit import device_of
 from toolkit.metric import Metric
 from toolkit.objective import Bound
+from toolkit.plots.codebook import DepthUse, draw_codebooks
+from toolkit.quantizer import Quantizer
 from toolkit.spec import LatentSpec
 
-COLLAPSED = 0.1
-"""Share of the entries that random codes would use, below which a codebook is said to have collapsed."""
+LARGEST = 16384
+"""Entries of a codebook above which the pairs of its entries are not looked at."""
+
+TILE = 1 << 20
+"""Distances held at once."""
 
 
 @final
 class CodebookMetric(Metric):
-    """``usage`` (share of entries used) and ``perplexity`` (exp of the entropy of their histogram) over all that was
-    taken in, means over depths. Warns where the codes have collapsed onto few entries."""
+    """``usage`` (share of entries used) and ``perplexity`` (exp of the entropy of their histogram), means over depths;
+    ``dead_entries``, how many were never used, over all depths; ``nearest_pair``, the smallest distance between two
+    entries of one codebook; ``quantization_error``, the mean of ``|z - z_q|^2`` over positions, where the quantizer
+    tells it.
 
-    def __init__(self, latent: LatentSpec) -> None:
-        self.latent = latent
+    Codebooks of more than 16384 entries have no nearest pair. Warns where the codes have collapsed onto few entries,
+    and draws how often each entry is used.
+    """
+
+    def __init__(self, latent: LatentSpec, quantizer: Quantizer) -> None:
+        self.latent, self.quantizer = latent, quantizer
         self._counts = torch.zeros(sum(latent.codebook_sizes), dtype=torch.double)
-        self._positions = 0
+        self._error, self._examples = 0.0, 0
 
     def update(self, x: Tensor, output: Bound) -> None:
-        if self.latent.depth:
-            self._counts += histogram(output.quantized.codes, self.latent).double().cpu()
-            self._positions += output.quantized.codes[:, 0].numel()
+        if not self.latent.depth:
+            return
+        self._counts += histogram(output.quantized.codes, self.latent).double().cpu()
+        error = output.quantized.metrics.get("quantization_error")
+        if error is not None:
+            self._error += float(error) * len(x)
+            self._examples += len(x)
 
     def compute(self) -> dict[str, float]:
         if not self.latent.depth:
             return {}
         perplexity, usage = codebook_figures(self._counts, self.latent)
-        return {"usage": float(usage), "perplexity": float(perplexity)}
+        pairs = [pair for pair in self._nearest_pairs() if pair is not None]
+        error = self._quantization_error
+        return {
+            "usage": float(usage),
+            "perplexity": float(perplexity),
+            "dead_entries": float((self._counts == 0).sum()),
+            **({"nearest_pair": min(pairs)} if pairs else {}),
+            **({} if error is None else {"quantization_error": error}),
+        }
 
     def warnings(self) -> list[str]:
-        """Names each depth's codebook of which almost nothing is used."""
-        found = []
-        for depth, counts in enumerate(self._counts.split(list(self.latent.codebook_sizes))):
-            used, size = int((counts > 0).sum()), len(counts)
-            expected = size * -torch.expm1(torch.tensor(-self._positions / size)).item()
-            if used < COLLAPSED * expected:
-                where = f" at depth {depth}" if self.latent.depth > 1 else ""
-                found.append(
-                    f"the codebook{where} has collapsed: {used} of {size} entries are used; more steps, restarts"
-                    " (quantizer=ema with restart above 0) or a smaller codebook_size may help"
-                )
-        return found
+        """Names the codebooks of which almost nothing is used, and what to try."""
+        told = collapse.warning(self._counts, self.latent, self.quantizer)
+        return [] if told is None else [told]
+
+    def draw(self, folder: Path) -> list[Path]:
+        """How often each entry is used, most used first: a panel for each depth."""
+        if not self.latent.depth or not self._counts.any():
+            return []
+        rows = self._counts.split(list(self.latent.codebook_sizes))
+        uses = [_use(row, pair) for row, pair in zip(rows, self._nearest_pairs(), strict=True)]
+        path = folder / "codebook.png"
+        draw_codebooks(path, uses, self._quantization_error)
+        return [path]
+
+    @property
+    def _quantization_error(self) -> float | None:
+        return self._error / self._examples if self._examples else None
+
+    def _nearest_pairs(self) -> list[float | None]:
+        sizes = self.latent.codebook_sizes
+        return [nearest_pair(entries(self.quantizer, d)) if size <= LARGEST else None for d, size in enumerate(sizes)]
+
+
+@torch.no_grad()
+def entries(quantizer: Quantizer, depth: int) -> Tensor:
+    """A depth's codebook ``(codebook_size, dim)``: what its codes make of latents whose other codes are all 0."""
+    size = quantizer.codebook_sizes[depth]
+    codes = torch.zeros(size, quantizer.depth, 1, dtype=torch.int64, device=device_of(quantizer))
+    codes[:, depth, 0] = torch.arange(size)
+    return quantizer.embed(codes).flatten(1)
+
+
+@torch.no_grad()
+def nearest_pair(table: Tensor) -> float | None:
+    """The smallest distance between two rows of a table ``(n, dim)``; None where there is only one.
+
+    Each row's neighbour is found by expanding the square, a tile of distances at a time, and its distance is then
+    taken directly, so that equal rows have distance 0.
+    """
+    table = table.double()
+    table = table - table[:1]  # what all rows share would cost digits
+    norms = table.square().sum(1)
+    squares = []
+    rows = max(1, TILE // len(table))
+    for start in range(0, len(table) - 1, rows):
+        tile, others = table[start : start + rows], table[start:]
+        distances = torch.addmm(norms[start:], tile, others.T, alpha=-2)
+        distances.diagonal().fill_(torch.inf)
+        squares.append((tile - others[distances.argmin(1)]).square().sum(1).min())
+    return float(torch.stack(squares).min().sqrt()) if squares else None
+
+
+def _use(counts: Tensor, pair: float | None) -> DepthUse:
+    perplexity, usage = codebook_figures(counts, LatentSpec((), (len(counts),)))
+    shares = (counts / counts.sum()).sort(descending=True).values
+    return DepthUse(shares.tolist(), float(usage), float(perplexity), pair)

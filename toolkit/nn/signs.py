@@ -35,12 +35,12 @@ def points(codes: Tensor, bits: int, size: int, unit: Tensor) -> Tensor:
     """
     shifts = _shifts(size, codes.device).view(-1, *[1] * (codes.dim() - 2))
     ones = (codes.unsqueeze(2) >> shifts & 1).flatten(1, 2).bool()
-    given = nearest(ones, unit)
+    given = corners(ones, unit)
     missing = given.new_zeros(len(given), bits - given.shape[1], *given.shape[2:])
     return torch.cat([given, missing], 1)
 
 
-def nearest(ones: Tensor, unit: Tensor) -> Tensor:
+def corners(ones: Tensor, unit: Tensor) -> Tensor:
     return torch.where(ones, unit, -unit)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
+import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
@@ -32,7 +33,7 @@ class ELBO(Objective):
             "kl": quantized.kl.mean(),
             "quantizer": quantized.loss.mean(),
         }
-        return Loss(sum(terms.values(), x.new_zeros((), dtype=terms["nll"].dtype)), terms, likelihood, quantized)
+        return Loss(torch.stack(list(terms.values())).sum(), terms, likelihood, quantized)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
         return drawn_bound(autoencoder, x, conditions)

@@ -51,10 +51,11 @@ class VIMCO(Objective):
         return Loss(-valued(bound, bound + score).mean(), terms, draws.likelihood, draws.quantized)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
-        """The bound of as many draws. ``data_nats`` is their mean; ``code_nats``, the rest, may be below 0."""
+        """The bound of as many draws. ``data_nats`` is their mean by the weights w, ``code_nats`` the rest."""
         draws = draw(autoencoder, x, conditions, self.samples)
-        data_nats = -draws.log_px.mean(0)
-        return Bound(data_nats, -log_mean(draws.log_w) - data_nats, draws.likelihood, draws.quantized)
+        data_nats = -(draws.log_w.softmax(0) * draws.log_px).sum(0)
+        code_nats = -log_mean(draws.log_w) - data_nats
+        return Bound(data_nats, code_nats, draws.likelihood, draws.quantized, -draws.log_px[0])
 
 
 def log_mean(log_w: Tensor) -> Tensor:

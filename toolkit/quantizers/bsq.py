@@ -59,7 +59,7 @@ class BSQQuantizer(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         u = F.normalize(table.widen(z), dim=1)
-        made = fixed(u, signs.nearest(u > 0, self.unit), signs.pack(u > 0, self.depth), 2**self.dim)
+        made = fixed(u, signs.corners(u > 0, self.unit), signs.pack(u > 0, self.depth), 2**self.dim)
         if self.training and self.entropy:
             return made._replace(loss=self.entropy * self._entropy(u))
         return made

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from toolkit.nn import codebook as table
+from toolkit.nn import signs
 from toolkit.nn.lattice import fixed
 from toolkit.quantizer import Quantized, Quantizer
 
 MARGIN = 1e-3
-"""How far beyond the outermost levels the bounded latents reach, so that rounding meets these, too."""
+"""How far beyond the outermost levels the bounded latents reach, as a share, so that rounding meets these, too."""
+
+FARTHEST = 0.25
+"""The same in levels, at most: from 1/2 on rounding would meet a level that is not there."""
 
 
 @final
@@ -38,8 +42,11 @@ class FSQQuantizer(Quantizer):
         super().__init__()
         if not levels or min(levels) < 3:
             raise ValueError(f"levels={list(levels)}: at least one channel, of at least 3 levels each (2: lfq or bsq)")
-        if prod(levels) >= 2**63:
-            raise ValueError(f"levels={list(levels)}: {prod(levels)} codes are more than 64 bits can number")
+        if prod(levels) > 2**signs.LARGEST:
+            raise ValueError(
+                f"levels={list(levels)}: {prod(levels)} codes, at most {2**signs.LARGEST}; choose quantizer=product of"
+                " several fsq"
+            )
         self.channels = self.dim = len(levels)
         self.codebook_sizes = (prod(levels),)
         self.levels: Tensor
@@ -63,7 +70,8 @@ class FSQQuantizer(Quantizer):
 
     def _bound(self, z: Tensor) -> Tensor:
         levels = _along(self.levels, z)
-        reach = (levels - 1).to(z) * ((1 + MARGIN) / 2)
+        outermost = (levels - 1).to(z) / 2
+        reach = outermost + (outermost * MARGIN).clamp(max=FARTHEST)
         offset = (1 - levels % 2) / 2
         return (z + (offset / reach).atanh()).tanh() * reach - offset
 

@@ -62,7 +62,7 @@ class LFQQuantizer(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         z = table.widen(z)
-        e = signs.nearest(z > 0, self.unit)
+        e = signs.corners(z > 0, self.unit)
         loss = self.commitment * table.distance(z, e)
         if self.training and self.entropy:
             loss = loss + self.entropy * self._entropy(z)

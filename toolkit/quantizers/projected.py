@@ -31,6 +31,11 @@ class ProjectedQuantizer(Quantizer):
         if codebook_dim < 1:
             raise ValueError(f"codebook_dim={codebook_dim}: at least 1")
         self.inner = inner(codebook_dim)
+        if not self.inner.depth:
+            raise ValueError(
+                "a continuous bottleneck is not projected, as its samples start at the unit normal: choose it itself,"
+                " with a smaller dim"
+            )
         self.into = nn.Linear(dim, self.inner.channels)
         self.back = nn.Linear(self.inner.dim, dim)
         self.channels = self.dim = dim

@@ -18,7 +18,11 @@ class ResidualQuantizer(Quantizer):
     """Each stage quantizes what the stages before it left over (SoundStream, Zeghidour et al. 2021).
 
     The value is the sum of the stages' values; the first d depths are its lower bitrates. Losses and kl add up over
-    stages, and every stage's loss has a gradient to the latents; the decoder's gradient to them is the stages' mean.
+    stages, and every stage's loss has a gradient to the latents. The decoder's gradient is the stages' mean: what a
+    stage learns from the decoder, such as the map back of ``projected``, so gets a share of it.
+
+    Where a table starts at the data, a batch should hold several times as many positions as the table has entries:
+    else the first stage copies them all, and leaves the later ones nothing to start at.
 
     Args:
         inner: the quantizer of a stage; it must take and give the latents' channels (else wrap it in projected).

@@ -7,7 +7,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from toolkit.nn import codebook as table
+from toolkit.distributed import total
 from toolkit.quantizers.drawn import DrawnQuantizer, random_entries
 
 DECAY = 0.99
@@ -60,9 +60,8 @@ class VectorQuantizer(DrawnQuantizer):
             entropy_temperature=entropy_temperature,
         )
         self.codebook = nn.Parameter(random_entries(codebook_size, dim))
-        if restart > 0:
-            self.counts: Tensor
-            self.register_buffer("counts", torch.ones(codebook_size))
+        self.counts: Tensor  # kept without restarts, too, so that these may be turned on later
+        self.register_buffer("counts", torch.ones(codebook_size))
 
     @torch.no_grad()
     def begin(self, rows: Tensor) -> None:
@@ -73,12 +72,11 @@ class VectorQuantizer(DrawnQuantizer):
 
     @torch.no_grad()
     def follow(self, rows: Tensor, won: Tensor) -> None:
-        if self.restart > 0:
-            counts, _ = table.won_by(won, rows, len(self.codebook))
-            self.counts.lerp_(counts, 1 - DECAY)
+        counts = torch.zeros_like(self.counts).index_add_(0, won, torch.ones_like(rows[:, 0]))
+        total(counts)
+        self.counts.lerp_(counts, 1 - DECAY)
 
     @torch.no_grad()
     def place(self, where: Tensor, entries: Tensor, fair: float) -> None:
         self.codebook.copy_(torch.where(where.unsqueeze(1), entries, self.codebook))
-        if self.restart > 0:
-            self.counts.masked_fill_(where, fair)
+        self.counts.masked_fill_(where, fair)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from math import isfinite
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
 
+from toolkit.autoencoder import Autoencoder
 from toolkit.metric import Metric
-from toolkit.objective import Bound
 from toolkit.objectives.elbo import ELBO
-from toolkit.spec import DataSpec, LatentSpec
+from toolkit.spec import DataSpec
 from toolkit.testing.parts import point_autoencoder, random_data
 
 EXAMPLES = 12
@@ -29,19 +29,24 @@ class MetricSuite(ABC):
     """What the metric judges."""
 
     @abstractmethod
-    def make(self, data: DataSpec, latent: LatentSpec) -> Metric:
-        """A metric that has seen nothing yet."""
+    def make(self, model: Autoencoder) -> Metric:
+        """A metric of this model that has seen nothing yet: give it of ``model.data``, ``model.latent`` and
+        ``model.quantizer`` what it asks for."""
 
-    def measure(self, groups: list[list[int]]) -> dict[str, float]:
-        """The figures after one update for each group of examples."""
+    def model(self) -> Autoencoder:
+        """The same at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            autoencoder = point_autoencoder(self.data).eval()
-        metric, x = self.make(self.data, autoencoder.latent), random_data(self.data, EXAMPLES)
+            return point_autoencoder(self.data).eval()
+
+    def after(self, groups: list[list[int]]) -> Metric:
+        """A metric after one update for each group of examples."""
+        model, x = self.model(), random_data(self.data, EXAMPLES)
+        metric = self.make(model)
         with torch.inference_mode():
             for group in groups:
-                metric.update(x[group], ELBO().bound(autoencoder, x[group], {}))
-        return metric.compute()
+                metric.update(x[group], ELBO().bound(model, x[group], {}))
+        return metric
 
     @pytest.mark.parametrize(
         "groups",
@@ -53,34 +58,32 @@ class MetricSuite(ABC):
         ids=["alone", "backwards", "mixed"],
     )
     def test_order_and_batching_do_not_matter(self, groups: list[list[int]]) -> None:
-        expected = self.measure([list(range(EXAMPLES))])
-        assert self.measure(groups) == pytest.approx(expected, rel=1e-5, abs=1e-7)
+        expected = self.after([list(range(EXAMPLES))]).compute()
+        assert self.after(groups).compute() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
     def test_figures_are_numbers(self) -> None:
-        figures = self.measure([list(range(EXAMPLES))])
+        figures = self.after([list(range(EXAMPLES))]).compute()
         assert figures
         for name, figure in figures.items():
             assert isinstance(figure, float), f"{name} is {type(figure).__name__}"
             assert isfinite(figure), f"{name} is {figure}"
 
     def test_asking_twice_changes_nothing(self) -> None:
-        metric, x = self._after_one_update()
+        metric = self.after([list(range(EXAMPLES))])
         assert metric.compute() == metric.compute()
-        assert len(x)
 
     def test_warnings_are_sentences(self) -> None:
-        metric, _ = self._after_one_update()
+        metric = self.after([list(range(EXAMPLES))])
         assert all(isinstance(text, str) and text for text in metric.warnings())
 
-    def test_nothing_taken_in_breaks_nothing(self) -> None:
-        metric = self.make(self.data, LatentSpec(self.data.axes, (8,)))
+    def test_pictures_lie_in_the_folder(self, tmp_path: Path) -> None:
+        metric = self.after([list(range(EXAMPLES))])
+        figures = metric.compute()
+        assert sorted(metric.draw(tmp_path)) == sorted(tmp_path.iterdir())
+        assert metric.compute() == figures
+
+    def test_nothing_taken_in_breaks_nothing(self, tmp_path: Path) -> None:
+        metric = self.make(self.model())
         assert isinstance(metric.compute(), dict)
         assert metric.warnings() == []
-
-    def _after_one_update(self) -> tuple[Metric, Tensor]:
-        autoencoder, x = point_autoencoder(self.data).eval(), random_data(self.data, EXAMPLES)
-        metric = self.make(self.data, autoencoder.latent)
-        with torch.inference_mode():
-            bound: Bound = ELBO().bound(autoencoder, x, {})
-            metric.update(x, bound)
-        return metric, x
+        assert all(path.is_file() for path in metric.draw(tmp_path))

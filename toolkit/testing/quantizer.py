@@ -68,7 +68,7 @@ class QuantizerSuite(PosteriorLaws):
         z = latents(quantizer, (3, 4))
         nan, infinite = z.clone(), z.clone()
         nan[0, 0, 0, 0], infinite[-1, -1, -1, -1] = float("nan"), float("inf")
-        for wrong in (torch.cat([z, z], 1), z[:, :, :0], z[:0], nan, infinite):
+        for wrong in (torch.cat([z, z], 1), z[:, :, :0], z[:0], z[:, :, 0, 0], nan, infinite):
             with pytest.raises(ToolkitError, match="quantizer=this: latents"):
                 quantizer(wrong)
 

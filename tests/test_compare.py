@@ -1,0 +1,345 @@
+"""The figures of several runs side by side."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit import __main__ as command
+from toolkit.cli.compare import run_folders
+from toolkit.cli.compose import compose
+from toolkit.cli.differences import differences, labels
+from toolkit.cli.report import number
+from toolkit.cli.train import run as train
+from toolkit.plots.comparison import PANELS, Point, draw_comparison
+
+TOY = Path(__file__).parent / "toy"
+PARTS = [
+    "dataset=toy_tiles",
+    "encoder=toy_conv",
+    "decoder=toy_conv",
+    "likelihood=categorical",
+    "dim=4",
+    "prior=pixelcnn",
+    "prior.hidden=8",
+    "prior.layers=2",
+    "prior.head=8",
+    "trainer.steps=3",
+    "trainer.batch_size=4",
+    "trainer.workers=0",
+    "prior_trainer.steps=2",
+    "prior_trainer.batch_size=4",
+    "prior_trainer.workers=0",
+    "stage=autoencoder",
+]
+RUNS = {
+    "0": ["quantizer=vq", "quantizer.codebook_size=16"],
+    "2": ["quantizer=ema", "quantizer.codebook_size=16"],
+    "10": ["quantizer=ema", "quantizer.codebook_size=8"],
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of three runs, not evaluated yet."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+        for name, words in RUNS.items():
+            train(compose([*PARTS, *words]).config, folder / name)
+    return folder
+
+
+@pytest.fixture
+def sweep(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that a test may change, as the folder ``sweep`` of where it works."""
+    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, "sweep")
+    return Path("sweep")
+
+
+def told(out: str | Path) -> list[dict[str, Any]]:
+    """The rows of compare.json."""
+    rows: list[dict[str, Any]] = json.loads((Path(out) / "compare.json").read_text())["runs"]
+    return rows
+
+
+# -- the command
+
+
+def test_a_sweep_is_compared(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its runs are evaluated, told apart by what differs, sorted, and written down into its folder."""
+    assert command.run(["compare", str(sweep)]) == 0
+    captured = capsys.readouterr()
+    rows = told(sweep)
+    assert {row["run"]: row["label"] for row in rows} == {
+        "sweep/0": "quantizer=vq codebook_size=16",
+        "sweep/2": "quantizer=ema codebook_size=16",
+        "sweep/10": "quantizer=ema codebook_size=8",
+    }
+    bits = [row["figures"]["bits_per_dim"] for row in rows]
+    assert bits == sorted(bits)
+    assert len(set(bits)) == 3
+    names = [str(sweep / f"compare.{kind}") for kind in ("json", "md", "png")]
+    assert captured.out.splitlines()[-3:] == names
+    assert all(Path(name).stat().st_size for name in names)
+    assert "again" not in captured.err
+
+
+def test_figures_are_those_of_evaluation_json(sweep: Path) -> None:
+    assert command.run(["evaluate", f"run={sweep}/2", "examples=5"]) == 0
+    held = (sweep / "2" / "evaluation.json").read_bytes()
+    assert command.run(["compare", f"{sweep}/0", f"{sweep}/2", "out=there"]) == 0
+    assert (sweep / "2" / "evaluation.json").read_bytes() == held
+    for row in told("there"):
+        assert row["figures"] == json.loads((Path(row["run"]) / "evaluation.json").read_text())
+    counts = {row["run"]: row["figures"]["examples"] for row in told("there")}
+    assert counts == {"sweep/0": 8, "sweep/2": 5}
+
+
+def test_a_comparison_evaluates_as_evaluate_does(sweep: Path) -> None:
+    assert command.run(["compare", f"{sweep}/0", "examples=3"]) == 0
+    (row,) = told("outputs/compare")
+    assert command.run(["evaluate", f"run={sweep}/0", "examples=3"]) == 0
+    assert row["figures"] == json.loads((sweep / "0" / "evaluation.json").read_text())
+
+
+def test_different_numbers_of_examples_are_told(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command.run(["evaluate", f"run={sweep}/2", "examples=5"])
+    assert command.run(["compare", f"{sweep}/0", f"{sweep}/2"]) == 0
+    assert "evaluated on different numbers of examples: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["split", "step", "prior", "damaged"])
+def test_figures_of_something_else_are_measured_again(
+    sweep: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    path = sweep / "2" / "evaluation.json"
+    command.run(["evaluate", f"run={sweep}/2"])
+    good = path.read_text()
+    if change == "split":
+        command.run(["evaluate", f"run={sweep}/2", "split=val"])
+    elif change == "step":
+        path.write_text(json.dumps({**json.loads(good), "step": 2}))
+    elif change == "prior":
+        assert command.run(["train", f"run={sweep}/2", "stage=prior", "prior_trainer.allow_collapsed=true"]) == 0
+    else:
+        path.write_text("{")
+    capsys.readouterr()
+    assert command.run(["compare", f"{sweep}/2"]) == 0
+    assert capsys.readouterr().err.count("evaluating again") == 1
+    assert command.run(["compare", f"{sweep}/2"]) == 0
+    assert "again" not in capsys.readouterr().err
+    if change == "prior":
+        assert "pixelcnn" in json.loads(path.read_text())["priors"]
+    else:
+        assert json.loads(path.read_text()) == json.loads(good)
+
+
+def test_a_broken_run_is_left_out(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(sweep / "0" / "autoencoder")
+    (sweep / "2" / "config.yaml").write_text("quantizer: 3")
+    assert command.run(["compare", str(sweep), "nowhere"]) == 0
+    err = capsys.readouterr().err
+    for name in ("sweep/0", "sweep/2", "nowhere"):
+        assert f"note: {name} is left out: " in err
+    assert [row["run"] for row in told("outputs/compare")] == ["sweep/10"]
+    shutil.rmtree(sweep / "10")
+    assert command.run(["compare", str(sweep)]) == 2
+    assert capsys.readouterr().err.endswith("toolkit compare: none of these runs can be compared\n")
+
+
+def test_no_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(["compare"]) == 2
+    assert "no runs: toolkit compare RUNS…" in capsys.readouterr().err
+    assert command.run(["compare", "splt=val"]) == 2
+    assert "did you mean split?" in capsys.readouterr().err
+
+
+def test_continuous_bottlenecks_and_densities_beside_the_others(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a run has no figure for is a dash; what none has is no column."""
+    train(compose([*PARTS, "quantizer=gaussian"]).config, sweep / "11")
+    train(compose([*PARTS, "quantizer=vq", "likelihood=normal"]).config, sweep / "12")
+    assert command.run(["compare", f"{sweep}/0", f"{sweep}/11", f"{sweep}/12", "out=all"]) == 0
+    header, _, *lines = Path("all/compare.md").read_text().splitlines()
+    heads = [cell.strip() for cell in header.strip("|").split("|")]
+    rows = {row["run"]: line for row, line in zip(told("all"), lines, strict=True)}
+    cells = {run: [c.strip() for c in line.strip("|").split("|")] for run, line in rows.items()}
+    none = "\N{EN DASH}"
+    assert [head for head, cell in zip(heads, cells["sweep/11"], strict=True) if cell == none] == [
+        "rate",
+        "usage",
+        "perplexity",
+    ]
+    assert [head for head, cell in zip(heads, cells["sweep/12"], strict=True) if cell == none] == [
+        "bits/dim",
+        "data bits/dim",
+    ]
+    assert told("all")[-1]["run"] == "sweep/12"
+    assert command.run(["compare", f"{sweep}/11", "out=alone"]) == 0
+    assert "rate" not in Path("alone/compare.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.125, "0.1250"), (12.0, "12"), (3, "3"), (99.51, "99.5100"), (123.456, "123.5"), (12345.0, "12,345")],
+)
+def test_numbers_in_tables(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+# -- which runs
+
+
+def test_folders_are_found_in_natural_order_and_once(sweep: Path) -> None:
+    names = [str(folder) for folder in run_folders(["sweep/2", "sweep"])]
+    assert sorted(names) == ["sweep/0", "sweep/10", "sweep/2"]
+    assert [folder.name for folder in run_folders(["sweep"])] == ["0", "2", "10"]
+    hidden = Path("failed/.hydra")
+    hidden.mkdir(parents=True)
+    (hidden / "config.yaml").write_text("")
+    assert run_folders(["failed"]) == [Path("failed")]
+
+
+# -- labels
+
+
+def config(**parts: Any) -> dict[str, Any]:
+    return {"dim": 64, "quantizer": {"name": "vq"}, "trainer": {"steps": 5}, "prior_trainer": {"steps": 5}, **parts}
+
+
+def test_labels_say_what_differs() -> None:
+    small, large = ({"quantizer": {"name": "ema", "codebook_size": size}} for size in (16, 32))
+    assert labels([config(**small), config(**large)], ["a", "b"]) == ["codebook_size=16", "codebook_size=32"]
+    assert labels([config(), config()], ["a", "b"]) == ["a", "b"]
+    assert labels([config()], ["a"]) == ["a"]
+
+
+def test_parts_stand_first() -> None:
+    other = config(dim=32, quantizer={"name": "fsq"})
+    assert labels([config(), other], ["a", "b"]) == ["quantizer=vq dim=64", "quantizer=fsq dim=32"]
+
+
+def test_a_name_that_two_options_share_is_told_whole() -> None:
+    other = config(trainer={"steps": 6}, prior_trainer={"steps": 7})
+    assert labels([config(), other], ["a", "b"])[1] == "trainer.steps=6 prior_trainer.steps=7"
+
+
+def test_what_a_part_has_by_default_is_not_told() -> None:
+    """vq and ema restart differently by default: their names say so."""
+    ema, vq = ({"name": name, "codebook_size": 512, "restart": r} for name, r in (("ema", 0.1), ("vq", 0.0)))
+    configs = [config(quantizer=ema), config(quantizer=vq)]
+    assert labels(configs, ["a", "b"]) == ["quantizer=ema", "quantizer=vq"]
+    ema["restart"] = 0.3
+    assert labels(configs, ["a", "b"]) == ["quantizer=ema restart=0.3", "quantizer=vq restart=0.0"]
+
+
+def test_nested_parts_are_told_by_name() -> None:
+    inner = ({"name": "product", "inner": {"name": name, "codebook_size": 512}} for name in ("vq", "ema"))
+    made = labels([config(quantizer=quantizer) for quantizer in inner], ["a", "b"])
+    assert made == ["inner=vq", "inner=ema"]
+
+
+def test_what_changes_nothing_learned_is_not_told() -> None:
+    other = config(trainer={"steps": 5, "device": "cpu", "workers": 3}, tensorboard=True)
+    assert differences([config(trainer={"steps": 5, "device": "cuda", "workers": 0}, tensorboard=False), other]) == [
+        {},
+        {},
+    ]
+
+
+def test_no_two_labels_are_alike() -> None:
+    configs = [config(dim=1), config(dim=1), config(dim=2)]
+    assert labels(configs, ["x", "y", "z"]) == ["dim=1 (x)", "dim=1 (y)", "dim=2"]
+    assert len(set(labels(configs, ["run", "run", "run"]))) == 3
+
+
+def test_values_are_written_as_on_the_command_line() -> None:
+    configs = [config(a=[1, 2], b=True, c=None), config(a=[3], b=False, c="한글")]
+    assert labels(configs, ["x", "y"]) == ["a=[1,2] b=true c=null", "a=[3] b=false c=한글"]
+
+
+def test_a_long_label_is_cut() -> None:
+    configs = [config(**{f"o{i}": k for i in range(9)}) for k in range(2)]
+    assert labels(configs, ["x", "y"])[1] == "o0=1 o1=1 o2=1 o3=1 …"
+
+
+# -- the picture
+
+
+def point(label: str = "", group: str = "vq", data_bits: float | None = 3.0, psnr: float | None = 20.0) -> Point:
+    return Point(label, group, 0.2, data_bits, psnr)
+
+
+@pytest.mark.parametrize(
+    ("points", "panels"),
+    [
+        ([point("한글 $x_{$", "a|b"), point("n=2", data_bits=2.5)], ["data_bits", "psnr"]),
+        ([point(data_bits=None), point(data_bits=None)], ["psnr"]),
+        ([point(psnr=None), point(psnr=float("inf"))], ["data_bits"]),
+        ([point(data_bits=None, psnr=None)], []),
+    ],
+)
+def test_panels_are_those_that_some_run_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: list[Point], panels: list[str]
+) -> None:
+    from matplotlib.axes import Axes
+
+    heights: list[str] = []
+    monkeypatch.setattr(Axes, "set_ylabel", lambda axes, text, **_: heights.append(text))
+    assert draw_comparison(tmp_path / "c.png", points) is bool(panels)
+    assert (tmp_path / "c.png").is_file() is bool(panels)
+    assert heights == [PANELS[name] for name in panels]
+
+
+def test_labels_cover_neither_each_other_nor_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of runs so near one another that labels right beside their points would."""
+    from toolkit.plots import comparison
+
+    boxes: list[Any] = []
+    points_and_legend: list[Any] = []
+    place = comparison._place
+
+    def watched(axes: Any, spot: Any, taken: list[Any]) -> Any:
+        points_and_legend[:] = points_and_legend or taken
+        boxes.append(place(axes, spot, taken))
+        return boxes[-1]
+
+    monkeypatch.setattr(comparison, "_place", watched)
+    runs = [Point(f"codebook_size={i}", "vq", 0.2, 3 + 0.3 * (i // 3) + 0.004 * (i % 3), None) for i in range(9)]
+    assert draw_comparison(tmp_path / "c.png", runs)
+    assert (len(boxes), len(points_and_legend)) == (9, 10)
+    for i, box in enumerate(boxes):
+        assert all(comparison._overlap(box, other) == 0 for other in (*boxes[:i], *points_and_legend))
+
+
+# -- what is never imported
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["compare", "--help"], ["evaluate", "--help"], ["completion", "query", "toolkit compare "], ["plugins", "metric"]],
+)
+def test_what_only_asks_imports_neither_torch_nor_matplotlib(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom toolkit.__main__ import run\n"
+        f"try: run({words!r})\nexcept SystemExit: pass\n"
+        "print('imported', *({'torch', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported"
+
+
+def test_training_imports_no_matplotlib() -> None:
+    code = "import sys, toolkit.cli.train, toolkit.metrics.codebook; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,201 @@
+"""``toolkit compare``: the figures of several runs side by side."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from toolkit.cli.arguments import parse
+from toolkit.cli.report import notes, number, show_plugin_notes, table
+from toolkit.errors import ToolkitError
+
+COLUMNS = {
+    "steps": "step",
+    "rate": "rate",
+    "bits/dim": "bits_per_dim",
+    "data bits/dim": "data_bits_per_dim",
+    "code bits/dim": "code_bits_per_dim",
+    "psnr": "psnr",
+    "usage": "usage",
+    "perplexity": "perplexity",
+}
+"""Headings, and the figures of evaluation.json below them."""
+
+NONE = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Figures of several runs side by side: a table, and what each spends on codes against what it loses.
+
+    A folder that holds runs, such as a sweep's, stands for all of them. Figures are those of each run's
+    evaluation.json; a run that has none of this split and of its newest checkpoints is evaluated now.
+    """
+
+    runs: list[str] = field(default_factory=list, metadata={"help": "run folders, or folders of runs"})
+    out: str | None = field(
+        default=None,
+        metadata={"help": "where compare.json, .md and .png go; null: the sweep's folder, else outputs/compare"},
+    )
+    split: Literal["train", "val", "test"] = field(default="test", metadata={"help": "which part of the dataset"})
+    examples: int | None = field(
+        default=None, metadata={"help": "how many examples a run is evaluated on now, at most; null: all"}
+    )
+    batch_size: int = field(default=64, metadata={"help": "examples at once"})
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
+
+
+class Row(NamedTuple):
+    """One run in the comparison."""
+
+    run: Path
+    config: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    label: str
+
+
+def main(args: list[str]) -> int:
+    options = parse("compare", CompareOptions, args)
+    if not options.runs:
+        raise ToolkitError("no runs: toolkit compare RUNS…, each a run's folder or a folder of runs")
+    show_plugin_notes()
+    rows = _rows(run_folders(options.runs), options)
+    counts = dict.fromkeys(str(row.figures.get("examples")) for row in rows)
+    if len(counts) > 1:
+        notes([f"the runs were evaluated on different numbers of examples: {', '.join(counts)}"])
+    out = _out(options)
+    header, cells = _cells(rows)
+    table(f"{options.split} split", header, cells)
+    for path in _write(out, rows, options.split):
+        print(path)
+    return 0
+
+
+def run_folders(words: Sequence[str]) -> list[Path]:
+    """The runs that the words name, once each; those inside a folder in the order of their names, 2 before 10."""
+    found = [folder for word in words for folder in (_inside(Path(word)) or [Path(word)])]
+    return list({folder.resolve(): folder for folder in found}.values())
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The runs of a folder that is none itself."""
+    if (folder / "config.yaml").is_file():
+        return []
+    runs = [path.parent for path in folder.glob("*/config.yaml") if not path.parent.name.startswith(".")]
+    return sorted(runs, key=lambda run: _natural(run.name))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part or 0), "") if i % 2 else (0, part) for i, part in enumerate(re.split(r"(\d+)", name))]
+
+
+def _rows(folders: Sequence[Path], options: CompareOptions) -> list[Row]:
+    """A row for each run that can be opened and measured, the fewest bits per dim first; ToolkitError for none."""
+    from toolkit.cli.differences import labels
+    from toolkit.registry import blame
+    from toolkit.run import Run
+
+    found = []
+    for folder in folders:
+        try:
+            run = Run.open(folder)
+            found.append((folder, run.config(), _held(run, options.split) or _measured(run, options)))
+        except ToolkitError as e:
+            notes([f"{folder} is left out: {e}"])
+        except Exception as e:  # whatever is wrong with one run, the others can be compared
+            notes([f"{folder} is left out: {blame(e)}"])
+    if not found:
+        raise ToolkitError("none of these runs can be compared")
+    names = labels([config for _, config, _ in found], [folder.resolve().name for folder, _, _ in found])
+    return sorted((Row(*each, name) for each, name in zip(found, names, strict=True)), key=_order)
+
+
+def _order(row: Row) -> tuple[bool, float, float]:
+    bits, psnr = row.figures.get("bits_per_dim"), row.figures.get("psnr")
+    return bits is None, bits or 0.0, -(psnr or 0.0)
+
+
+def _held(run: Any, split: str) -> dict[str, Any] | None:
+    """What a run's evaluation.json holds, where that is of this split and of the newest checkpoints."""
+    from toolkit.checkpoint import found
+    from toolkit.cli.evaluate import prior_steps
+
+    path = run.path / "evaluation.json"
+    if not path.is_file():
+        return None
+    wanted = (split, [int(each.name[5:]) for each in found(run.autoencoder)[-1:]], prior_steps(run))
+    try:
+        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if (held["split"], [held["step"]], held["prior_steps"]) == wanted:
+            return held
+        why = f"is of split={held['split']} and step {held['step']}, not of split={split} and the newest checkpoints"
+    except (OSError, ValueError, KeyError, TypeError):
+        why = "cannot be read"
+    notes([f"{path} {why}: evaluating again"])
+    return None
+
+
+def _measured(run: Any, options: CompareOptions) -> dict[str, Any]:
+    """What ``toolkit evaluate`` writes."""
+    from toolkit.build import build_metrics
+    from toolkit.cli.evaluate import measure
+    from toolkit.cli.files import build_dataset_of
+    from toolkit.model import load
+
+    model = load(run.path, options.device)
+    metrics = build_metrics(model.config, model.autoencoder)
+    dataset = build_dataset_of(model, {})
+    figures, told = measure(model, dataset, metrics, options.split, options.examples, options.batch_size)
+    notes([f"{run.path}: {text}" for text in told])
+    return figures
+
+
+def _cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and cells: the columns that some run has a figure for."""
+    shown = {head: name for head, name in COLUMNS.items() if any(name in row.figures for row in rows)}
+    cells = [(row.label, *(_cell(row.figures.get(name)) for name in shown.values())) for row in rows]
+    return ("run", *shown), cells
+
+
+def _cell(value: Any) -> str:
+    return number(value) if isinstance(value, int | float) else NONE
+
+
+def _out(options: CompareOptions) -> Path:
+    if options.out:
+        return Path(options.out)
+    only = Path(options.runs[0])
+    return only if len(options.runs) == 1 and _inside(only) else Path("outputs/compare")
+
+
+def _write(out: Path, rows: Sequence[Row], split: str) -> list[Path]:
+    """The comparison as JSON, as Markdown and as a picture; the files that were written."""
+    from toolkit.checkpoint import write_text
+    from toolkit.plots.comparison import draw_comparison
+
+    held = [{"run": str(row.run), "label": row.label, "figures": row.figures} for row in rows]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "compare.json", json.dumps({"split": split, "runs": held}, indent=1, ensure_ascii=False))
+        write_text(out / "compare.md", _markdown(*_cells(rows)))
+        drawn = draw_comparison(out / "compare.png", [_point(row) for row in rows])
+    except OSError as e:
+        raise ToolkitError(f"out={out}: {e.strerror or e}") from e
+    return [out / name for name in ("compare.json", "compare.md", *(["compare.png"] if drawn else []))]
+
+
+def _point(row: Row) -> Any:
+    from toolkit.plots.comparison import Point
+
+    quantizer, figures = row.config["quantizer"]["name"], row.figures
+    label = " ".join(word for word in row.label.split(" ") if word != f"quantizer={quantizer}")
+    return Point(label, quantizer, *(figures.get(n) for n in ("code_bits_per_dim", "data_bits_per_dim", "psnr")))
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '¦') for cell in line)} |\n" for line in lines)

@@ -1,0 +1,114 @@
+"""What tells runs apart: the values in which their configurations differ, as short labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from toolkit import schema
+from toolkit.errors import ToolkitError
+from toolkit.options import TRAINERS
+from toolkit.registry import KINDS
+
+Config = Mapping[str, Any]
+
+MOST = 4
+"""Values in a label, at most."""
+
+UNTOLD = {
+    "metric",
+    "tensorboard",
+    *(
+        f"{trainer}.{name}"
+        for trainer in TRAINERS
+        for name in (
+            "checkpoint_every",
+            "device",
+            "keep",
+            "log_every",
+            "pictures_every",
+            "validate_every",
+            "validate_examples",
+            "workers",
+        )
+    ),
+}
+"""Keys that change what is written down, not what is learned."""
+
+
+def labels(configs: Sequence[Config], names: Sequence[str]) -> list[str]:
+    """One for each run, no two alike: ``quantizer=ema codebook_size=64``, or its name where it differs in nothing."""
+    found = differences(configs)
+    leaves = Counter(key.rpartition(".")[2] for key in {key for each in found for key in each})
+    made = [_label(each, leaves) or name for each, name in zip(found, names, strict=True)]
+    again = Counter(made)
+    made = [f"{label} ({name})" if again[label] > 1 else label for label, name in zip(made, names, strict=True)]
+    return [f"{label} ({made[:i].count(label) + 1})" if label in made[:i] else label for i, label in enumerate(made)]
+
+
+def differences(configs: Sequence[Config]) -> list[dict[str, Any]]:
+    """For each configuration, its values for the keys in which those that have the key differ; chosen parts first.
+
+    Options in which parts of different names differ by default are not told: the parts' names tell them.
+    """
+    flat = [dict(_flatten(config)) for config in configs]
+    keys = dict.fromkeys(key for each in flat for key in each)
+    told = [key for key in keys if _differs([each[key] for each in flat if key in each])]
+    told = [key for key in told if not all(_is_default(config, key) for config in configs)]
+    told.sort(key=lambda key: key not in KINDS)
+    return [{key: each[key] for key in told if key in each} for each in flat]
+
+
+def text(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(text, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _label(values: Mapping[str, Any], leaves: Mapping[str, int]) -> str:
+    words = []
+    for key, value in values.items():
+        leaf = key.rpartition(".")[2]
+        words.append(f"{leaf if leaves[leaf] == 1 else key}={text(value)}")
+    return " ".join(words[:MOST]) + (" …" if len(words) > MOST else "")
+
+
+def _flatten(node: Config, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values; a part's name stands under the part's own key."""
+    for name, value in node.items():
+        key = path if name == "name" and path else f"{path}.{name}" if path else name
+        if key in UNTOLD:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flatten(value, key)
+        else:
+            yield key, value
+
+
+def _differs(values: Sequence[Any]) -> bool:
+    return any(value != values[0] for value in values)
+
+
+def _is_default(config: Config, key: str) -> bool:
+    """Whether an option has the value that its part gives it by default, or the part has no such option."""
+    kind, *path = key.split(".")
+    if kind not in KINDS or not path:
+        return False
+    try:
+        return _matches(kind, config[kind], path)
+    except (ToolkitError, KeyError, TypeError):  # of parts that are not installed nothing is known
+        return False
+
+
+def _matches(kind: str, node: Config, path: Sequence[str]) -> bool:
+    name, *rest = path
+    option = schema.signature(kind, node["name"]).option(name)
+    if option is None:
+        return True
+    if rest:
+        return _matches(option.nested or "", node[name], rest)
+    return bool(node[name] == (list(option.default) if isinstance(option.default, tuple) else option.default))

@@ -1,0 +1,74 @@
+"""When a codebook has collapsed, and which of the model's own options may help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import signature
+from math import expm1
+from typing import NamedTuple
+
+from torch import Tensor
+
+from toolkit.fit import title
+from toolkit.quantizer import Quantizer
+from toolkit.spec import LatentSpec
+
+COLLAPSED = 0.1
+"""Share of the entries that random codes would use, below which a codebook is said to have collapsed."""
+
+NAMED = 3
+"""Depths that a message names one by one."""
+
+
+class Collapse(NamedTuple):
+    """A codebook of which almost nothing is used."""
+
+    depth: int
+    used: int
+    size: int
+
+
+def collapsed(counts: Tensor, latent: LatentSpec) -> list[Collapse]:
+    """The depths whose codebook has collapsed, judged by ``toolkit.figures.histogram`` over many examples."""
+    found = []
+    for depth, row in enumerate(counts.split(list(latent.codebook_sizes))):
+        used, size = int((row > 0).sum()), len(row)
+        if used < COLLAPSED * size * -expm1(-float(row.sum()) / size):
+            found.append(Collapse(depth, used, size))
+    return found
+
+
+def warning(counts: Tensor, latent: LatentSpec, quantizer: Quantizer) -> str | None:
+    """One sentence that says where the codes have collapsed and what to try; None where they have not."""
+    found = collapsed(counts, latent)
+    if not found:
+        return None
+    tries = " or ".join(filter(None, (", ".join((every := remedies(quantizer))[:-1]), every[-1])))
+    return f"the codes have collapsed: {_places(found, latent.depth)}; try {tries}"
+
+
+def remedies(quantizer: Quantizer) -> list[str]:
+    """What may help this quantizer or a part of it, as words for the command line."""
+    parts = [part for part in quantizer.modules() if isinstance(part, Quantizer)]
+    return list(dict.fromkeys([*(word for part in parts for word in _options(part)), "more steps"]))
+
+
+def _options(part: Quantizer) -> Iterator[str]:
+    """The part's own options, by their path in the configuration, that are not yet set to what helps."""
+    path = title(part).partition("=")[0] if "=" in title(part) else "quantizer"
+    options = signature(type(part)).parameters
+    for name, better in (("restart", "0.1"), ("entropy", "0.1"), ("init", "kmeans")):
+        value = getattr(part, name, None)
+        if name in options and isinstance(value, int | float | str) and value in (0, "data", "random"):
+            yield f"{path}.{name}={better}"
+    yield from (f"a smaller {path}.{name}" for name in ("codebook_size", "bits", "levels") if name in options)
+
+
+def _places(found: list[Collapse], depths: int) -> str:
+    first, *others = found[:NAMED]
+    texts = [f"{first.used} of {first.size} entries {'is' if first.used == 1 else 'are'} used"]
+    if depths > 1:
+        texts[0] += f" at depth {first.depth}"
+        texts += [f"{each.used} of {each.size} at depth {each.depth}" for each in others]
+    more = len(found) - NAMED
+    return ", ".join(texts) + (f", as few at {more} more" if more > 0 else "")
