@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import toolkit
+from toolkit import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "toolkit"
@@ -109,11 +110,20 @@ def test_every_package_is_shipped() -> None:
 
 def test_every_component_is_final_and_says_what_it_is() -> None:
     """Abstract or final: a component is a leaf with a docstring."""
-    from toolkit import registry
-
     for kind in registry.KINDS:
         for name in registry.names(kind):
             if registry.find(kind, name).distribution.startswith("discrete-toolkit"):
                 cls = registry.load(kind, name)
                 assert getattr(cls, "__final__", False), (kind, name)
                 assert cls.__doc__, (kind, name)
+
+
+@pytest.mark.parametrize("kind", ["likelihood", "metric", "objective", "prior", "quantizer"])
+def test_every_component_of_the_core_is_tested_by_its_kinds_suite(kind: str) -> None:
+    """Some class of the tests that inherits the kind's suite is named after it, or makes it."""
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").glob("test_*.py")))
+    suites = re.findall(rf"^(class \w+\({kind.capitalize()}Suite\):\n(?:(?: .*)?\n)+)", sources, re.MULTILINE)
+    for registration in registry.registrations(kind):
+        if registration.distribution == "discrete-toolkit":
+            name = registration.target.partition(":")[2]
+            assert any(f"{name}(" in suite for suite in suites), f"no {kind.capitalize()}Suite makes {name}"
