@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 from math import log, prod, sqrt
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.nn import entropy, signs
 from toolkit.quantizer import Quantizer
@@ -120,18 +120,6 @@ def test_levels_that_cannot_be_are_refused(levels: tuple[int, ...]) -> None:
 
 
 # -- signs
-
-
-class Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operation makes."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        made = func(*args, **(kwargs or {}))
-        if isinstance(made, Tensor):
-            self.numel = max(self.numel, made.numel())
-        return made
 
 
 @pytest.mark.parametrize("make", [LFQQuantizer, BSQQuantizer])
@@ -254,10 +242,10 @@ def test_the_bits_taken_as_independent_bound_the_entropy_from_above() -> None:
     torch.testing.assert_close(signs.mean_bit_entropy(logits), signs.mean_code_entropy(logits, 6))
 
 
-def test_no_tensor_has_the_size_of_positions_times_codes() -> None:
+def test_no_tensor_has_the_size_of_positions_times_codes(largest: Any) -> None:
     """Neither on the way there nor on the way back: both halves of the bits have 2^9 values."""
     z = torch.randn(4, 18, 8, 8, requires_grad=True)
-    with Largest() as largest:
+    with largest:
         LFQQuantizer(heads=1)(z).loss.sum().backward()
     assert z.grad is not None
     assert largest.numel <= max(2**18, 256 * 2**9) < 256 * 2**18
