@@ -114,7 +114,11 @@ def test_a_comparison_evaluates_as_evaluate_does(sweep: Path) -> None:
 def test_different_numbers_of_examples_are_told(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command.run(["evaluate", f"run={sweep}/2", "examples=5"])
     assert command.run(["compare", f"{sweep}/0", f"{sweep}/2"]) == 0
-    assert "evaluated on different numbers of examples: " in capsys.readouterr().err
+    assert "evaluated on different numbers of examples, 5, 8: examples=N" in capsys.readouterr().err
+    assert command.run(["compare", f"{sweep}/0", f"{sweep}/2", "examples=8"]) == 0
+    told = capsys.readouterr()
+    assert "evaluation.json is of split=test, 5 examples" in told.err
+    assert "test split, 8 examples" in told.out
 
 
 @pytest.mark.parametrize("change", ["split", "step", "prior", "damaged"])
@@ -247,6 +251,12 @@ def test_nested_parts_are_told_by_name() -> None:
     inner = ({"name": "product", "inner": {"name": name, "codebook_size": 512}} for name in ("vq", "ema"))
     made = labels([config(quantizer=quantizer) for quantizer in inner], ["a", "b"])
     assert made == ["inner=vq", "inner=ema"]
+
+
+def test_nested_parts_stand_before_options() -> None:
+    inner = ({"name": "residual", "depth": d, "inner": {"name": n, "levels": [d]}} for n, d in (("fsq", 2), ("vq", 3)))
+    made = labels([config(quantizer=quantizer) for quantizer in inner], ["a", "b"])
+    assert [label.split()[:2] for label in made] == [["inner=fsq", "depth=2"], ["inner=vq", "depth=3"]]
 
 
 def test_what_changes_nothing_learned_is_not_told() -> None:

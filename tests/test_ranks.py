@@ -430,12 +430,18 @@ def test_an_interrupt_during_validation(failing: list[str], tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_ranks_do_not_outlive_the_command(failing: list[str], tmp_path: Path) -> None:
+def test_ranks_do_not_outlive_the_command(failing: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the folder where they meet."""
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    monkeypatch.setenv("TMPDIR", str(aside))
     process = started(*failing, "dataset.after=100000000")
     until(lambda: (tmp_path / "run" / "metrics.jsonl").is_file())
+    assert list(aside.glob("toolkit-*"))
     process.kill()
     process.communicate(timeout=60)
     assert gone(process.pid)
+    assert not list(aside.glob("toolkit-*"))
 
 
 def until(there: Callable[[], bool]) -> None:
@@ -450,7 +456,7 @@ def test_a_sweep_of_two_ranks(tmp_path: Path) -> None:
     """One job after the other; one that fails stops no other."""
     words = [*WORDS, "trainer.ranks=2", "stage=autoencoder", "-m", "encoder.stride=4,2", f"hydra.sweep.dir={tmp_path}"]
     _, out, err = train(*words)
-    assert "run 0 failed: ToolkitError" in err
+    assert "run 0 failed: decoder=toy_conv" in err
     assert out.splitlines()[-1] == str(tmp_path / "1")
     assert steps(tmp_path / "1") == [line for line in ONCE if line[0] == "autoencoder"]
 

@@ -127,6 +127,8 @@ def averaging(module: nn.Module) -> nn.Module:
     """
     if ranks() == 1:
         return module
+    # of a convolution of width 1, whose gradient lies in memory as it should under another name
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     with warnings.catch_warnings():  # the option's next name is unknown to the oldest torch that is supported
         warnings.simplefilter("ignore", FutureWarning)
         return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)

@@ -15,7 +15,7 @@ class TrainerOptions:
     steps: int = 10000
     """Optimizer steps in all."""
     batch_size: int = 64
-    """Examples of one forward pass."""
+    """Examples of one forward pass, on each rank."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Which optimizer."""
     learning_rate: float = 3e-4

@@ -66,10 +66,11 @@ def main(args: list[str]) -> int:
     rows = _rows(run_folders(options.runs), options)
     counts = dict.fromkeys(str(row.figures.get("examples")) for row in rows)
     if len(counts) > 1:
-        notes([f"the runs were evaluated on different numbers of examples: {', '.join(counts)}"])
+        held = ", ".join(counts)
+        notes([f"the runs were evaluated on different numbers of examples, {held}: examples=N measures some again"])
     out = _out(options)
     header, cells = _cells(rows)
-    table(f"{options.split} split", header, cells)
+    table(f"{options.split} split, {' or '.join(counts)} examples", header, cells)
     for path in _write(out, rows, options.split):
         print(path)
     return 0
@@ -103,7 +104,7 @@ def _rows(folders: Sequence[Path], options: CompareOptions) -> list[Row]:
     for folder in folders:
         try:
             run = Run.open(folder)
-            found.append((folder, run.config(), _held(run, options.split) or _measured(run, options)))
+            found.append((folder, run.config(), _held(run, options) or _measured(run, options)))
         except ToolkitError as e:
             notes([f"{folder} is left out: {e}"])
         except Exception as e:  # whatever is wrong with one run, the others can be compared
@@ -119,20 +120,22 @@ def _order(row: Row) -> tuple[bool, float, float]:
     return bits is None, bits or 0.0, -(psnr or 0.0)
 
 
-def _held(run: Any, split: str) -> dict[str, Any] | None:
-    """What a run's evaluation.json holds, where that is of this split and of the newest checkpoints."""
+def _held(run: Any, options: CompareOptions) -> dict[str, Any] | None:
+    """What a run's evaluation.json holds, where that is of this split, enough examples and the newest checkpoints."""
     from toolkit.checkpoint import found
     from toolkit.cli.evaluate import prior_steps
 
     path = run.path / "evaluation.json"
     if not path.is_file():
         return None
+    split, examples = options.split, options.examples or 0
     wanted = (split, [int(each.name[5:]) for each in found(run.autoencoder)[-1:]], prior_steps(run))
     try:
         held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if (held["split"], [held["step"]], held["prior_steps"]) == wanted:
+        if (held["split"], [held["step"]], held["prior_steps"]) == wanted and held["examples"] >= examples:
             return held
-        why = f"is of split={held['split']} and step {held['step']}, not of split={split} and the newest checkpoints"
+        of = f"split={held['split']}, {held['examples']} examples and step {held['step']}"
+        why = f"is of {of}, not of split={split}, {examples or 'all'} examples and the newest checkpoints"
     except (OSError, ValueError, KeyError, TypeError):
         why = "cannot be read"
     notes([f"{path} {why}: evaluating again"])

@@ -56,7 +56,7 @@ def differences(configs: Sequence[Config]) -> list[dict[str, Any]]:
     keys = dict.fromkeys(key for each in flat for key in each)
     told = [key for key in keys if _differs([each[key] for each in flat if key in each])]
     told = [key for key in told if not all(_is_default(config, key) for config in configs)]
-    told.sort(key=lambda key: key not in KINDS)
+    told.sort(key=lambda key: key not in KINDS and not any(other.startswith(f"{key}.") for other in keys))
     return [{key: each[key] for key in told if key in each} for each in flat]
 
 

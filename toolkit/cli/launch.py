@@ -123,7 +123,8 @@ def job(cfg: DictConfig) -> float | None:
         return _start(config, folder)
     except Exception as error:
         if settings.mode == RunMode.MULTIRUN:  # told here, beside the run's title; Hydra goes on with the others
-            print(f"run {settings.job.num} failed: {registry.blame(error)}", file=sys.stderr, flush=True)
+            told = error if isinstance(error, ToolkitError) else registry.blame(error)
+            print(f"run {settings.job.num} failed: {told}", file=sys.stderr, flush=True)
             raise
         _failures.append(error)  # of a single run Hydra would tell in its own words
         return None
@@ -258,6 +259,8 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
                 raise _failures.pop()
         except HydraException as error:
             raise errors.explain(error, words) from error
+        except BrokenPipeError:  # of --help, to a reader that has seen enough
+            raise
         except OSError as error:  # before the job, Hydra only makes its folder
             raise ToolkitError(f"the run's folder cannot be made: {error}") from error
         except SystemExit as stop:  # after --help and the like

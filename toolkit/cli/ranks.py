@@ -49,10 +49,11 @@ def train(config: dict[str, Any], folder: Path) -> float | None:
 
 def _wait(processes: Sequence[BaseProcess]) -> None:
     """Until all are done, or one has failed."""
-    while alive := [process.sentinel for process in processes if process.exitcode is None]:
-        connection.wait(alive)
-        if any(process.exitcode for process in processes):
+    while True:
+        codes = [process.exitcode for process in processes]  # asked once: one may end between two questions
+        if any(codes) or None not in codes:
             return
+        connection.wait([process.sentinel for process, code in zip(processes, codes, strict=True) if code is None])
 
 
 def _end(processes: Sequence[BaseProcess]) -> set[int]:

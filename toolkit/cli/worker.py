@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -33,7 +34,7 @@ class Report:
 
 def work(rank: int, aside: str, config: dict[str, Any], folder: Path) -> None:
     """The whole life of a rank; ``aside`` is the folder where ranks meet and report."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(aside,), daemon=True).start()
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a script
         signal.signal(signal.SIGINT, _stop)
@@ -84,10 +85,10 @@ def _train(rank: int, meeting: str, config: dict[str, Any], folder: Path) -> flo
 
 
 def _report(error: BaseException) -> Report:
+    if isinstance(error, KeyboardInterrupt):  # before torch is asked for: what broke into its import leaves it halved
+        return Report("stopped", time.time())
     from toolkit.distributed import aftermath
 
-    if isinstance(error, KeyboardInterrupt):
-        return Report("stopped", time.time())
     trace = "".join(traceback.format_exception(error))
     if aftermath(error):
         return Report("aftermath", time.time(), registry.blame(error), trace)
@@ -106,11 +107,12 @@ def _path(aside: str, rank: int) -> Path:
     return Path(aside) / f"rank-{rank}.json"
 
 
-def _end_with_parent() -> None:
-    """Whoever starts ranks ends them; where it was killed, nobody is left to."""
+def _end_with_parent(aside: str) -> None:
+    """Whoever starts ranks ends them and tidies up; where it was killed, nobody else is left to."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
+        shutil.rmtree(aside, ignore_errors=True)
         os._exit(1)
 
 
