@@ -48,6 +48,7 @@ def test_public_names() -> None:
         "Autoencoder",
         "Bound",
         "Condition",
+        "Controls",
         "DataSpec",
         "Dataset",
         "Decoder",
@@ -118,7 +119,7 @@ def test_every_component_is_final_and_says_what_it_is() -> None:
                 assert cls.__doc__, (kind, name)
 
 
-@pytest.mark.parametrize("kind", ["likelihood", "metric", "objective", "prior", "quantizer"])
+@pytest.mark.parametrize("kind", ["decoder", "encoder", "likelihood", "metric", "objective", "prior", "quantizer"])
 def test_every_component_of_the_core_is_tested_by_its_kinds_suite(kind: str) -> None:
     """Some class of the tests that inherits the kind's suite is named after it, or makes it."""
     sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").glob("test_*.py")))

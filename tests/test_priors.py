@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from toolkit.errors import ToolkitError
-from toolkit.prior import Prior
+from toolkit.prior import Controls, Prior
+from toolkit.priors.categorical import CategoricalPrior
+from toolkit.priors.maskgit import MaskGITPrior
 from toolkit.priors.pixelcnn import PixelCNNPrior
-from toolkit.priors.sampling import pick
+from toolkit.priors.transformer import TransformerPrior
 from toolkit.priors.uniform import UniformPrior
+from toolkit.priors.wavenet import WaveNetPrior
 from toolkit.spec import Condition, LatentSpec
 from toolkit.testing.prior import PriorSuite
 
@@ -22,6 +25,28 @@ KIND = Condition("kind", 2)
 class TestUniformPrior(PriorSuite):
     def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
         return UniformPrior(latent, conditions)
+
+
+class TestCategoricalPrior(PriorSuite):
+    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return CategoricalPrior(latent, conditions)
+
+
+class TestWaveNetPrior(PriorSuite):
+    ranks = (1,)
+
+    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return WaveNetPrior(latent, conditions, hidden=6, blocks=1, layers=2, skip=8, head=8)
+
+
+class TestTransformerPrior(PriorSuite):
+    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return TransformerPrior(latent, conditions, hidden=8, layers=2, heads=2, head=8)
+
+
+class TestMaskGITPrior(PriorSuite):
+    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return MaskGITPrior(latent, conditions, hidden=8, layers=2, heads=2, passes=3)
 
 
 class TestPixelCNNPrior(PriorSuite):
@@ -88,24 +113,35 @@ def test_guidance_moves_samples_towards_their_condition(trained: PixelCNNPrior) 
     kinds = {"kind": torch.zeros(1000, dtype=torch.int64)}
     shares = []
     for guidance in (0.0, 1.0, 3.0):
-        codes = trained.sample(1000, kinds, guidance=guidance, generator=generator())
+        codes = trained.sample(1000, kinds, Controls(guidance=guidance), generator=generator())
         # In the first row, as later codes know the kind from earlier ones.
         shares.append((codes[:, :, 0] == 0).double().mean())
     assert shares[0] < 0.65 < shares[1] < 0.8 < shares[2]
 
 
-def test_guidance_without_conditions_is_refused() -> None:
+@pytest.mark.parametrize(
+    "prior",
+    [
+        small(CODES),
+        CategoricalPrior(CODES, ()),
+        TransformerPrior(CODES, (), hidden=8),
+        MaskGITPrior(CODES, (), hidden=8),
+    ],
+    ids=lambda prior: type(prior).__name__,
+)
+def test_guidance_without_conditions_is_refused(prior: Prior) -> None:
     with pytest.raises(ToolkitError, match="guidance=2"):
-        small(CODES).sample(2, {}, guidance=2.0)
+        prior.sample(2, {}, Controls(guidance=2.0))
 
 
-@pytest.mark.parametrize("prior", [small(CODES), UniformPrior(CODES, ())], ids=["pixelcnn", "uniform"])
+@pytest.mark.parametrize(
+    "prior",
+    [small(CODES), UniformPrior(CODES, ()), CategoricalPrior(CODES, ()), MaskGITPrior(CODES, (), hidden=8, layers=1)],
+    ids=lambda prior: type(prior).__name__,
+)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature=0"),
-        ({"top_k": 0}, "top_k=0"),
-        ({"top_p": 1.5}, "top_p=1.5"),
         ({"prefix": torch.zeros(2, 1, 3, dtype=torch.int64)}, r"\(2, 1, 3\)"),
         ({"prefix": torch.full((2, 2, 3), 3)}, r"\(5, 3\)"),
     ],
@@ -123,42 +159,51 @@ def test_a_sample_does_not_depend_on_how_many_are_drawn_with_it() -> None:
     assert torch.equal(together, torch.cat(in_turn))
 
 
-def test_sampling_ignores_the_training_mode() -> None:
+@pytest.mark.parametrize("cls", [PixelCNNPrior, TransformerPrior], ids=lambda cls: cls.__name__)
+def test_sampling_ignores_the_training_mode(cls: type) -> None:
     torch.manual_seed(0)
-    prior = PixelCNNPrior(CODES, (KIND,), hidden=6, layers=2, head=8, dropout=0.5, condition_dropout=0.5)
+    prior = cls(CODES, (KIND,), hidden=8, layers=2, head=8, dropout=0.5, condition_dropout=0.5)
     kinds = {"kind": torch.arange(16) % 2}
     training = prior.train().sample(16, kinds, generator=generator())
     assert torch.equal(training, prior.eval().sample(16, kinds, generator=generator()))
 
 
-def picked(**filters: float) -> set[int]:
-    logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log().expand(999, 4)
-    return set(pick(logits, torch.linspace(0, 1, 1001, dtype=torch.float64)[1:-1], **filters).tolist())
+def test_a_wavenet_over_two_axes_is_refused() -> None:
+    with pytest.raises(ToolkitError, match="prior=wavenet works on grids of 1 axis, this one has 2"):
+        WaveNetPrior(CODES, ())
 
 
-def test_pick_inverts_the_cumulative_distribution() -> None:
-    logits = torch.tensor([[0.1, 0.4, 0.2, 0.3]]).log().expand(6, 4)
-    uniform = torch.tensor([0.0, 0.099, 0.101, 0.499, 0.501, 0.999], dtype=torch.float64)
-    assert pick(logits, uniform).tolist() == [0, 0, 1, 1, 2, 3]
+def test_a_transformer_knows_the_places_it_was_made_for() -> None:
+    prior = TransformerPrior(CODES, (), hidden=8, layers=1, heads=2, head=8)
+    assert prior.log_prob(torch.zeros(2, 2, 3, 4, dtype=torch.int64), {}).shape == (2,)
+    with pytest.raises(ToolkitError, match=r"a grid of \(5, 4\): this network knows places up to \(4, 4\)"):
+        prior.log_prob(torch.zeros(2, 2, 5, 4, dtype=torch.int64), {})
 
 
-def test_pick_never_takes_an_impossible_code() -> None:
-    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(2, 5)
-    assert pick(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 3]
+def test_independent_codes_are_learned_to_their_entropy() -> None:
+    """Where codes are independent, none of a network's knowledge is missing: the cost is the entropy."""
+    torch.manual_seed(0)
+    latent, weights = LatentSpec((2,), (4,)), torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25]])
+    codes = torch.multinomial(weights, 20_000, replacement=True).T.unsqueeze(1)
+    prior = CategoricalPrior(latent, ())
+    fit(prior, codes, {}, 300)
+    shares = torch.stack([torch.bincount(codes[:, 0, i], minlength=4) / 20_000 for i in range(2)])
+    entropy = torch.special.entr(shares).sum()
+    torch.testing.assert_close(-prior.log_prob(codes, {}).mean(), entropy, atol=1e-3, rtol=0)
 
 
-def test_filters_leave_the_likeliest_codes() -> None:
-    assert picked() == {0, 1, 2, 3}
-    assert picked(top_k=1) == {1}
-    assert picked(top_k=3) == {1, 2, 3}
-    assert picked(top_k=9) == {0, 1, 2, 3}
-    assert picked(top_p=0.3) == {1}
-    assert picked(top_p=0.6) == {1, 3}
-    assert picked(top_p=1.0) == {0, 1, 2, 3}
-    assert picked(top_k=2, top_p=0.5) == {1}
-    assert picked(temperature=0.01) == {1}
-
-
-def test_filters_keep_a_uniform_distribution() -> None:
-    uniform = torch.linspace(0, 1, 101, dtype=torch.float64)[:-1]
-    assert len(pick(torch.zeros(100, 7), uniform, top_k=2, top_p=0.3).unique()) == 7
+def test_the_paths_between_codes_beat_independent_ones() -> None:
+    """Codes that copy their neighbour cost an independent model all their bits, and a causal one almost none."""
+    torch.manual_seed(0)
+    latent = LatentSpec((3, 3), (8,))
+    codes = torch.randint(8, (256, 1, 3, 1)).expand(256, 1, 3, 3)
+    costs = {}
+    for prior in (
+        CategoricalPrior(latent, ()),
+        small(latent),
+        TransformerPrior(latent, (), hidden=16, layers=1, heads=2),
+    ):
+        fit(prior, codes, {}, 150)
+        costs[type(prior)] = -prior.log_prob(codes, {}).mean().item() / log(8)
+    assert costs[CategoricalPrior] > 8.5
+    assert max(costs[PixelCNNPrior], costs[TransformerPrior]) < 3.6

@@ -73,7 +73,7 @@ def test_the_quick_start_and_the_python_block(readme_folder: Path) -> None:
 
 @pytest.mark.parametrize("words", [w for w in commands() if w[0] in ("train", "check") and "demo" not in " ".join(w)])
 def test_every_command_composes(words: list[str], readme_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What would train for long is only composed."""
+    """What would train for long is only composed, and a run that it needs is not opened."""
     if words[0] == "train":
         words = [*(w for w in words if w != "-m" and "64,128" not in w), "--cfg", "job"]
     assert run(words) == 0, capsys.readouterr().err

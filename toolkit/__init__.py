@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from toolkit.objective import Bound as Bound
     from toolkit.objective import Loss as Loss
     from toolkit.objective import Objective as Objective
+    from toolkit.prior import Controls as Controls
     from toolkit.prior import Prior as Prior
     from toolkit.quantizer import Posterior as Posterior
     from toolkit.quantizer import Quantized as Quantized
@@ -35,6 +36,7 @@ _HOMES = {
     "Autoencoder": "autoencoder",
     "Bound": "objective",
     "Condition": "spec",
+    "Controls": "prior",
     "DataSpec": "spec",
     "Dataset": "dataset",
     "Decoder": "decoder",

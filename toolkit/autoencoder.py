@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import final
 
@@ -157,8 +157,13 @@ class FoldedDistribution(Distribution):
         parts: Tensor = self.base.log_prob(fold(x, self.rank)[0]).unflatten(0, (-1, *self.extra))
         return parts.flatten(1).sum(1)
 
-    def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        return unfold(self.base.sample(generator, temperature), self.extra)
+    def sample(
+        self,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        return unfold(self.base.sample(generator, temperature, progress), self.extra)
 
 
 def _none(condition: Condition, data: DataSpec, device: torch.device) -> Tensor:

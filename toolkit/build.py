@@ -56,9 +56,16 @@ def make(kind: str, node: Config, where: str | None = None, /, **offered: Any) -
     return part
 
 
-def build_dataset(config: Config, overrides: Config | None = None) -> Dataset:
-    """The dataset; ``overrides`` are options that one stage reads otherwise."""
-    return cast(Dataset, make("dataset", {**config["dataset"], **(overrides or {})}))
+def build_dataset(config: Config, overrides: Config | None = None, source: Any = None) -> Dataset:
+    """The dataset; ``overrides`` are options that one stage reads otherwise, ``source`` an opened run, where the
+    dataset is of its codes."""
+    offered = {} if source is None else {"source": source}
+    return cast(Dataset, make("dataset", {**config["dataset"], **(overrides or {})}, **offered))
+
+
+def asks_for_source(config: Config) -> bool:
+    """Whether the dataset is of another run's codes."""
+    return "source" in schema.signature("dataset", config["dataset"]["name"]).given
 
 
 def build_autoencoder(config: Config, data: DataSpec) -> Autoencoder:

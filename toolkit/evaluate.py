@@ -34,6 +34,8 @@ class Evaluation:
     """Nats of an example's code posterior, by which a learned prior's cost is lessened; 0 where codes follow from x."""
     rate: float | None = None
     """Bits of an example's codes at a uniform prior; None where there are no codes."""
+    intractable: tuple[str, ...] = ()
+    """Priors of which nobody can say what the codes cost."""
     metrics: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -44,7 +46,8 @@ class Evaluation:
         """By the names under which they are stored; ``priors`` has a row for each prior."""
         bits = {} if self.density else {"data_bits_per_dim": self.bits(self.nll)}
         uniform = self.code_nats.get("uniform")
-        rows = {name: self._row(nats) for name, nats in self.code_nats.items()}
+        rows: dict[str, Mapping[str, float | None]] = {name: self._row(nats) for name, nats in self.code_nats.items()}
+        rows |= {name: dict.fromkeys(rows[next(iter(rows))]) for name in self.intractable}
         best = min(self.code_nats, key=self.code_nats.__getitem__)
         return {
             "examples": self.examples,
@@ -74,7 +77,7 @@ def evaluate(
     *,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Goes through the batches once. A prior without a tractable log_prob gets no row, and a warning says so.
+    """Goes through the batches once. The row of a prior without a tractable log_prob is empty, and a warning says why.
 
     A learned prior's cost of the codes c is ``-log p(c) - H(q)``, with c drawn from the posterior q and H its entropy,
     which is 0 where codes are a function of x. What is drawn is the same at every call.
@@ -102,6 +105,7 @@ def evaluate(
                 cost = -priors[name].log_prob(bound.quantized.codes, batch.conditions)
             except NotImplementedError as e:
                 result.warnings.append(f"prior={name} has no code bits: {e}")
+                result.intractable += (name,)
                 del priors[name]
                 continue
             nats[name] = nats.get(name, 0.0) + float((cost.double() - entropy + spread).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,8 +37,16 @@ class Distribution(ABC):
         """Nats ``(batch,)``, summed over an example's dims."""
 
     @abstractmethod
-    def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """x in the data's own form ``(batch, channels, *axes)``."""
+    def sample(
+        self,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """x in the data's own form ``(batch, channels, *axes)``.
+
+        ``progress`` is told how many positions of x are done, where they are drawn one after another.
+        """
 
 
 class Likelihood(nn.Module, ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from toolkit import registry
-from toolkit.build import build_autoencoder, build_objective, build_prior
+from toolkit.build import Config, asks_for_source, build_autoencoder, build_dataset, build_objective, build_prior
+from toolkit.causal.sampling import compiled
 from toolkit.checkpoint import Checkpoint, newest
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
 from toolkit.errors import ToolkitError
-from toolkit.prior import Prior
+from toolkit.prior import Controls, Prior
 from toolkit.quantizer import Quantized
 from toolkit.run import Run
-from toolkit.sample import BATCH, decode, decode_latents, sample
+from toolkit.sample import BATCH, Progress, decode, decode_latents, sample, unwatched
 from toolkit.spec import DataSpec, LatentSpec
 from toolkit.train import PriorStage, Stage
 
@@ -45,23 +46,39 @@ def load(run: str | Path, device: str = "auto") -> Model:
     return Model(Run.open(run), choose_device(device))
 
 
+def open_dataset(config: Config, overrides: Config | None = None, base: Path | None = None) -> Dataset:
+    """A configuration's dataset; where that is another run's codes, of the run in ``base``, if it is there already,
+    else of the one that is named. The other run is opened on the CPU, where data is read."""
+    source = None
+    if asks_for_source(config):
+        kept = base is not None and base.is_dir()
+        try:
+            source = load(base if kept and base else config["dataset"]["run"], "cpu")
+        except ToolkitError as e:
+            raise ToolkitError(str(e).replace("run=", "dataset.run=", 1)) from e
+    return build_dataset(config, overrides, source)
+
+
 @final
 class Model:
     """An opened run.
 
-    ``spec`` is the data it models, ``latent`` the codes it makes, ``notices`` what a person should know about how
-    it was opened.
+    ``spec`` is the data that goes in and comes out, ``latent`` the codes it makes, ``notices`` what a person should
+    know about how it was opened. A run over another's codes has that one as ``base``, and goes through both: data to
+    the base's codes to its own, and back. ``data`` is what its own autoencoder models: the base's codes, or ``spec``.
     """
 
     def __init__(self, run: Run, device: torch.device) -> None:
         self.run, self.device, self.notices = run, device, list[str]()
         self.config = run.config()
-        self.spec: DataSpec
+        self.data: DataSpec
         self.latent: LatentSpec
-        self.spec, self.latent = run.spec()
+        self.data, self.latent = run.spec()
         try:
+            self.base = Model(Run.open(run.base), device) if asks_for_source(self.config) else None
+            self.spec: DataSpec = self.data if self.base is None else self.base.spec
             with _quiet_seed():
-                autoencoder = build_autoencoder(self.config, self.spec)
+                autoencoder = build_autoencoder(self.config, self.data)
                 self.stage = Stage(build_objective(self.config, autoencoder), autoencoder)
         except registry.RegistryError as e:
             raise ToolkitError(f"{e}\nthis run was trained with {', '.join(run.distributions())}") from e
@@ -70,10 +87,20 @@ class Model:
         self.stage.to(device).eval()
         self.autoencoder, self.objective = self.stage.model, self.stage.objective
 
+    @property
+    def bottom(self) -> Model:
+        """The model that the data goes into first: the last of the bases, or this one."""
+        return self if self.base is None else self.base.bottom
+
     @cached_property
     def files(self) -> type[Dataset]:
         """The dataset's class, which reads and writes files of this data."""
-        return registry.load("dataset", self.config["dataset"]["name"])
+        return registry.load("dataset", self.bottom.config["dataset"]["name"])
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """What its own autoencoder was trained on; ToolkitError where it is not on disk."""
+        return open_dataset(self.config, base=self.run.base)
 
     @cached_property
     def priors(self) -> dict[str, Prior]:
@@ -91,7 +118,7 @@ class Model:
         name = name or self.config["prior"]["name"]
         if name in self.run.priors():
             return self._trained(name)
-        prior = build_prior({**self.config, "prior": {"name": name}}, self.latent, self.spec).to(self.device)
+        prior = build_prior({**self.config, "prior": {"name": name}}, self.latent, self.data).to(self.device)
         if any(True for _ in prior.parameters()):
             have = ", ".join(self.run.priors()) or "none"
             raise ToolkitError(
@@ -103,7 +130,7 @@ class Model:
     def sampled_spec(self, name: str | None = None) -> DataSpec:
         """The data that a prior's samples are: it may have been trained on longer or larger examples."""
         name = name or self.config["prior"]["name"]
-        if name not in self.run.priors():
+        if name not in self.run.priors() or self.base is not None:
             return self.spec
         return replace(self.spec, axes=tuple(self._newest(self.run.prior(name)).facts["axes"]))
 
@@ -113,19 +140,45 @@ class Model:
 
         ValueError for other shapes, ToolkitError for a continuous bottleneck.
         """
+        return self.quantize(self._up(x))
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """The same for what its own autoencoder models: ``encode``, but of a base's codes where there is a base."""
         if not self.latent.depth:
             raise ToolkitError(f"{self.run.path}: this run's bottleneck is continuous: it has no codes")
         return torch.cat([made.codes for made in self._quantized(x)])
 
-    def decode(self, codes: Tensor, conditions: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Codes ``(batch, depth, *grid)`` to data ``(batch, channels, *axes)``. ValueError for codes out of range."""
-        self._check_codes(codes)
-        return decode(self.autoencoder, codes.to(self.device), self._moved(conditions))
+    def decode(
+        self,
+        codes: Tensor,
+        conditions: Mapping[str, Tensor] | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress = unwatched,
+    ) -> Tensor:
+        """Codes ``(batch, depth, *grid)`` to data ``(batch, channels, *axes)``. ValueError for codes out of range.
 
-    def reconstruct(self, x: Tensor, conditions: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Data through the bottleneck and back."""
-        z = torch.cat([made.z for made in self._quantized(x)])
-        return decode_latents(self.autoencoder, z, self._moved(conditions))
+        ``seed`` says what is drawn where the decoder has no mean.
+        """
+        self._check_codes(codes)
+        generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
+        x = decode(self.autoencoder, codes.to(self.device), known, generator=generator, progress=progress)
+        return self._down(x, known, generator, False, progress)
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        x: Tensor,
+        conditions: Mapping[str, Tensor] | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress = unwatched,
+    ) -> Tensor:
+        """Data through the bottleneck and back; ``seed``: see ``decode``."""
+        generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
+        z = torch.cat([made.z for made in self._quantized(self._up(x))])
+        made = decode_latents(self.autoencoder, z, known, generator=generator, progress=progress)
+        return self._down(made, known, generator, False, progress)
 
     def sample(
         self,
@@ -138,27 +191,31 @@ class Model:
         top_k: int | None = None,
         top_p: float | None = None,
         guidance: float = 1.0,
+        prefix: Tensor | None = None,
         noise: bool = False,
-        progress: Callable[[int], None] | None = None,
+        compile: bool = False,
+        progress: Progress = unwatched,
     ) -> Sample:
         """Draws ``n`` examples; a seed gives the same codes on every device.
 
-        A continuous bottleneck's latents are drawn from the unit normal, and there are no codes.
+        ``prefix`` ``(n or 1, depth, positions)`` fixes the first codes in raster order; ``compile`` makes steps faster
+        that come one after another, after a minute's preparation. A continuous bottleneck's latents are drawn from the
+        unit normal, and there are no codes.
         """
-        x, codes = sample(
-            self.autoencoder,
-            self.prior(prior) if self.latent.depth else None,
-            n,
-            self._moved(conditions),
-            generator=torch.Generator().manual_seed(seed),
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            guidance=guidance,
-            noise=noise,
-            progress=progress,
-        )
-        return Sample(x, codes)
+        generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
+        with compiled(compile):
+            x, codes = sample(
+                self.autoencoder,
+                self.prior(prior) if self.latent.depth else None,
+                n,
+                known,
+                Controls(temperature, top_k, top_p, guidance),
+                generator=generator,
+                prefix=None if prefix is None else prefix.expand(n, -1, -1),
+                noise=noise,
+                progress=progress,
+            )
+            return Sample(self._down(x, known, generator, noise, progress), codes)
 
     def labels(self, values: Mapping[str, str], n: int, *, prior: str | None = None) -> dict[str, Tensor]:
         """Conditions by label for n examples: one for all (``speaker: p225``) or several that take turns.
@@ -188,6 +245,19 @@ class Model:
             made[name] = torch.tensor([indices[i % len(indices)] for i in range(n)])
         return made
 
+    def _up(self, x: Tensor) -> Tensor:
+        """Data as its own autoencoder takes it."""
+        return x if self.base is None else self.base.encode(x)
+
+    def _down(
+        self, x: Tensor, conditions: Mapping[str, Tensor], generator: torch.Generator, noise: bool, progress: Progress
+    ) -> Tensor:
+        """What its autoencoder gives, as data: through all the bases below, if there are any."""
+        if self.base is None:
+            return x
+        made = decode(self.base.autoencoder, x, conditions, generator=generator, noise=noise, progress=progress)
+        return self.base._down(made, conditions, generator, noise, progress)
+
     def _seen_by(self, prior: str | None) -> list[str]:
         if prior is None:
             return []
@@ -204,7 +274,7 @@ class Model:
             )
         latent = LatentSpec(tuple(checkpoint.facts["grid"]), self.latent.codebook_sizes)
         with _quiet_seed():
-            stage = PriorStage(build_prior(self.run.prior_config(name), latent, self.spec))
+            stage = PriorStage(build_prior(self.run.prior_config(name), latent, self.data))
         checkpoint.load_weights(stage, averaged=True)
         stage.to(self.device).eval()
         return stage.model
@@ -212,8 +282,8 @@ class Model:
     @torch.no_grad()
     def _quantized(self, x: Tensor) -> Iterator[Quantized]:
         """What the bottleneck makes of data, batch by batch."""
-        if x.dim() != 1 + len(self.spec.shape) or x.shape[1] != self.spec.channels or not len(x):
-            raise ValueError(f"x of shape {tuple(x.shape)}: a batch (n, *{self.spec.shape}) is needed")
+        if x.dim() != 1 + len(self.data.shape) or x.shape[1] != self.data.channels or not len(x):
+            raise ValueError(f"x of shape {tuple(x.shape)}: a batch (n, *{self.data.shape}) is needed")
         for part in x.split(BATCH):
             yield self.autoencoder.quantize(part.to(self.device))
 

@@ -4,11 +4,42 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from toolkit.errors import ToolkitError
 from toolkit.spec import LatentSpec
+
+
+@dataclass(frozen=True)
+class Controls:
+    """How codes are drawn from a prior's probabilities. ToolkitError where nothing would be left to draw from."""
+
+    temperature: float = 1.0
+    """Below 1: likelier codes."""
+    top_k: int | None = None
+    """Draw from the k likeliest codes only."""
+    top_p: float | None = None
+    """Draw from the likeliest codes that hold this share only."""
+    guidance: float = 1.0
+    """Above 1: closer to the conditions (classifier-free guidance, Ho and Salimans 2022)."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ToolkitError(
+                f"temperature={self.temperature}: give a number above 0 (top_k=1 takes the likeliest code)"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ToolkitError(f"top_k={self.top_k}: give 1 or more, or leave it out to keep all codes")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ToolkitError(f"top_p={self.top_p}: give a share above 0 and at most 1, or leave it out")
+
+
+PLAIN = Controls()
+"""As the prior has it."""
 
 
 class Prior(nn.Module, ABC):
@@ -25,21 +56,21 @@ class Prior(nn.Module, ABC):
 
     latent: LatentSpec
 
+    tractable: ClassVar[bool] = True
+    """Whether log_prob can be had."""
+
     @abstractmethod
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        """Nats ``(batch,)`` of codes ``(batch, depth, *grid)``; NotImplementedError where intractable."""
+        """Nats ``(batch,)`` of codes ``(batch, depth, *grid)``; NotImplementedError, saying why, if not tractable."""
 
     @abstractmethod
     def sample(
         self,
         n: int,
         conditions: Mapping[str, Tensor],
+        controls: Controls = PLAIN,
         *,
         prefix: Tensor | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        guidance: float = 1.0,
         generator: torch.Generator | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:

@@ -6,6 +6,7 @@ spec.json          the data's and the codes' shapes and labels: sampling needs n
 autoencoder/       checkpoints of stage one
 priors/<name>/     checkpoints of stage two and the configuration it was trained with
 codes/             code cache
+base/              of a run over another's codes: what of that one is needed to make and read them
 samples/           pictures and samples
 metrics.jsonl      a line per log step
 evaluation.json
@@ -14,6 +15,7 @@ evaluation.json
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from toolkit.checkpoint import write_text
+from toolkit.checkpoint import newest, write_text
 from toolkit.errors import ToolkitError
 from toolkit.spec import Condition, DataSpec, LatentSpec
 
@@ -53,6 +55,10 @@ class Run:
     @property
     def codes(self) -> Path:
         return self.path / "codes"
+
+    @property
+    def base(self) -> Path:
+        return self.path / "base"
 
     @property
     def metrics(self) -> Path:
@@ -104,6 +110,29 @@ class Run:
         path = self.path / "components.json"
         held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return sorted({f"{part['distribution']} {part['version']}" for part in held.values()})
+
+    def copy_base(self, other: Run) -> None:
+        """Takes what makes and reads another run's codes into ``base``, which appears whole or not at all."""
+        if self.base.is_dir():
+            return
+        aside = self.path / ".base.partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint = newest(other.autoencoder, [])
+        parts = [
+            *_configs(other.path),
+            other.path / "components.json",
+            other.path / "spec.json",
+            other.codes,
+            other.base,
+        ]
+        for part in [*parts, *([] if checkpoint is None else [checkpoint.path])]:
+            to = aside / part.relative_to(other.path)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            if part.is_dir():
+                shutil.copytree(part, to)
+            elif part.is_file():
+                shutil.copy2(part, to)
+        aside.rename(self.base)
 
     # -- the log
 

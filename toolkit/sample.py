@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 
 import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.fit import device_of
-from toolkit.prior import Prior
+from toolkit.prior import Controls, Prior
 
 BATCH = 64
 """Examples decoded at once."""
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is being drawn, one position after another, how many are done, and of how many."""
+
+
+def unwatched(what: str, done: int, total: int) -> None:
+    """Progress that nobody follows."""
 
 
 @torch.no_grad()
@@ -21,38 +29,36 @@ def sample(
     prior: Prior | None,
     n: int,
     conditions: Mapping[str, Tensor],
+    controls: Controls,
     *,
     generator: torch.Generator,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    guidance: float = 1.0,
+    prefix: Tensor | None = None,
     noise: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = unwatched,
 ) -> tuple[Tensor, Tensor]:
     """``n`` examples ``(n, channels, *axes)`` in the data's form and their codes ``(n, depth, *grid)``.
 
-    Conditions hold one value per example. ``noise``: see ``decode``. Without a prior the latents of a continuous
-    bottleneck are drawn from the unit normal, scaled by ``temperature``; there are no codes then.
+    Conditions hold one value per example. ``prefix`` ``(n, depth, positions)`` fixes the first codes; ``noise``: see
+    ``decode``. Without a prior the latents of a continuous bottleneck are drawn from the unit normal, scaled by the
+    temperature; there are no codes then.
     """
     autoencoder.eval()
     if prior is None:
         grid, device = autoencoder.latent.grid, device_of(autoencoder)
-        z = temperature * torch.randn(n, autoencoder.quantizer.dim, *grid, generator=generator)
-        x = decode_latents(autoencoder, z.to(device), conditions, generator=generator, noise=noise)
+        z = controls.temperature * torch.randn(n, autoencoder.quantizer.dim, *grid, generator=generator)
+        x = decode_latents(autoencoder, z.to(device), conditions, generator=generator, noise=noise, progress=progress)
         return x, torch.zeros(n, 0, *grid, dtype=torch.int64)
     prior.eval()
+    positions = prod(prior.latent.grid)
     codes = prior.sample(
         n,
         conditions,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        guidance=guidance,
+        controls,
+        prefix=prefix,
         generator=generator,
-        progress=progress,
+        progress=lambda done: progress("codes", done, positions),
     )
-    return decode(autoencoder, codes, conditions, generator=generator, noise=noise), codes
+    return decode(autoencoder, codes, conditions, generator=generator, noise=noise, progress=progress), codes
 
 
 @torch.no_grad()
@@ -63,10 +69,11 @@ def decode(
     *,
     generator: torch.Generator | None = None,
     noise: bool = False,
+    progress: Progress = unwatched,
 ) -> Tensor:
     """Codes to data: the likelihood's mean where it has one; with ``noise``, or without a mean, a draw from it."""
     z = torch.cat([autoencoder.embed(part) for part in codes.split(BATCH)])
-    return decode_latents(autoencoder, z, conditions, generator=generator, noise=noise)
+    return decode_latents(autoencoder, z, conditions, generator=generator, noise=noise, progress=progress)
 
 
 @torch.no_grad()
@@ -77,6 +84,7 @@ def decode_latents(
     *,
     generator: torch.Generator | None = None,
     noise: bool = False,
+    progress: Progress = unwatched,
 ) -> Tensor:
     """Latents ``(batch, dim, *grid)`` to data, as ``decode`` does."""
     parts = []
@@ -84,5 +92,14 @@ def decode_latents(
         rows = slice(start, start + BATCH)
         likelihood = autoencoder.decode(z[rows], {name: value[rows] for name, value in conditions.items()})
         mean = None if noise else likelihood.mean
-        parts.append(likelihood.sample(generator) if mean is None else autoencoder.data.unscale(mean))
+        if mean is not None:
+            parts.append(autoencoder.data.unscale(mean))
+            continue
+        positions = prod(likelihood.shape[1:])
+        before, total = start // BATCH * positions, -(-len(z) // BATCH) * positions
+
+        def told(done: int, before: int = before, total: int = total) -> None:
+            progress("data", before + done, total)
+
+        parts.append(likelihood.sample(generator, progress=told))
     return torch.cat(parts)

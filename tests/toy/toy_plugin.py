@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, final
 
 import torch
+from matplotlib.image import imsave
 from torch import Tensor, nn
 
 from toolkit import Condition, Dataset, DataSpec, Decoder, Distribution, Encoder, Likelihood
@@ -49,7 +50,8 @@ class ToyDataset(Dataset):
 
     @classmethod
     def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
-        path.write_text(f"{[len(row) for row in rows]}")
+        flat = torch.cat([row.flatten(1) for row in rows]).float()
+        imsave(path, ((flat - flat.amin()) / (flat.amax() - flat.amin()).clamp(min=1e-6)).numpy())
 
 
 KIND = Condition("kind", 3, ("a", "b", "한 글"))

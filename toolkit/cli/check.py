@@ -12,11 +12,12 @@ def check(config: dict[str, Any]) -> int:
     """Builds what the configuration says, trains nothing, and prints shapes, parameters, rate and receptive field."""
     import torch
 
-    from toolkit.build import build_autoencoder, build_dataset, build_metrics, build_objective, build_prior
+    from toolkit.build import build_autoencoder, build_metrics, build_objective, build_prior
+    from toolkit.model import open_dataset
 
     show_plugin_notes()
     torch.manual_seed(config["seed"])
-    data = build_dataset(config).spec
+    data = open_dataset(config).spec
     model = build_autoencoder(config, data)
     objective = build_objective(config, model)
     build_metrics(config, model)

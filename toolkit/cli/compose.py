@@ -103,6 +103,7 @@ def validate(composed: DictConfig, typed: Sequence[str], complete: bool) -> tupl
     _ranged(RunOptions, config, "")
     for kind in KINDS:
         config[kind] = check.part(kind, kind, composed.get(kind), values.get(kind))
+    check.likelihood(config)
     config["conditions"] = check.table("conditions", values["conditions"], _CONDITIONS)
     for trainer, options in TRAINERS.items():
         config[trainer] = check.table(trainer, values.get(trainer), schema.fields(options))
@@ -145,6 +146,14 @@ class _Check:
         for option in found.options:
             config[option.name] = self._option(option, f"{path}.{option.name}", node, values)
         return config
+
+    def likelihood(self, config: dict[str, Any]) -> None:
+        """None for a decoder that asks for none, whichever was chosen for another."""
+        decoder, chosen = config["decoder"], config["likelihood"]
+        if decoder and chosen and "likelihood" not in signature("decoder", decoder["name"]).given:
+            taken = f"decoder={decoder['name']} models the data itself"
+            self.notices.append(f"note: {taken}: likelihood={chosen['name']} is ignored")
+            config["likelihood"] = None
 
     def table(self, path: str, values: Any, options: Sequence[Option]) -> dict[str, Any]:
         """Options that belong to no component."""
@@ -317,7 +326,8 @@ def _drift(composed: DictConfig, frozen: Mapping[str, Any]) -> list[str]:
 
 
 def _changes(kind: str, saved: Mapping[str, Any], now: DictConfig) -> list[str]:
-    gone = [str(key) for key in saved if key not in now]
+    known = set(now.keys())  # an option without a default is among the keys, but not "in" the node
+    gone = [str(key) for key in saved if key not in known]
     new = [str(key) for key in now if key not in saved]
     title = f"note: {kind}={saved['name']}: "
     notices = [f"{title}the saved {', '.join(gone)} no longer exists: ignored"] if gone else []
@@ -336,8 +346,9 @@ def _restore(composed: DictConfig, values: Mapping[str, Any]) -> None:
 
 def _overlay(node: DictConfig, saved: Mapping[str, Any]) -> None:
     """Saved values over a freshly composed node, as far as it still knows the keys."""
+    known = set(node.keys())
     for key, value in saved.items():
-        if key not in node or key == "name":
+        if key not in known or key == "name":
             continue
         if isinstance(value, Mapping) and isinstance(node._get_node(key), DictConfig) and node[key]:
             _overlay(node[key], value)

@@ -116,7 +116,10 @@ def _print(figures: dict[str, Any]) -> None:
     table(
         "priors",
         ("prior", *columns),
-        [(name, *(number(row[c]) for c in columns)) for name, row in figures["priors"].items()],
+        [
+            (name, *("\N{EN DASH}" if row[c] is None else number(row[c]) for c in columns))
+            for name, row in figures["priors"].items()
+        ],
     )
 
 

@@ -13,7 +13,7 @@ from toolkit.build import build_dataset
 from toolkit.codes import write_codes
 from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
-from toolkit.model import Model
+from toolkit.model import Model, load
 from toolkit.registry import did_you_mean
 from toolkit.schema import signature
 from toolkit.spec import DataSpec
@@ -55,7 +55,15 @@ def unlabelled(model: Model, conditions: dict[str, Tensor]) -> list[str]:
 
 
 def build_dataset_of(model: Model, options: dict[str, str]) -> Dataset:
-    """The run's dataset, with options changed for this command; ToolkitError where it is other data then."""
+    """What a run's own autoencoder was trained on, with options changed for this command.
+
+    They are those of the files' dataset: the base's, where a run is over another's codes. ToolkitError where it is
+    other data then.
+    """
+    if model.base is not None:
+        source = load(model.run.base, "cpu")
+        source.dataset = build_dataset_of(source, options)
+        return build_dataset(model.config, None, source)
     name = model.config["dataset"]["name"]
     known = {option.name: option for option in signature("dataset", name).options}
     values = {}

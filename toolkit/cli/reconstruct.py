@@ -41,7 +41,7 @@ def main(args: list[str]) -> int:
     if options.files:
         x = read_examples(model, options.files)
     else:
-        dataset = build_dataset_of(model, options.dataset)
+        dataset = build_dataset_of(model.bottom, options.dataset)
         batch = next(
             split_batches(dataset, "test", model.device, batch_size=options.examples, limit=options.examples), None
         )

@@ -141,6 +141,25 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bars.update(task, completed=done)
 
 
+@contextmanager
+def watching() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal for each thing that is drawn in turn; yields a function that is told what, how much of it is
+    done, and of how much."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, done, total: None
+        return
+    with _bars(console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, figures="")
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield told
+
+
 def show_plugin_notes() -> None:
     """What the installed parts log for a person, such as how a folder was split, as notes on standard error."""
     handler = _Notes()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import ceil, prod, sqrt
+from math import ceil, sqrt
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from toolkit.cli.arguments import parse
-from toolkit.cli.report import notes, progress
+from toolkit.cli.report import notes, watching
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.model import Model
 
 
 @dataclass(frozen=True)
@@ -26,9 +32,20 @@ class SampleOptions:
     top_k: int | None = field(default=None, metadata={"help": "draw from the k likeliest codes only"})
     top_p: float | None = field(default=None, metadata={"help": "draw from the likeliest codes that hold this share"})
     guidance: float = field(default=1.0, metadata={"help": "above 1: closer to the condition"})
+    prefix_file: Path | None = field(
+        default=None,
+        metadata={"key": "prefix.file", "help": "a file of this data, whose beginning the samples go on from"},
+    )
+    prefix_frames: int | None = field(
+        default=None,
+        metadata={"key": "prefix.frames", "help": "how much of it, along its first axis: rows, samples, frames"},
+    )
     noise: bool = field(default=False, metadata={"help": "draw x from the likelihood instead of taking its mean"})
     condition: dict[str, str] = field(
         default_factory=dict, metadata={"help": "condition.KEY=LABEL, or LABEL,LABEL,… which take turns"}
+    )
+    compile: bool = field(
+        default=False, metadata={"help": "a minute's preparation, then faster steps: for long samples, and few at once"}
     )
     out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run"})
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
@@ -40,16 +57,16 @@ def main(args: list[str]) -> int:
     from toolkit.cli.files import unlabelled, write_codes_of, write_examples
     from toolkit.errors import ToolkitError
     from toolkit.model import load
-    from toolkit.priors.sampling import check_filters
+    from toolkit.prior import Controls
 
-    check_filters(options.temperature, options.top_k, options.top_p)
+    Controls(options.temperature, options.top_k, options.top_p)  # refused before a run is opened
     model = load(options.run, options.device)
     name = options.prior or model.config["prior"]["name"]
     conditions = model.labels(options.condition, options.n, prior=name)
     spec = model.sampled_spec(name)
-    grid = model.prior(name).latent.grid if model.latent.depth else model.latent.grid
-    began = time.perf_counter()
-    with progress("sample", prod(grid)) as report:
+    prefix = _prefix(options, model, name)
+    clock = _Clock()
+    with watching() as report:
         made = model.sample(
             options.n,
             conditions,
@@ -59,10 +76,11 @@ def main(args: list[str]) -> int:
             top_k=options.top_k,
             top_p=options.top_p,
             guidance=options.guidance,
+            prefix=prefix,
             noise=options.noise,
-            progress=report,
+            compile=options.compile,
+            progress=clock.beside(report),
         )
-    seconds = time.perf_counter() - began
     notes([*model.notices, *_unused(options, model.latent.depth), *unlabelled(model, conditions)])
     out = Path(options.out) if options.out else model.run.samples
     try:
@@ -75,11 +93,52 @@ def main(args: list[str]) -> int:
             write_codes_of(model, [made.codes.cpu()], options.n, out / "samples.safetensors")
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
-    codes = made.codes.numel()
-    speed = f", codes: {codes} in {seconds:.1f} s ({codes / seconds:.0f} per second)" if codes else ""
-    print(f"samples: {options.n}{speed}")
+    drawn = {"codes": made.codes.numel(), "data": x.numel()}
+    print(", ".join([f"samples: {options.n}", *clock.speeds(drawn)]))
     print(sheet)
     return 0
+
+
+def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:
+    """The codes ``(1, depth, positions)`` of a file's beginning; ToolkitError where they are not whole."""
+    from toolkit.cli.files import read_examples
+    from toolkit.errors import ToolkitError
+
+    if options.prefix_file is None:
+        if options.prefix_frames is not None:
+            raise ToolkitError("prefix.frames: of which file? Add prefix.file=FILE")
+        return None
+    codes, (length, *_) = model.encode(read_examples(model, [options.prefix_file])), model.spec.axes
+    frames = length if options.prefix_frames is None else options.prefix_frames
+    slabs, rest = divmod(frames * codes.shape[2], length)
+    most = model.prior(name).latent.grid[0]
+    if rest or not 0 < slabs <= most:
+        each = length / codes.shape[2]
+        raise ToolkitError(f"prefix.frames={frames}: give a multiple of {each:g}, from {each:g} to {each * most:g}")
+    return codes[:, :, :slabs].flatten(2)
+
+
+class _Clock:
+    """How long each thing took that is drawn position by position."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def beside(self, report: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+        def told(what: str, done: int, total: int) -> None:
+            self.seconds[what] = time.perf_counter() - self.began - sum(s for k, s in self.seconds.items() if k != what)
+            report(what, done, total)
+
+        return told
+
+    def speeds(self, drawn: dict[str, int]) -> list[str]:
+        """Only of what was drawn position by position."""
+        return [
+            f"{what}: {count} in {self.seconds[what]:.1f} s ({count / self.seconds[what]:.0f} per second)"
+            for what, count in drawn.items()
+            if count and what in self.seconds
+        ]
 
 
 def _unused(options: SampleOptions, depth: int) -> list[str]:

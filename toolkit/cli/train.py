@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from toolkit import collapse, registry
 from toolkit.autoencoder import encoded_grid
-from toolkit.batches import TrainBatches, split_batches
+from toolkit.batches import Examples, TrainBatches, split_batches
 from toolkit.build import (
+    asks_for_source,
     build_autoencoder,
-    build_dataset,
     build_metrics,
     build_objective,
     build_options,
@@ -33,9 +33,9 @@ from toolkit.distributed import agreed, check_device, first, rank, ranks, seed_n
 from toolkit.errors import ToolkitError
 from toolkit.evaluate import evaluate
 from toolkit.figures import histogram
-from toolkit.model import Model
+from toolkit.model import Model, load, open_dataset
 from toolkit.optimization import Optimization
-from toolkit.prior import Prior
+from toolkit.prior import Controls, Prior
 from toolkit.quantizer import Quantizer
 from toolkit.run import Run, write_config
 from toolkit.sample import sample
@@ -61,7 +61,7 @@ def run(config: Config, folder: Path) -> float | None:
         with agreed():
             watch = TrainReport(where, config) if leads else Silence()
             torch.manual_seed(config["seed"])
-            dataset = build_dataset(config)
+            dataset = open_dataset(config, base=where.base)
             autoencoder = build_autoencoder(config, dataset.spec)
             stage = Stage(build_objective(config, autoencoder), autoencoder)
             dataset.example("train", 0, None)
@@ -78,23 +78,26 @@ def run(config: Config, folder: Path) -> float | None:
     first(partial(_write, where, config, dataset, stage))
     with watch as report:
         try:
+            examples = _base_codes(where, config, report) if asks_for_source(config) else dataset
             if config["stage"] != "prior":
-                _first_stage(where, config, dataset, stage, report)
+                _first_stage(where, config, dataset, examples, stage, report)
             if config["stage"] != "autoencoder" and not autoencoder.latent.depth:
                 report.note("the bottleneck is continuous: samples are drawn from the unit normal, no prior is trained")
             elif config["stage"] != "autoencoder":
-                _second_stage(where, config, dataset, report)
+                _second_stage(where, config, dataset, examples, report)
         except KeyboardInterrupt:
             report.note(f"stopped; toolkit train run={quote(str(folder))} goes on from the last checkpoint")
             raise
     if leads:
         print(folder)
-    return _score(where, dataset.spec)
+    return _score(where, dataset.spec, config)
 
 
 def _write(where: Run, config: Config, dataset: Dataset, stage: Stage) -> None:
     """What a run says about itself."""
     write_config(where.path, config)
+    if asks_for_source(config):
+        where.copy_base(Run.open(config["dataset"]["run"]))
     where.write_spec(dataset.spec, stage.model.latent)
     where.write_components(components(config, {"dataset": dataset, **_parts(stage)}))
 
@@ -122,17 +125,26 @@ def _prove_continuation(where: Run, config: Config, data: DataSpec, stage: Stage
         trained.check_weights(prior)
 
 
-def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, report: Report) -> None:
+def _base_codes(where: Run, config: Config, report: Report) -> CachedCodes:
+    """The data of a run over another's codes, encoded once and kept in its copy of that one."""
+    base = load(where.base, build_options(config, "trainer").device)
+    plain = {**base.config, "prior_dataset": {}}
+    return _codes(base.run, plain, base, base.dataset, base.latent, report)
+
+
+def _first_stage(
+    where: Run, config: Config, dataset: Dataset, examples: Examples, stage: Stage, report: Report
+) -> None:
     options = build_options(config, "trainer")
     device = choose_device(options.device)
     optimization = Optimization(stage.to(device), options)
     spec = dataset.spec
-    shown = min(SHOWN, dataset.size("val"))
+    shown = min(SHOWN, examples.size("val"))
     told = set[str]()
 
     def validate() -> dict[str, float]:
         limit = options.validate_examples
-        batches = split_batches(dataset, "val", device, batch_size=options.batch_size, limit=limit, workers=0)
+        batches = split_batches(examples, "val", device, batch_size=options.batch_size, limit=limit, workers=0)
         metrics = build_metrics(config, stage.model)
         evaluation = evaluate(stage.objective, stage.model, batches, metrics)
         for warning in evaluation.warnings:
@@ -145,7 +157,7 @@ def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, rep
     @torch.no_grad()
     def draw(path: Path) -> None:
         stage.eval()
-        batch = next(split_batches(dataset, "val", device, batch_size=shown, limit=shown, workers=0))
+        batch = next(split_batches(examples, "val", device, batch_size=shown, limit=shown, workers=0))
         bound = stage.objective.bound(stage.model, batch.x, batch.conditions)
         mean = bound.likelihood.mean
         made = bound.likelihood.sample() if mean is None else spec.unscale(mean)
@@ -158,17 +170,18 @@ def _first_stage(where: Run, config: Config, dataset: Dataset, stage: Stage, rep
         where.autoencoder,
         optimization,
         report,
-        validate=validate if dataset.size("val") else None,
+        validate=validate if examples.size("val") else None,
         draw=draw if shown else None,
     )
     recorder.resume()
-    _loop(recorder, dataset, config["seed"], lambda batches: train_autoencoder(stage, batches, optimization))
+    _loop(recorder, examples, config["seed"], lambda batches: train_autoencoder(stage, batches, optimization))
 
 
-def _second_stage(where: Run, config: Config, base: Dataset, report: Report) -> None:
+def _second_stage(where: Run, config: Config, dataset: Dataset, examples: Examples, report: Report) -> None:
     options = build_options(config, "prior_trainer")
     model = Model(where, choose_device(options.device))
-    dataset = build_dataset(config, config["prior_dataset"]) if config["prior_dataset"] else base
+    if config["prior_dataset"]:
+        dataset = examples = open_dataset(config, config["prior_dataset"], where.base)
     grid = encoded_grid(model.autoencoder.encoder, dataset.spec, model.autoencoder.quantizer)
     latent = LatentSpec(grid, model.latent.codebook_sizes)
     torch.manual_seed(config["seed"] + 1)
@@ -179,7 +192,7 @@ def _second_stage(where: Run, config: Config, base: Dataset, report: Report) -> 
     if not any(True for _ in prior.parameters()):
         report.note(f"prior={name} has nothing to train")
         return
-    codes = _codes(where, config, model, dataset, latent, report)
+    codes = _codes(where, config, model, examples, latent, report)
     first(partial(_judge, codes, latent, model.autoencoder.quantizer, config))
     stage = PriorStage(prior)
     optimization = Optimization(stage.to(model.device), options)
@@ -234,21 +247,21 @@ def _loop(
 
 
 def _codes(
-    where: Run, config: Config, model: Model, dataset: Dataset, latent: LatentSpec, report: Report
+    where: Run, config: Config, model: Model, examples: Examples, latent: LatentSpec, report: Report
 ) -> CachedCodes:
     """The codes of the training and validation splits: from the cache where its key fits, else encoded now."""
     made = {}
-    for split in (split for split in ("train", "val") if dataset.size(split)):
+    for split in (split for split in ("train", "val") if examples.size(split)):
         path = where.codes / f"{split}.safetensors"
-        first(partial(_encode, path, split, config, model, dataset, latent, report))
+        first(partial(_encode, path, split, config, model, examples, latent, report))
         made[split] = read_codes(path)[0]
     return CachedCodes(made)
 
 
 def _encode(
-    path: Path, split: str, config: Config, model: Model, dataset: Dataset, latent: LatentSpec, report: Report
+    path: Path, split: str, config: Config, model: Model, examples: Examples, latent: LatentSpec, report: Report
 ) -> None:
-    options, size = build_options(config, "prior_trainer"), dataset.size(split)
+    options, size = build_options(config, "prior_trainer"), examples.size(split)
     key = cache_key(
         model.checkpoint.weights_hash,
         {**config["dataset"], **config["prior_dataset"]},
@@ -257,7 +270,7 @@ def _encode(
     )
     if _fresh(path, key, report):
         return
-    batches = split_batches(dataset, split, model.device, batch_size=options.batch_size, workers=options.workers)
+    batches = split_batches(examples, split, model.device, batch_size=options.batch_size, workers=options.workers)
     report.begin(f"codes of {split}", 0, size)
     write_codes(path, latent, encode_batches(model.autoencoder, batches), size, {"key": key}, report.step)
 
@@ -295,7 +308,7 @@ def _draw_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, da
     """Two rows of samples, under the conditions of the first validation examples."""
     batch = next(split_batches(codes, "val", model.device, batch_size=2 * SHOWN, limit=2 * SHOWN, workers=0))
     generator = torch.Generator().manual_seed(seed)
-    x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, generator=generator)
+    x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, Controls(), generator=generator)
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.draw(x.cpu().split(SHOWN), dataset.spec, path)
 
@@ -323,13 +336,15 @@ def _initialise(stage: Stage, init: str) -> None:
     checkpoint.load_weights(stage, averaged=True)
 
 
-def _score(where: Run, data: DataSpec) -> float | None:
-    """Bits per dim, or nats of a density, of the last validation: with the prior's code bits if it was trained last."""
+def _score(where: Run, data: DataSpec, config: Config) -> float | None:
+    """Bits per dim, or nats of a density, of the last validation: with the prior's code bits if it was trained last and
+    can tell them."""
     lines = [line for line in where.read_log() if line["split"] == "val"]
     first = next((line for line in reversed(lines) if line["stage"] == "autoencoder"), None)
     if first is None:
         return None
-    if lines[-1] is first:
+    prior: type[Prior] = registry.load("prior", config["prior"]["name"])
+    if lines[-1] is first or not prior.tractable:
         return float(first.get("bits_per_dim", first["nll"]))
     nats = float(first["nll"] + lines[-1]["loss"] - first.get("posterior_entropy", 0.0))
     return nats / (data.dims * log(2)) if "bits_per_dim" in first else nats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -51,7 +52,12 @@ class CategoricalDistribution(Distribution):
     def log_prob(self, x: Tensor) -> Tensor:
         return -F.cross_entropy(self.logits, x.long(), reduction="none").flatten(1).sum(1)
 
-    def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
         return choose(self.logits / temperature, generator)
 
 
@@ -62,10 +68,9 @@ def choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:
     return (cumulative < u).sum(1)
 
 
-def require_levels(data: DataSpec, name: str) -> int:
-    """The data's levels, or an error that says which likelihood needs them."""
+def require_levels(data: DataSpec, name: str, kind: str = "likelihood") -> int:
+    """The data's levels, or an error that says which part needs them."""
     if data.levels is None:
-        raise ToolkitError(
-            f"likelihood={name} is over levels, and this data has none (it is real-valued): choose likelihood=normal"
-        )
+        cure = "choose likelihood=normal" if kind == "likelihood" else f"choose another {kind}, and likelihood=normal"
+        raise ToolkitError(f"{kind}={name} is over levels, and this data has none (it is real-valued): {cure}")
     return data.levels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -76,7 +77,12 @@ class LogisticDistribution(Distribution):
         inside = torch.where(values > 1 - half, F.logsigmoid(-below), inside)
         return (self.log_weights + inside).logsumexp(1).flatten(1).sum(1)
 
-    def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
         chosen = choose(self.log_weights / temperature, generator).unsqueeze(1)
         mean, log_scale = (
             self.means.gather(1, chosen).squeeze(1),

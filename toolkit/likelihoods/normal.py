@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, pi
 from typing import final
 
@@ -67,6 +68,11 @@ class NormalDistribution(Distribution):
         constant = error.shape[1] * (self.log_scale + 0.5 * log(2 * pi))
         return -0.5 * error.sum(1) * (-2 * self.log_scale).exp() - constant
 
-    def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
         noise = torch.special.ndtri(uniform(self.mean, generator))
         return self.data.unscale(self.mean + temperature * self.log_scale.exp() * noise)

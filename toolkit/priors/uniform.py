@@ -9,8 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from toolkit.prior import Prior
-from toolkit.priors.sampling import check_filters, check_prefix, uniforms
+from toolkit.causal.sampling import check_prefix, uniforms
+from toolkit.prior import PLAIN, Controls, Prior
 from toolkit.spec import Condition, LatentSpec
 
 
@@ -38,16 +38,12 @@ class UniformPrior(Prior):
         self,
         n: int,
         conditions: Mapping[str, Tensor],
+        controls: Controls = PLAIN,
         *,
         prefix: Tensor | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        guidance: float = 1.0,
         generator: torch.Generator | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        check_filters(temperature, top_k, top_p)
         positions = prod(self.latent.grid)
         known = check_prefix(prefix, n, self.latent.codebook_sizes, positions).to(self.sizes.device)
         noise = uniforms(n, self.latent.codebook_sizes, positions, generator).to(self.sizes.device)

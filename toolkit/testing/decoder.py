@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from toolkit.decoder import Decoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.spec import Condition, DataSpec
+from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.parts import plain_likelihood, random_data
 
 KIND = Condition("kind", 3)
@@ -30,6 +31,9 @@ class DecoderSuite(ABC):
     """Channels of the latents."""
     conditional: ClassVar[bool] = True
     """Whether it asks for conditions."""
+    tiny: ClassVar[tuple[tuple[DataSpec, tuple[int, ...]], ...]] = ()
+    """Data so small that all of it can be gone through, and the grid of its latents. A decoder whose numbers depend on
+    one another, such as an autoregressive one, is checked on it."""
 
     @abstractmethod
     def make(
@@ -42,12 +46,13 @@ class DecoderSuite(ABC):
     ) -> Decoder:
         """A decoder with few parameters."""
 
-    def decoder(self) -> Decoder:
+    def decoder(self, data: DataSpec | None = None, grid: tuple[int, ...] | None = None) -> Decoder:
         """One to check, in eval mode, the same from call to call."""
+        data, grid = data or self.data, grid or self.grid
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             conditions = (KIND,) if self.conditional else ()
-            return self.make(self.data, self.dim, self.grid, conditions, plain_likelihood(self.data)).eval()
+            return self.make(data, self.dim, grid, conditions, plain_likelihood(data)).eval()
 
     def test_it_gives_a_distribution_over_the_data(self) -> None:
         distribution = self.decoder()(self._latents(3), {})
@@ -73,6 +78,20 @@ class DecoderSuite(ABC):
         assert x.shape == (3, *self.data.shape)
         assert x.is_floating_point() == (self.data.levels is None)
         assert distribution.mean is None or distribution.mean.shape == x.shape
+
+    @torch.no_grad()
+    def test_probabilities_of_all_data_sum_to_one(self) -> None:
+        for data, grid in self._each_tiny():
+            nats = self._tiny_distribution(data, grid, len(every(data))).log_prob(every(data))
+            torch.testing.assert_close(nats.exp().sum().item(), 1.0, atol=1e-6, rtol=0)
+
+    @torch.no_grad()
+    def test_samples_fit_log_prob(self) -> None:
+        n = 20_000
+        for data, grid in self._each_tiny():
+            expected = self._tiny_distribution(data, grid, len(every(data))).log_prob(every(data)).exp() * n
+            x = self._tiny_distribution(data, grid, n).sample(torch.Generator().manual_seed(0))
+            assert goodness_of_fit(histogram(x, every(data)), expected) > 1e-4
 
     def test_a_seed_says_which_sample(self) -> None:
         distribution = self.decoder()(self._latents(3), {})
@@ -136,6 +155,18 @@ class DecoderSuite(ABC):
             dtype = torch.get_default_dtype() if self.data.levels is None else torch.int64
             x = torch.zeros(2, *self.data.shape, dtype=dtype)
             assert decoder(torch.zeros(2, self.dim, *self.grid), {}).log_prob(x).shape == (2,)
+
+    def _each_tiny(self) -> tuple[tuple[DataSpec, tuple[int, ...]], ...]:
+        return self.tiny or pytest.skip("its numbers are independent of one another: its likelihood's suite does this")
+
+    @torch.no_grad()
+    def _tiny_distribution(self, data: DataSpec, grid: tuple[int, ...], n: int) -> Distribution:
+        """Given one example's latents n times, at random weights in float64."""
+        decoder, generator = self.decoder(data, grid).double(), torch.Generator().manual_seed(1)
+        for parameter in decoder.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+        z = torch.randn(1, self.dim, *grid, generator=generator, dtype=torch.float64)
+        return decoder(z.expand(n, -1, *grid), {"kind": torch.ones(n, dtype=torch.int64)})
 
     def _latents(self, n: int) -> Tensor:
         return torch.randn(n, self.dim, *self.grid, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit.prior import Prior
+from toolkit.prior import Controls, Prior
 from toolkit.spec import Condition, LatentSpec
+from toolkit.testing.counting import every, goodness_of_fit, histogram
 
 CODES = LatentSpec((2, 2), (3, 2))
 LATENTS = (
@@ -55,12 +56,12 @@ class PriorSuite(ABC):
 
     @each_latent
     def test_probabilities_of_all_code_maps_sum_to_one(self, latent: LatentSpec) -> None:
-        nats = _log_prob(self.prior(latent), _all_codes(latent))
+        nats = _log_prob(self.prior(latent), every(latent))
         torch.testing.assert_close(nats.exp().sum().item(), 1.0, atol=1e-6, rtol=0)
 
     @pytest.mark.parametrize("kind", [0, 1, KIND.size, None])
     def test_probabilities_sum_to_one_under_any_condition(self, kind: int | None) -> None:
-        codes = _all_codes(CODES)
+        codes = every(CODES)
         conditions = {} if kind is None else _conditions(len(codes), kind)
         nats = _log_prob(self.prior(CODES, CONDITIONS), codes, conditions)
         torch.testing.assert_close(nats.exp().sum().item(), 1.0, atol=1e-6, rtol=0)
@@ -112,27 +113,27 @@ class PriorSuite(ABC):
     @each_latent
     def test_samples_fit_log_prob(self, latent: LatentSpec) -> None:
         prior, n = self.prior(latent), 20_000
-        everything = _all_codes(latent)
+        everything = every(latent)
         expected = _log_prob(prior, everything).exp() * n
         codes = prior.sample(n, {}, generator=_generator())
-        assert _goodness_of_fit(_histogram(codes, latent), expected) > 1e-4
+        assert goodness_of_fit(histogram(codes, everything), expected) > 1e-4
 
     def test_samples_fit_log_prob_under_a_condition(self) -> None:
         prior, n = self.prior(CODES, CONDITIONS), 20_000
-        everything = _all_codes(CODES)
+        everything = every(CODES)
         expected = _log_prob(prior, everything, _conditions(len(everything), 1)).exp() * n
         codes = prior.sample(n, _conditions(n, 1), generator=_generator())
-        assert _goodness_of_fit(_histogram(codes, CODES), expected) > 1e-4
+        assert goodness_of_fit(histogram(codes, everything), expected) > 1e-4
 
     def test_samples_behind_a_prefix_fit_what_log_prob_says_of_them(self) -> None:
         prior, n = self.prior(CODES), 20_000
-        everything = _all_codes(CODES)
+        everything = every(CODES)
         first = torch.tensor([2, 1])
         rest = (everything[:, :, 0, 0] == first).all(1)
         likelihood = torch.where(rest, _log_prob(prior, everything).exp(), 0)
         codes = prior.sample(n, {}, prefix=first.expand(n, 2)[:, :, None], generator=_generator())
         expected = n * likelihood / likelihood.sum()
-        assert _goodness_of_fit(_histogram(codes, CODES), expected) > 1e-4
+        assert goodness_of_fit(histogram(codes, everything), expected) > 1e-4
 
     @pytest.mark.parametrize("positions", range(5))
     def test_the_prefix_is_kept(self, positions: int) -> None:
@@ -149,7 +150,7 @@ class PriorSuite(ABC):
     def test_guidance_of_one_is_none(self) -> None:
         prior = self.prior(CODES, CONDITIONS)
         plain = prior.sample(32, _conditions(32), generator=_generator())
-        guided = prior.sample(32, _conditions(32), guidance=1.0, generator=_generator())
+        guided = prior.sample(32, _conditions(32), Controls(guidance=1.0), generator=_generator())
         assert torch.equal(guided, plain)
 
     def test_progress_comes_to_all_positions(self) -> None:
@@ -191,32 +192,3 @@ def _some_codes(latent: LatentSpec, n: int) -> Tensor:
         torch.randint(size, (n, *latent.grid), generator=_generator(d)) for d, size in enumerate(latent.codebook_sizes)
     ]
     return torch.stack(parts, 1)
-
-
-def _all_codes(latent: LatentSpec) -> Tensor:
-    """Every code map there is, ``(number, depth, *grid)``."""
-    positions = prod(latent.grid)
-    choices = [torch.arange(size) for size in latent.codebook_sizes for _ in range(positions)]
-    return torch.cartesian_prod(*choices).reshape(-1, *latent.shape)
-
-
-def _histogram(codes: Tensor, latent: LatentSpec) -> Tensor:
-    """How often each code map of ``_all_codes`` occurs."""
-    index = torch.zeros(len(codes), dtype=torch.int64)
-    for depth, size in enumerate(latent.codebook_sizes):
-        for code in codes[:, depth].flatten(1).unbind(1):
-            index = index * size + code
-    number = prod(size ** prod(latent.grid) for size in latent.codebook_sizes)
-    return torch.bincount(index, minlength=number)
-
-
-def _goodness_of_fit(counts: Tensor, expected: Tensor) -> float:
-    """The p-value of Pearson's chi-squared test; cells that expect fewer than 5 counts are taken together."""
-    assert counts[expected == 0].sum() == 0
-    rare = expected < 5
-    counts = torch.cat((counts[~rare], counts[rare].sum()[None])).double()
-    expected = torch.cat((expected[~rare], expected[rare].sum()[None]))
-    counts, expected = counts[expected > 0], expected[expected > 0]
-    statistic = ((counts - expected) ** 2 / expected).sum()
-    freedom = torch.tensor((len(expected) - 1) / 2, dtype=torch.float64)
-    return float(torch.special.gammaincc(freedom, statistic / 2))

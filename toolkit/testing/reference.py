@@ -8,7 +8,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from toolkit.priors.sampling import CausalNetwork, uniforms
+from toolkit.causal.network import CausalNetwork
+from toolkit.causal.sampling import uniforms
+from toolkit.prior import PLAIN, Controls
 
 
 @torch.no_grad()
@@ -16,17 +18,14 @@ def sample_slowly(
     network: CausalNetwork,
     n: int,
     grid: Sequence[int],
+    controls: Controls = PLAIN,
     *,
     context: Tensor | None = None,
     unconditional: Tensor | None = None,
     prefix: Tensor | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    guidance: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """What ``toolkit.priors.sampling.sample`` gives, by one whole forward for every code."""
+    """What ``toolkit.causal.sampling.sample`` gives, by one whole forward for every code."""
     depth, positions = len(network.codebook_sizes), prod(grid)
     noise = uniforms(n, network.codebook_sizes, positions, generator)
     codes = torch.zeros(n, depth, positions, dtype=torch.int64)
@@ -37,23 +36,23 @@ def sample_slowly(
         for d in range(depth):
             whole = codes.reshape(n, depth, *grid)
             logits = network(whole, context)[d].flatten(1, -2)[:, position]
-            if guidance != 1.0:
+            if controls.guidance != 1.0:
                 free = network(whole, unconditional)[d].flatten(1, -2)[:, position]
-                logits = free + guidance * (logits - free)
+                logits = free + controls.guidance * (logits - free)
             for i in range(n):
-                shares = _shares(logits[i], temperature, top_k, top_p)
+                shares = _shares(logits[i], controls)
                 codes[i, d, position] = _invert(shares, float(noise[i, d, position]))
     return codes.reshape(n, depth, *grid)
 
 
-def _shares(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> list[float]:
+def _shares(logits: Tensor, controls: Controls) -> list[float]:
     """Probabilities of one code after the filters, which set those of other codes to 0."""
-    shares: list[float] = torch.softmax(logits.double() / temperature, 0).tolist()
-    if top_k is not None:
-        least = sorted(shares, reverse=True)[:top_k][-1]
+    shares: list[float] = torch.softmax(logits.double() / controls.temperature, 0).tolist()
+    if controls.top_k is not None:
+        least = sorted(shares, reverse=True)[: controls.top_k][-1]
         shares = [share if share >= least else 0.0 for share in shares]
-    if top_p is not None:
-        needed, held, least = top_p * sum(shares), 0.0, 0.0
+    if controls.top_p is not None:
+        needed, held, least = controls.top_p * sum(shares), 0.0, 0.0
         for share in sorted(shares, reverse=True):
             if held >= needed:
                 break

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from cifar_imitation import imitation
 
-from toolkit_image.cifar10 import FOLDER, TRAIN
+from toolkit_image.cifar10 import FOLDER, TRAIN, CIFAR10Dataset
+
+ROOT = Path(__file__).parents[3]
 
 torch.set_num_threads(1)
 
@@ -21,3 +26,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).symlink_to(folder / TRAIN[0])
     (folder / "test_batch").write_bytes(imitation(1))
     return folder
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> CIFAR10Dataset:
+    data = Path(os.environ.get("TOOLKIT_DATA", ROOT.parent / "shared" / "data"))
+    unpack = data.parent / "tools" / "unpack_cifar10.py"
+    if not unpack.exists() or not (data / "cifar10").exists():
+        pytest.skip(f"no CIFAR-10 in {data} (TOOLKIT_DATA)")
+    root = tmp_path_factory.mktemp("cifar10")
+    subprocess.run([sys.executable, str(unpack), str(root)], check=True, capture_output=True)
+    return CIFAR10Dataset(root=str(root))

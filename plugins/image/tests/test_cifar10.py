@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -15,19 +12,6 @@ from cifar_imitation import BYTES, batch
 from toolkit import Dataset, ToolkitError
 from toolkit.testing.dataset import DatasetSuite
 from toolkit_image.cifar10 import ARCHIVE, CLASSES, FOLDER, TRAIN, VARIANCE, CIFAR10Dataset
-
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="session")
-def real(tmp_path_factory: pytest.TempPathFactory) -> CIFAR10Dataset:
-    data = Path(os.environ.get("TOOLKIT_DATA", ROOT.parent / "shared" / "data"))
-    unpack = data.parent / "tools" / "unpack_cifar10.py"
-    if not unpack.exists() or not (data / "cifar10").exists():
-        pytest.skip(f"no CIFAR-10 in {data} (TOOLKIT_DATA)")
-    root = tmp_path_factory.mktemp("cifar10")
-    subprocess.run([sys.executable, str(unpack), str(root)], check=True, capture_output=True)
-    return CIFAR10Dataset(root=str(root))
 
 
 @pytest.fixture

@@ -1,0 +1,74 @@
+"""Conditions as features: labels, values, steps, and what is not known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from toolkit.errors import ToolkitError
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.spec import Condition
+
+CONDITIONS = (Condition("kind", 3), Condition("move", 2, per_step=True), Condition("force", 2, real=True))
+
+
+def test_whole_conditions_give_one_feature_each() -> None:
+    embedding = ConditionEmbedding(CONDITIONS[:1], 5)
+    labels = torch.tensor([0, 3, 0])
+    features = embedding({"kind": labels, "stranger": labels}, 3)
+    assert features.shape == (3, 5)
+    assert torch.equal(features[0], features[2])
+    assert torch.equal(features[1], embedding({}, 1)[0])
+    assert not torch.equal(features[0], features[1])
+
+
+def test_conditions_per_step_give_a_feature_per_step() -> None:
+    embedding = ConditionEmbedding(CONDITIONS, 5)
+    values = {
+        "kind": torch.tensor([1, 2]),
+        "move": torch.tensor([[0, 1, 2, 0]] * 2),
+        "force": torch.randn(2, 4, 2),
+    }
+    features = embedding(values, 2)
+    assert features.shape == (2, 5, 4)
+    parts = [ConditionEmbedding.forward(embedding, {name: value}, 2) for name, value in values.items()]
+    parts = [part.reshape(2, 5, -1) for part in parts]
+    torch.testing.assert_close(features, sum(parts) - 2 * embedding({}, 2)[:, :, None])
+
+
+def test_a_condition_that_does_not_change_is_the_same_at_every_step() -> None:
+    embedding = ConditionEmbedding(CONDITIONS, 5)
+    whole = {"move": torch.tensor([0, 2]), "force": torch.randn(2, 2)}
+    steps = {name: value[:, None].expand(2, 4, *value.shape[1:]) for name, value in whole.items()}
+    features = embedding(whole, 2)
+    assert features.shape == (2, 5)
+    torch.testing.assert_close(embedding(steps, 2), features[:, :, None].expand(2, 5, 4))
+
+
+def test_examples_that_are_not_kept_have_no_conditions() -> None:
+    embedding = ConditionEmbedding(CONDITIONS, 5)
+    values = {"kind": torch.tensor([1, 2]), "move": torch.zeros(2, 4).long(), "force": torch.randn(2, 4, 2)}
+    features = embedding(values, 2, keep=torch.tensor([True, False]))
+    torch.testing.assert_close(features[0], embedding(values, 2)[0])
+    torch.testing.assert_close(features[1], embedding({}, 1)[0, :, None].expand(5, 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("kind", (3,), r"\(3,\): it must be \(2\)"),
+        ("kind", (2, 4), r"it must be \(2\)"),
+        ("move", (3, 4), r"it must be \(2, steps\)"),
+        ("force", (3, 2), r"it must be \(2, steps, 2\)"),
+        ("force", (2, 4, 3), r"it must be \(2, steps, 2\)"),
+    ],
+)
+def test_a_condition_of_another_shape_is_refused(name: str, shape: tuple[int, ...], expected: str) -> None:
+    with pytest.raises(ToolkitError, match=rf"condition\.{name} has shape .*{expected}"):
+        ConditionEmbedding(CONDITIONS, 5)({name: torch.zeros(shape).long()}, 2)
+
+
+def test_steps_are_averaged_over_a_coarser_grid() -> None:
+    steps = torch.arange(6.0).expand(1, 2, 6)
+    assert over_grid(steps, (3, 4))[0, 0].tolist() == [[0.5], [2.5], [4.5]]
+    assert over_grid(steps[..., 0], (3, 4)).shape == (1, 2, 1, 1)

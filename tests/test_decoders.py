@@ -1,0 +1,177 @@
+"""The decoders of the core: autoregressive over the data, told of the latents."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from toolkit.causal.distribution import AutoregressiveDistribution
+from toolkit.causal.sampling import sample
+from toolkit.decoder import Decoder
+from toolkit.decoders.pixelcnn import PixelCNNDecoder, coordinates
+from toolkit.decoders.wavenet import WaveNetDecoder
+from toolkit.errors import ToolkitError
+from toolkit.likelihood import Likelihood
+from toolkit.prior import Controls
+from toolkit.spec import Condition, DataSpec
+from toolkit.testing.decoder import DecoderSuite
+from toolkit.testing.parts import random_data
+from toolkit.testing.reference import sample_slowly
+
+KIND = Condition("kind", 3)
+SMALL: dict[str, Any] = {"hidden": 8, "layers": 2, "head": 8}
+
+
+class PixelCNNSuite(DecoderSuite):
+    tiny = (
+        (DataSpec(1, (4,), 3), (2,)),
+        (DataSpec(2, (3,), 3), (1,)),
+        (DataSpec(1, (2, 3), 2), (1, 1)),
+        (DataSpec(2, (2, 2), 2, ordered=False), (2, 2)),
+        (DataSpec(1, (2, 2, 2), 2), (1, 2, 2)),
+        (DataSpec(2, (2, 1, 2), 2), (1, 1, 1)),
+    )
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return PixelCNNDecoder(data, dim, conditions, **SMALL, kernel_size=3)
+
+
+class TestPixelCNNDecoderOfOneAxis(PixelCNNSuite):
+    data, grid = DataSpec(2, (8,), 6), (4,)
+
+
+class TestPixelCNNDecoderOfTwoAxes(PixelCNNSuite):
+    data, grid = DataSpec(3, (4, 6), 16), (2, 3)
+
+
+class TestPixelCNNDecoderOfThreeAxes(PixelCNNSuite):
+    data, grid = DataSpec(1, (2, 4, 4), 6), (1, 2, 2)
+
+
+class TestPixelCNNDecoderOfCodes(PixelCNNSuite):
+    """One latent for all of a map of codes, which have no order."""
+
+    data, grid = DataSpec(2, (5, 5), 8, ordered=False), (1, 1)
+
+
+class TestWaveNetDecoder(DecoderSuite):
+    data, grid = DataSpec(2, (12,), 16), (3,)
+    tiny: ClassVar = ((DataSpec(1, (4,), 3), (2,)), (DataSpec(2, (3,), 3), (1,)))
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return WaveNetDecoder(data, dim, grid, conditions, **SMALL, blocks=1, skip=8, context=8, context_blocks=1)
+
+
+def wavenet(**options: Any) -> WaveNetDecoder:
+    torch.manual_seed(0)
+    data = DataSpec(1, (12,), 16)
+    decoder = WaveNetDecoder(data, 6, (3,), (KIND,), **SMALL, blocks=1, skip=8, context=8, **options)
+    return decoder.double().eval()
+
+
+def distribution(decoder: Decoder, z: torch.Tensor, kind: int) -> AutoregressiveDistribution:
+    made = decoder(z, {"kind": torch.full((len(z),), kind)})
+    assert isinstance(made, AutoregressiveDistribution)
+    return made
+
+
+@torch.no_grad()
+def test_samples_are_the_slow_samplers() -> None:
+    """As one whole forward for every number says them."""
+    z = torch.randn(3, 6, 3, dtype=torch.float64)
+    made = distribution(wavenet(), z, 1)
+    slow = sample_slowly(made.network, 3, (12,), context=made.context, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(made.sample(torch.Generator().manual_seed(0)), slow)
+
+
+@torch.no_grad()
+def test_temperature_prefix_and_guidance_are_those_of_priors() -> None:
+    z, generator = torch.randn(3, 6, 3, dtype=torch.float64), torch.Generator()
+    decoder = wavenet()
+    made, free = distribution(decoder, z, 1), distribution(decoder, z, KIND.size)
+    prefix = torch.randint(16, (3, 1, 4))
+    controls = Controls(temperature=0.8, top_k=5, guidance=3.0)
+    drawn = made.draw(controls, prefix=prefix, generator=generator.manual_seed(0))
+    expected = sample(
+        made.network,
+        3,
+        (12,),
+        controls,
+        context=made.context,
+        unconditional=free.context,
+        prefix=prefix,
+        generator=generator.manual_seed(0),
+    )
+    assert torch.equal(drawn, expected)
+    assert torch.equal(drawn[:, :, :4], prefix)
+    plain = made.draw(Controls(guidance=1.0), generator=generator.manual_seed(0))
+    assert torch.equal(plain, made.sample(generator.manual_seed(0)))
+
+
+def test_dropped_conditions_are_none_and_latents_stay() -> None:
+    """With all conditions dropped in training, only z is told."""
+    decoder, z = wavenet(condition_dropout=1.0).train(), torch.randn(2, 6, 3, dtype=torch.float64)
+    dropped, none = distribution(decoder, z, 1), distribution(decoder.eval(), z, KIND.size)
+    torch.testing.assert_close(dropped.context, none.context)
+    assert not torch.allclose(none.context[0], none.context[1])
+
+
+@torch.no_grad()
+def test_a_wavenet_decodes_any_number_of_latents() -> None:
+    """A prefix of latents gives the same start, but for the border that knows its neighbours."""
+    decoder = wavenet(context_blocks=0)
+    z = torch.randn(2, 6, 9, dtype=torch.float64)
+    assert distribution(decoder, z, 0).shape == (1, 36)
+    x = random_data(DataSpec(1, (36,), 16), 2)
+    assert distribution(decoder, z, 0).log_prob(x).shape == (2,)
+    long, short = (
+        distribution(decoder, each, 0).sample(torch.Generator().manual_seed(0)) for each in (z[:1], z[:1, :, :4])
+    )
+    assert long.shape == (1, 1, 36)
+    assert torch.equal(long[..., :12], short[..., :12])
+
+
+def test_coordinates_run_from_minus_one_to_one() -> None:
+    places = coordinates((3, 5))
+    assert places.shape == (2, 3, 5)
+    assert places[0, :, 0].tolist() == [-1, 0, 1]
+    assert places[1, 0].tolist() == [-1, -0.5, 0, 0.5, 1]
+
+
+@torch.no_grad()
+def test_one_latent_says_different_things_at_different_places() -> None:
+    """What a global latent adds is not the same everywhere: it is told where it stands."""
+    torch.manual_seed(0)
+    decoder = PixelCNNDecoder(DataSpec(1, (6, 6), 8), 4, (), **SMALL)
+    told = decoder(torch.randn(2, 4, 1, 1), {}).context  # type: ignore[attr-defined]
+    change = (told[0] - told[1]).flatten(1)
+    assert change.std(1).amin() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PixelCNNDecoder(DataSpec(1, (8, 8)), 4, ()), "decoder=pixelcnn is over levels.*real-valued"),
+        (lambda: WaveNetDecoder(DataSpec(1, (8,)), 4, (4,), ()), "decoder=wavenet is over levels.*real-valued"),
+        (lambda: WaveNetDecoder(DataSpec(1, (10,), 8), 4, (4,), ()), "10 positions are no whole number.*4 latents"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ToolkitError, match=message):
+        make()

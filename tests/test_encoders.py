@@ -1,0 +1,70 @@
+"""The encoders of the core."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+
+from toolkit.encoder import Encoder
+from toolkit.encoders.pool import PoolEncoder
+from toolkit.errors import ToolkitError
+from toolkit.spec import DataSpec
+from toolkit.testing.encoder import EncoderSuite
+
+
+class PoolSuite(EncoderSuite):
+    data: ClassVar[DataSpec]
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return PoolEncoder(data, dim, hidden=8)
+
+
+class TestPoolEncoderOfOneAxis(PoolSuite):
+    data = DataSpec(1, (20,))
+
+
+class TestPoolEncoderOfTwoAxes(PoolSuite):
+    data = DataSpec(3, (8, 12), levels=256)
+
+
+class TestPoolEncoderOfThreeAxes(PoolSuite):
+    data = DataSpec(2, (3, 5, 4), levels=4)
+
+
+class TestPoolEncoderOfCodes(PoolSuite):
+    data = DataSpec(2, (8, 8), levels=16, ordered=False)
+
+
+@pytest.mark.parametrize("axes", [(1, 1), (8, 8), (21, 21), (3, 16)], ids=str)
+def test_the_grid_is_of_ones(axes: tuple[int, int]) -> None:
+    encoder = PoolEncoder(DataSpec(1, axes, 512, ordered=False), 6, hidden=4)
+    assert encoder(torch.zeros(2, 1, *axes).long()).shape == (2, 6, 1, 1)
+
+
+def test_it_knows_where_things_stand() -> None:
+    """The same code at another place is another thing: it is no average over places."""
+    torch.manual_seed(0)
+    encoder = PoolEncoder(DataSpec(1, (8, 8), 4, ordered=False), 6, hidden=8).eval()
+    here, there = torch.zeros(2, 1, 1, 8, 8).long()
+    here[..., 1, 1], there[..., 6, 5] = 1, 1
+    assert (encoder(here) - encoder(there)).abs().amax() > 1e-3
+
+
+def test_levels_without_order_are_not_scaled() -> None:
+    """Relabelling codes, and the table's rows with them, changes nothing."""
+    torch.manual_seed(0)
+    encoder = PoolEncoder(DataSpec(1, (4, 4), 5, ordered=False), 6, hidden=8).eval()
+    x, order = torch.randint(5, (3, 1, 4, 4)), torch.tensor([3, 0, 4, 1, 2])
+    before = encoder(x)
+    assert encoder.tables is not None
+    with torch.no_grad():
+        table = encoder.tables[0].weight
+        table[order] = table.clone()  # type: ignore[index]
+    torch.testing.assert_close(encoder(order[x]), before)
+
+
+def test_too_many_axes_are_refused() -> None:
+    with pytest.raises(ToolkitError, match="encoder=pool works on 1 to 3 axes, this data has 4"):
+        PoolEncoder(DataSpec(1, (2, 2, 2, 2), 4), 4)

@@ -1,0 +1,179 @@
+"""Sampling as a person asks for it: continuations, decoders that draw, priors without a probability."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import toolkit
+from toolkit.__main__ import run as command
+from toolkit.cli.compose import compose
+from toolkit.cli.train import run as train
+
+PARTS = [
+    "dataset=toy_tiles",
+    "encoder=toy_conv",
+    "quantizer=vq",
+    "quantizer.codebook_size=16",
+    "dim=4",
+    "trainer.steps=2",
+    "trainer.batch_size=4",
+    "trainer.workers=0",
+    "prior_trainer.steps=2",
+    "prior_trainer.batch_size=4",
+    "prior_trainer.workers=0",
+    "prior_trainer.allow_collapsed=true",
+    "prior.hidden=8",
+    "prior.layers=2",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toys() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_PLUGIN_PATH", str(Path(__file__).parent / "toy"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(_toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose decoder draws the data number by number, with a prior of each sort."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    decoder = ["decoder=pixelcnn", "decoder.hidden=8", "decoder.layers=2", "decoder.head=8", "likelihood=normal"]
+    train(compose([*PARTS, *decoder, "prior=pixelcnn", "prior.head=8"]).config, run)
+    for words in (["prior=maskgit", "prior.hidden=8", "prior.layers=1"], ["prior=categorical"]):
+        assert command(["train", f"run={run}", "stage=prior", *words]) == 0
+    return run
+
+
+def sampled(run: Path, out: Path, *words: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Data and codes that the command wrote."""
+    assert command(["sample", f"run={run}", f"out={out}", *words]) == 0
+    x = [json.loads(path.read_text()) for path in sorted(out.glob("sample-*.json"))]
+    return torch.tensor(x), load_file(out / "samples.safetensors")["codes"].long()
+
+
+def test_a_likelihood_that_nobody_asks_for_is_ignored(trained: Path) -> None:
+    composed = compose([*PARTS, "decoder=pixelcnn", "likelihood=normal", "prior=pixelcnn"])
+    assert composed.config["likelihood"] is None
+    assert any("decoder=pixelcnn models the data itself: likelihood=normal is ignored" in n for n in composed.notices)
+    components = json.loads((trained / "components.json").read_text())
+    assert components["decoder"]["name"] == "pixelcnn"
+    assert "likelihood" not in components
+
+
+def test_both_draws_are_told_with_their_speed(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, codes = sampled(trained, tmp_path, "n=3")
+    assert x.shape == (3, 2, 8, 8)
+    assert codes.shape == (3, 1, 4, 4)
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith("samples: 3, codes: 48 in ")
+    assert ", data: 384 in " in said
+    assert said.count("per second)") == 2
+
+
+def test_a_seed_says_codes_and_data(trained: Path, tmp_path: Path) -> None:
+    first, same, other = (sampled(trained, tmp_path / name, "n=2", f"seed={name[0]}") for name in ("1a", "1b", "2"))
+    assert torch.equal(first[0], same[0])
+    assert torch.equal(first[1], same[1])
+    assert not torch.equal(first[0], other[0])
+    model = toolkit.load(trained)
+    assert torch.equal(model.sample(2, seed=1).x, first[0])
+    assert torch.equal(model.decode(first[1], seed=5), model.decode(first[1], seed=5))
+    assert not torch.equal(model.decode(first[1], seed=5), model.decode(first[1], seed=6))
+
+
+def test_samples_go_on_from_a_file(trained: Path, tmp_path: Path) -> None:
+    """Its first rows of codes are the samples'; what comes after them is drawn."""
+    sampled(trained, tmp_path / "a", "n=1")
+    file = tmp_path / "a" / "sample-0000.json"
+    model = toolkit.load(trained)
+    codes = model.encode(model.files.read(file, model.spec)[None])
+    _, drawn = sampled(trained, tmp_path / "b", "n=6", f"prefix.file={file}", "prefix.frames=4")
+    assert torch.equal(drawn[:, :, :2], codes[:, :, :2].expand(6, -1, -1, -1))
+    assert len(drawn[:, :, 2:].flatten(1).unique(dim=0)) > 1
+    _, whole = sampled(trained, tmp_path / "c", "n=2", f"prefix.file={file}")
+    assert torch.equal(whole, codes.expand(2, -1, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["prefix.frames=4"], "prefix.frames: of which file? Add prefix.file=FILE"),
+        (["prefix.frames=3", "FILE"], "prefix.frames=3: give a multiple of 2, from 2 to 8"),
+        (["prefix.frames=0", "FILE"], "prefix.frames=0: give a multiple of 2, from 2 to 8"),
+        (["prefix.frames=10", "FILE"], "prefix.frames=10: give a multiple of 2, from 2 to 8"),
+        (["prefix.file=nowhere.json"], "nowhere.json: there is no such file"),
+        (["temperature=0"], "temperature=0.0: give a number above 0"),
+    ],
+)
+def test_what_cannot_be_gone_on_from_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(torch.zeros(2, 8, 8).long().tolist()))
+    words = [word if word != "FILE" else f"prefix.file={file}" for word in words]
+    assert command(["sample", f"run={trained}", "n=1", f"out={tmp_path / 'out'}", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_has_a_row_for_each_prior_and_says_why_one_is_empty(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["evaluate", f"run={trained}", "examples=8"]) == 0
+    said = capsys.readouterr()
+    told = json.loads((trained / "evaluation.json").read_text())
+    assert set(told["priors"]) == {"uniform", "categorical", "pixelcnn", "maskgit"}
+    assert told["priors"]["maskgit"] == {"code_bits_per_dim": None, "bits_per_dim": None}
+    assert told["priors"]["categorical"]["code_bits_per_dim"] > 0
+    assert "note: prior=maskgit has no code bits: maskgit guesses many codes at once" in said.err
+    row = next(line for line in said.out.splitlines() if "maskgit" in line)
+    assert row.count("\N{EN DASH}") == 2
+    assert told["prior"] != "maskgit"
+
+
+def test_every_prior_samples(trained: Path, tmp_path: Path) -> None:
+    drawn = [
+        sampled(trained, tmp_path / name, "n=4", f"prior={name}")[1] for name in ("pixelcnn", "maskgit", "categorical")
+    ]
+    assert all(codes.shape == (4, 1, 4, 4) for codes in drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler uses what torch has deprecated
+def test_compiled_steps_give_samples(trained: Path, tmp_path: Path) -> None:
+    plain = sampled(trained, tmp_path / "a", "n=2")
+    compiled = sampled(trained, tmp_path / "b", "n=2", "compile=true")
+    assert (plain[1] == compiled[1]).double().mean() > 0.9  # float32: a rounding may move a draw
+
+
+def test_a_sweep_over_a_prior_without_a_probability_has_a_score(tmp_path: Path) -> None:
+    """That of stage one: its loss is no cost of codes."""
+    decoder = ["decoder=toy_conv", "likelihood=categorical"]
+    words = [*PARTS, *decoder, "prior=maskgit", f"hydra.run.dir={tmp_path}"]
+    score = train(compose(words).config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    stage_one = [line for line in lines if line["split"] == "val" and line["stage"] == "autoencoder"]
+    assert score == stage_one[-1]["bits_per_dim"]
+
+
+def test_three_axes_sample_with_a_pixelcnn_and_a_transformer(tmp_path: Path) -> None:
+    """A grid of time, height and width, from a folded encoder or one of its own."""
+    words = [w for w in PARTS if w != "dataset=toy_tiles"]
+    for prior in ("pixelcnn", "transformer"):
+        run = tmp_path / prior
+        given = ["dataset=toy_clips", "decoder=toy_conv", "likelihood=categorical", f"prior={prior}", "prior.head=8"]
+        train(compose([*words, *given]).config, run)
+        model = toolkit.load(run)
+        assert model.latent.grid == (2, 8, 8)
+        x, codes = model.sample(2)
+        assert x.shape == (2, 3, 4, 16, 16)
+        assert codes.shape == (2, 1, 2, 8, 8)

@@ -1,0 +1,157 @@
+"""Networks that give each code's distribution from the codes before it: all at once, or code by code."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import sqrt
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toolkit.errors import ToolkitError
+
+
+class Trunk(nn.Module, ABC):
+    """Features of every position from what stands at the positions before it, in raster order.
+
+    ``forward`` does all positions at once; ``init``, ``advance`` and ``absorb`` go position by position, with the same
+    weights and the same result. A state is made of tensors of fixed shapes, changed in place, and nothing is asked of
+    the device, so that a step can be compiled, or captured and replayed.
+    """
+
+    channels: int
+    """Of what it is given at every position."""
+
+    features: int
+    """Of what it gives at every position."""
+
+    @abstractmethod
+    def forward(self, embedded: Tensor, context: Tensor | None) -> Tensor:
+        """``(batch, *grid, features)`` from ``(batch, channels, *grid)``.
+
+        ``context`` is known at all positions: ``(batch, context, *grid)``, or with axes of length 1 along which it
+        does not change.
+        """
+
+    @abstractmethod
+    def init(self, batch: int, grid: Sequence[int], context: Tensor | None) -> Any:
+        """The state before the first position. Weights are read here, and not again."""
+
+    def key(self, grid: Sequence[int], position: int, few: bool = False) -> int:
+        """What a step is like: those of one key do the same operations on tensors of the same shapes, and may share a
+        graph. ``few``: there is to be one, and work may be done in vain so that fewer keys are needed."""
+        return 0
+
+    @abstractmethod
+    def advance(self, state: Any, key: int, position: Tensor) -> Tensor:
+        """The features ``(batch, features)`` of a position, ``(1,)`` on the device; called once for each, in order."""
+
+    @abstractmethod
+    def absorb(self, state: Any, position: Tensor, embedded: Tensor) -> None:
+        """Takes in what stands at the position: ``(batch, channels)``."""
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+
+class State(NamedTuple):
+    """What a network remembers while codes are drawn."""
+
+    trunk: Any
+    entered: Tensor
+    """The sum of the embedded codes of the position at hand, ``(batch, channels)``."""
+    tables: list[Tensor]
+    """The network's weights, at hand without looking them up at every code."""
+    inner: list[Tensor]
+    heads: list[tuple[Tensor, Tensor]]
+
+
+@final
+class CausalNetwork(nn.Module):
+    """A distribution over codes ``(batch, depth, *grid)``, each code given all earlier ones.
+
+    The order is raster over positions and, inside a position, from the first depth to the last. The trunk runs once
+    per position, over the sum of the position's embedded codes; a small head makes the codes inside a position depend
+    on one another: what it reads of the trunk is moved by an embedding of every earlier depth's code.
+
+    Args:
+        head: channels of what the last layer reads.
+    """
+
+    def __init__(self, trunk: Trunk, codebook_sizes: tuple[int, ...], *, head: int = 256) -> None:
+        super().__init__()
+        if not codebook_sizes:
+            raise ToolkitError("a causal network needs codes, and the depth is 0: take a quantizer with a codebook")
+        self.codebook_sizes = codebook_sizes
+        self.tables = nn.ModuleList(nn.Embedding(size, trunk.channels) for size in codebook_sizes)
+        self.trunk = trunk
+        self.widen = nn.Linear(trunk.features, head)
+        self.inner = nn.ModuleList(nn.Embedding(size, head) for size in codebook_sizes[:-1])
+        self.heads = nn.ModuleList(nn.Linear(head, size) for size in codebook_sizes)
+        for table in (*self.tables, *self.inner):
+            nn.init.normal_(table.weight, std=1 / sqrt(len(codebook_sizes)))
+
+    def forward(self, codes: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Logits of codes ``(batch, depth, *grid)``: for each depth ``(batch, *grid, codebook_size)``."""
+        feature = self.widen(self.trunk(self.embed(codes), context).relu())
+        logits = []
+        for depth in range(len(self.codebook_sizes)):
+            logits.append(self.heads[depth](feature.relu()))
+            if depth < len(self.inner):
+                feature = feature + self.inner[depth](codes[:, depth])
+        return tuple(logits)
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def log_prob(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
+        """Nats ``(batch,)``; float32 or wider whatever the logits are."""
+        nats = [_cross_entropy(part, codes[:, depth]) for depth, part in enumerate(self(codes, context))]
+        return -torch.stack(nats).sum(0)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """Codes ``(batch, depth, *grid)`` to the trunk's input ``(batch, channels, *grid)``."""
+        parts = [table(codes[:, depth]) for depth, table in enumerate(self.tables)]
+        return torch.stack(parts).sum(0).movedim(-1, 1)
+
+    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> State:
+        """The state before the first position."""
+        return State(
+            self.trunk.init(batch, grid, context),
+            self.widen.weight.new_zeros(batch, self.trunk.channels),
+            [table.weight for table in self.tables],  # type: ignore[misc]
+            [table.weight for table in self.inner],  # type: ignore[misc]
+            [(head.weight, head.bias) for head in self.heads],  # type: ignore[misc]
+        )
+
+    def advance(self, state: State, key: int, position: Tensor) -> Tensor:
+        """The feature ``(batch, head)`` of a position ``(1,)``, once all codes before it are absorbed."""
+        return F.linear(self.trunk.advance(state.trunk, key, position).relu(), self.widen.weight, self.widen.bias)
+
+    def logits(self, state: State, feature: Tensor, depth: int) -> Tensor:
+        """``(batch, codebook_sizes[depth])``, once the codes of all earlier depths are absorbed."""
+        return F.linear(feature.relu(), *state.heads[depth])
+
+    def absorb(self, state: State, feature: Tensor, position: Tensor, depth: int, codes: Tensor) -> Tensor:
+        """Takes in the codes ``(batch,)`` of a position and depth; the feature for the next depth."""
+        rows = state.tables[depth].index_select(0, codes)
+        embedded = state.entered.copy_(rows) if depth == 0 else state.entered.add_(rows)
+        if depth < len(state.inner):
+            return feature + state.inner[depth].index_select(0, codes)
+        self.trunk.absorb(state.trunk, position, embedded)
+        return feature
+
+
+def shift(x: Tensor, axis: int) -> Tensor:
+    """x ``(batch, channels, *grid)`` moved one position on along an axis of the grid; a zero comes in."""
+    after = x.ndim - 3 - axis
+    return F.pad(x, [0, 0] * after + [1, -1])
+
+
+def _cross_entropy(logits: Tensor, codes: Tensor) -> Tensor:
+    """``(batch,)`` from logits ``(batch, *grid, size)``."""
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, -2)
+    return F.cross_entropy(precise, codes.flatten(), reduction="none").reshape(len(codes), -1).sum(1)

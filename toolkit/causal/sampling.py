@@ -1,0 +1,271 @@
+"""The sampling loop of all causal networks.
+
+Randomness is drawn before the first code, on the CPU, and each code is picked by inverting the cumulative
+distribution. So a seed gives the same codes with and without a cache, compiled or not, and on every device, and the
+i-th of n samples does not depend on n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toolkit.causal.network import CausalNetwork
+from toolkit.errors import ToolkitError
+from toolkit.prior import PLAIN, Controls
+
+MEMORY = 1 << 30
+"""Bytes that the states of the examples drawn at once may take on a CPU; on a GPU, half of what is free."""
+
+GRAPHS = 256
+"""Compiled steps that are kept."""
+
+Step = Callable[[int, Tensor], None]
+"""Draws the codes of one position ``(1,)``, of a key of the trunk."""
+
+_compiling: ContextVar[bool] = ContextVar("compiling", default=False)
+
+
+@contextmanager
+def compiled(on: bool = True) -> Iterator[None]:
+    """Sampling inside compiles its steps: a minute at first, then faster steps, by a third and more for few examples.
+
+    Needs what ``torch.compile`` needs, on a CPU a C++ compiler.
+    """
+    token = _compiling.set(on)
+    try:
+        # A graph for each network, batch and key: torch gives up after 8 for what it takes to be one function.
+        with torch._dynamo.config.patch(recompile_limit=GRAPHS) if on else nullcontext():
+            yield
+    finally:
+        _compiling.reset(token)
+
+
+@torch.no_grad()
+def sample(
+    network: CausalNetwork,
+    n: int,
+    grid: Sequence[int],
+    controls: Controls = PLAIN,
+    *,
+    context: Tensor | None = None,
+    unconditional: Tensor | None = None,
+    prefix: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Codes ``(n, depth, *grid)`` from a causal network, on its device.
+
+    ``context`` is what the network is given at every position, ``(n, …)``; ``unconditional`` the same without
+    conditions, which guidance moves away from: logits ``u + guidance (c - u)``. ``prefix``
+    ``(n, depth, positions)`` fixes the first positions. As many examples are drawn at once as memory holds.
+    """
+    device, positions = network.widen.weight.device, prod(grid)
+    grid = tuple(grid)
+    known = check_prefix(prefix, n, network.codebook_sizes, positions).to(device)
+    noise = uniforms(n, network.codebook_sizes, positions, generator)
+    contexts = [context]
+    if controls.guidance != 1.0:
+        contexts.append(context if unconditional is None else unconditional)
+    size = _at_once(network, n, grid, contexts, device)
+    codes = []
+    # Under autocast, the cached steps and the plain forward would round differently.
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        for start in range(0, n, size):
+            rows = slice(start, min(n, start + size))
+            batches = -(-n // size)
+
+            def told(position: int, before: int = start // size * positions, batches: int = batches) -> None:
+                if progress is not None:
+                    progress((before + position) // batches)
+
+            given = [None if each is None else each[rows] for each in contexts]
+            codes.append(_draw(network, grid, controls, given, known[rows], noise[rows].to(device), told))
+    # A copy made outside of inference mode, which whoever embeds it may differentiate.
+    return torch.cat(codes).reshape(n, len(network.codebook_sizes), *grid)
+
+
+def _draw(
+    network: CausalNetwork,
+    grid: Sequence[int],
+    controls: Controls,
+    contexts: list[Tensor | None],
+    known: Tensor,
+    noise: Tensor,
+    told: Callable[[int], None],
+) -> Tensor:
+    """Codes ``(n, depth, positions)`` of examples that are drawn at once."""
+    n, depth, positions = noise.shape
+    state = network.init(n * len(contexts), grid, _joined(contexts, n))
+    # Position by position, so that a step reads and writes what lies together.
+    noise = noise.permute(2, 1, 0).contiguous()
+    codes = torch.zeros(positions, depth, n, dtype=torch.int64, device=noise.device)
+    codes[: known.shape[2]] = known.permute(2, 1, 0)
+
+    def enter(key: int, position: Tensor) -> None:
+        feature = network.advance(state, key, position)
+        for d, code in enumerate(codes.index_select(0, position)[0]):
+            feature = network.absorb(state, feature, position, d, code.repeat(len(contexts)))
+
+    def step(key: int, position: Tensor) -> None:
+        feature = network.advance(state, key, position)
+        drawn = []
+        for d, uniform in enumerate(noise.index_select(0, position)[0]):
+            logits = guided(network.logits(state, feature, d), n, controls.guidance)
+            drawn.append(pick(logits, uniform, controls))
+            entered = drawn[-1] if len(contexts) == 1 else drawn[-1].repeat(len(contexts))
+            feature = network.absorb(state, feature, position, d, entered)
+        codes.index_copy_(0, position, torch.stack(drawn).unsqueeze(0))
+
+    graphs = _compiling.get() or noise.device.type == "cuda"
+    fast = _fast(step, noise.device)
+    places = torch.arange(positions, device=noise.device).split(1)
+    for position, place in enumerate(places):
+        act = enter if position < known.shape[2] else fast
+        act(network.trunk.key(grid, position, few=graphs), place)
+        told(position + 1)
+    return codes.permute(2, 1, 0)
+
+
+def _fast(step: Step, device: torch.device) -> Step:
+    """The step compiled where that is asked for, and on a GPU captured and replayed."""
+    if _compiling.get():
+        step = _compiled(step, device)
+    return _Captured(step) if device.type == "cuda" else step
+
+
+def _compiled(step: Step, device: torch.device) -> Step:
+    options: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}
+    made = torch.compile(step, fullgraph=True, dynamic=False, options=options)
+
+    def call(key: int, position: Tensor) -> None:
+        try:
+            made(key, position)
+        except torch._dynamo.exc.TorchDynamoException as e:
+            cause = str(getattr(e, "inner_exception", e)).strip().splitlines()[0]
+            raise ToolkitError(f"compile=true: the steps cannot be compiled here: {cause}; leave it out") from e
+
+    return call
+
+
+class _Captured:
+    """Steps as CUDA graphs, one for each key: a step is then a single launch, whatever it is made of.
+
+    A key's first step is taken as it is, which warms up what its operations set up once; the second is captured, which
+    runs nothing, and replayed, as are all later ones. The position is read from a tensor that stays where it is.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.seen = set[int]()
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.position = torch.zeros(1, dtype=torch.int64, device="cuda")
+
+    def __call__(self, key: int, position: Tensor) -> None:
+        self.position.copy_(position)
+        if key not in self.seen:
+            self.seen.add(key)
+            self.step(key, self.position)
+            return
+        if key not in self.graphs:
+            self.graphs[key] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graphs[key]):
+                self.step(key, self.position)
+        self.graphs[key].replay()
+
+
+def _joined(contexts: list[Tensor | None], n: int) -> Tensor | None:
+    """The contexts of all branches as one batch."""
+    given = [each for each in contexts if each is not None]
+    if not given:
+        return None
+    shape = torch.broadcast_shapes(*(each.shape[1:] for each in given))
+    return torch.cat([each.expand(n, *shape) for each in given])
+
+
+def _at_once(
+    network: CausalNetwork, n: int, grid: Sequence[int], contexts: list[Tensor | None], device: torch.device
+) -> int:
+    """How many examples' states fit into memory: by what one takes, or if so many of those do not fit, by what a second
+    adds to it, since the weights are in there, too."""
+
+    def held(count: int) -> int:
+        given = [None if each is None else each[:count] for each in contexts]
+        return _bytes(network.init(count * len(contexts), grid, _joined(given, count)))
+
+    memory = MEMORY if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 2
+    if n == 1 or n * held(1) <= memory:
+        return n
+    return max(1, min(n, memory // max(1, held(2) - held(1))))
+
+
+def _bytes(state: Any) -> int:
+    """Of a state's tensors; views of one buffer count again, so that the guess errs on the safe side."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    return sum(map(_bytes, state)) if isinstance(state, tuple | list) else 0
+
+
+def guided(logits: Tensor, n: int, guidance: float) -> Tensor:
+    """``(n, size)`` from the logits of one branch, or of two, conditional first."""
+    if guidance == 1.0:
+        return logits
+    conditional, unconditional = logits[:n], logits[n:]
+    return unconditional + guidance * (conditional - unconditional)
+
+
+def pick(logits: Tensor, uniform: Tensor, controls: Controls = PLAIN) -> Tensor:
+    """The codes ``(batch,)`` at which the cumulative distribution of logits ``(batch, size)`` passes uniform.
+
+    ``top_k`` leaves the k likeliest codes, then ``top_p`` the fewest likeliest codes that hold a share p; codes as
+    likely as the last one left stay, too.
+    """
+    cumulative = shares(logits, controls).cumsum(-1, dtype=torch.float64)
+    target = uniform[..., None] * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def shares(logits: Tensor, controls: Controls = PLAIN) -> Tensor:
+    """What the filters leave of the probabilities ``(batch, size)``, not scaled to sum to one."""
+    probabilities = torch.softmax(logits if controls.temperature == 1.0 else logits / controls.temperature, -1)
+    if controls.top_k is not None:
+        least = probabilities.topk(min(controls.top_k, probabilities.shape[-1])).values[..., -1:]
+        probabilities = probabilities * (probabilities >= least)
+    if controls.top_p is not None:
+        least = _least_of_share(probabilities, controls.top_p)
+        probabilities = probabilities * (probabilities >= least)
+    return probabilities
+
+
+def _least_of_share(probabilities: Tensor, share: float) -> Tensor:
+    """``(batch, 1)``: the smallest probability among the fewest codes that hold a share."""
+    ordered = probabilities.sort(-1, descending=True).values
+    before = ordered.cumsum(-1) - ordered
+    enough = before < share * ordered.sum(-1, keepdim=True)
+    return ordered.where(enough, torch.inf).amin(-1, keepdim=True)
+
+
+def uniforms(n: int, codebook_sizes: Sequence[int], positions: int, generator: torch.Generator | None) -> Tensor:
+    """All randomness of n samples: ``(n, depth, positions)`` float64 in [0, 1), on the CPU."""
+    return torch.rand(n, len(codebook_sizes), positions, generator=generator, dtype=torch.float64)
+
+
+def check_prefix(prefix: Tensor | None, n: int, codebook_sizes: Sequence[int], positions: int) -> Tensor:
+    """The prefix, of no positions where there is none; ToolkitError where it does not fit the codes."""
+    depth = len(codebook_sizes)
+    if prefix is None:
+        return torch.empty(n, depth, 0, dtype=torch.int64)
+    if prefix.ndim != 3 or prefix.shape[:2] != (n, depth) or prefix.shape[2] > positions:
+        raise ToolkitError(
+            f"the prefix has shape {tuple(prefix.shape)}: it must be ({n}, {depth}, at most {positions})"
+        )
+    sizes = torch.tensor(codebook_sizes, device=prefix.device)[:, None]
+    if ((prefix < 0) | (prefix >= sizes)).any():
+        raise ToolkitError(f"the prefix holds codes outside the codebooks, of {tuple(codebook_sizes)} entries")
+    return prefix

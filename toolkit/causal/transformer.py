@@ -1,0 +1,142 @@
+"""A causal transformer over grids of any rank, with a cache of keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toolkit.causal.network import Trunk
+from toolkit.nn.attention import Block, GridPositions
+
+STRETCHES = 8
+"""Into how many the positions are cut where steps share graphs: there is one for each stretch."""
+
+
+class Layer(NamedTuple):
+    """A block's weights as its step reads them, inputs first, and its cache."""
+
+    qkv: tuple[Tensor, Tensor]
+    out: tuple[Tensor, Tensor]
+    wide: tuple[Tensor, Tensor]
+    narrow: tuple[Tensor, Tensor]
+    keys: Tensor
+    """``(batch * heads, positions, channels of a head)``."""
+    values: Tensor
+
+
+class State(NamedTuple):
+    """What the network remembers."""
+
+    layers: list[Layer]
+    places: Tensor
+    """What is known of each position beside its past: ``(positions, batch or 1, hidden)``."""
+    order: Tensor
+    """``(positions,)``: 0, 1, …"""
+    entered: Tensor
+    """The last position's embedding, ``(batch, hidden)``."""
+
+
+@final
+class Transformer(Trunk):
+    """Pre-norm blocks of causal attention over the grid in raster order (Vaswani et al. 2017, Radford et al. 2019).
+
+    A position's input is what stands at the position before it, plus an embedding of its own place, one table per
+    axis (as in VideoGPT, Yan et al. 2021), plus the context. It knows the places of the grid that it was made for;
+    smaller grids are parts of it.
+    """
+
+    blocks: list[Block]
+
+    def __init__(
+        self,
+        grid: tuple[int, ...],
+        *,
+        context: int = 0,
+        hidden: int = 256,
+        layers: int = 8,
+        heads: int = 8,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.channels = self.features = hidden
+        self.start = nn.Parameter(0.02 * torch.randn(hidden))
+        self.positions = GridPositions(grid, hidden)
+        self.context = nn.Linear(context, hidden) if context else None
+        self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))  # type: ignore[assignment]
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, embedded: Tensor, context: Tensor | None = None) -> Tensor:
+        grid = embedded.shape[2:]
+        past = embedded.flatten(2).transpose(1, 2)
+        first = self.start.to(past.dtype).expand(len(past), 1, -1)
+        x = torch.cat((first, past[:, :-1]), 1) + self._places(grid, context).transpose(0, 1)
+        for block in self.blocks:
+            x = block(x, causal=True)
+        features: Tensor = self.norm(x).unflatten(1, grid)
+        return features
+
+    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> State:
+        positions = prod(grid)
+        layers = [_folded(block, batch, positions) for block in self.blocks]
+        places = self._places(tuple(grid), context).contiguous()
+        order = torch.arange(positions, device=places.device)
+        return State(layers, places, order, self.start.detach().repeat(batch, 1))
+
+    def key(self, grid: Sequence[int], position: int, few: bool = False) -> int:
+        """How much of the cache is read: to the position itself or, for few keys, to the end of its stretch."""
+        if not few:
+            return position + 1
+        positions = prod(grid)
+        length = -(-positions // STRETCHES)
+        return min(positions, (position // length + 1) * length)
+
+    def advance(self, state: State, key: int, position: Tensor) -> Tensor:
+        x = state.entered + state.places.index_select(0, position)[0]
+        later = state.order[:key] > position
+        hidden = x.new_zeros(1, key).masked_fill(later, -torch.inf)
+        for block, layer in zip(self.blocks, state.layers, strict=True):
+            x = _step(block, layer, x, position, hidden)
+        features: Tensor = self.norm(x)
+        return features
+
+    def absorb(self, state: State, position: Tensor, embedded: Tensor) -> None:
+        state.entered.copy_(embedded)
+
+    def _places(self, grid: tuple[int, ...], context: Tensor | None) -> Tensor:
+        """``(positions, batch or 1, hidden)``."""
+        places: Tensor = self.positions(grid).unsqueeze(1)
+        if self.context is None or context is None:
+            return places
+        whole = context.expand(*context.shape[:2], *grid).flatten(2)
+        told: Tensor = self.context(whole.permute(2, 0, 1))
+        return places + told
+
+
+def _folded(block: Block, batch: int, positions: int) -> Layer:
+    shape = (batch * block.heads, positions, block.hidden // block.heads)
+    # Two tensors: a compiler would take a write to a part of one for a new copy of the whole.
+    keys, values = block.qkv.weight.new_zeros(shape), block.qkv.weight.new_zeros(shape)
+    qkv, out, wide, narrow = ((each.weight.detach().t().contiguous(), each.bias.detach()) for each in block.maps)
+    return Layer(qkv, out, wide, narrow, keys, values)
+
+
+def _step(block: Block, layer: Layer, x: Tensor, position: Tensor, hidden: Tensor) -> Tensor:
+    """A block at one position: x ``(batch, hidden)``."""
+    batch, heads = len(x), block.heads
+    qkv = torch.addmm(layer.qkv[1], block.before_attention(x), layer.qkv[0])
+    query, key, value = qkv.view(batch, 3, heads, 1, -1).unbind(1)
+    layer.keys.index_copy_(1, position, key.reshape(batch * heads, 1, -1))
+    layer.values.index_copy_(1, position, value.reshape(batch * heads, 1, -1))
+    seen = hidden.shape[1]
+    keys, values = layer.keys[:, :seen], layer.values[:, :seen]
+    query = query.reshape(batch * heads, 1, -1)
+    scores = torch.baddbmm(hidden.unsqueeze(0), query, keys.transpose(1, 2), alpha=query.shape[2] ** -0.5)
+    read = torch.bmm(scores.softmax(2), values).view(batch, -1)
+    x = x + torch.addmm(layer.out[1], read, layer.out[0])
+    wide = F.gelu(torch.addmm(layer.wide[1], block.before_mlp(x), layer.wide[0]))
+    return x + torch.addmm(layer.narrow[1], wide, layer.narrow[0])

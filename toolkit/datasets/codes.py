@@ -1,0 +1,88 @@
+"""The codes of a finished run as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor
+
+from toolkit.dataset import Dataset
+from toolkit.errors import ToolkitError
+from toolkit.spec import DataSpec, LatentSpec
+
+
+class Source(Protocol):
+    """What the dataset asks of an opened run."""
+
+    spec: DataSpec
+    latent: LatentSpec
+
+    @property
+    def dataset(self) -> Dataset: ...
+
+    @property
+    def files(self) -> type[Dataset]: ...
+
+    def encode(self, x: Tensor) -> Tensor: ...
+
+    def quantize(self, x: Tensor) -> Tensor: ...
+
+    def decode(self, codes: Tensor, conditions: Mapping[str, Tensor] | None = None) -> Tensor: ...
+
+
+@final
+class CodesDataset(Dataset):
+    """What another run's encoder and quantizer make of its own dataset, ``x`` ``(depth, *grid)``.
+
+    The levels have no order: networks embed them. Conditions are the other run's. Splits are those of its dataset,
+    which must be on disk; an example is its whole chain of one, with nothing random. Files are the other run's, too:
+    what is written or drawn is decoded first.
+
+    Args:
+        run: the other run's folder.
+    """
+
+    def __init__(self, source: Source, *, run: str) -> None:
+        latent = source.latent
+        if not latent.depth:
+            raise ToolkitError(f"dataset.run={run}: this run's bottleneck is continuous: it has no codes")
+        if len(set(latent.codebook_sizes)) > 1:
+            raise ToolkitError(
+                f"dataset.run={run}: its codebooks have {latent.codebook_sizes} entries; as data they need equal sizes"
+            )
+        self.source, self.suffix = source, source.files.suffix  # type: ignore[misc]
+        data = source.spec
+        shares = [size / axis for size, axis in zip(latent.grid, data.axes, strict=True)]
+        rates = tuple(None if rate is None else rate * share for rate, share in zip(data.rates, shares, strict=False))
+        self.spec = DataSpec(
+            latent.depth,
+            latent.grid,
+            levels=latent.codebook_sizes[0],
+            ordered=False,
+            rates=rates,
+            conditions=data.conditions,
+        )
+
+    def size(self, split: str) -> int:
+        return self.source.dataset.size(split)
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        row = self.source.dataset.example(split, index, None)
+        return {**row, "x": self.source.quantize(row["x"].unsqueeze(0))[0]}
+
+    def read(self, path: Path, spec: DataSpec) -> Tensor:  # type: ignore[override]
+        x = self.source.files.read(path, self.source.spec)
+        return self.source.encode(x.unsqueeze(0))[0]
+
+    def write(self, x: Tensor, spec: DataSpec, path: Path) -> None:  # type: ignore[override]
+        self.source.files.write(self._decoded(x.unsqueeze(0))[0], self.source.spec, path)
+
+    def draw(self, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:  # type: ignore[override]
+        self.source.files.draw([self._decoded(row) for row in rows], self.source.spec, path)
+
+    def _decoded(self, codes: Tensor) -> Tensor:
+        made: Any = self.source.decode(codes)
+        return made.cpu()  # type: ignore[no-any-return]

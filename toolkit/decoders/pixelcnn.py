@@ -1,0 +1,88 @@
+"""A PixelCNN over the data as decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from toolkit.causal.distribution import AutoregressiveDistribution
+from toolkit.causal.network import CausalNetwork
+from toolkit.causal.pixelcnn import PixelCNN
+from toolkit.decoder import Decoder
+from toolkit.likelihoods.categorical import require_levels
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.conv import conv
+from toolkit.spec import Condition, DataSpec
+
+
+@final
+class PixelCNNDecoder(Decoder):
+    """A gated PixelCNN over x, told of the latents at every position (van den Oord et al. 2017, section 4.2).
+
+    Works on one to three axes of data with levels, ordered or not, and needs no likelihood. Latents are repeated up to
+    the data's axes, beside each position's coordinates: so that few latents, or a single one, can say different things
+    at different places (Watters et al. 2019, arXiv:1901.07017). Sampling draws one position after another.
+
+    Args:
+        hidden: channels of the stacks.
+        layers: of each stack.
+        kernel_size: each layer sees ``kernel_size // 2`` positions further.
+        head: channels of what the last layer reads.
+        dropout: share of the layers' channels that training drops.
+        condition_dropout: share of the examples that training sees without conditions.
+    """
+
+    coordinates: Tensor
+
+    def __init__(
+        self,
+        data: DataSpec,
+        dim: int,
+        conditions: tuple[Condition, ...],
+        *,
+        hidden: int = 128,
+        layers: int = 10,
+        kernel_size: int = 5,
+        head: int = 256,
+        dropout: float = 0.0,
+        condition_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        sizes = (require_levels(data, "pixelcnn", "decoder"),) * data.channels
+        self.data, self.condition_dropout = data, condition_dropout
+        self.inward = conv(data.rank, dim, hidden, 3)
+        self.embedding = ConditionEmbedding(conditions, hidden) if conditions else None
+        self.register_buffer("coordinates", coordinates(data.axes), persistent=False)
+        self.placed = conv(data.rank, hidden + data.rank, hidden, 1)
+        self.outward = conv(data.rank, hidden, hidden, 1)
+        trunk = PixelCNN(
+            data.rank, context=hidden, hidden=hidden, layers=layers, kernel_size=kernel_size, dropout=dropout
+        )
+        self.network = CausalNetwork(trunk, sizes, head=head)
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> AutoregressiveDistribution:
+        """z ``(batch, dim, *grid)``."""
+        told = self.inward(z)
+        keep = None
+        if self.training and self.embedding is not None:
+            keep = torch.rand(len(z), device=z.device) >= self.condition_dropout
+        context = self._context(told, conditions, keep)
+        return AutoregressiveDistribution(self.network, self.data.shape, context, lambda: self._context(told, {}, None))
+
+    def _context(self, told: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
+        """``(batch, hidden, *axes)``."""
+        if self.embedding is not None:
+            told = told + over_grid(self.embedding(conditions, len(told), keep), told.shape[2:])
+        whole = F.interpolate(told, self.data.axes)
+        places = self.coordinates.to(whole).expand(len(whole), -1, *self.data.axes)
+        made: Tensor = self.outward(self.placed(torch.cat((whole, places), 1)).relu())
+        return made
+
+
+def coordinates(axes: Sequence[int]) -> Tensor:
+    """Where each position stands on each axis, from -1 to 1: ``(rank, *axes)``."""
+    return torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, size) for size in axes), indexing="ij"))

@@ -1,0 +1,90 @@
+"""A WaveNet over the data as decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor
+
+from toolkit.causal.distribution import AutoregressiveDistribution
+from toolkit.causal.network import CausalNetwork
+from toolkit.causal.wavenet import WaveNet
+from toolkit.decoder import Decoder
+from toolkit.errors import ToolkitError
+from toolkit.likelihoods.categorical import require_levels
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.conv import conv
+from toolkit.nn.residual import residual_stack
+from toolkit.spec import Condition, DataSpec
+
+
+@final
+class WaveNetDecoder(Decoder):
+    """A WaveNet over x, told of the latents at their own rate (van den Oord et al. 2017, section 4.3).
+
+    Works on one axis of data with levels, and needs no likelihood. Each latent is told to all positions that it stands
+    for, after residual layers that let it know its neighbours; conditions are added to the latents. Any length that is
+    a whole number of latents can be decoded. Sampling draws one position after another.
+
+    Args:
+        hidden: channels of the layers.
+        blocks: how often the dilations start again at 1.
+        layers: of a block, each with twice the dilation of the one before.
+        skip: channels that all layers add to.
+        head: channels of what the last layer reads.
+        context: channels of the latents on their way to the layers.
+        context_blocks: residual layers over the latents.
+        dropout: share of the layers' channels that training drops.
+        condition_dropout: share of the examples that training sees without conditions.
+    """
+
+    rank = 1
+
+    def __init__(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        *,
+        hidden: int = 64,
+        blocks: int = 2,
+        layers: int = 10,
+        skip: int = 256,
+        head: int = 256,
+        context: int = 128,
+        context_blocks: int = 2,
+        dropout: float = 0.0,
+        condition_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        sizes = (require_levels(data, "wavenet", "decoder"),) * data.channels
+        if data.axes[0] % grid[0]:
+            raise ToolkitError(
+                f"decoder=wavenet: {data.axes[0]} positions are no whole number for each of {grid[0]} latents;"
+                " change the data's length or the encoder's strides"
+            )
+        self.data, self.stride, self.condition_dropout = data, data.axes[0] // grid[0], condition_dropout
+        self.inward = conv(1, dim, context, 3)
+        self.embedding = ConditionEmbedding(conditions, context) if conditions else None
+        self.residual = residual_stack(1, context, context, context_blocks)
+        trunk = WaveNet(context=context, hidden=hidden, blocks=blocks, layers=layers, skip=skip, dropout=dropout)
+        self.network = CausalNetwork(trunk, sizes, head=head)
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> AutoregressiveDistribution:
+        """z ``(batch, dim, steps)``."""
+        told = self.inward(z)
+        keep = None
+        if self.training and self.embedding is not None:
+            keep = torch.rand(len(z), device=z.device) >= self.condition_dropout
+        context, shape = self._context(told, conditions, keep), (self.data.channels, z.shape[2] * self.stride)
+        return AutoregressiveDistribution(self.network, shape, context, lambda: self._context(told, {}, None))
+
+    def _context(self, told: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
+        """``(batch, context, steps)``."""
+        if self.embedding is not None:
+            told = told + over_grid(self.embedding(conditions, len(told), keep), told.shape[2:])
+        made: Tensor = self.residual(told)
+        return made

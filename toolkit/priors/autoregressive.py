@@ -1,0 +1,83 @@
+"""What priors over a causal network share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from toolkit.causal.network import CausalNetwork, Trunk
+from toolkit.causal.sampling import sample
+from toolkit.errors import ToolkitError
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.prior import PLAIN, Controls, Prior
+from toolkit.spec import Condition, LatentSpec
+
+
+class AutoregressivePrior(Prior):
+    """p(codes) as the product of each code's probability given those before it, by a causal network.
+
+    Conditions are embedded and given to the network at every position; those per step along the grid's first axis. In
+    training, a share ``condition_dropout`` of the examples is seen without conditions, which guidance needs (Ho and
+    Salimans 2022, arXiv:2207.12598). A part of this kind says which ``trunk`` it is made of, and nothing else; the
+    trunk's context has as many channels as its input.
+    """
+
+    def __init__(
+        self, latent: LatentSpec, conditions: tuple[Condition, ...], trunk: Trunk, head: int, condition_dropout: float
+    ) -> None:
+        super().__init__()
+        self.latent, self.condition_dropout = latent, condition_dropout
+        self.embedding = ConditionEmbedding(conditions, trunk.channels) if conditions else None
+        self.network = CausalNetwork(trunk, latent.codebook_sizes, head=head)
+
+    def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        return self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:]))
+
+    def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        keep = None
+        if self.training and self.embedding is not None:
+            keep = torch.rand(len(codes), device=codes.device) >= self.condition_dropout
+        return -self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:], keep))
+
+    def sample(
+        self,
+        n: int,
+        conditions: Mapping[str, Tensor],
+        controls: Controls = PLAIN,
+        *,
+        prefix: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        check_guidance(controls, self.embedding)
+        with torch.no_grad():
+            context = self._context(conditions, n, self.latent.grid)
+            unconditional = self._context({}, n, self.latent.grid)
+        return sample(
+            self.network,
+            n,
+            self.latent.grid,
+            controls,
+            context=context,
+            unconditional=unconditional,
+            prefix=prefix,
+            generator=generator,
+            progress=progress,
+        )
+
+    def _context(
+        self, conditions: Mapping[str, Tensor], n: int, grid: Sequence[int], keep: Tensor | None = None
+    ) -> Tensor | None:
+        if self.embedding is None:
+            return None
+        return over_grid(self.embedding(conditions, n, keep), grid)
+
+
+def check_guidance(controls: Controls, embedding: ConditionEmbedding | None) -> None:
+    """ToolkitError where there is nothing to be guided by."""
+    if controls.guidance != 1.0 and embedding is None:
+        raise ToolkitError(
+            f"guidance={controls.guidance}: this prior has no conditions to be guided by; leave it at 1.0"
+        )

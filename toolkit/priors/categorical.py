@@ -1,0 +1,96 @@
+"""Independent codes: the baseline that a network has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toolkit.causal.sampling import check_prefix, guided, pick, uniforms
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.prior import PLAIN, Controls, Prior
+from toolkit.priors.autoregressive import check_guidance
+from toolkit.spec import Condition, LatentSpec
+
+SPEED = 16.0
+"""Log probabilities range over several nats, and Adam moves a parameter by its learning rate at most: so that the
+logits get there as soon as a network's do, they are this many times the parameters."""
+
+
+@final
+class CategoricalPrior(Prior):
+    """Every position and depth has a distribution over its codebook, independent of all other codes.
+
+    Conditions move the logits of all positions alike, those per step along the grid's first axis.
+
+    Args:
+        condition_dropout: share of the examples that training sees without conditions.
+    """
+
+    def __init__(
+        self, latent: LatentSpec, conditions: tuple[Condition, ...], *, condition_dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.latent, self.condition_dropout = latent, condition_dropout
+        self.table = nn.Parameter(torch.zeros(sum(latent.codebook_sizes), *latent.grid))
+        self.embedding = ConditionEmbedding(conditions, sum(latent.codebook_sizes)) if conditions else None
+        if self.embedding is not None:
+            for parameter in self.embedding.parameters():
+                nn.init.zeros_(parameter)
+
+    def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        return self._log_prob(codes, conditions, None)
+
+    def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        keep = None
+        if self.training and self.embedding is not None:
+            keep = torch.rand(len(codes), device=codes.device) >= self.condition_dropout
+        return -self._log_prob(codes, conditions, keep)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        conditions: Mapping[str, Tensor],
+        controls: Controls = PLAIN,
+        *,
+        prefix: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        check_guidance(controls, self.embedding)
+        sizes, positions, device = self.latent.codebook_sizes, prod(self.latent.grid), self.table.device
+        known = check_prefix(prefix, n, sizes, positions).to(device)
+        noise = uniforms(n, sizes, positions, generator).to(device)
+        branches = [conditions] if controls.guidance == 1.0 else [conditions, {}]
+        parts = zip(*(self._logits(each, n, self.latent.grid) for each in branches), strict=True)
+        drawn = []
+        for depth, each in enumerate(parts):
+            logits = torch.cat([part.flatten(2).transpose(1, 2).expand(n, -1, -1) for part in each])
+            drawn.append(pick(guided(logits, n, controls.guidance), noise[:, depth], controls))
+        codes = torch.stack(drawn, 1)
+        codes[:, :, : known.shape[2]] = known
+        if progress is not None:
+            progress(positions)
+        return codes.reshape(n, *self.latent.shape)
+
+    def _log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
+        nats = []
+        for depth, logits in enumerate(self._logits(conditions, len(codes), codes.shape[2:], keep)):
+            logits = logits.expand(len(codes), -1, *codes.shape[2:])
+            nats.append(F.cross_entropy(logits, codes[:, depth], reduction="none").flatten(1).sum(1))
+        return -torch.stack(nats).sum(0)
+
+    def _logits(
+        self, conditions: Mapping[str, Tensor], n: int, grid: Sequence[int], keep: Tensor | None = None
+    ) -> Sequence[Tensor]:
+        """For each depth ``(n or 1, size, *grid)``."""
+        logits = self.table.unsqueeze(0)
+        if self.embedding is not None:
+            logits = logits + over_grid(self.embedding(conditions, n, keep), grid)
+        parts: Sequence[Tensor] = (SPEED * logits).split(list(self.latent.codebook_sizes), 1)
+        return parts

@@ -1,0 +1,184 @@
+"""Masked codes, guessed many at a time (MaskGIT, Chang et al. 2022, arXiv:2202.04200)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import cos, pi, prod
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toolkit.causal.sampling import MEMORY, check_prefix, guided, shares
+from toolkit.errors import ToolkitError
+from toolkit.nn.attention import Block, GridPositions
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.prior import PLAIN, Controls, Prior
+from toolkit.priors.autoregressive import check_guidance
+from toolkit.spec import Condition, LatentSpec
+
+
+@final
+class MaskGITPrior(Prior):
+    """A transformer that sees all codes but the masked ones, and guesses those.
+
+    Training masks a share ``cos(pi u / 2)`` of the codes, u uniform; the loss is the mean cross-entropy of a masked
+    code, times the number of codes. Sampling begins with all masked. In each of ``passes`` passes every masked code is
+    drawn, and the least likely are masked again, so many that the shares left masked follow the same cosine. The cost
+    is that of the passes, however many codes there are; the codes of one pass are independent of one another.
+
+    Any codes may be given: besides the first positions, a prefix may hold all, with -1 where a code is to be drawn.
+
+    Args:
+        hidden: channels.
+        layers: how many.
+        heads: of each layer's attention.
+        passes: how often the network runs for a sample.
+        choice_temperature: how much chance there is in which codes stay, falling to none at the last pass.
+        dropout: share of the channels that training drops of what a layer adds.
+        condition_dropout: share of the examples that training sees without conditions.
+    """
+
+    tractable = False
+
+    def __init__(
+        self,
+        latent: LatentSpec,
+        conditions: tuple[Condition, ...],
+        *,
+        hidden: int = 256,
+        layers: int = 8,
+        heads: int = 8,
+        passes: int = 12,
+        choice_temperature: float = 4.5,
+        dropout: float = 0.0,
+        condition_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if passes < 1:
+            raise ToolkitError(f"passes={passes}: at least 1")
+        self.latent, self.passes, self.choice_temperature = latent, passes, choice_temperature
+        self.condition_dropout = condition_dropout
+        # The last row of each table stands for a masked code.
+        self.tables = nn.ModuleList(nn.Embedding(size + 1, hidden) for size in latent.codebook_sizes)
+        self.positions = GridPositions(latent.grid, hidden)
+        self.embedding = ConditionEmbedding(conditions, hidden) if conditions else None
+        self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(hidden)
+        self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in latent.codebook_sizes)
+        for table in self.tables.parameters():
+            nn.init.normal_(table, std=latent.depth**-0.5)
+
+    def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        raise NotImplementedError(
+            "maskgit guesses many codes at once, in any order, and has no probability of them all"
+        )
+
+    def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        keep = None
+        if self.training and self.embedding is not None:
+            keep = torch.rand(len(codes), device=codes.device) >= self.condition_dropout
+        masked = self._masks(codes)
+        logits = self._logits(codes, masked, conditions, keep)
+        costs = [
+            F.cross_entropy(part.float().movedim(-1, 1), codes[:, d], reduction="none") for d, part in enumerate(logits)
+        ]
+        cost = torch.stack(costs, 1) * masked
+        return cost.flatten(1).sum(1) / masked.flatten(1).sum(1) * masked[0].numel()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        conditions: Mapping[str, Tensor],
+        controls: Controls = PLAIN,
+        *,
+        prefix: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        check_guidance(controls, self.embedding)
+        device, positions = self.norm.weight.device, prod(self.latent.grid)
+        codes = torch.full((n, self.latent.depth, positions), -1, dtype=torch.int64)
+        if prefix is not None:
+            known = check_prefix(prefix.clamp(min=0), n, self.latent.codebook_sizes, positions)
+            codes[:, :, : known.shape[2]] = prefix
+        # What to draw and what to keep, of each pass; an example's numbers do not depend on how many there are.
+        noise = torch.rand(n, self.passes, 2, *codes.shape[1:], generator=generator, dtype=torch.float64)
+        size = max(1, MEMORY // (16 * max(self.latent.codebook_sizes) * codes[0].numel()))
+        drawn = []
+        with torch.autocast(device.type, enabled=False):
+            for start in range(0, n, size):
+                rows = slice(start, start + size)
+                given = {name: value[rows] for name, value in conditions.items()}
+                drawn.append(self._draw(codes[rows].to(device), noise[rows].to(device), given, controls))
+                if progress is not None:
+                    progress(min(n, start + size) * positions // n)
+        return torch.cat(drawn)
+
+    def _draw(self, codes: Tensor, noise: Tensor, conditions: Mapping[str, Tensor], controls: Controls) -> Tensor:
+        """Fills in the codes ``(n, depth, positions)`` that are -1; noise ``(n, passes, 2, depth, positions)``."""
+        masked = codes < 0
+        codes = codes.clamp(min=0).unflatten(2, self.latent.grid)
+        wanted = masked.flatten(1).sum(1, keepdim=True)
+        for number, (choices, keeps) in enumerate(_passes(noise)):
+            guess, confidence = self._guess(codes, masked.view_as(codes), choices, conditions, controls)
+            codes = guess.where(masked.view_as(codes), codes)
+            left = self.choice_temperature * (1 - (number + 1) / self.passes)
+            confidence = confidence - left * (-keeps.clamp(1e-12, 1 - 1e-12).log()).log().view_as(confidence)
+            share = cos(pi / 2 * (number + 1) / self.passes) if number + 1 < self.passes else 0.0
+            masked = masked & _least(confidence.flatten(1), masked.flatten(1), (wanted * share).floor()).view_as(masked)
+        return codes
+
+    def _guess(
+        self, codes: Tensor, masked: Tensor, noise: Tensor, conditions: Mapping[str, Tensor], controls: Controls
+    ) -> tuple[Tensor, Tensor]:
+        """A draw of every code, and the log of its probability, ``(n, depth, *grid)``."""
+        n, guesses, confidences = len(codes), [], []
+        parts = [self._logits(codes, masked, conditions, None)]
+        if controls.guidance != 1.0:
+            parts.append(self._logits(codes, masked, {}, None))
+        for depth, branches in enumerate(zip(*parts, strict=True)):
+            left = shares(guided(torch.cat(branches), n, controls.guidance), controls)
+            cumulative = left.cumsum(-1, dtype=torch.float64)
+            target = noise[:, depth].view(*codes.shape[:1], *codes.shape[2:], 1) * cumulative[..., -1:]
+            guess = torch.searchsorted(cumulative, target, right=True).clamp(max=left.shape[-1] - 1)
+            guesses.append(guess.squeeze(-1))
+            confidences.append((left.gather(-1, guess) / cumulative[..., -1:]).log().squeeze(-1))
+        return torch.stack(guesses, 1), torch.stack(confidences, 1)
+
+    def _logits(
+        self, codes: Tensor, masked: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None
+    ) -> list[Tensor]:
+        """For each depth ``(batch, *grid, size)``, of codes ``(batch, depth, *grid)``, seen where not masked."""
+        grid = codes.shape[2:]
+        x = self.positions(tuple(grid))
+        for depth, (table, size) in enumerate(zip(self.tables, self.latent.codebook_sizes, strict=True)):
+            x = x + table(codes[:, depth].masked_fill(masked[:, depth], size)).flatten(1, -2)
+        if self.embedding is not None:
+            context = over_grid(self.embedding(conditions, len(codes), keep), grid)
+            x = x + context.expand(-1, -1, *grid).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x, causal=False)
+        x = self.norm(x).unflatten(1, grid)
+        return [head(x) for head in self.heads]
+
+    def _masks(self, codes: Tensor) -> Tensor:
+        """Which codes training hides: at least one of each example."""
+        count = codes[0].numel()
+        shown = torch.rand(len(codes), 1, device=codes.device)
+        hidden = ((shown * (pi / 2)).cos() * count).ceil().clamp(min=1)
+        ranks = torch.rand(len(codes), count, device=codes.device).argsort(1).argsort(1)
+        return (ranks < hidden).view(codes.shape)
+
+
+def _passes(noise: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The two sets of uniforms of every pass, ``(n, depth, positions)`` each."""
+    return [(each[:, 0], each[:, 1]) for each in noise.unbind(1)]
+
+
+def _least(confidence: Tensor, masked: Tensor, count: Tensor) -> Tensor:
+    """Which of the masked codes ``(n, codes)`` are the ``count`` ``(n, 1)`` least sure ones."""
+    ranks = confidence.where(masked, torch.inf).argsort(1).argsort(1)
+    return ranks < count

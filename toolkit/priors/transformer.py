@@ -1,0 +1,47 @@
+"""A causal transformer as prior."""
+
+from __future__ import annotations
+
+from typing import final
+
+from toolkit.causal.transformer import Transformer
+from toolkit.priors.autoregressive import AutoregressivePrior
+from toolkit.spec import Condition, LatentSpec
+
+
+@final
+class TransformerPrior(AutoregressivePrior):
+    """A causal transformer over codes ``(batch, depth, *grid)`` of any rank (as in VideoGPT, Yan et al. 2021).
+
+    It looks back at all positions, at a cost that grows with their number; depth costs it nothing but its head.
+
+    Args:
+        hidden: channels.
+        layers: how many.
+        heads: of each layer's attention.
+        head: channels of what the last layer reads.
+        dropout: share of the channels that training drops of what a layer adds.
+        condition_dropout: share of the examples that training sees without conditions.
+    """
+
+    def __init__(
+        self,
+        latent: LatentSpec,
+        conditions: tuple[Condition, ...],
+        *,
+        hidden: int = 256,
+        layers: int = 8,
+        heads: int = 8,
+        head: int = 256,
+        dropout: float = 0.0,
+        condition_dropout: float = 0.1,
+    ) -> None:
+        trunk = Transformer(
+            latent.grid,
+            context=hidden if conditions else 0,
+            hidden=hidden,
+            layers=layers,
+            heads=heads,
+            dropout=dropout,
+        )
+        super().__init__(latent, conditions, trunk, head, condition_dropout)

@@ -1,0 +1,47 @@
+"""A WaveNet as prior."""
+
+from __future__ import annotations
+
+from typing import final
+
+from toolkit.causal.wavenet import WaveNet
+from toolkit.errors import ToolkitError
+from toolkit.priors.autoregressive import AutoregressivePrior
+from toolkit.spec import Condition, LatentSpec
+
+
+@final
+class WaveNetPrior(AutoregressivePrior):
+    """A WaveNet over codes ``(batch, depth, steps)``: the paper's prior for speech (section 4.3).
+
+    Args:
+        hidden: channels of the layers.
+        blocks: how often the dilations start again at 1.
+        layers: of a block, each with twice the dilation of the one before.
+        skip: channels that all layers add to.
+        head: channels of what the last layer reads.
+        dropout: share of the layers' channels that training drops.
+        condition_dropout: share of the examples that training sees without conditions.
+    """
+
+    def __init__(
+        self,
+        latent: LatentSpec,
+        conditions: tuple[Condition, ...],
+        *,
+        hidden: int = 128,
+        blocks: int = 2,
+        layers: int = 6,
+        skip: int = 256,
+        head: int = 256,
+        dropout: float = 0.0,
+        condition_dropout: float = 0.1,
+    ) -> None:
+        if len(latent.grid) != 1:
+            raise ToolkitError(
+                f"prior=wavenet works on grids of 1 axis, this one has {len(latent.grid)}: take pixelcnn or transformer"
+            )
+        trunk = WaveNet(
+            context=hidden if conditions else 0, hidden=hidden, blocks=blocks, layers=layers, skip=skip, dropout=dropout
+        )
+        super().__init__(latent, conditions, trunk, head, condition_dropout)

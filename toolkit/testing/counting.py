@@ -1,0 +1,42 @@
+"""Everything that a tiny distribution is over, and whether draws of it are what they should be."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from toolkit.spec import DataSpec, LatentSpec
+
+
+def every(spec: LatentSpec | DataSpec) -> Tensor:
+    """Every code map, or every x of data with levels, that there is: ``(number, depth or channels, *axes)``."""
+    if isinstance(spec, LatentSpec):
+        sizes, axes = spec.codebook_sizes, spec.grid
+    else:
+        assert spec.levels is not None
+        sizes, axes = (spec.levels,) * spec.channels, spec.axes
+    choices = [torch.arange(size) for size in sizes for _ in range(prod(axes))]
+    return torch.cartesian_prod(*choices).reshape(-1, len(sizes), *axes)
+
+
+def histogram(drawn: Tensor, everything: Tensor) -> Tensor:
+    """How often each of everything was drawn."""
+    flat, sizes = everything.flatten(1), everything.flatten(1).amax(0) + 1
+    index = torch.zeros(len(drawn), dtype=torch.int64)
+    for value, size in zip(drawn.flatten(1).unbind(1), sizes, strict=True):
+        index = index * size + value
+    return torch.bincount(index, minlength=len(flat))
+
+
+def goodness_of_fit(counts: Tensor, expected: Tensor) -> float:
+    """The p-value of Pearson's chi-squared test; cells that expect fewer than 5 counts are taken together."""
+    assert counts[expected == 0].sum() == 0
+    rare = expected < 5
+    counts = torch.cat((counts[~rare], counts[rare].sum()[None])).double()
+    expected = torch.cat((expected[~rare], expected[rare].sum()[None]))
+    counts, expected = counts[expected > 0], expected[expected > 0]
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    freedom = torch.tensor((len(expected) - 1) / 2, dtype=torch.float64)
+    return float(torch.special.gammaincc(freedom, statistic / 2))
