@@ -207,3 +207,18 @@ def test_the_paths_between_codes_beat_independent_ones() -> None:
         costs[type(prior)] = -prior.log_prob(codes, {}).mean().item() / log(8)
     assert costs[CategoricalPrior] > 8.5
     assert max(costs[PixelCNNPrior], costs[TransformerPrior]) < 3.6
+
+
+@pytest.mark.parametrize("cls", [CategoricalPrior, PixelCNNPrior, TransformerPrior], ids=lambda cls: cls.__name__)
+def test_training_drops_the_share_of_conditions_that_it_is_told(cls: type) -> None:
+    """All of them at 1, none at 0, and in eval mode none at all."""
+    kinds, codes = {"kind": torch.arange(16) % 2}, torch.zeros(16, *CODES.shape).long()
+    for share, seen in ((1.0, {}), (0.0, kinds)):
+        torch.manual_seed(0)
+        prior = cls(CODES, (KIND,), condition_dropout=share)
+        with torch.no_grad():
+            for parameter in prior.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            torch.testing.assert_close(prior.train().loss(codes, kinds), -prior.log_prob(codes, seen))
+            torch.testing.assert_close(prior.eval().loss(codes, kinds), -prior.log_prob(codes, kinds))
+        assert not torch.allclose(prior.log_prob(codes, kinds), prior.log_prob(codes, {}))

@@ -177,3 +177,15 @@ def test_three_axes_sample_with_a_pixelcnn_and_a_transformer(tmp_path: Path) -> 
         x, codes = model.sample(2)
         assert x.shape == (2, 3, 4, 16, 16)
         assert codes.shape == (2, 1, 2, 8, 8)
+
+
+def test_long_draws_tell_how_far_they_are(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line now and then where there is no terminal."""
+    monkeypatch.setattr("toolkit.cli.report.EVERY", 0.0)
+    sampled(trained, tmp_path, "n=1", "prior=pixelcnn")
+    said = capsys.readouterr().err.splitlines()
+    assert "codes: 1 of 16" in said
+    assert "codes: 16 of 16" in said
+    assert "data: 64 of 64" in said

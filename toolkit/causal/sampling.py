@@ -74,17 +74,12 @@ def sample(
     if controls.guidance != 1.0:
         contexts.append(context if unconditional is None else unconditional)
     size = _at_once(network, n, grid, contexts, device)
-    codes = []
+    batches, codes = -(-n // size), []
     # Under autocast, the cached steps and the plain forward would round differently.
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        for start in range(0, n, size):
-            rows = slice(start, min(n, start + size))
-            batches = -(-n // size)
-
-            def told(position: int, before: int = start // size * positions, batches: int = batches) -> None:
-                if progress is not None:
-                    progress((before + position) // batches)
-
+        for number in range(batches):
+            rows = slice(number * size, min(n, (number + 1) * size))
+            told = _share_of(progress, number * positions, batches)
             given = [None if each is None else each[rows] for each in contexts]
             codes.append(_draw(network, grid, controls, given, known[rows], noise[rows].to(device), told))
     # A copy made outside of inference mode, which whoever embeds it may differentiate.
@@ -131,6 +126,13 @@ def _draw(
         act(network.trunk.key(grid, position, few=graphs), place)
         told(position + 1)
     return codes.permute(2, 1, 0)
+
+
+def _share_of(progress: Callable[[int], None] | None, before: int, batches: int) -> Callable[[int], None]:
+    """Progress of a batch as that of all of them."""
+    if progress is None:
+        return lambda position: None
+    return lambda position: progress((before + position) // batches)
 
 
 def _fast(step: Step, device: torch.device) -> Step:
@@ -226,9 +228,14 @@ def pick(logits: Tensor, uniform: Tensor, controls: Controls = PLAIN) -> Tensor:
     ``top_k`` leaves the k likeliest codes, then ``top_p`` the fewest likeliest codes that hold a share p; codes as
     likely as the last one left stay, too.
     """
-    cumulative = shares(logits, controls).cumsum(-1, dtype=torch.float64)
-    target = uniform[..., None] * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+    return invert(shares(logits, controls), uniform)
+
+
+def invert(shares: Tensor, uniform: Tensor) -> Tensor:
+    """The first codes ``(…)`` at which the running sum of shares ``(…, size)`` passes a part ``uniform`` of its end."""
+    cumulative = shares.cumsum(-1, dtype=torch.float64)
+    target = uniform.unsqueeze(-1) * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=shares.shape[-1] - 1)
 
 
 def shares(logits: Tensor, controls: Controls = PLAIN) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 SHOWN = ("loss", "nll", "nmse", "mse", "batch_perplexity", "bits_per_dim", "code_bits_per_dim", "perplexity")
 """Figures worth a place in a line, in this order."""
+
+
+EVERY = 10.0
+"""Seconds between two lines about something long, where there is no terminal."""
 
 
 class _Rate(ProgressColumn):
@@ -143,11 +148,13 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def watching() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal for each thing that is drawn in turn; yields a function that is told what, how much of it is
-    done, and of how much."""
+    """A bar on a terminal for each thing that is drawn in turn, a line now and then elsewhere.
+
+    Yields a function that is told what is drawn, how much of it is done, and of how much.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda what, done, total: None
+        yield _Lines()
         return
     with _bars(console) as bars:
         tasks: dict[str, TaskID] = {}
@@ -158,6 +165,18 @@ def watching() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield told
+
+
+class _Lines:
+    """What is being drawn and how far it has come, told every ``EVERY`` seconds."""
+
+    def __init__(self) -> None:
+        self.told = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if time.monotonic() - self.told >= EVERY:
+            self.told = time.monotonic()
+            print(f"{what}: {done} of {total}", file=sys.stderr)
 
 
 def show_plugin_notes() -> None:

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit.causal.sampling import MEMORY, check_prefix, guided, shares
+from toolkit.causal.sampling import MEMORY, check_prefix, guided, invert, shares
 from toolkit.errors import ToolkitError
 from toolkit.nn.attention import Block, GridPositions
+from toolkit.nn.codebook import widen
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.prior import PLAIN, Controls, Prior
 from toolkit.priors.autoregressive import check_guidance
@@ -82,7 +83,7 @@ class MaskGITPrior(Prior):
         masked = self._masks(codes)
         logits = self._logits(codes, masked, conditions, keep)
         costs = [
-            F.cross_entropy(part.float().movedim(-1, 1), codes[:, d], reduction="none") for d, part in enumerate(logits)
+            F.cross_entropy(widen(part).movedim(-1, 1), codes[:, d], reduction="none") for d, part in enumerate(logits)
         ]
         cost = torch.stack(costs, 1) * masked
         return cost.flatten(1).sum(1) / masked.flatten(1).sum(1) * masked[0].numel()
@@ -141,11 +142,9 @@ class MaskGITPrior(Prior):
             parts.append(self._logits(codes, masked, {}, None))
         for depth, branches in enumerate(zip(*parts, strict=True)):
             left = shares(guided(torch.cat(branches), n, controls.guidance), controls)
-            cumulative = left.cumsum(-1, dtype=torch.float64)
-            target = noise[:, depth].view(*codes.shape[:1], *codes.shape[2:], 1) * cumulative[..., -1:]
-            guess = torch.searchsorted(cumulative, target, right=True).clamp(max=left.shape[-1] - 1)
-            guesses.append(guess.squeeze(-1))
-            confidences.append((left.gather(-1, guess) / cumulative[..., -1:]).log().squeeze(-1))
+            guess = invert(left, noise[:, depth].view(n, *codes.shape[2:]))
+            guesses.append(guess)
+            confidences.append((left.gather(-1, guess.unsqueeze(-1)).squeeze(-1) / left.sum(-1)).log())
         return torch.stack(guesses, 1), torch.stack(confidences, 1)
 
     def _logits(
