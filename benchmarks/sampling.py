@@ -61,14 +61,11 @@ CASES = {
     "pixelcnn 32x32": Case(
         lambda: CausalNetwork(PixelCNN(2, hidden=64, layers=10, kernel_size=5), (512,)), (32, 32), {1: 150, 16: 600}
     ),
-    "pixelcnn 32x32 kernel 3": Case(
-        lambda: CausalNetwork(PixelCNN(2, hidden=64, layers=10, kernel_size=3), (512,)), (32, 32), {1: 150, 16: 600}
-    ),
     "pixelcnn 4x16x16": Case(
-        lambda: CausalNetwork(PixelCNN(3, hidden=64, layers=10, kernel_size=3), (512,)), (4, 16, 16), {16: 500}
+        lambda: CausalNetwork(PixelCNN(3, hidden=64, layers=10, kernel_size=5), (512,)), (4, 16, 16), {16: 500}
     ),
     "pixelcnn 8x8x10": Case(
-        lambda: CausalNetwork(PixelCNN(2, hidden=64, layers=10, kernel_size=3), (512,) * 10), (8, 8), {16: 230}
+        lambda: CausalNetwork(PixelCNN(2, hidden=64, layers=10, kernel_size=5), (512,) * 10), (8, 8), {16: 230}
     ),
     "wavenet 4096": Case(
         lambda: CausalNetwork(WaveNet(hidden=64, blocks=2, layers=10, skip=256), (256,)), (4096,), {1: 360, 16: 4500}
