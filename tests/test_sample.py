@@ -188,4 +188,5 @@ def test_long_draws_tell_how_far_they_are(
     said = capsys.readouterr().err.splitlines()
     assert "codes: 1 of 16" in said
     assert "codes: 16 of 16" in said
-    assert "data: 64 of 64" in said
+    assert "data: 2 of 128" in said
+    assert "data: 128 of 128" in said

@@ -16,7 +16,7 @@ BATCH = 64
 """Examples decoded at once."""
 
 Progress = Callable[[str, int, int], None]
-"""Is told what is being drawn, one position after another, how many are done, and of how many."""
+"""Is told what is being drawn one after the other, ``codes`` or ``data``, how many are done, and of how many."""
 
 
 def unwatched(what: str, done: int, total: int) -> None:
@@ -49,14 +49,15 @@ def sample(
         x = decode_latents(autoencoder, z.to(device), conditions, generator=generator, noise=noise, progress=progress)
         return x, torch.zeros(n, 0, *grid, dtype=torch.int64)
     prior.eval()
-    positions = prod(prior.latent.grid)
+    each = n * prior.latent.depth
+    total = each * prod(prior.latent.grid)
     codes = prior.sample(
         n,
         conditions,
         controls,
         prefix=prefix,
         generator=generator,
-        progress=lambda done: progress("codes", done, positions),
+        progress=lambda done: progress("codes", done * each, total),
     )
     return decode(autoencoder, codes, conditions, generator=generator, noise=noise, progress=progress), codes
 
@@ -95,11 +96,11 @@ def decode_latents(
         if mean is not None:
             parts.append(autoencoder.data.unscale(mean))
             continue
-        positions = prod(likelihood.shape[1:])
-        before, total = start // BATCH * positions, -(-len(z) // BATCH) * positions
-
-        def told(done: int, before: int = before, total: int = total) -> None:
-            progress("data", before + done, total)
-
-        parts.append(likelihood.sample(generator, progress=told))
+        parts.append(likelihood.sample(generator, progress=_counted(progress, likelihood.shape, start, len(z))))
     return torch.cat(parts)
+
+
+def _counted(progress: Progress, shape: tuple[int, ...], start: int, n: int) -> Callable[[int], None]:
+    """Positions of a batch as numbers of all ``n`` examples, of which those before ``start`` are done."""
+    numbers, each = prod(shape), shape[0] * min(BATCH, n - start)
+    return lambda done: progress("data", start * numbers + done * each, n * numbers)

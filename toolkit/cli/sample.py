@@ -93,8 +93,7 @@ def main(args: list[str]) -> int:
             write_codes_of(model, [made.codes.cpu()], options.n, out / "samples.safetensors")
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
-    drawn = {"codes": made.codes.numel(), "data": x.numel()}
-    print(", ".join([f"samples: {options.n}", *clock.speeds(drawn)]))
+    print(", ".join([f"samples: {options.n}", *clock.speeds()]))
     print(sheet)
     return 0
 
@@ -119,25 +118,25 @@ def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:
 
 
 class _Clock:
-    """How long each thing took that is drawn position by position."""
+    """How many codes, and numbers of data, were drawn one after the other, and in which time."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.seconds: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
 
     def beside(self, report: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
         def told(what: str, done: int, total: int) -> None:
             self.seconds[what] = time.perf_counter() - self.began - sum(s for k, s in self.seconds.items() if k != what)
+            self.counts[what] = total
             report(what, done, total)
 
         return told
 
-    def speeds(self, drawn: dict[str, int]) -> list[str]:
-        """Only of what was drawn position by position."""
+    def speeds(self) -> list[str]:
         return [
             f"{what}: {count} in {self.seconds[what]:.1f} s ({count / self.seconds[what]:.0f} per second)"
-            for what, count in drawn.items()
-            if count and what in self.seconds
+            for what, count in self.counts.items()
         ]
 
 
