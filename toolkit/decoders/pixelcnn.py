@@ -67,9 +67,7 @@ class PixelCNNDecoder(Decoder):
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> AutoregressiveDistribution:
         """z ``(batch, dim, *grid)``."""
         told = self.inward(z)
-        keep = None
-        if self.training and self.embedding is not None:
-            keep = torch.rand(len(z), device=z.device) >= self.condition_dropout
+        keep = None if self.embedding is None else self.embedding.keep(len(z), self.condition_dropout)
         context = self._context(told, conditions, keep)
         return AutoregressiveDistribution(self.network, self.data.shape, context, lambda: self._context(told, {}, None))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-import torch
 from torch import Tensor
 
 from toolkit.causal.distribution import AutoregressiveDistribution
@@ -76,9 +75,7 @@ class WaveNetDecoder(Decoder):
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> AutoregressiveDistribution:
         """z ``(batch, dim, steps)``."""
         told = self.inward(z)
-        keep = None
-        if self.training and self.embedding is not None:
-            keep = torch.rand(len(z), device=z.device) >= self.condition_dropout
+        keep = None if self.embedding is None else self.embedding.keep(len(z), self.condition_dropout)
         context, shape = self._context(told, conditions, keep), (self.data.channels, z.shape[2] * self.stride)
         return AutoregressiveDistribution(self.network, shape, context, lambda: self._context(told, {}, None))
 

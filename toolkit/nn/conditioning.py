@@ -53,6 +53,11 @@ class ConditionEmbedding(nn.Module):
     if TYPE_CHECKING:
         __call__ = forward
 
+    def keep(self, batch: int, dropout: float) -> Tensor | None:
+        """Which examples training shows with their conditions: all but a share of about ``dropout``, since guidance
+        needs a network that has seen both. None, for all of them, in eval mode."""
+        return torch.rand(batch, device=self.start.device) >= dropout if self.training else None
+
 
 def _check(condition: Condition, value: Tensor, batch: int) -> None:
     """A value may always hold for the whole example; for each step, where its condition says so."""

@@ -36,9 +36,7 @@ class AutoregressivePrior(Prior):
         return self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:]))
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        keep = None
-        if self.training and self.embedding is not None:
-            keep = torch.rand(len(codes), device=codes.device) >= self.condition_dropout
+        keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
         return -self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:], keep))
 
     def sample(

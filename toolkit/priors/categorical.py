@@ -46,9 +46,7 @@ class CategoricalPrior(Prior):
         return self._log_prob(codes, conditions, None)
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        keep = None
-        if self.training and self.embedding is not None:
-            keep = torch.rand(len(codes), device=codes.device) >= self.condition_dropout
+        keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
         return -self._log_prob(codes, conditions, keep)
 
     @torch.no_grad()

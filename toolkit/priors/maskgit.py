@@ -77,9 +77,7 @@ class MaskGITPrior(Prior):
         )
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        keep = None
-        if self.training and self.embedding is not None:
-            keep = torch.rand(len(codes), device=codes.device) >= self.condition_dropout
+        keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
         masked = self._masks(codes)
         logits = self._logits(codes, masked, conditions, keep)
         costs = [
