@@ -78,3 +78,9 @@ def test_labels_by_name_or_number() -> None:
         speaker.index("p226")
     with pytest.raises(ValueError, match=r"known: 0\.\.2"):
         Condition("class", 3).index("cat")
+
+
+def test_a_step_may_be_many_positions() -> None:
+    """A phone for every hundredth of a second of sound."""
+    assert Condition("phone", 40, per_step=True, every=160).steps(16_000) == 100
+    assert Condition("move", 4, per_step=True).steps(16) == 16

@@ -134,7 +134,10 @@ def unfold(t: Tensor, extra: tuple[int, ...]) -> Tensor:
 def _fold_condition(value: Tensor, condition: Condition, extra: tuple[int, ...]) -> Tensor:
     """A value for the whole example holds for each of its parts; one per step goes to its step's parts."""
     per_step = condition.per_step and value.dim() > (2 if condition.real else 1)
-    value = value if per_step else value.unsqueeze(1).expand(len(value), extra[0], *value.shape[1:])
+    if per_step:
+        value = value.repeat_interleave(condition.every, 1)
+    else:
+        value = value.unsqueeze(1).expand(len(value), extra[0], *value.shape[1:])
     return value.repeat_interleave(prod(extra[1:]), 1).flatten(0, 1)
 
 
@@ -168,7 +171,7 @@ class FoldedDistribution(Distribution):
 
 def _none(condition: Condition, data: DataSpec, device: torch.device) -> Tensor:
     """Two examples' values of a condition that is not known."""
-    steps = (data.axes[0],) if condition.per_step else ()
+    steps = (condition.steps(data.axes[0]),) if condition.per_step else ()
     if condition.real:
         return torch.zeros(2, *steps, condition.size, device=device)
     return torch.full((2, *steps), condition.size, device=device)

@@ -16,8 +16,9 @@ class Condition:
     """Something known beside the data: a class, a speaker, an action per step.
 
     A categorical condition holds labels ``int64``, of shape ``(batch,)`` or, if ``per_step``,
-    ``(batch, axes[0])``; the index ``size`` means "none" (dropped or unknown). A ``real`` condition is
-    float ``(batch, size)`` or, if ``per_step``, ``(batch, axes[0], size)``.
+    ``(batch, steps)``; the index ``size`` means "none" (dropped or unknown). A ``real`` condition is
+    float ``(batch, size)`` or, if ``per_step``, ``(batch, steps, size)``. A step is ``every`` positions of the
+    data's first axis, whose length it divides: 1 for an action per frame, more for a phone per hundredth of a second of sound.
     """
 
     name: str
@@ -25,6 +26,11 @@ class Condition:
     labels: tuple[str, ...] = ()
     per_step: bool = False
     real: bool = False
+    every: int = 1
+
+    def steps(self, length: int) -> int:
+        """How many steps a first axis of this length has."""
+        return length // self.every
 
     def index(self, label: str) -> int:
         """The index of a label; a number is taken as an index only where no label is spelt like it."""

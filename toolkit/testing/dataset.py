@@ -116,7 +116,7 @@ def check_data(x: Tensor, spec: DataSpec) -> None:
 
 def check_condition(value: Tensor, condition: Condition, x: Tensor) -> None:
     """One example's condition: its type, shape and range; the label "none" is allowed."""
-    steps = (x.shape[1],) if condition.per_step or condition.real else ()
+    steps = (condition.steps(x.shape[1]),) if condition.per_step or condition.real else ()
     if condition.real:
         assert value.is_floating_point(), f"{condition.name} is real, not {value.dtype}"
         assert value.shape == (*steps, condition.size), f"{condition.name} is {tuple(value.shape)}"
