@@ -14,7 +14,8 @@ from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.evaluate import Evaluation, evaluate
-from toolkit.objective import Objective
+from toolkit.metric import Metric
+from toolkit.objective import Bound, Objective
 from toolkit.objectives.elbo import ELBO
 from toolkit.objectives.vimco import VIMCO
 from toolkit.priors.uniform import UniformPrior
@@ -103,3 +104,37 @@ def test_a_continuous_bottleneck_is_measured_against_the_normal() -> None:
     assert figures["prior"] == "normal"
     assert not {"rate", "uniform_code_bits_per_dim"} & set(figures)
     assert figures["code_bits_per_dim"] == made.code_nats["normal"] / (2 * log(2)) > 0
+
+
+class Followed(Metric):
+    """Writes down what it is given."""
+
+    fitted = True
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, int, dict[str, Any]]] = []
+
+    def fit(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
+        self.given.append(("fit", len(x), dict(conditions)))
+
+    def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
+        self.given.append(("update", len(x), dict(conditions)))
+
+    def compute(self) -> dict[str, float]:
+        return {}
+
+
+def test_a_fitted_metric_sees_training_examples_first() -> None:
+    metric, batches = Followed(), lambda n, known: [SimpleNamespace(x=X.expand(n, 1, 2), conditions=known)]
+    training: Any = batches(3, {"kind": 1})
+    measured: Any = batches(2, {"kind": 2})
+    evaluate(ELBO(), model_of(VectorQuantizer(4, codebook_size=7)), measured, [metric], training=training)
+    assert metric.given == [("fit", 3, {"kind": 1}), ("update", 2, {"kind": 2})]
+
+
+def test_no_training_example_is_read_for_metrics_that_are_not_fitted() -> None:
+    def unread() -> Any:
+        raise AssertionError
+        yield
+
+    evaluate(ELBO(), model_of(VectorQuantizer(4, codebook_size=7)), [], training=unread())

@@ -60,8 +60,8 @@ def test_errors_by_hand() -> None:
     data = DataSpec(1, (4,))
     metric = ReconstructionMetric(data)
     x = torch.tensor([[[-1.0, -0.5, 0.5, 1.0]]])
-    metric.update(x, bound(x + 0.1, data))
-    metric.update(-x, bound(-x, data))
+    metric.update(x, bound(x + 0.1, data), {})
+    metric.update(-x, bound(-x, data), {})
     figures = metric.compute()
     assert figures["mse"] == pytest.approx(0.005)
     assert figures["nmse"] == pytest.approx(0.005 / 0.625)
@@ -72,7 +72,7 @@ def test_errors_by_hand() -> None:
 def test_errors_over_levels_are_on_the_scale_of_the_data() -> None:
     data = DataSpec(1, (4,), levels=256)
     metric, x = ReconstructionMetric(data), random_data(data, 5)
-    metric.update(x, bound((x - 10) / 127.5 - 1, data))
+    metric.update(x, bound((x - 10) / 127.5 - 1, data), {})
     figures = metric.compute()
     assert figures["mse"] == pytest.approx((10 / 127.5) ** 2, rel=1e-5)
     assert figures["psnr"] == pytest.approx(10 * log10(255**2 / 10**2), rel=1e-5)
@@ -81,7 +81,7 @@ def test_errors_over_levels_are_on_the_scale_of_the_data() -> None:
 def test_a_perfect_reconstruction() -> None:
     data = DataSpec(3, (16, 16))
     metric, x = ReconstructionMetric(data), random_data(data, 2)
-    metric.update(x, bound(x, data))
+    metric.update(x, bound(x, data), {})
     figures = metric.compute()
     assert figures["psnr"] == float("inf")
     assert figures["ssim"] == pytest.approx(1.0)
@@ -91,7 +91,7 @@ def test_a_perfect_reconstruction() -> None:
 def test_the_mean_alone_has_an_nmse_of_one() -> None:
     data = DataSpec(2, (9,))
     metric, x = ReconstructionMetric(data), random_data(data, 30)
-    metric.update(x, bound(torch.full_like(x, x.mean()), data))
+    metric.update(x, bound(torch.full_like(x, x.mean()), data), {})
     assert metric.compute()["nmse"] == pytest.approx(1.0, rel=1e-5)
 
 
@@ -102,7 +102,7 @@ def test_ssim_is_torchmetrics(axes: tuple[int, ...]) -> None:
     for seed in range(2):
         x = random_data(data, 3, seed)
         mean = (x + 0.3 * torch.randn_like(x)).clamp(-1, 1)
-        metric.update(x, bound(mean, data))
+        metric.update(x, bound(mean, data), {})
         oracle.update(mean, x)
     assert metric.compute()["ssim"] == pytest.approx(oracle.compute().item(), rel=1e-5)
 
@@ -111,7 +111,7 @@ def test_ssim_is_torchmetrics(axes: tuple[int, ...]) -> None:
 def test_no_ssim_where_its_window_does_not_fit(axes: tuple[int, ...]) -> None:
     data = DataSpec(1, axes)
     metric, x = ReconstructionMetric(data), random_data(data, 2)
-    metric.update(x, bound(x / 2, data))
+    metric.update(x, bound(x / 2, data), {})
     assert set(metric.compute()) == {"mse", "psnr", "nmse"}
 
 
@@ -121,7 +121,7 @@ def test_a_likelihood_without_a_mean_gives_no_figures() -> None:
     quantized = Quantized(nothing, nothing, nothing, nothing, {})
     likelihood = CategoricalLikelihood(data)(torch.zeros(2, 3, 4))
     metric = ReconstructionMetric(data)
-    metric.update(random_data(data, 2), Bound(nothing, nothing, likelihood, quantized))
+    metric.update(random_data(data, 2), Bound(nothing, nothing, likelihood, quantized), {})
     assert metric.compute() == {}
 
 
@@ -146,8 +146,8 @@ def metric_of(*sizes: int, **options: Any) -> CodebookMetric:
 def test_usage_and_perplexity_by_hand() -> None:
     metric = metric_of(4, 2)
     codes = torch.tensor([[[0, 0, 1, 1], [0, 0, 0, 0]], [[0, 0, 3, 3], [0, 0, 0, 1]]])
-    metric.update(codes[:1], coded(codes[:1]))
-    metric.update(codes[1:], coded(codes[1:]))
+    metric.update(codes[:1], coded(codes[:1]), {})
+    metric.update(codes[1:], coded(codes[1:]), {})
     first = exp(0.5 * log(2) + 2 * 0.25 * log(4))
     second = exp(-7 / 8 * log(7 / 8) - 1 / 8 * log(1 / 8))
     figures = metric.compute()
@@ -159,7 +159,7 @@ def test_usage_and_perplexity_by_hand() -> None:
 
 def test_even_use_is_the_whole_codebook() -> None:
     metric = metric_of(512)
-    metric.update(torch.zeros(1), coded(torch.arange(512).view(1, 1, 512)))
+    metric.update(torch.zeros(1), coded(torch.arange(512).view(1, 1, 512)), {})
     figures = metric.compute()
     assert (figures["usage"], figures["perplexity"], figures["dead_entries"]) == (1.0, pytest.approx(512), 0.0)
     assert metric.warnings() == []
@@ -171,7 +171,7 @@ def test_quantization_error_is_a_mean_over_examples() -> None:
         codes = torch.zeros(examples, 1, 4, dtype=torch.int64)
         output = coded(codes)
         quantized = output.quantized._replace(metrics={"quantization_error": torch.tensor(error)})
-        metric.update(codes, output._replace(quantized=quantized))
+        metric.update(codes, output._replace(quantized=quantized), {})
     assert metric.compute()["quantization_error"] == pytest.approx(2.0)
 
 
@@ -209,7 +209,7 @@ def test_a_large_codebook_has_no_nearest_pair(monkeypatch: pytest.MonkeyPatch) -
 def test_a_collapsed_codebook_is_told() -> None:
     metric = metric_of(512, 512)
     codes = torch.stack([torch.zeros(64, 64).long(), torch.randint(512, (64, 64))], 1)
-    metric.update(codes, coded(codes))
+    metric.update(codes, coded(codes), {})
     (warning,) = metric.warnings()
     assert warning.startswith("the codes have collapsed: 1 of 512 entries is used at depth 0; try ")
 
@@ -217,13 +217,13 @@ def test_a_collapsed_codebook_is_told() -> None:
 def test_few_positions_are_no_collapse() -> None:
     metric = metric_of(512)
     codes = torch.randint(512, (2, 1, 8))
-    metric.update(codes, coded(codes))
+    metric.update(codes, coded(codes), {})
     assert metric.warnings() == []
 
 
 def test_a_continuous_bottleneck_has_no_codebook(tmp_path: Path) -> None:
     metric = CodebookMetric(LatentSpec((8,), ()), GaussianQuantizer(4))
-    metric.update(torch.zeros(2), coded(torch.zeros(2, 0, 8).long()))
+    metric.update(torch.zeros(2), coded(torch.zeros(2, 0, 8).long()), {})
     assert metric.compute() == {}
     assert metric.warnings() == []
     assert metric.draw(tmp_path) == []
@@ -233,7 +233,7 @@ def test_a_continuous_bottleneck_has_no_codebook(tmp_path: Path) -> None:
 def test_the_picture_of_any_codebook(tmp_path: Path, sizes: tuple[int, ...]) -> None:
     metric = metric_of(*sizes)
     codes = torch.stack([torch.randint(max(1, size // 3), (6, 20)) for size in sizes], 1)
-    metric.update(codes, coded(codes))
+    metric.update(codes, coded(codes), {})
     assert metric.draw(tmp_path) == [tmp_path / "codebook.png"]
     assert (tmp_path / "codebook.png").read_bytes().startswith(b"\x89PNG")
 
@@ -243,7 +243,7 @@ def test_the_picture_shows_shares_by_rank(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("toolkit.metrics.codebook.draw_codebooks", lambda path, uses, error: drawn.append(uses))
     metric = metric_of(4, 2)
     codes = torch.tensor([[[3, 3, 3, 1], [0, 0, 0, 0]]])
-    metric.update(codes, coded(codes))
+    metric.update(codes, coded(codes), {})
     metric.draw(tmp_path)
     first, second = drawn[0]
     assert (first.shares, first.used) == ([0.75, 0.25, 0.0, 0.0], 2)

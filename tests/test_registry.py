@@ -16,7 +16,7 @@ METRIC = """
 from toolkit.metric import Metric
 
 class {name}(Metric):
-    def update(self, x, output): ...
+    def update(self, x, output, conditions): ...
     def compute(self): return {{}}
 """
 

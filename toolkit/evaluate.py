@@ -75,9 +75,12 @@ def evaluate(
     metrics: Iterable[Metric] = (),
     priors: Mapping[str, Prior] | None = None,
     *,
+    training: Iterable[Batch] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Goes through the batches once. The row of a prior without a tractable log_prob is empty, and a warning says why.
+    """Goes through the batches once, after the metrics that are fitted went through those of ``training``.
+
+    The row of a prior without a tractable log_prob is empty, and a warning says why.
 
     A learned prior's cost of the codes c is ``-log p(c) - H(q)``, with c drawn from the posterior q and H its entropy,
     which is 0 where codes are a function of x. What is drawn is the same at every call.
@@ -89,6 +92,7 @@ def evaluate(
     reference = "uniform" if latent.depth else "normal"
     nats: dict[str, float] = {reference: 0.0}
     metrics, priors = list(metrics), dict(priors or {})
+    _fit(metrics, objective, autoencoder, training)
     for number, batch in enumerate(batches):
         with seeded(number):
             bound = objective.bound(autoencoder, batch.x, batch.conditions)
@@ -110,7 +114,7 @@ def evaluate(
                 continue
             nats[name] = nats.get(name, 0.0) + float((cost.double() - entropy + spread).sum())
         for metric in metrics:
-            metric.update(batch.x, bound)
+            metric.update(batch.x, bound, batch.conditions)
         progress(result.examples)
     count = max(1, result.examples)
     result.nll /= count
@@ -126,3 +130,13 @@ def evaluate(
         result.metrics.update(metric.compute())
         result.warnings += metric.warnings()
     return result
+
+
+def _fit(metrics: list[Metric], objective: Objective, autoencoder: Autoencoder, training: Iterable[Batch]) -> None:
+    """Shows training examples to the metrics that learn from them; where there are none, no example is read."""
+    fitted = [metric for metric in metrics if metric.fitted]
+    for number, batch in enumerate(training if fitted else ()):
+        with seeded(number):
+            bound = objective.bound(autoencoder, batch.x, batch.conditions)
+        for metric in fitted:
+            metric.fit(batch.x, bound, batch.conditions)

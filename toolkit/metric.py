@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,12 +18,19 @@ class Metric(ABC):
     May ask for ``data: DataSpec``, ``latent: LatentSpec`` and ``quantizer: Quantizer``, the model's own, which training
     goes on changing.
 
-    Law, checked by toolkit.testing.MetricSuite: order and batching of the updates do not matter.
+    Law, checked by toolkit.testing.MetricSuite: order and batching of the updates, and of what it is fitted to, do not
+    matter.
     """
 
+    fitted: ClassVar[bool] = False
+    """Whether it learns something from training examples, which ``fit`` is given before the first update."""
+
+    def fit(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
+        """Takes one batch of training examples in, as ``update`` does of the split that is measured."""
+
     @abstractmethod
-    def update(self, x: Tensor, output: Bound) -> None:
-        """Takes one batch in: x ``(batch, channels, *axes)`` and what the model made of it."""
+    def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
+        """Takes one batch in: x ``(batch, channels, *axes)``, what the model made of it, and what is known beside it."""
 
     @abstractmethod
     def compute(self) -> dict[str, float]:

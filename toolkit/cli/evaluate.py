@@ -24,7 +24,7 @@ class EvaluateOptions:
 
     run: str = field(metadata={"help": "the run folder"})
     split: Literal["train", "val", "test"] = field(default="test", metadata={"help": "which part of the dataset"})
-    examples: int | None = field(default=None, metadata={"help": "how many of the split's examples; null: all"})
+    examples: int | None = field(default=None, metadata={"help": "how many of the split's examples (and of those that a metric is fitted to); null: all"})
     metrics: list[str] = field(default_factory=list, metadata={"help": "metrics by name; none: the run's own"})
     dataset: dict[str, str] = field(
         default_factory=dict,
@@ -75,8 +75,11 @@ def measure(
     if not total:
         raise ToolkitError(f"split={split} has no examples to evaluate")
     batches = split_batches(dataset, split, model.device, batch_size=batch_size, limit=total)
+    training = split_batches(dataset, "train", model.device, batch_size=batch_size, limit=examples)
     with progress("evaluate", total) as report:
-        evaluation = evaluate(model.objective, model.autoencoder, batches, metrics, model.priors, progress=report)
+        evaluation = evaluate(
+            model.objective, model.autoencoder, batches, metrics, model.priors, training=training, progress=report
+        )
     density = "the likelihood is a density, which has no bits per dim"
     trained = {"step": model.checkpoint.step, "prior_steps": prior_steps(model.run)}
     figures = {"split": split, **trained, **evaluation.figures()}

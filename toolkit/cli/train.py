@@ -145,8 +145,9 @@ def _first_stage(
     def validate() -> dict[str, float]:
         limit = options.validate_examples
         batches = split_batches(examples, "val", device, batch_size=options.batch_size, limit=limit, workers=0)
+        training = split_batches(examples, "train", device, batch_size=options.batch_size, limit=limit, workers=0)
         metrics = build_metrics(config, stage.model)
-        evaluation = evaluate(stage.objective, stage.model, batches, metrics)
+        evaluation = evaluate(stage.objective, stage.model, batches, metrics, training=training)
         for warning in evaluation.warnings:
             subject = warning.partition(":")[0]
             if subject not in told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
@@ -40,7 +41,7 @@ class CodebookMetric(Metric):
         self._counts = torch.zeros(sum(latent.codebook_sizes), dtype=torch.double)
         self._error, self._examples = 0.0, 0
 
-    def update(self, x: Tensor, output: Bound) -> None:
+    def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         if not self.latent.depth:
             return
         self._counts += histogram(output.quantized.codes, self.latent).double().cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import log10
 from typing import final
 
@@ -30,7 +31,7 @@ class ReconstructionMetric(Metric):
         self._error = self._sum = self._squares = self._ssim = 0.0
         self._numbers = self._examples = 0
 
-    def update(self, x: Tensor, output: Bound) -> None:
+    def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         mean = output.likelihood.mean
         if mean is None:
             return

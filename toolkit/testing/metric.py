@@ -14,7 +14,7 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.metric import Metric
 from toolkit.objectives.elbo import ELBO
 from toolkit.spec import DataSpec
-from toolkit.testing.parts import point_autoencoder, random_data
+from toolkit.testing.parts import point_autoencoder, random_conditions, random_data
 
 EXAMPLES = 12
 
@@ -26,7 +26,7 @@ class MetricSuite(ABC):
     """
 
     data: ClassVar[DataSpec] = DataSpec(3, (12, 16), levels=7)
-    """What the metric judges."""
+    """What the metric judges, with the conditions that it looks at."""
 
     @abstractmethod
     def make(self, model: Autoencoder) -> Metric:
@@ -40,12 +40,14 @@ class MetricSuite(ABC):
             return point_autoencoder(self.data).eval()
 
     def after(self, groups: list[list[int]]) -> Metric:
-        """A metric after one update for each group of examples."""
-        model, x = self.model(), random_data(self.data, EXAMPLES)
+        """A metric after one update, and one batch of training examples, for each group of examples."""
+        model, x, known = self.model(), random_data(self.data, EXAMPLES), random_conditions(self.data, EXAMPLES)
         metric = self.make(model)
         with torch.inference_mode():
-            for group in groups:
-                metric.update(x[group], ELBO().bound(model, x[group], {}))
+            for take in (metric.fit, metric.update) if metric.fitted else (metric.update,):
+                for group in groups:
+                    conditions = {name: value[group] for name, value in known.items()}
+                    take(x[group], ELBO().bound(model, x[group], conditions), conditions)
         return metric
 
     @pytest.mark.parametrize(

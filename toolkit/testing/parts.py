@@ -64,3 +64,16 @@ def random_data(data: DataSpec, n: int, seed: int = 0) -> Tensor:
     if data.levels is None:
         return torch.rand(n, *data.shape, generator=generator) * 2 - 1
     return torch.randint(data.levels, (n, *data.shape), generator=generator)
+
+
+def random_conditions(data: DataSpec, n: int, seed: int = 0) -> dict[str, Tensor]:
+    """A value of each of the data's conditions for n examples, "none" among the labels."""
+    generator = torch.Generator().manual_seed(seed)
+    made = {}
+    for condition in data.conditions:
+        steps = (condition.steps(data.axes[0]),) if condition.per_step else ()
+        if condition.real:
+            made[condition.name] = torch.randn(n, *steps, condition.size, generator=generator)
+        else:
+            made[condition.name] = torch.randint(condition.size + 1, (n, *steps), generator=generator)
+    return made
