@@ -30,6 +30,9 @@ from toolkit.spec import Condition, DataSpec, LatentSpec
 
 Config = Mapping[str, Any]
 
+MADE_OF = {"quantizer": ("dim",)}
+"""By kind, what the maker of a nested part is called with; the rest is offered to it as to its outer part."""
+
 
 def make(kind: str, node: Config, where: str | None = None, /, **offered: Any) -> Any:
     """One part from its node, given what it asks for of what is offered to its kind.
@@ -42,7 +45,7 @@ def make(kind: str, node: Config, where: str | None = None, /, **offered: Any) -
     for wanted in signature.given:
         if wanted not in offered:
             raise ToolkitError(_not_offered(kind, name, wanted, offered))
-    options = {option.name: _value(option, node, where) for option in signature.options if option.name in node}
+    options = {option.name: _value(option, node, where, offered) for option in signature.options if option.name in node}
     try:
         part = cls(**{wanted: offered[wanted] for wanted in signature.given}, **options)
     except ValueError as e:
@@ -135,17 +138,18 @@ def chosen_conditions(config: Config, data: DataSpec, kind: str) -> tuple[Condit
     return tuple(known[name] for name in config["conditions"][kind])
 
 
-def _value(option: schema.Option, node: Config, where: str) -> Any:
+def _value(option: schema.Option, node: Config, where: str, offered: Config) -> Any:
     value, key = node[option.name], f"{where}.{option.name}"
     if option.nested:
         kind: str = option.nested
-        return _maker(kind, value, key)
+        return _maker(kind, value, key, offered)
     return option.convert(value, key)
 
 
-def _maker(kind: str, node: Config, where: str) -> Callable[[int], Any]:
+def _maker(kind: str, node: Config, where: str, offered: Config) -> Callable[..., Any]:
     """A nested part is a maker: its outer part may want several, each with a state of its own."""
-    return lambda dim: make(kind, node, where, dim=dim)
+    names = MADE_OF.get(kind, ())
+    return lambda *given: make(kind, node, where, **{**offered, **dict(zip(names, given, strict=True))})
 
 
 def _seen(kind: str, config: Config, data: DataSpec) -> DataSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
@@ -40,7 +40,7 @@ class Bound(NamedTuple):
 class Objective(nn.Module, ABC):
     """May ask for ``data: DataSpec``; may have parameters of its own, which are trained along."""
 
-    needs_posterior: ClassVar[bool] = False
+    needs_posterior: bool = False
     """Whether the quantizer must have a posterior."""
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class NVIL(Objective):
         decay: of the moving mean and variance.
     """
 
-    needs_posterior: ClassVar[bool] = True
+    needs_posterior = True
 
     def __init__(self, data: DataSpec, *, hidden: int = 100, decay: float = 0.8) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import log
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class VIMCO(Objective):
         samples: draws per example, n; at least 2.
     """
 
-    needs_posterior: ClassVar[bool] = True
+    needs_posterior = True
 
     def __init__(self, *, samples: int = 50) -> None:
         super().__init__()
