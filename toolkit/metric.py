@@ -27,10 +27,11 @@ class Metric(ABC):
 
     def fit(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         """Takes one batch of training examples in, as ``update`` does of the split that is measured."""
+        raise NotImplementedError(f"{type(self).__name__} says that it is fitted, and has no fit")
 
     @abstractmethod
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
-        """Takes one batch in: x ``(batch, channels, *axes)``, what the model made of it, and what is known beside it."""
+        """Takes one batch in: x ``(batch, channels, *axes)``, what the model made of it, what is known beside it."""
 
     @abstractmethod
     def compute(self) -> dict[str, float]:

@@ -18,7 +18,7 @@ class Condition:
     A categorical condition holds labels ``int64``, of shape ``(batch,)`` or, if ``per_step``,
     ``(batch, steps)``; the index ``size`` means "none" (dropped or unknown). A ``real`` condition is
     float ``(batch, size)`` or, if ``per_step``, ``(batch, steps, size)``. A step is ``every`` positions of the
-    data's first axis, whose length it divides: 1 for an action per frame, more for a phone per hundredth of a second of sound.
+    data's first axis: 1 for an action per frame, more for a phone per hundredth of a second.
     """
 
     name: str

@@ -24,7 +24,10 @@ class EvaluateOptions:
 
     run: str = field(metadata={"help": "the run folder"})
     split: Literal["train", "val", "test"] = field(default="test", metadata={"help": "which part of the dataset"})
-    examples: int | None = field(default=None, metadata={"help": "how many of the split's examples (and of those that a metric is fitted to); null: all"})
+    examples: int | None = field(
+        default=None,
+        metadata={"help": "how many of the split's examples (and of those that a metric is fitted to); null: all"},
+    )
     metrics: list[str] = field(default_factory=list, metadata={"help": "metrics by name; none: the run's own"})
     dataset: dict[str, str] = field(
         default_factory=dict,
