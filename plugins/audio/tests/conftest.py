@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from made_sounds import noise, save
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parents[3]
+SPEECH = Path(os.environ.get("TOOLKIT_DATA") or ROOT.parent / "shared" / "data") / "speech"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is remembered from test to test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def speech() -> Path:
+    """Real speech, where it is."""
+    if not SPEECH.is_dir():
+        pytest.skip(f"no real speech in {SPEECH}: TOOLKIT_DATA says where it is")
+    return SPEECH
+
+
+@pytest.fixture
+def voices(tmp_path: Path) -> Path:
+    """Three speakers with names that no grammar likes, six utterances each."""
+    root = tmp_path / "목소리 [a], b=c (d)'s"
+    for number, speaker in enumerate(("화자 [1], x=y", "anna", "p226")):
+        for i in range(6):
+            save(root / speaker / f"{i}.wav", noise(0.3 + 0.1 * i, seed=10 * number + i))
+    return root

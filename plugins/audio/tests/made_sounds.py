@@ -1,0 +1,47 @@
+"""Sound made for tests, and files of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from toolkit_audio.files import write_wav
+
+
+def noise(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
+    """Mono float32 ``(samples,)``, smooth enough to be sound."""
+    white = np.random.default_rng(seed).standard_normal(round(seconds * rate) + 8)
+    return (0.1 * np.convolve(white, np.ones(8) / 8, "valid")[: round(seconds * rate)]).astype(np.float32)
+
+
+def save(path: Path, sound: np.ndarray, rate: int = 16000) -> Path:
+    """A 16-bit wav file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_wav(path, np.round(sound[None] * 32767).astype(np.int16), rate, "pcm_s16le", "s16")
+    return path
+
+
+def encode(path: Path, sound: np.ndarray, rate: int, codec: str, form: str, layout: str = "mono") -> Path:
+    """Channels ``(channels, n)`` of float32 to a file of another kind."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout, format=form)
+        frame = av.AudioFrame.from_ndarray(sound.T.reshape(1, -1).copy(), format="flt", layout=layout)
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(format=form, layout=layout, rate=rate, frame_size=stream.frame_size or 4096)
+        for given in (frame, None):
+            for part in resampler.resample(given):
+                container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return path
+
+
+def align(root: Path) -> Path:
+    """Next to a corpus of wav files, alignments of most of them: a for 0.1 s, b to 0.25 s, and nothing."""
+    folder = root.parent / "phones"
+    for path in sorted(root.glob("**/*.wav"))[1:]:
+        file = (folder / path.relative_to(root)).with_suffix(".lab")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("0 0.1 a\n0.1 0.25 b\n")
+    return folder

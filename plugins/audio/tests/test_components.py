@@ -1,0 +1,152 @@
+"""Encoders and decoders of sound."""
+
+from __future__ import annotations
+
+from math import prod
+
+import pytest
+import torch
+
+from toolkit import Autoencoder, Condition, DataSpec, Decoder, Encoder, Likelihood
+from toolkit.fit import Misfit
+from toolkit.likelihoods.categorical import CategoricalLikelihood
+from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.testing.decoder import DecoderSuite
+from toolkit.testing.encoder import EncoderSuite
+from toolkit_audio.decoder import ConvDecoder
+from toolkit_audio.encoder import ConvEncoder
+from toolkit_audio.seanet_decoder import SeanetDecoder
+from toolkit_audio.seanet_encoder import SeanetEncoder
+
+SECOND = DataSpec(1, (16000,), levels=256, rates=(16000.0,))
+PAPER = {64: (2,) * 6, 128: (2,) * 7, 640: (2, 2, 2, 2, 2, 4, 5)}
+
+
+class TestConvEncoder(EncoderSuite):
+    data = DataSpec(1, (64 * 8,), levels=256, rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return ConvEncoder(data, dim, hidden=8)
+
+
+class TestOddConvEncoder(EncoderSuite):
+    data = DataSpec(1, (30 * 12,), rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return ConvEncoder(data, dim, hidden=8, strides=(5, 3, 2), residual_blocks=1)
+
+
+class TestConvDecoder(DecoderSuite):
+    data = DataSpec(1, (5 * 64,), levels=16, rates=(8000.0,))
+    grid = (5,)
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return ConvDecoder(dim, conditions, likelihood, hidden=8, narrowest=4)
+
+
+class TestFloatConvDecoder(TestConvDecoder):
+    data = DataSpec(1, (5 * 15,), rates=(8000.0,))
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return ConvDecoder(dim, conditions, likelihood, hidden=8, residual_blocks=0, strides=(5, 3))
+
+
+class TestSeanetEncoder(EncoderSuite):
+    data = DataSpec(1, (6 * 30,), levels=256, rates=(8000.0,))
+    causal = False
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), causal=self.causal)
+
+
+class TestCausalSeanetEncoder(TestSeanetEncoder):
+    causal = True
+
+
+class TestSeanetDecoder(DecoderSuite):
+    data = DataSpec(1, (4 * 15,), levels=16, rates=(8000.0,))
+    grid = (4,)
+    causal = False
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), causal=self.causal)
+
+
+class TestCausalSeanetDecoder(TestSeanetDecoder):
+    causal = True
+
+
+def kernels(module: torch.nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(p.shape) for name, p in module.named_parameters() if name.endswith("weight")]
+
+
+@pytest.mark.parametrize("times", list(PAPER))
+def test_the_encoder_is_the_papers(times: int) -> None:
+    """Six convolutions of stride 2 and window 4 for 64 times, seven for 128 times, and strides to 640 times."""
+    encoder = ConvEncoder(SECOND, 64, hidden=32, strides=PAPER[times])
+    assert encoder.stride == (times,)
+    assert encoder(torch.zeros(1, 1, 6400).long()).shape == (1, 64, 6400 // times)
+    if times != 640:
+        assert kernels(encoder) == [(32, 1, 4), *[(32, 32, 4)] * (len(PAPER[times]) - 1), (64, 32, 1)]
+
+
+def test_a_decoder_gives_sound_of_any_length() -> None:
+    decoder = ConvDecoder(4, (), CategoricalLikelihood(SECOND), hidden=8)
+    assert decoder(torch.zeros(1, 4, 7), {}).shape == (1, 7 * 64)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("strides", [(2,), (3,), (5, 2), (8, 3, 1)])
+def test_seanet_has_a_code_for_every_stride(strides: tuple[int, ...], causal: bool) -> None:
+    encoder = SeanetEncoder(SECOND, 3, hidden=2, strides=strides, causal=causal)
+    decoder = SeanetDecoder(3, (), CategoricalLikelihood(SECOND), hidden=2, strides=strides[::-1], causal=causal)
+    for codes in (1, 2, 7):
+        z = encoder(torch.zeros(1, 1, codes * prod(strides)).long())
+        assert z.shape == (1, 3, codes)
+        assert decoder(z, {}).shape == (1, codes * prod(strides))
+
+
+def test_a_causal_decoder_waits_for_nothing() -> None:
+    """What a code says begins at its own samples: read off the gradient."""
+    decoder = SeanetDecoder(3, (), CategoricalLikelihood(SECOND), hidden=4, strides=(5, 2), causal=True).double()
+    z = torch.randn(1, 3, 8, dtype=torch.float64, requires_grad=True)
+    logits = decoder(z, {}).logits.flatten(0, 2)  # type: ignore[attr-defined]
+    for sample in (0, 9, 10, 37, 79):
+        (gradient,) = torch.autograd.grad(logits[..., sample].sum(), z, retain_graph=True)
+        touched = gradient.abs().sum((0, 1)).nonzero().flatten()
+        assert touched.max() == sample // 10
+
+
+def test_strides_that_differ_are_a_misfit() -> None:
+    encoder, quantizer = ConvEncoder(SECOND, 8, hidden=4), VectorQuantizer(8, codebook_size=4)
+    decoder = ConvDecoder(8, (), CategoricalLikelihood(SECOND), hidden=4, strides=(2,) * 5)
+    with pytest.raises(Misfit, match=r"\(1, 8000\), the data is \(1, 16000\).*\(250,\).*strides"):
+        Autoencoder(SECOND, encoder, quantizer, decoder)
+
+
+def test_activations_keep_their_size_in_the_beginning() -> None:
+    z = ConvEncoder(SECOND, 64, hidden=64, strides=PAPER[640])(torch.randint(256, (4, 1, 6400)))
+    assert 0.2 < z.std() < 5
+    decoder = ConvDecoder(64, (), CategoricalLikelihood(SECOND), hidden=64, strides=PAPER[640][::-1])
+    assert 0.2 < decoder(torch.randn(4, 64, 10), {}).logits.std() < 5  # type: ignore[attr-defined]

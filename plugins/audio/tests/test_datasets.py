@@ -1,0 +1,289 @@
+"""Corpora of files, and the vowels that need none."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from made_sounds import align, encode, noise, save
+
+from toolkit import Dataset, ToolkitError
+from toolkit.testing.dataset import DatasetSuite
+from toolkit_audio import corpus, scan
+from toolkit_audio.folder import FolderDataset
+from toolkit_audio.librispeech import LibriSpeechDataset
+from toolkit_audio.reading import read_span
+from toolkit_audio.vctk import VCTKDataset
+from toolkit_audio.vowels import SPEAKERS, VowelsDataset
+from toolkit_audio.waveform import to_waveform
+
+
+class TestVowelsDataset(DatasetSuite):
+    form: Literal["mulaw", "pcm16", "float"] = "mulaw"
+
+    def make(self) -> Dataset:
+        return VowelsDataset(form=self.form, train_size=9, val_size=3, test_size=3)
+
+
+class TestVowelsDatasetOf16Bits(TestVowelsDataset):
+    form = "pcm16"
+
+
+class TestVowelsDatasetOfFloats(TestVowelsDataset):
+    form = "float"
+
+
+class TestFolderDataset(DatasetSuite):
+    form: Literal["mulaw", "pcm16", "float"] = "mulaw"
+
+    @pytest.fixture(autouse=True)
+    def _files(self, voices: Path) -> None:
+        self.root = voices
+
+    def make(self) -> Dataset:
+        return FolderDataset(root=str(self.root), seconds=0.2, form=self.form)
+
+
+class TestFolderDatasetOfFloats(TestFolderDataset):
+    form = "float"
+
+
+class TestFolderDatasetWithPhones(TestFolderDataset):
+    @pytest.fixture(autouse=True)
+    def _alignments(self, voices: Path) -> None:
+        align(voices)
+
+    def make(self) -> Dataset:
+        return FolderDataset(root=str(self.root), seconds=0.2, phones=str(self.root / ".." / "phones"))
+
+
+def names(dataset: corpus.CorpusDataset, split: str) -> set[str]:
+    return {each.path for each in dataset.splits[split]}
+
+
+def test_vowels_are_what_their_labels_say() -> None:
+    """The spectrum of every vowel peaks near its first formant, and that of silence nowhere."""
+    dataset = VowelsDataset(form="float")
+    for index in range(20):
+        example = dataset.example("train", index, None)
+        sound, phones = example["x"][0], example["phone"]
+        loud = sound[: len(phones) * 80].view(-1, 80).square().mean(1)
+        inside = torch.ones(len(phones) - 6).bool()
+        for shift in range(7):  # away from the glides
+            inside &= phones[shift : len(phones) - 6 + shift] == phones[3:-3]
+        assert (loud[3:-3][inside & (phones[3:-3] > 0)] > 1e-5).all()
+        assert (loud[3:-3][inside & (phones[3:-3] == 0)] < 1e-5).all()
+
+
+def test_the_vowels_variance_is_that_of_the_training_split() -> None:
+    for form in ("mulaw", "pcm16", "float"):
+        dataset = VowelsDataset(form=form)
+        x = torch.stack([dataset.example("train", i, None)["x"] for i in range(200)])
+        assert dataset.spec.variance == pytest.approx(float(dataset.spec.scale(x).var()), rel=0.1)
+
+
+def test_speakers_differ_in_pitch() -> None:
+    """The autocorrelation of each speaker's sound peaks at the speaker's own period."""
+    dataset = VowelsDataset(form="float")
+    told = {}
+    for index in range(60):
+        example = dataset.example("train", index, None)
+        power = torch.fft.rfft(example["x"][0].double(), 1 << 14).abs().square()
+        correlation = torch.fft.irfft(power)[: 8000 // 60]
+        period = 8000 // 350 + int(correlation[8000 // 350 :].argmax())
+        told.setdefault(int(example["speaker"]), []).append(8000 / period)
+    for speaker, pitches in told.items():
+        assert np.median(pitches) == pytest.approx(list(SPEAKERS.values())[speaker].pitch, rel=0.06)
+
+
+def test_windows_lie_side_by_side_around_the_middle(tmp_path: Path) -> None:
+    sound = noise(1.1)
+    for i in range(3):
+        save(tmp_path / "anna" / f"{i}.wav", sound)
+    dataset = FolderDataset(root=str(tmp_path), seconds=0.25, form="float")
+    assert {split: dataset.size(split) for split in ("train", "val", "test")} == {"train": 4, "val": 4, "test": 4}
+    whole = read_span(tmp_path / "anna" / "0.wav", 0, None, 16000)
+    joined = torch.cat([dataset.example("train", i, None)["x"][0] for i in range(4)])
+    assert np.array_equal(joined, whole[800:16800])
+
+
+def test_a_random_window_lies_in_its_file(tmp_path: Path) -> None:
+    """Every place is as likely: a ramp tells where a window began."""
+    for i in range(3):
+        save(tmp_path / "anna" / f"{i}.wav", np.linspace(0, 0.9, 8000, dtype=np.float32))
+    dataset = FolderDataset(root=str(tmp_path), seconds=0.25, form="float")
+    draws = [dataset.example("train", 0, torch.Generator().manual_seed(s))["x"][0, 0].item() for s in range(200)]
+    begins = np.array(draws) / 0.9 * 7999
+    assert begins.min() >= -1
+    assert begins.max() <= 4001
+    assert np.abs(np.quantile(begins, [0.25, 0.5, 0.75]) / 4000 - [0.25, 0.5, 0.75]).max() < 0.12
+    fixed = FolderDataset(root=str(tmp_path), seconds=0.25, form="float", crop="fixed")
+    assert torch.equal(fixed.example("train", 0, torch.Generator())["x"], fixed.example("train", 0, None)["x"])
+
+
+def test_a_short_file_is_filled_up_with_silence(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / "anna" / f"{i}.wav", noise(0.1))
+    dataset = FolderDataset(root=str(tmp_path), seconds=0.25, form="float")
+    x = dataset.example("train", 0, torch.Generator())["x"][0]
+    assert x[:1600].abs().max() > 0
+    assert x[1600:].abs().max() == 0
+
+
+def test_phones_are_those_of_the_window(voices: Path) -> None:
+    phones = align(voices)
+    dataset = FolderDataset(root=str(voices), seconds=0.2, phones=str(phones), form="float")
+    condition = dataset.spec.conditions[1]
+    assert (condition.labels, condition.every, condition.per_step) == (("a", "b"), 160, True)
+    for split in ("train", "val", "test"):
+        for index in range(dataset.size(split)):
+            number, start = dataset.windows[split][index].tolist()
+            utterance = dataset.splits[split][number]
+            middles = start / 16000 + (np.arange(20) + 0.5) / 100
+            expected = np.where(middles < 0.1, 0, np.where(middles < 0.25, 1, 2))
+            if utterance.path not in dataset.phones.files:  # type: ignore[union-attr]
+                expected[:] = 2
+            assert dataset.example(split, index, None)["phone"].tolist() == expected.tolist()
+
+
+def test_vctk_in_both_layouts(tmp_path: Path) -> None:
+    for i in range(1, 4):
+        save(tmp_path / "old" / "wav48" / "p225" / f"p225_00{i}.wav", noise(0.3, 48000), 48000)
+        folder = tmp_path / "new" / "wav48_silence_trimmed" / "p225"
+        folder.mkdir(parents=True, exist_ok=True)
+        for microphone in (1, 2):
+            encode(folder / f"p225_00{i}_mic{microphone}.flac", noise(0.3, 48000)[None], 48000, "flac", "s16")
+    for layout in ("old", "new"):
+        dataset = VCTKDataset(root=str(tmp_path / layout), seconds=0.1)
+        assert dataset.spec.conditions[0].labels == ("p225",)
+        assert sum(len(dataset.splits[split]) for split in dataset.splits) == 3
+        assert not any("mic2" in path for split in dataset.splits for path in names(dataset, split))
+    with pytest.raises(ToolkitError, match=r"VCTK is not there.*wav48_silence_trimmed/SPEAKER"):
+        VCTKDataset(root=str(tmp_path))
+
+
+def test_librispeech_has_its_own_splits_where_it_has_them_all(tmp_path: Path) -> None:
+    for folder in ("train-clean-100", "dev-clean", "test-other"):
+        for i in range(3):
+            path = tmp_path / "LibriSpeech" / folder / "84" / "121" / f"84-121-000{i}.flac"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encode(path, noise(0.3)[None], 16000, "flac", "s16")
+    dataset = LibriSpeechDataset(root=str(tmp_path), seconds=0.1)
+    assert {split: len(found) for split, found in dataset.splits.items()} == {"train": 3, "val": 3, "test": 3}
+    assert all("dev-clean" in path for path in names(dataset, "val"))
+    shutil.rmtree(tmp_path / "LibriSpeech" / "train-clean-100")
+    alone = LibriSpeechDataset(root=str(tmp_path / "LibriSpeech"), seconds=0.1)
+    assert alone.size("train") > alone.size("test") > 0
+    with pytest.raises(ToolkitError, match="LibriSpeech is not there"):
+        LibriSpeechDataset(root=str(tmp_path / "LibriSpeech" / "dev-clean"))
+
+
+def test_held_out_speakers_are_in_one_split_alone(voices: Path) -> None:
+    dataset = FolderDataset(root=str(voices), seconds=0.2, held_out="speakers")
+    held = {split: {each.speaker for each in dataset.splits[split]} for split in dataset.splits}
+    assert all(len(speakers) == 1 for speakers in held.values())
+    assert len(set.union(*held.values())) == 3
+
+
+def test_an_utterance_stays_in_its_split_when_others_come(tmp_path: Path) -> None:
+    for i in range(60):
+        save(tmp_path / "anna" / f"{i:03d}.wav", noise(0.05))
+    before = {split: names(FolderDataset(root=str(tmp_path), seconds=0.05), split) for split in ("val", "test")}
+    assert all(before.values())
+    for i in range(60, 100):
+        save(tmp_path / "anna" / f"{i:03d}.wav", noise(0.05))
+    after = FolderDataset(root=str(tmp_path), seconds=0.05)
+    assert all(before[split] <= names(after, split) for split in before)
+
+
+def test_lists_say_which_files_are_which(voices: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("anna/0\nanna/1\n\n")
+    (tmp_path / "test.txt").write_text("p226/3\n")
+    dataset = FolderDataset(root=str(voices), seconds=0.2, lists=str(tmp_path))
+    assert names(dataset, "test") == {"p226/3.wav"}
+    assert names(dataset, "train") | names(dataset, "val") == {"anna/0.wav", "anna/1.wav"}
+    (tmp_path / "test.txt").write_text("p226/99\n")
+    with pytest.raises(ToolkitError, match=r"test.txt: names p226/99, which is not in the corpus"):
+        FolderDataset(root=str(voices), seconds=0.2, lists=str(tmp_path))
+    (tmp_path / "train.txt").unlink()
+    (tmp_path / "test.txt").write_text("p226/3\n")
+    with pytest.raises(ToolkitError, match=r"no train.txt"):
+        FolderDataset(root=str(voices), seconds=0.2, lists=str(tmp_path))
+
+
+def test_trimming_leaves_out_silent_ends(tmp_path: Path) -> None:
+    sound = np.concatenate([np.zeros(4000, np.float32), noise(0.5), np.zeros(6000, np.float32)])
+    for i in range(3):
+        save(tmp_path / "anna" / f"{i}.wav", sound)
+    dataset = FolderDataset(root=str(tmp_path), seconds=0.1, trim=40)
+    (kept,) = set(dataset.sounds.values())
+    assert abs(kept.start - 4000) <= 400
+    assert abs(kept.samples - 8000) <= 800
+    assert (to_waveform(dataset.example("train", 0, None)["x"], dataset.spec)[0, :400].abs() > 0).any()
+
+
+def test_loudness_is_brought_to_what_is_asked_for(tmp_path: Path) -> None:
+    functional = pytest.importorskip("torchaudio.functional", exc_type=ImportError)
+    for i, level in enumerate((0.05, 0.5, 1.0)):
+        save(tmp_path / "anna" / f"{i}.wav", level * noise(1, seed=3))
+    dataset = FolderDataset(root=str(tmp_path), seconds=1.0, loudness=-30, form="float")
+    for split in ("train", "val", "test"):
+        assert float(functional.loudness(dataset.example(split, 0, None)["x"], 16000)) == pytest.approx(-30, abs=0.1)
+    loud = FolderDataset(root=str(tmp_path), seconds=1.0, loudness=30, form="float")
+    assert loud.example("train", 0, None)["x"].abs().max() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_second_start_looks_at_no_file_again(voices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = FolderDataset(root=str(voices), seconds=0.2)
+    looked: list[Path] = []
+    monkeypatch.setattr(corpus, "_header", lambda path: looked.append(path) or [16000, 8000])
+    assert FolderDataset(root=str(voices), seconds=0.2).sounds == first.sounds
+    assert looked == []
+    save(voices / "anna" / "0.wav", noise(0.9))
+    again = FolderDataset(root=str(voices), seconds=0.2)
+    assert looked == [voices / "anna" / "0.wav"]
+    assert again.sounds["anna/0.wav"].samples == 8000
+
+
+def test_a_damaged_memory_is_made_anew(voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = FolderDataset(root=str(voices), seconds=0.2)
+    (memory,) = (tmp_path / "cache").glob("*/*.json")
+    for damage in ("{", '["a"]', '{"anna/0.wav": 3}'):
+        memory.write_text(damage)
+        assert FolderDataset(root=str(voices), seconds=0.2).sounds == first.sounds
+
+
+def test_a_memory_that_cannot_be_kept_is_done_without(voices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
+    assert FolderDataset(root=str(voices), seconds=0.2).size("train")
+
+
+def test_many_files_are_told(voices: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(scan, "MANY", 10)
+    with caplog.at_level(logging.INFO):
+        FolderDataset(root=str(voices), seconds=0.2)
+    assert "looking at 18 files, once" in caplog.text
+    assert "0.2 minutes by 3 speakers" in caplog.text
+
+
+def test_the_real_corpora(speech: Path) -> None:
+    vctk = VCTKDataset(root=str(speech / "vctk-mini"), held_out="utterances")
+    assert vctk.spec.conditions[0].labels == ("p225", "p226", "p227", "p228")
+    libri = LibriSpeechDataset(root=str(speech))
+    assert len(libri.spec.conditions[0].labels) == 10
+    folder = FolderDataset(root=str(speech / "speechocean24"))
+    assert len(folder.spec.conditions[0].labels) == 24
+    assert {split: len(found) for split, found in folder.splits.items()}["test"] == 40
+    espeak = speech / "espeak-ms"
+    words = {"phones": str(espeak / "phones"), "phone_map": str(espeak / "phone-map.json"), "lists": str(espeak)}
+    phones = FolderDataset(root=str(espeak / "wav"), **words)
+    assert phones.spec.conditions[1].size == 43
+    assert len(phones.splits["test"]) == 60
+    for dataset in (vctk, libri, folder, phones):
+        assert dataset.example("test", 0, None)["x"].shape == (1, 16000)

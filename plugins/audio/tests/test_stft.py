@@ -1,0 +1,114 @@
+"""The objective that hears."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log, pi
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from toolkit import Autoencoder, DataSpec, Decoder, Distribution, Objective, ToolkitError
+from toolkit.objectives.elbo import ELBO
+from toolkit.objectives.vimco import VIMCO
+from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.testing.objective import ObjectiveSuite
+from toolkit.testing.parts import PointEncoder, point_autoencoder, random_data
+from toolkit_audio.spectra import magnitudes, mel_filters
+from toolkit_audio.stft import STFTObjective, spectral_distance
+
+SOUND = DataSpec(1, (96,), levels=256, rates=(8000.0,))
+FLOATS = DataSpec(1, (96,), rates=(8000.0,))
+
+
+class TestSTFTObjective(ObjectiveSuite):
+    data: ClassVar[DataSpec] = SOUND
+
+    def make(self, data: DataSpec) -> Objective:
+        return STFTObjective(data, windows=(16, 32))
+
+
+class TestSTFTObjectiveOfFloats(TestSTFTObjective):
+    data: ClassVar[DataSpec] = FLOATS
+
+
+def sine(frequency: float, amplitude: float = 1.0) -> Tensor:
+    return amplitude * torch.sin(2 * pi * frequency * torch.arange(4000) / 8000)
+
+
+def test_a_sine_has_its_amplitude_at_its_frequency() -> None:
+    spectrum = magnitudes(sine(1000, 0.3)[None], torch.hann_window(256), 64)[0, :, 4:-4]
+    assert spectrum.argmax(0).unique().tolist() == [1000 * 256 // 8000]
+    torch.testing.assert_close(spectrum.amax(0), torch.full((spectrum.shape[1],), 0.3), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("bands", "size", "rate"), [(80, 1024, 16000), (40, 512, 8000)])
+def test_mel_filters_are_torchaudios(bands: int, size: int, rate: int) -> None:
+    functional = pytest.importorskip("torchaudio.functional", exc_type=ImportError)
+    theirs = functional.melscale_fbanks(size // 2 + 1, 0.0, rate / 2, bands, rate, mel_scale="htk")
+    torch.testing.assert_close(mel_filters(bands, size, rate), theirs.T, rtol=1e-3, atol=1e-4)
+
+
+def test_the_loss_is_the_inner_one_and_the_distance() -> None:
+    autoencoder, x = point_autoencoder(SOUND).eval(), random_data(SOUND, 3)
+    inner, made = ELBO()(autoencoder, x, {}), STFTObjective(SOUND, weight=0.5, share=2.0)(autoencoder, x, {})
+    assert made.terms["stft"] > 0
+    torch.testing.assert_close(made.loss, 2 * inner.loss + 0.5 * 96 * made.terms["stft"])
+    torch.testing.assert_close(made.terms["nll"], inner.terms["nll"])
+
+
+def test_the_distance_of_a_waveform_from_itself_is_zero_and_hears_no_phase() -> None:
+    objective = STFTObjective(FLOATS, windows=(256, 512))
+    one, moved, other = (sine(f)[None, None] for f in (500, 500, 700))
+    moved = moved.roll(4, 2)
+    assert objective.distance(one, one) == 0
+    assert objective.distance(moved, one) < 0.2 * objective.distance(other, one)
+
+
+def test_half_as_loud_is_half_as_much_and_log_two_away() -> None:
+    target = torch.rand(2, 5, 7) + 0.1
+    torch.testing.assert_close(spectral_distance(target / 2, target), torch.tensor(0.5 + log(2)))
+
+
+def test_silence_is_as_near_as_it_can_be() -> None:
+    autoencoder = point_autoencoder(FLOATS)
+    made = STFTObjective(FLOATS, windows=(16,))(autoencoder, torch.zeros(2, *FLOATS.shape), {})
+    made.loss.backward()
+    assert made.loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in autoencoder.parameters())
+
+
+def test_it_needs_what_its_inner_objective_needs() -> None:
+    assert not STFTObjective(SOUND).needs_posterior
+    assert STFTObjective(SOUND, inner=lambda: VIMCO(samples=2)).needs_posterior
+
+
+class _NoMean(Distribution):
+    def __init__(self, base: Distribution) -> None:
+        self.base, self.shape = base, base.shape
+
+    mean = None
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.base.log_prob(x)
+
+    def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        return self.base.sample(generator, temperature)
+
+
+class _Autoregressive(Decoder):
+    def __init__(self, inner: Decoder) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return _NoMean(self.inner(z, conditions))
+
+
+def test_a_decoder_without_a_mean_is_told_apart() -> None:
+    decoder = _Autoregressive(point_autoencoder(SOUND).decoder)
+    autoencoder = Autoencoder(SOUND, PointEncoder(SOUND, 4), VectorQuantizer(4, codebook_size=3), decoder)
+    with pytest.raises(ToolkitError, match=r"autoregressive.*audio_conv"):
+        STFTObjective(SOUND)(autoencoder, random_data(SOUND, 2), {})

@@ -1,0 +1,1 @@
+"""Speech and sound for the toolkit; its parts are found by their entry points."""

@@ -1,0 +1,240 @@
+"""What all corpora of files share: scanning, windows, labels, and how they fail."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit import Condition, DataSpec, ToolkitError
+from toolkit.dataset import SPLITS
+from toolkit_audio.alignment import PhoneLabels, label_rate, read_phone_map
+from toolkit_audio.files import AudioDataset
+from toolkit_audio.loudness import gain, measure_loudness, require_torchaudio
+from toolkit_audio.reading import length_at, read_header, read_span
+from toolkit_audio.scan import scan
+from toolkit_audio.splits import Utterance, listed, set_aside
+from toolkit_audio.trimming import sounding
+from toolkit_audio.waveform import FORMS, from_waveform, sample_rate_of
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = 64
+"""Crops that the variance is estimated from, at most."""
+NAMED = 3
+"""Files that cannot be read, named in a message."""
+
+
+class Sound(NamedTuple):
+    """What a scan found out about a file, in samples of the data's rate."""
+
+    start: int
+    """Where it begins to sound, or 0."""
+    samples: int
+    """From there to where it ends to sound."""
+    gain: float
+    """What it is multiplied by."""
+
+
+class CorpusDataset(AudioDataset):
+    """Utterances in files, labelled by speaker and, where alignments are given, by phone.
+
+    A corpus says in ``find`` which files it has. Each is scanned once, and what was found is remembered in the user's
+    cache folder. An example is a window of ``seconds``: a file holds as many as fit, side by side around its middle; a
+    shorter file is one window, which silence fills up. With ``crop="random"`` and a generator, the window lies anywhere
+    in its file. Only the window is decoded.
+
+    Args:
+        root: the corpus's folder.
+        sample_rate: samples per second; files of other rates are resampled, and channels averaged.
+        seconds: length of an example.
+        form: mulaw: 256 levels; pcm16: 65536 levels; float: numbers in [-1, 1].
+        crop: whether a training example lies anywhere in its file, or where the others of its file leave room.
+        trim: decibels below the loudest part of a file at which its ends are silence, and are left out; null: none.
+        loudness: LUFS that every file is brought to, -23 being usual; null: as it is. Needs torchaudio.
+        held_out: whether utterances or speakers are set aside, 5 % for val and 5 % for test, where the corpus has no
+            such splits.
+        lists: a folder with train.txt, val.txt and test.txt, each naming files without suffix; null: none.
+        phones: a folder of alignments, .lab or .TextGrid, by the files' own paths; null: none.
+        phone_map: a JSON object that says which phones count as one; null: none.
+        on_error: whether a file that cannot be read stops the run, or is skipped and told.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        sample_rate: int = 16000,
+        seconds: float = 1.0,
+        form: Literal["mulaw", "pcm16", "float"] = "mulaw",
+        crop: Literal["random", "fixed"] = "random",
+        trim: float | None = None,
+        loudness: float | None = None,
+        held_out: Literal["utterances", "speakers"] = "utterances",
+        lists: str | None = None,
+        phones: str | None = None,
+        phone_map: str | None = None,
+        on_error: Literal["skip", "stop"] = "stop",
+    ) -> None:
+        if sample_rate < 1000:
+            raise ToolkitError(f"dataset.sample_rate={sample_rate}: at least 1000 samples per second")
+        if round(seconds * sample_rate) < 1:
+            raise ToolkitError(f"dataset.seconds={seconds}: an example has at least one sample")
+        if loudness is not None:
+            require_torchaudio("dataset.loudness")
+        self.root, self.crop, self.on_error = Path(root).expanduser(), crop, on_error
+        if not self.root.is_dir():
+            raise ToolkitError(f"{self.root.absolute()}: no such folder; dataset.root=FOLDER says where the corpus is")
+        self.skipped: set[str] = set()
+        utterances = self.find(self.root)
+        if lists is not None:
+            utterances = listed(utterances, Path(lists).expanduser())
+        self.sounds = self._scan([each.path for each in utterances], sample_rate, trim, loudness)
+        self.splits = set_aside((each for each in utterances if each.path in self.sounds), held_out == "speakers")
+        self.speakers = {name: i for i, name in enumerate(sorted({each.speaker for each in utterances}))}
+        self.phones = _phone_labels(phones, phone_map, list(self.sounds))
+        self.spec = DataSpec(
+            1,
+            (round(seconds * sample_rate),),
+            levels=FORMS[form],
+            varying=(True,),
+            rates=(float(sample_rate),),
+            conditions=self._conditions(sample_rate),
+        )
+        self.windows = {split: self._windows(split) for split in SPLITS}
+        if not self.size("train"):
+            raise ToolkitError(f"{self.root}: too few utterances that can be read to train on")
+        self._tell()
+        self.spec = replace(self.spec, variance=self._variance())
+
+    @classmethod
+    @abstractmethod
+    def find(cls, root: Path) -> list[Utterance]:
+        """The files below a root. ToolkitError where it holds no such corpus."""
+
+    @classmethod
+    def lacks(cls) -> list[str]:
+        try:
+            require_torchaudio("dataset.loudness")
+        except ToolkitError as error:
+            return [str(error)]
+        return []
+
+    def size(self, split: str) -> int:
+        return len(self.windows[split])
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """``x`` (1, samples), the label ``speaker`` and, where there are alignments, ``phone`` by time."""
+        if not 0 <= index < self.size(split):
+            raise IndexError(f"{split} has {self.size(split)} examples, there is no {index}")
+        for place in range(index, index + self.size(split)):  # the next stands for one that is skipped
+            number, start = self.windows[split][place % self.size(split)].tolist()
+            utterance = self.splits[split][number]
+            if utterance.path in self.skipped:
+                continue
+            try:
+                return self._example(utterance, start, generator)
+            except ToolkitError as error:
+                self._skip({utterance.path: str(error)})
+        raise ToolkitError(f"{self.root}: not one file of the {split} split can be read")
+
+    def _example(self, utterance: Utterance, start: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        sound, length, rate = self.sounds[utterance.path], self.spec.axes[0], sample_rate_of(self.spec)
+        if generator is not None and self.crop == "random":
+            start = int(torch.randint(max(0, sound.samples - length) + 1, (), generator=generator))
+        begin = sound.start + start
+        heard = read_span(self.root / utterance.path, begin, begin + min(length, sound.samples), rate)
+        waveform = torch.from_numpy(np.pad(heard * np.float32(sound.gain), (0, length - len(heard))))
+        example = {"x": from_waveform(waveform, self.spec).unsqueeze(0)}
+        example["speaker"] = torch.tensor(self.speakers[utterance.speaker])
+        if self.phones:
+            labels = label_rate(rate)
+            example["phone"] = self.phones.labels(utterance.path, begin / rate, length // (rate // labels), labels)
+        return example
+
+    def _conditions(self, sample_rate: int) -> tuple[Condition, ...]:
+        speaker = Condition("speaker", len(self.speakers), tuple(self.speakers))
+        if not self.phones:
+            return (speaker,)
+        names, every = self.phones.names, sample_rate // label_rate(sample_rate)
+        return (speaker, Condition("phone", len(names), names, per_step=True, every=every))
+
+    def _scan(self, paths: list[str], sample_rate: int, trim: float | None, loudness: float | None) -> dict[str, Sound]:
+        """The files that can be read, by path."""
+        if trim is None and loudness is None:
+            said, failures = scan(self.root, paths, _header, "header")
+            found = {
+                path: Sound(0, length_at(samples, rate, sample_rate), 1.0) for path, (rate, samples) in said.items()
+            }
+        else:
+            listen = partial(_listened, sample_rate=sample_rate, trim=trim, measured=loudness is not None)
+            said, failures = scan(self.root, paths, listen, f"{sample_rate} {trim} {loudness is not None}")
+            found = {path: Sound(a, b, gain(loud, loudness, peak)) for path, (a, b, loud, peak) in said.items()}
+        self._skip(failures)
+        return {path: sound for path, sound in found.items() if sound.samples}
+
+    def _skip(self, failures: dict[str, str]) -> None:
+        """Told and counted; or the run's end, as ``on_error`` says."""
+        if failures and self.on_error == "stop":
+            more = f" (and {len(failures) - 1} more files)" if len(failures) > 1 else ""
+            raise ToolkitError(
+                f"{next(iter(failures.values()))}{more}\ndataset.on_error=skip passes over files that cannot be read"
+            )
+        self.skipped |= set(failures)
+        for reason in list(failures.values())[:NAMED]:
+            logger.warning("%s: skipped", reason)
+        if failures:
+            logger.warning("%s: %d files skipped so far, as they cannot be read", self.root, len(self.skipped))
+
+    def _windows(self, split: str) -> np.ndarray:
+        """Utterance and first sample ``(n, 2)`` of every example."""
+        length, made = self.spec.axes[0], []
+        for number, utterance in enumerate(self.splits[split]):
+            samples = self.sounds[utterance.path].samples
+            count = max(1, samples // length)
+            edge = max(0, samples - count * length) // 2
+            made += [(number, edge + k * length) for k in range(count)]
+        return np.array(made, np.int64).reshape(-1, 2)
+
+    def _variance(self) -> float:
+        """Of the scaled data, estimated from at most 64 training windows at even distances."""
+        n = self.size("train")
+        sample = [self.example("train", i, None)["x"] for i in range(0, n, ceil(n / SAMPLE))]
+        return float(self.spec.scale(torch.stack(sample)).double().var(correction=0))
+
+    def _tell(self) -> None:
+        counts = ", ".join(f"{len(self.splits[split])} {split}" for split in SPLITS)
+        seconds = Counter[str]()
+        for split in SPLITS:
+            seconds[split] = sum(self.sounds[each.path].samples for each in self.splits[split])
+        minutes = sum(seconds.values()) / sample_rate_of(self.spec) / 60
+        logger.info("%s: %.1f minutes by %d speakers; utterances: %s", self.root, minutes, len(self.speakers), counts)
+
+
+def _phone_labels(folder: str | None, phone_map: str | None, paths: list[str]) -> PhoneLabels | None:
+    if folder is None:
+        return None
+    classes = read_phone_map(Path(phone_map).expanduser()) if phone_map is not None else {}
+    return PhoneLabels(Path(folder).expanduser(), paths, classes)
+
+
+def _header(path: Path) -> list[int]:
+    return list(read_header(path))
+
+
+def _listened(path: Path, sample_rate: int, trim: float | None, measured: bool) -> list[float | int | None]:
+    """Start, samples, loudness and peak, by decoding all of it."""
+    sound = read_span(path, 0, None, sample_rate)
+    start, stop = (0, len(sound)) if trim is None else sounding(sound, sample_rate, trim)
+    sound = sound[start:stop]
+    loudness = measure_loudness(sound, sample_rate) if measured else None
+    return [start, stop - start, loudness, float(np.abs(sound).max(initial=0))]

@@ -1,0 +1,61 @@
+"""A decoder of sound that gives all samples at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor, nn
+
+from toolkit import Condition, Decoder, Distribution, Likelihood
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.conv import conv, up
+from toolkit.nn.residual import residual_stack
+from toolkit_audio.rectified import rectified
+
+
+@final
+class ConvDecoder(Decoder):
+    """Residual blocks at the latents' rate, then strided transposed convolutions with ReLU: fast, and not
+    autoregressive, so that what is the codes' to say is nobody else's.
+
+    Conditions are embedded and added to the first layer's output.
+
+    Args:
+        hidden: channels at the latents' rate.
+        narrowest: channels are halved at each stride, down to this many.
+        residual_blocks: how many, each ReLU, 3-wide, ReLU, 1-wide.
+        strides: of the transposed convolutions, from the latents up.
+    """
+
+    rank = 1
+
+    def __init__(
+        self,
+        dim: int,
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+        *,
+        hidden: int = 256,
+        narrowest: int = 64,
+        residual_blocks: int = 2,
+        strides: tuple[int, ...] = (2, 2, 2, 2, 2, 2),
+    ) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+        self.inward = conv(1, dim, hidden, 3)
+        self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
+        layers: list[nn.Module] = [residual_stack(1, hidden, hidden, residual_blocks)]
+        channels = hidden
+        for stride in strides:
+            narrower = min(channels, max(narrowest, channels // 2))
+            layers += rectified(up(1, channels, narrower, stride))
+            channels = narrower
+        self.network = nn.Sequential(*layers, conv(1, channels, likelihood.channels, 7))
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        """z ``(batch, dim, codes)``."""
+        h = self.inward(z)
+        if self.conditions is not None:
+            h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
+        return self.likelihood(self.network(h))

@@ -1,0 +1,48 @@
+"""Loudness by ITU-R BS.1770, measured by torchaudio."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from math import isfinite
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from toolkit import ToolkitError
+
+SHORTEST = 0.4
+"""Seconds of the measure's blocks; shorter sound is taken as often as it fills one."""
+
+
+def require_torchaudio(what: str) -> ModuleType:
+    """``torchaudio.functional``. ToolkitError that says why it does not import here, and what to install.
+
+    It holds libraries built against one torch: beside another it is not found wanting before it is imported, and then
+    fails in more than one way.
+    """
+    try:
+        return import_module("torchaudio.functional")
+    except (ImportError, OSError, RuntimeError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ToolkitError(
+            f"{what} needs torchaudio, which does not import beside torch {torch.__version__}:"
+            f" {type(error).__name__}: {why}\n"
+            'a build of torch for CPUs only will not do: pip install --force-reinstall "torch>=2.11,<2.15" torchaudio'
+        ) from error
+
+
+def measure_loudness(sound: np.ndarray, rate: int) -> float | None:
+    """LUFS of mono samples; None of silence."""
+    functional = require_torchaudio("dataset.loudness")
+    repeats = -(-round(SHORTEST * rate) // max(1, len(sound)))
+    waveform = torch.from_numpy(np.tile(sound, repeats)).unsqueeze(0)
+    loudness = float(functional.loudness(waveform, rate))
+    return loudness if isfinite(loudness) else None
+
+
+def gain(loudness: float | None, wanted: float | None, peak: float) -> float:
+    """What brings sound to a loudness, but for peaks that would leave [-1, 1]."""
+    if loudness is None or wanted is None or not peak:
+        return 1.0
+    return float(min(10 ** ((wanted - loudness) / 20), 1 / peak))

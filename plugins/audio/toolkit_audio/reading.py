@@ -1,0 +1,179 @@
+"""Sound out of files: headers, and spans of samples without decoding the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import av
+import numpy as np
+
+from toolkit import ToolkitError
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+MARGIN = 0.02
+"""Seconds decoded on either side of a span that is resampled, so that the filter sees no edge."""
+EARLY = 0.1
+"""Seconds before a span at which its decoding begins: a lossy format needs some frames to settle."""
+
+
+class Header(NamedTuple):
+    """What a file says of itself."""
+
+    rate: int
+    """Samples per second."""
+    samples: int
+    """On each channel."""
+
+
+def read_header(path: Path) -> Header:
+    """The header of the first sound in a file; ToolkitError where there is none."""
+    with _opened(path) as (container, stream):
+        length = _announced(container, stream)
+        if length is None:  # a stream that does not say: count
+            length = sum(frame.samples for frame in container.decode(stream))
+        if not length:
+            raise ToolkitError(f"{path}: there is no sound in it, not one sample")
+        return Header(stream.rate, length)
+
+
+def read_span(path: Path, start: int, stop: int | None, rate: int) -> np.ndarray:
+    """Samples ``start..stop`` (None: all that there are) at ``rate`` per second: mono, float32.
+
+    Channels are averaged. Only the span is decoded and, where the file has another rate, resampled. ToolkitError where
+    the file cannot be read, or ends before its header says.
+    """
+    with _opened(path) as (container, stream):
+        if stream.rate == rate:
+            return _decoded(path, container, stream, start, None if stop is None else (stop, stop))
+        # the last place before the span, less the margin, at which samples of both rates fall together
+        own, wanted = stream.rate // gcd(stream.rate, rate), rate // gcd(stream.rate, rate)
+        block = max(0, (start - round(MARGIN * rate)) // wanted)
+        last = None if stop is None else (stop * own // wanted, (stop + round(MARGIN * rate)) * own // wanted)
+        sound = resample(_decoded(path, container, stream, block * own, last), stream.rate, rate)
+        return sound[start - block * wanted :][: None if stop is None else stop - start]
+
+
+def resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Mono float32 at another rate, by FFmpeg's windowed sinc; sample 0 stays sample 0."""
+    if rate == wanted or not len(sound):
+        return sound
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=wanted)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None]), format="flt", layout="mono")
+    frame.sample_rate = rate
+    parts = [part.to_ndarray()[0] for given in (frame, None) for part in resampler.resample(given)]
+    made = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return made[: length_at(len(sound), rate, wanted)]
+
+
+def length_at(samples: int, rate: int, wanted: int) -> int:
+    """How many samples so many at one rate are at another."""
+    return samples * wanted // rate
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, AudioStream]]:
+    """A file and its first sound; what FFmpeg raises meanwhile is told as a ToolkitError that names the file."""
+    if path.is_file() and not path.stat().st_size:
+        raise ToolkitError(f"{path}: the file is empty")
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise ToolkitError(f"{path}: there is no sound in it")
+            yield container, container.streams.audio[0]
+    except FileNotFoundError as error:
+        raise ToolkitError(f"{path}: the file is not there (any more)") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ToolkitError(f"{path}: cannot be read as sound ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's own words, without the error's number and the path, which stands before them."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _announced(container: InputContainer, stream: AudioStream) -> int | None:
+    if stream.duration is not None and stream.time_base is not None:
+        return round(stream.duration * stream.time_base * stream.rate)
+    if container.duration is not None:
+        return round(container.duration * stream.rate / av.time_base)
+    return None
+
+
+def _decoded(
+    path: Path, container: InputContainer, stream: AudioStream, start: int, stop: tuple[int, int] | None
+) -> np.ndarray:
+    """Samples of the file's own rate: up to where they must be there, and on to where they are taken if they are."""
+    announced = _announced(container, stream)
+    needed, end = stop or (announced, announced)
+    parts, at = [], start
+    for frame in _packed(_frames(container, stream, start), stream):
+        begins = _place(frame, stream)
+        sound = _mono(frame)[max(0, at - begins) :]
+        if begins > at:  # a hole: silence as long
+            sound = np.concatenate((np.zeros(begins - at, np.float32), sound))
+        parts.append(sound)
+        at += len(sound)
+        if end is not None and at >= end:
+            break
+    made = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if needed is not None and len(made) < needed - start - _slack(stream):
+        raise ToolkitError(f"{path}: cut short, it ends at sample {at} where {needed} are expected")
+    return made[: None if end is None else end - start]
+
+
+def _frames(container: InputContainer, stream: AudioStream, start: int) -> Iterator[AudioFrame]:
+    """The frames from a little before a sample on; from the file's beginning where FFmpeg cannot seek there."""
+    early = start - round(EARLY * stream.rate)
+    if early > 0 and stream.time_base:
+        with suppress(av.FFmpegError):
+            container.seek(int(early / stream.rate / stream.time_base), stream=stream)
+            frames = container.decode(stream)
+            first = next(frames, None)
+            if first is not None and _place(first, stream) <= start:
+                return chain([first], frames)
+        container.seek(0, stream=stream)
+    return iter(container.decode(stream))
+
+
+def _packed(frames: Iterable[AudioFrame], stream: AudioStream) -> Iterator[AudioFrame]:
+    """Frames whose channels take turns: of eight planes and more PyAV reads beyond the last, and crashes."""
+    if not stream.format.is_planar:
+        yield from frames
+        return
+    packer = av.AudioResampler(format=stream.format.packed, layout=stream.layout, rate=stream.rate)
+    for frame in frames:
+        yield from packer.resample(frame)
+
+
+def _place(frame: AudioFrame, stream: AudioStream) -> int:
+    """The sample of the file at which a frame begins."""
+    if frame.pts is None or frame.time_base is None:
+        return 0
+    begin = (stream.start_time or 0) * (stream.time_base or 0)
+    return round((frame.pts * frame.time_base - begin) * stream.rate)
+
+
+def _slack(stream: AudioStream) -> int:
+    """Samples that a file may lack at its end: lossy formats count in frames, and announce what is cut off later."""
+    return 0 if stream.codec_context.name.startswith(("pcm", "flac", "alac", "wavpack")) else stream.rate // 5
+
+
+def _mono(frame: AudioFrame) -> np.ndarray:
+    """The mean of the channels, float32 in [-1, 1]."""
+    samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))
+    sound = samples.astype(np.float32)
+    if samples.dtype == np.uint8:
+        sound = (sound - 128) / 128
+    elif samples.dtype.kind == "i":
+        sound /= 2.0 ** (8 * samples.itemsize - 1)
+    mean: np.ndarray = sound.mean(1)
+    return mean

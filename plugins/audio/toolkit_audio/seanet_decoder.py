@@ -1,0 +1,56 @@
+"""The decoder of the neural codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import final
+
+from torch import Tensor, nn
+
+from toolkit import Condition, Decoder, Distribution, Likelihood
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit_audio.seanet import KERNEL, PaddedConv, PaddedUp, units
+
+
+@final
+class SeanetDecoder(Decoder):
+    """SEANet's decoder, the encoder's mirror: after each stride half of the channels and three residual units.
+
+    SoundStream (Zeghidour et al. 2021, arXiv:2107.03312). Conditions are embedded and added to the first layer's
+    output.
+
+    Args:
+        hidden: channels after the last stride.
+        strides: of the transposed convolutions, of window 2 * stride, from the latents up.
+        causal: whether a sample depends on nothing after its code, as streaming needs.
+    """
+
+    rank = 1
+
+    def __init__(
+        self,
+        dim: int,
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+        *,
+        hidden: int = 32,
+        strides: tuple[int, ...] = (8, 5, 4, 2),
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.likelihood, self.causal = likelihood, causal
+        widths = [hidden * 2**k for k in reversed(range(len(strides) + 1))]
+        self.inward = PaddedConv(dim, widths[0], KERNEL, causal=causal)
+        self.conditions = ConditionEmbedding(conditions, widths[0]) if conditions else None
+        layers: list[nn.Module] = []
+        for (channels, narrower), stride in zip(pairwise(widths), strides, strict=True):
+            layers += [nn.ELU(), PaddedUp(channels, narrower, stride, causal=causal), *units(narrower, causal=causal)]
+        self.network = nn.Sequential(*layers, nn.ELU(), PaddedConv(hidden, likelihood.channels, KERNEL, causal=causal))
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        """z ``(batch, dim, codes)``."""
+        h = self.inward(z)
+        if self.conditions is not None:
+            h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
+        return self.likelihood(self.network(h))

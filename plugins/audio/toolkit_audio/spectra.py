@@ -1,0 +1,45 @@
+"""Magnitudes over time and frequency."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FAINTEST = 1e-5
+"""Magnitude below which nothing is told apart: -100 dB."""
+
+
+def magnitudes(waveform: Tensor, window: Tensor, hop: int) -> Tensor:
+    """``(batch, samples)`` to ``(batch, len(window) // 2 + 1, frames)``: a frame for each hop, the first at sample 0.
+
+    A sine of amplitude 1 has magnitude 1 at its peak. Beyond the ends is silence.
+    """
+    size = len(window)
+    padded = F.pad(waveform, (size // 2, size // 2))
+    spectrum = torch.stft(padded, size, hop, window=window, center=False, return_complex=True)
+    return spectrum.abs() * (2 / window.sum())
+
+
+def log_mel(waveform: Tensor, rate: int, size: int, hop: int, bands: int = 80) -> Tensor:
+    """``(batch, samples)`` to the natural log of mel magnitudes, ``(batch, bands, frames)``, of Hann windows."""
+    window, filters = _hann(size, waveform.device), mel_filters(bands, size, rate).to(waveform.device)
+    return (filters @ magnitudes(waveform, window, hop)).clamp(min=FAINTEST).log()
+
+
+@cache
+def mel_filters(bands: int, size: int, rate: int) -> Tensor:
+    """``(bands, size // 2 + 1)``: triangles even on the mel scale (O'Shaughnessy 1987) from 0 Hz to half the rate."""
+    top = 2595 * torch.log10(torch.tensor(1 + rate / 2 / 700, dtype=torch.float64))
+    edges = 700 * (10 ** (torch.linspace(0, float(top), bands + 2, dtype=torch.float64) / 2595) - 1)
+    bins = torch.linspace(0, rate / 2, size // 2 + 1, dtype=torch.float64)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    return torch.minimum(rising, falling).clamp(min=0).float()
+
+
+@cache
+def _hann(size: int, device: torch.device) -> Tensor:
+    return torch.hann_window(size, device=device)
