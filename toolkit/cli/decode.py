@@ -30,7 +30,7 @@ def main(args: list[str]) -> int:
     import numpy as np
     import torch
 
-    from toolkit.cli.files import unlabelled, write_examples
+    from toolkit.cli.files import decode_varying, unlabelled, write_examples
     from toolkit.codes import read_codes
     from toolkit.errors import ToolkitError
     from toolkit.model import load
@@ -51,13 +51,16 @@ def main(args: list[str]) -> int:
     try:
         conditions = model.labels(options.condition, len(codes))
         notes(unlabelled(model, conditions))
-        x = model.decode(codes, conditions)
+        if "axes" in arrays:
+            x = decode_varying(model, codes, torch.from_numpy(np.array(arrays["axes"])), conditions)
+        else:
+            x = list(model.decode(codes, conditions).cpu())
     except ValueError as e:
         raise ToolkitError(f"{path}: {e}") from e
     out = Path(options.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        paths = write_examples(model, x.cpu(), model.spec, out, path.stem)
+        paths = write_examples(model, x, model.spec, out, path.stem)
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     for each in paths[:SHOWN]:

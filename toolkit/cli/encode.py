@@ -23,7 +23,9 @@ class EncodeOptions:
 def main(args: list[str]) -> int:
     options = parse("encode", EncodeOptions, args)
 
-    from toolkit.cli.files import read_examples, write_codes_of
+    import torch
+
+    from toolkit.cli.files import encode_examples, read_examples, write_codes_of, write_varying_codes
     from toolkit.errors import ToolkitError
     from toolkit.model import load
     from toolkit.sample import BATCH
@@ -32,9 +34,13 @@ def main(args: list[str]) -> int:
         raise ToolkitError("no files: toolkit encode run=DIR FILES… out=F.safetensors")
     model = load(options.run, options.device)
     notes(model.notices)
-    parts = (options.files[i : i + BATCH] for i in range(0, len(options.files), BATCH))
-    codes = (model.encode(read_examples(model, part)).cpu() for part in parts)
-    write_codes_of(model, codes, len(options.files), Path(options.out))
-    print(f"files: {len(options.files)}, bits each: {model.latent.rate:.0f}")
+    if any(model.spec.varying):
+        write_varying_codes(model, read_examples(model, options.files), Path(options.out))
+        print(f"files: {len(options.files)}")
+    else:
+        parts = (options.files[i : i + BATCH] for i in range(0, len(options.files), BATCH))
+        codes = (torch.stack(encode_examples(model, read_examples(model, part))) for part in parts)
+        write_codes_of(model, codes, len(options.files), Path(options.out))
+        print(f"files: {len(options.files)}, bits each: {model.latent.rate:.0f}")
     print(options.out)
     return 0

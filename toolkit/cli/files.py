@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -19,8 +20,8 @@ from toolkit.schema import signature
 from toolkit.spec import DataSpec
 
 
-def read_examples(model: Model, paths: list[Path]) -> Tensor:
-    """One example per file, as a batch ``(files, channels, *axes)``; ToolkitError naming a file that cannot be read."""
+def read_examples(model: Model, paths: list[Path]) -> list[Tensor]:
+    """One example ``(channels, *axes)`` per file; ToolkitError naming a file that cannot be read."""
     rows = []
     for path in paths:
         if path.is_dir():
@@ -31,14 +32,61 @@ def read_examples(model: Model, paths: list[Path]) -> Tensor:
             rows.append(model.files.read(path, model.spec))
         except ValueError as e:
             raise ToolkitError(f"{path}: {e}") from e
-    return torch.stack(rows)
+    return rows
 
 
-def write_examples(model: Model, x: Tensor, spec: DataSpec, out: Path, stem: str) -> list[Path]:
+def reconstruct_examples(model: Model, examples: list[Tensor], conditions: dict[str, Tensor]) -> list[Tensor]:
+    """Examples through the bottleneck and back, each of its own length, all that are alike at once."""
+    made: list[Tensor] = []
+    for rows in _alike(examples):
+        x = _whole(model, torch.stack([examples[i] for i in rows]))
+        again = model.reconstruct(x, {name: value[rows] for name, value in conditions.items()}).cpu()
+        made += [example[_extent(examples[i])] for i, example in zip(rows, again, strict=True)]
+    return made
+
+
+def encode_examples(model: Model, examples: list[Tensor]) -> list[Tensor]:
+    """The codes ``(depth, *grid)`` of each example."""
+    made: list[Tensor] = []
+    for rows in _alike(examples):
+        made += model.encode(_whole(model, torch.stack([examples[i] for i in rows]))).cpu()
+    return made
+
+
+def _alike(examples: list[Tensor]) -> list[list[int]]:
+    """The indices of examples that are of one shape and stand together."""
+    return [list(rows) for _, rows in groupby(range(len(examples)), key=lambda i: examples[i].shape)]
+
+
+def _whole(model: Model, x: Tensor) -> Tensor:
+    """A batch whose varying axes are drawn out to a whole number of codes, by what stands at their ends."""
+    for axis, stride in enumerate(strides(model)):
+        length = x.shape[2 + axis]
+        places = torch.arange(-(-length // stride) * stride).clamp(max=length - 1)
+        x = x.index_select(2 + axis, places)
+    return x
+
+
+def _extent(example: Tensor) -> tuple[slice, ...]:
+    return tuple(slice(length) for length in example.shape)
+
+
+def strides(model: Model) -> tuple[int, ...]:
+    """Along each axis the positions of a code; 1 where the axis never varies, or has no whole number of them."""
+    spec, grid = model.spec, model.latent.grid
+    varying = spec.varying or (False,) * spec.rank
+    return tuple(
+        length // codes if varies and length % codes == 0 else 1
+        for varies, length, codes in zip(varying, spec.axes, grid, strict=True)
+    )
+
+
+def write_examples(model: Model, x: Iterable[Tensor], spec: DataSpec, out: Path, stem: str) -> list[Path]:
     """A file per example, numbered."""
-    paths = [out / f"{stem}-{i:04d}{model.files.suffix}" for i in range(len(x))]
-    for path, example in zip(paths, x, strict=True):
-        model.files.write(example, spec, path)
+    paths = []
+    for i, example in enumerate(x):
+        paths.append(out / f"{stem}-{i:04d}{model.files.suffix}")
+        model.files.write(example, spec, paths[-1])
     return paths
 
 
@@ -46,6 +94,29 @@ def write_codes_of(model: Model, parts: Iterable[Tensor], n: int, path: Path) ->
     """Codes ``(…, depth, *grid)`` of n examples in all, with the hash of the weights that they belong to."""
     metadata = {"weights": model.checkpoint.weights_hash}
     write_codes(path, model.latent, ({"codes": codes} for codes in parts), n, metadata)
+
+
+def write_varying_codes(model: Model, examples: list[Tensor], path: Path) -> None:
+    """Codes of examples that differ in length: with zeros to the longest, and the ``axes`` of each."""
+    codes = encode_examples(model, examples)
+    grid = [max(lengths) for lengths in zip(*(each.shape[1:] for each in codes), strict=True)]
+    held = torch.zeros(len(codes), model.latent.depth, *grid, dtype=torch.int64)
+    for row, each in zip(held, codes, strict=True):
+        row[_extent(each)] = each
+    axes = torch.tensor([example.shape[1:] for example in examples])
+    metadata = {"weights": model.checkpoint.weights_hash}
+    write_codes(path, model.latent, [{"codes": held, "axes": axes}], len(codes), metadata)
+
+
+def decode_varying(model: Model, codes: Tensor, axes: Tensor, conditions: dict[str, Tensor]) -> list[Tensor]:
+    """What ``write_varying_codes`` wrote, as data of each example's own axes."""
+    made = []
+    for i, lengths in enumerate(axes.tolist()):
+        grid = (slice(-(-length // stride)) for length, stride in zip(lengths, strides(model), strict=True))
+        row = codes[i : i + 1][(slice(None), slice(None), *grid)]
+        x = model.decode(row, {name: value[i : i + 1] for name, value in conditions.items()})[0]
+        made.append(x[(slice(None), *map(slice, lengths))].cpu())
+    return made
 
 
 def unlabelled(model: Model, conditions: dict[str, Tensor]) -> list[str]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, show_plugin_notes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IN_A_ROW = 8
+"""Examples beside one another in the picture."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ def main(args: list[str]) -> int:
     options = parse("reconstruct", ReconstructOptions, args)
 
     from toolkit.batches import split_batches
-    from toolkit.cli.files import build_dataset_of, read_examples, unlabelled, write_examples
+    from toolkit.cli.files import build_dataset_of, read_examples, reconstruct_examples, unlabelled, write_examples
     from toolkit.errors import ToolkitError
     from toolkit.model import load
 
@@ -39,7 +45,7 @@ def main(args: list[str]) -> int:
     notes(model.notices)
     conditions: dict[str, Any] = {}
     if options.files:
-        x = read_examples(model, options.files)
+        examples = read_examples(model, options.files)
     else:
         dataset = build_dataset_of(model.bottom, options.dataset)
         batch = next(
@@ -47,19 +53,28 @@ def main(args: list[str]) -> int:
         )
         if batch is None:
             raise ToolkitError("the test split has no examples: name files to reconstruct")
-        x, conditions = batch.x.cpu(), batch.conditions
-    conditions = {**conditions, **model.labels(options.condition, len(x))}
+        examples, conditions = list(batch.x.cpu()), batch.conditions
+    conditions = {**conditions, **model.labels(options.condition, len(examples))}
     notes(unlabelled(model, conditions))
-    made = model.reconstruct(x, conditions).cpu()
+    made = reconstruct_examples(model, examples, conditions)
     out = Path(options.out) if options.out else model.run.samples
     sheet = out / "reconstructions.png"
     try:
         out.mkdir(parents=True, exist_ok=True)
         if options.files:
             write_examples(model, made, model.spec, out, "reconstruction")
-        rows = [row for pair in zip(x.split(8), made.split(8), strict=True) for row in pair]
-        model.files.draw(rows, model.spec, sheet)
+        model.files.draw(beside(examples, made), model.spec, sheet)
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     print(sheet)
     return 0
+
+
+def beside(examples: list[Tensor], made: list[Tensor]) -> list[Tensor]:
+    """Rows of originals, each above a row of what was made of them; what differs in shape stands in rows of its own."""
+    import torch
+
+    alike = len({example.shape for example in examples}) == 1
+    size = IN_A_ROW if alike else 1
+    starts = range(0, len(examples), size)
+    return [torch.stack(each[start : start + size]) for start in starts for each in (examples, made)]
