@@ -149,4 +149,4 @@ def test_activations_keep_their_size_in_the_beginning() -> None:
     z = ConvEncoder(SECOND, 64, hidden=64, strides=PAPER[640])(torch.randint(256, (4, 1, 6400)))
     assert 0.2 < z.std() < 5
     decoder = ConvDecoder(64, (), CategoricalLikelihood(SECOND), hidden=64, strides=PAPER[640][::-1])
-    assert 0.2 < decoder(torch.randn(4, 64, 10), {}).logits.std() < 5  # type: ignore[attr-defined]
+    assert 0.02 < decoder(torch.randn(4, 64, 10), {}).logits.std() < 0.5  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
 from toolkit import Condition, Decoder, Distribution, Likelihood
@@ -12,6 +13,10 @@ from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.conv import conv, up
 from toolkit.nn.residual import residual_stack
 from toolkit_audio.rectified import rectified
+
+QUIET = 0.1
+"""What the last weights start at, of their usual size: far louder than speech, an untrained decoder is first of all
+silenced, and the latents are dragged along before their codes have settled."""
 
 
 @final
@@ -51,7 +56,10 @@ class ConvDecoder(Decoder):
             narrower = min(channels, max(narrowest, channels // 2))
             layers += rectified(up(1, channels, narrower, stride))
             channels = narrower
-        self.network = nn.Sequential(*layers, conv(1, channels, likelihood.channels, 7))
+        last = conv(1, channels, likelihood.channels, 7)
+        with torch.no_grad():
+            last.get_parameter("weight").mul_(QUIET)
+        self.network = nn.Sequential(*layers, last)
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, codes)``."""

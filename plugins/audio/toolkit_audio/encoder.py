@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import final
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit import DataSpec, Encoder
@@ -21,8 +23,12 @@ class ConvEncoder(Encoder):
     2, 2, 2, 2, 2, 4, 5 reduce 640 times. Mu-law levels enter on their companded scale.
 
     Args:
-        hidden: channels everywhere but in the latents.
+        hidden: channels of the strided layers.
+        narrowest: channels of the first layer, which double at each stride up to hidden and so spare the many samples
+            of the first layers most of the work; null: hidden, as in the paper.
         strides: of the convolutions; their product is samples per code.
+        norm: whether the channels of every position are brought to mean 0 and variance 1 before each ReLU; the paper
+            does not say.
         residual_blocks: after them, each ReLU, 3-wide, ReLU, 1-wide; the paper has none.
     """
 
@@ -34,16 +40,19 @@ class ConvEncoder(Encoder):
         dim: int,
         *,
         hidden: int = 256,
+        narrowest: int | None = None,
         strides: tuple[int, ...] = (2, 2, 2, 2, 2, 2),
+        norm: bool = False,
         residual_blocks: int = 0,
     ) -> None:
         super().__init__()
         self.data, self.stride = data, (prod(strides),)
         layers: list[nn.Module] = []
-        channels = data.channels
+        channels, wider = data.channels, narrowest or hidden
         for stride in strides:
-            layers += rectified(down(1, channels, hidden, stride))
-            channels = hidden
+            convolution, relu = rectified(down(1, channels, wider, stride))
+            layers += [convolution, ChannelNorm(wider), relu] if norm else [convolution, relu]
+            channels, wider = wider, min(hidden, 2 * wider)
         if residual_blocks:
             layers.append(residual_stack(1, channels, channels, residual_blocks))
         self.network = nn.Sequential(*layers, conv(1, channels, dim, 1))
@@ -52,3 +61,16 @@ class ConvEncoder(Encoder):
         """x ``(batch, 1, samples)``."""
         z: Tensor = self.network(self.data.scale(x))
         return z
+
+
+class ChannelNorm(nn.Module):
+    """Each position's channels to mean 0 and variance 1, then a learned scale and shift of each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """h ``(batch, channels, positions)``."""
+        return F.layer_norm(h.transpose(1, 2), self.scale.shape, self.scale, self.shift).transpose(1, 2)

@@ -167,7 +167,7 @@ def draw_confusion(path: Path, counts: Tensor, names: Sequence[str]) -> None:
     size = 1.8 + 0.19 * len(order)
     figure = Figure(figsize=(size + 0.6, size), dpi=120, layout="constrained")
     axes = figure.subplots()
-    shown = axes.imshow(shares, cmap="magma", vmin=0, vmax=1)
+    shown = axes.imshow(shares.numpy(), cmap="magma", vmin=0, vmax=1)
     for ticks, write in ((axes.set_xticks, axes.set_xticklabels), (axes.set_yticks, axes.set_yticklabels)):
         ticks(range(len(order)))
         write(labels, fontsize=7)

@@ -170,7 +170,7 @@ def _slack(stream: AudioStream) -> int:
 def _mono(frame: AudioFrame) -> np.ndarray:
     """The mean of the channels, float32 in [-1, 1]."""
     samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))
-    sound = samples.astype(np.float32)
+    sound: np.ndarray = samples.astype(np.float32)
     if samples.dtype == np.uint8:
         sound = (sound - 128) / 128
     elif samples.dtype.kind == "i":

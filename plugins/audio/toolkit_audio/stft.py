@@ -11,8 +11,8 @@ from torch import Tensor
 
 from toolkit import Autoencoder, Bound, DataSpec, Loss, Objective, ToolkitError
 from toolkit.objectives.elbo import ELBO
-from toolkit_audio.spectra import FAINTEST, magnitudes
-from toolkit_audio.waveform import heard
+from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
+from toolkit_audio.waveform import heard, sample_rate_of
 
 
 @final
@@ -30,6 +30,8 @@ class STFTObjective(Objective):
         weight: nats per dim of x for a distance of 1.
         share: what the inner objective's loss is multiplied by, its quantizer's part included.
         windows: samples of the Hann windows; hops are a quarter of these.
+        mel_bands: how many bands of the mel scale stand for each window's frequencies, so that low ones count for more,
+            as to the ear; null: every frequency for itself.
     """
 
     def __init__(
@@ -40,15 +42,19 @@ class STFTObjective(Objective):
         weight: float = 1.0,
         share: float = 1.0,
         windows: tuple[int, ...] = (256, 512, 1024, 2048),
+        mel_bands: int | None = None,
     ) -> None:
         super().__init__()
         if not windows or min(windows) < 4:
             raise ValueError(f"windows={list(windows)}: at least one, of 4 samples or more")
         self.data, self.inner = data, inner()
         self.needs_posterior = self.inner.needs_posterior
-        self.weight, self.share, self.sizes = weight, share, windows
+        self.weight, self.share, self.sizes, self.has_bands = weight, share, windows, mel_bands is not None
         for size in windows:
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
+            if mel_bands is not None:
+                filters = mel_filters(mel_bands, size, sample_rate_of(data))
+                self.register_buffer(f"bands_{size}", filters, persistent=False)
 
     def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
         made = self.inner(autoencoder, x, conditions)
@@ -69,11 +75,13 @@ class STFTObjective(Objective):
     def distance(self, made: Tensor, target: Tensor) -> Tensor:
         """Between waveforms ``(batch, channels, samples)``, over all windows, 0-d."""
         made, target = made.flatten(0, 1), target.flatten(0, 1).to(made.dtype)
-        parts = []
-        for size in self.sizes:
-            window = self.get_buffer(f"window_{size}").to(made.dtype)
-            parts.append(spectral_distance(magnitudes(made, window, size // 4), magnitudes(target, window, size // 4)))
+        parts = [spectral_distance(self._seen(made, size), self._seen(target, size)) for size in self.sizes]
         return torch.stack(parts).mean()
+
+    def _seen(self, waveform: Tensor, size: int) -> Tensor:
+        """``(batch, bands, frames)`` through a window."""
+        seen = magnitudes(waveform, self.get_buffer(f"window_{size}").to(waveform.dtype), size // 4)
+        return self.get_buffer(f"bands_{size}").to(seen.dtype) @ seen if self.has_bands else seen
 
 
 def spectral_distance(made: Tensor, target: Tensor) -> Tensor:
