@@ -22,7 +22,7 @@ Lists the installed components, or one's options; nothing of them is imported.
   KIND     one of {", ".join(KINDS)}
   NAME     a component of that kind: prints what it is and what its options mean
   --json   as JSON
-  --check  import every component; exit 1 if one is broken"""
+  --check  import every component, and ask it what of it does not work here; exit 1 if one is broken"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Row:
     target: str
     summary: str
     problem: str
+    lacks: tuple[str, ...] = ()
+    """What of it does not work here, and why: what its class says in a class method of this name."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -53,7 +55,7 @@ def main(args: Sequence[str]) -> int:
     rows = [row for kind in kinds or KINDS for row in _rows(kind, check="--check" in args)]
     print(_json(rows) if "--json" in args else _table(rows))
     broken = [row for row in rows if row.problem]
-    if "--check" in args and not broken:
+    if "--check" in args and "--json" not in args and not broken:
         print(f"all {len(rows)} load")
     return 1 if "--check" in args and (broken or registry.problems()) else 0
 
@@ -77,12 +79,13 @@ def _rows(kind: str, *, check: bool) -> list[Row]:
 
 
 def _row(registration: Registration, check: bool) -> Row:
-    summary, problem = "", ""
+    summary, problem, lacks = "", "", ()
     try:
         summary = read(registration).summary
         registry.find(registration.kind, registration.name)
         if check:
-            registry.load(registration.kind, registration.name)
+            cls = registry.load(registration.kind, registration.name)
+            lacks = tuple(cls.lacks()) if hasattr(cls, "lacks") else ()
     except ToolkitError as error:
         problem = str(error)
     return Row(
@@ -93,6 +96,7 @@ def _row(registration: Registration, check: bool) -> Row:
         registration.target,
         summary,
         problem,
+        lacks,
     )
 
 
@@ -110,6 +114,7 @@ def _table(rows: Sequence[Row]) -> str:
         left = "  ".join(f"{cell:<{width}}" for cell, width in zip((kind, *row[1:3]), widths, strict=True))
         lines.append(f"{left}  {_cut(row[3], len(left) + 2)}".rstrip())
     lines += [f"{row.kind}={row.name} is broken: {row.problem}" for row in rows if row.problem]
+    lines += [f"{row.kind}={row.name}: {text}" for row in rows for text in row.lacks]
     return "\n".join([*lines, *registry.problems()])
 
 

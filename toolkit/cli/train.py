@@ -64,6 +64,7 @@ def run(config: Config, folder: Path) -> float | None:
             dataset = open_dataset(config, base=where.base)
             autoencoder = build_autoencoder(config, dataset.spec)
             stage = Stage(build_objective(config, autoencoder), autoencoder)
+            build_metrics(config, autoencoder)
             dataset.example("train", 0, None)
             for trainer in ("trainer", "prior_trainer"):
                 check_device(choose_device(config[trainer]["device"]))
