@@ -26,11 +26,11 @@ def run(*words: object, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Wheels of the core and of the image plugin, built from a copy so that the checkout stays clean."""
+    """Wheels of the core and of its plugins, built from a copy so that the checkout stays clean."""
     folder = tmp_path_factory.mktemp("wheels")
     ignored = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "build", "outputs", "__pycache__", ".*_cache")
     shutil.copytree(ROOT, folder / "source", ignore=ignored)
-    for project in (".", "plugins/image"):
+    for project in (".", "plugins/image", "plugins/audio"):
         run(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", folder, folder / "source" / project, cwd=folder)
     return sorted(folder.glob("*.whl"))
 
@@ -38,8 +38,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_the_wheels_hold_their_yaml(wheels: list[Path]) -> None:
     names = {name for wheel in wheels for name in zipfile.ZipFile(wheel).namelist()}
     assert {"toolkit/conf/train.yaml", "toolkit/conf/__init__.py", "toolkit/py.typed"} <= names
-    experiments = {p.name for p in ROOT.glob("plugins/image/toolkit_image/conf/experiment/*.yaml")}
-    assert {f"toolkit_image/conf/experiment/{name}" for name in experiments} <= names
+    experiments = {path.relative_to(ROOT).parts[2:] for path in ROOT.glob("plugins/*/toolkit_*/conf/experiment/*.yaml")}
+    assert {"/".join(parts) for parts in experiments} <= names
     assert not any("tests/" in name for name in names)
 
 

@@ -15,6 +15,7 @@ from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
 from toolkit_audio.decoder import ConvDecoder
 from toolkit_audio.encoder import ConvEncoder
+from toolkit_audio.mel_encoder import MelEncoder
 from toolkit_audio.seanet_decoder import SeanetDecoder
 from toolkit_audio.seanet_encoder import SeanetEncoder
 
@@ -34,6 +35,13 @@ class TestOddConvEncoder(EncoderSuite):
 
     def make(self, data: DataSpec, dim: int) -> Encoder:
         return ConvEncoder(data, dim, hidden=8, strides=(5, 3, 2), residual_blocks=1)
+
+
+class TestMelEncoder(EncoderSuite):
+    data = DataSpec(1, (80 * 16,), levels=256, rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return MelEncoder(data, dim, hidden=8, hop=40, window=64, bands=10, strides=(2,), residual_blocks=1)
 
 
 class TestConvDecoder(DecoderSuite):

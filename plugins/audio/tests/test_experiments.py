@@ -31,7 +31,7 @@ TINY = [
     "prior.layers=2",
 ]
 DATA = {
-    "audio_phonemes": ["dataset.seconds=0.2", "decoder.hidden=8", "encoder.narrowest=4"],
+    "audio_phonemes": ["dataset.seconds=0.2", "decoder.hidden=8"],
     "audio_codec": ["dataset.seconds=0.2", "decoder.hidden=4", "dim=8", "quantizer.inner.codebook_size=16"],
 }
 ALIGNED = ("audio_phonemes",)

@@ -49,16 +49,16 @@ class CorpusDataset(AudioDataset):
     """Utterances in files, labelled by speaker and, where alignments are given, by phone.
 
     A corpus says in ``find`` which files it has. Each is scanned once, and what was found is remembered in the user's
-    cache folder. An example is a window of ``seconds``: a file holds as many as fit, side by side around its middle; a
-    shorter file is one window, which silence fills up. With ``crop="random"`` and a generator, the window lies anywhere
-    in its file. Only the window is decoded.
+    cache folder. An example is a window of ``seconds``: a file holds as many as cover it, at even distances; a shorter
+    file is one window, which silence fills up. With ``crop="random"`` and a generator, the window lies anywhere in its
+    file. Only the window is decoded.
 
     Args:
         root: the corpus's folder.
         sample_rate: samples per second; files of other rates are resampled, and channels averaged.
         seconds: length of an example.
         form: mulaw: 256 levels; pcm16: 65536 levels; float: numbers in [-1, 1].
-        crop: whether a training example lies anywhere in its file, or where the others of its file leave room.
+        crop: whether a training example lies anywhere in its file, or where the other windows of its file leave it room.
         trim: decibels below the loudest part of a file at which its ends are silence, and are left out; null: none.
         loudness: LUFS that every file is brought to, -23 being usual; null: as it is. Needs torchaudio.
         held_out: whether utterances or speakers are set aside, 5 % for val and 5 % for test, where the corpus has no
@@ -200,9 +200,8 @@ class CorpusDataset(AudioDataset):
         length, made = self.spec.axes[0], []
         for number, utterance in enumerate(self.splits[split]):
             samples = self.sounds[utterance.path].samples
-            count = max(1, samples // length)
-            edge = max(0, samples - count * length) // 2
-            made += [(number, edge + k * length) for k in range(count)]
+            count = ceil(samples / length)
+            made += [(number, k * max(0, samples - length) // max(1, count - 1)) for k in range(count)]
         return np.array(made, np.int64).reshape(-1, 2)
 
     def _variance(self) -> float:

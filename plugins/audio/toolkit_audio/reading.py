@@ -91,6 +91,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, AudioStream]]:
             yield container, container.streams.audio[0]
     except FileNotFoundError as error:
         raise ToolkitError(f"{path}: the file is not there (any more)") from error
+    except EOFError as error:
+        raise ToolkitError(f"{path}: cut short, it ends in the middle of a frame") from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise ToolkitError(f"{path}: cannot be read as sound ({_reason(error)})") from error
 
