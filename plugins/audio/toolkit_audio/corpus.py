@@ -58,7 +58,7 @@ class CorpusDataset(AudioDataset):
         sample_rate: samples per second; files of other rates are resampled, and channels averaged.
         seconds: length of an example.
         form: mulaw: 256 levels; pcm16: 65536 levels; float: numbers in [-1, 1].
-        crop: whether a training example lies anywhere in its file, or where the other windows of its file leave it room.
+        crop: whether a training example lies anywhere in its file, or where the file's other windows leave room.
         trim: decibels below the loudest part of a file at which its ends are silence, and are left out; null: none.
         loudness: LUFS that every file is brought to, -23 being usual; null: as it is. Needs torchaudio.
         held_out: whether utterances or speakers are set aside, 5 % for val and 5 % for test, where the corpus has no

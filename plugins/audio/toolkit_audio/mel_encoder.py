@@ -24,8 +24,8 @@ class MelEncoder(Encoder):
     """Log-mel magnitudes at every hop, convolutions over them, and a 1-wide one to the latents.
 
     As in the speech models of the ZeroSpeech challenges (Chorowski et al. 2019, arXiv:1901.08810; van Niekerk et al.
-    2020, arXiv:2005.09409). What convolutions over samples learn in days is given here: phases are left out, and pitches
-    lie as in the ear. So it learns from minutes of speech, on a CPU.
+    2020, arXiv:2005.09409). What convolutions over samples learn in days is given here: phases are left out, and
+    pitches lie as in the ear. So it learns from minutes of speech, on a CPU.
 
     Args:
         hidden: channels everywhere but in the latents.
