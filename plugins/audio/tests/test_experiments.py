@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from made_sounds import align, noise, save
+from made_sounds import align, encode, noise, save
 
 import toolkit
 import toolkit_audio
+from toolkit import DataSpec
 from toolkit.__main__ import run
+from toolkit.build import build_autoencoder, build_dataset
+from toolkit.cli.compose import compose
 from toolkit_audio.reading import read_header, read_span
 
 CONF = Path(toolkit_audio.__file__).parent / "conf" / "experiment"
@@ -30,12 +35,41 @@ TINY = [
     "prior.hidden=8",
     "prior.layers=2",
 ]
+WAVENET = ["dataset.seconds=0.128", "decoder.hidden=4", "decoder.layers=3", "decoder.skip=8", "decoder.head=8"]
 DATA = {
+    "audio_vowels": [
+        "dataset.train_size=32",
+        "dataset.val_size=4",
+        "dataset.test_size=4",
+        "prior_dataset.seconds=0.64",
+    ],
+    "audio_vctk_paper": [*WAVENET, "prior_dataset.seconds=0.256"],
+    "audio_librispeech_paper": [*WAVENET, "prior_dataset.seconds=0.256"],
+    "audio_voices": [*WAVENET, "prior_dataset.seconds=0.32", "dataset.seconds=0.16"],
     "audio_phonemes": ["dataset.seconds=0.2", "decoder.hidden=8"],
     "audio_codec": ["dataset.seconds=0.2", "decoder.hidden=4", "dim=8", "quantizer.inner.codebook_size=16"],
 }
-ALIGNED = ("audio_phonemes",)
+ALIGNED = ("audio_phonemes", "audio_vowels")
 FIGURES = {"usage", "perplexity", "rate", "uniform_code_bits_per_dim", "kbit_per_second"}
+
+
+def places(name: str, voices: Path) -> list[str]:
+    """Where an experiment's data is, in the layout that it expects."""
+    if name == "audio_vowels":
+        return []
+    if name == "audio_phonemes":
+        return [f"dataset.root={voices}", f"dataset.phones={align(voices)}"]
+    if name == "audio_vctk_paper":
+        (voices.parent / "vctk").mkdir()
+        shutil.copytree(voices, voices.parent / "vctk" / "wav48")
+        return [f"dataset.root={voices.parent / 'vctk'}"]
+    if name == "audio_librispeech_paper":
+        for path in sorted(voices.glob("*/*.wav")):
+            file = voices.parent / "train-clean-100" / path.parent.name / "1" / f"{path.stem}.flac"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            encode(file, read_span(path, 0, None, 16000)[None], 16000, "flac", "s16")
+        return [f"dataset.root={voices.parent}"]
+    return [f"dataset.root={voices}"]
 
 
 def test_the_table_is_complete() -> None:
@@ -44,11 +78,7 @@ def test_the_table_is_complete() -> None:
 
 @pytest.mark.parametrize("name", DATA)
 def test_experiment(name: str, voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*TINY, *DATA[name]]
-    if name != "audio_vowels":
-        words += [f"dataset.root={voices}"]
-    if name in ALIGNED:
-        words += [f"dataset.phones={align(voices)}"]
+    words = [*TINY, *DATA[name], *places(name, voices)]
     out = tmp_path / "run [1], a=b"
     assert run(["train", f"experiment={name}", *words, f"hydra.run.dir={out}"]) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.splitlines()[-1] == str(out)
@@ -107,24 +137,27 @@ def test_files_to_codes_and_back_are_their_reconstructions(codec: Path, tmp_path
 
 
 def test_the_codecs_bit_rate_is_six_kilobits() -> None:
-    from toolkit.build import build_autoencoder
-    from toolkit.cli.compose import compose
-    from toolkit.spec import DataSpec
-
     config = compose(["experiment=audio_codec", "dataset.root=.", "encoder.hidden=1", "decoder.hidden=1"]).config
     latent = build_autoencoder(config, DataSpec(1, (24000,), rates=(24000.0,))).latent
     assert (latent.grid, latent.rate) == ((75,), 6000)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "rate"),
-    [("audio_phonemes", ["dataset.seconds=1.28"], 175)],
-)
-def test_the_papers_rates(name: str, options: list[str], rate: float, voices: Path) -> None:
-    from toolkit.build import build_autoencoder, build_dataset
-    from toolkit.cli.compose import compose
+RATES = {"audio_vctk_paper": 250 * 9, "audio_librispeech_paper": 125 * 9, "audio_phonemes": 25 * 7}
 
-    config = compose([f"experiment={name}", f"dataset.root={voices}", *options]).config
+
+@pytest.mark.parametrize("name", RATES)
+def test_the_papers_rates(name: str, voices: Path) -> None:
+    """64, 128 and 640 samples at 16 kHz to a code of 512, 512 and 128: bits per second."""
+    config = compose([f"experiment={name}", *places(name, voices), "encoder.hidden=4", "decoder.hidden=4"]).config
     data = build_dataset(config).spec
     latent = build_autoencoder(config, data).latent
-    assert latent.rate * 16000 / data.axes[0] == rate
+    assert latent.rate * 16000 / data.axes[0] == RATES[name]
+    assert data.levels == 256
+
+
+def test_the_papers_prior_sees_320_codes(voices: Path) -> None:
+    """Chunks of 40 960 samples, 128 to a code."""
+    words = ["experiment=audio_librispeech_paper", *places("audio_librispeech_paper", voices)]
+    config = compose(words).config
+    assert build_dataset(config, config["prior_dataset"]).spec.axes == (40960,)
+    assert 40960 // prod(config["encoder"]["strides"]) == 320
