@@ -100,21 +100,22 @@ def main(args: list[str]) -> int:
 
 def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:
     """The codes ``(1, depth, positions)`` of a file's beginning; ToolkitError where they are not whole."""
-    from toolkit.cli.files import read_examples
+    from toolkit.cli.files import encode_examples, read_examples
     from toolkit.errors import ToolkitError
 
     if options.prefix_file is None:
         if options.prefix_frames is not None:
             raise ToolkitError("prefix.frames: of which file? Add prefix.file=FILE")
         return None
-    codes, (length, *_) = model.encode(read_examples(model, [options.prefix_file])), model.spec.axes
+    (codes,), (length, *_) = encode_examples(model, read_examples(model, [options.prefix_file])), model.spec.axes
     frames = length if options.prefix_frames is None else options.prefix_frames
-    slabs, rest = divmod(frames * codes.shape[2], length)
+    per_example = model.latent.grid[0]
+    slabs, rest = divmod(frames * per_example, length)
     most = model.prior(name).latent.grid[0]
     if rest or not 0 < slabs <= most:
-        each = length / codes.shape[2]
+        each = length / per_example
         raise ToolkitError(f"prefix.frames={frames}: give a multiple of {each:g}, from {each:g} to {each * most:g}")
-    return codes[:, :, :slabs].flatten(2)
+    return codes[None, :, :slabs].flatten(2)
 
 
 class _Clock:
