@@ -28,6 +28,7 @@ TINY = [
     "dataset.test_size=4",
     "trainer.validate_examples=4",
 ]
+OURS = ("discrete-toolkit", "discrete-toolkit-image", "discrete-toolkit-audio")
 
 pytestmark = pytest.mark.skipif(
     "image_shapes" not in registry.names("dataset"), reason="the image plugin is not installed"
@@ -98,7 +99,7 @@ def test_the_tables_name_what_is_there() -> None:
         name
         for kind in registry.KINDS
         for name in registry.names(kind)
-        if registry.find(kind, name).distribution in ("discrete-toolkit", "discrete-toolkit-image")
+        if registry.find(kind, name).distribution in OURS
     }
     assert told == parts
     for command in COMMANDS:
