@@ -70,6 +70,7 @@ def test_the_distance_of_a_waveform_from_itself_is_zero_and_hears_no_phase() -> 
 def test_half_as_loud_is_half_as_much_and_log_two_away() -> None:
     target = torch.rand(2, 5, 7) + 0.1
     torch.testing.assert_close(spectral_distance(target / 2, target), torch.tensor(0.5 + log(2)))
+    torch.testing.assert_close(spectral_distance(target / 2, target, weight=0.2), torch.tensor(0.1 + log(2)))
 
 
 def test_silence_is_as_near_as_it_can_be() -> None:

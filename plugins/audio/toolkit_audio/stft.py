@@ -19,7 +19,7 @@ from toolkit_audio.waveform import heard, sample_rate_of
 class STFTObjective(Objective):
     """Another objective and, at several resolutions, how far the spectrogram of the likelihood's mean lies from x's::
 
-        L = share L_inner + weight dims mean over windows of ( |S - S'| / |S|  +  mean |log S - log S'| )
+        L = share L_inner + weight dims mean over windows of ( c |S - S'| / |S|  +  mean |log S - log S'| )
 
     with magnitudes S of x and S' of the mean, as waveforms (Yamamoto et al. 2020, arXiv:1910.11480, eq. 6): spectral
     convergence and log magnitudes. They forgive a phase that the codes cannot know. Per dim of x, as the likelihood's
@@ -28,6 +28,7 @@ class STFTObjective(Objective):
     Args:
         inner: what it is added to.
         weight: nats per dim of x for a distance of 1.
+        convergence: c, the weight of the first term, which hears the loudest sounds most.
         share: what the inner objective's loss is multiplied by, its quantizer's part included.
         windows: samples of the Hann windows; hops are a quarter of these.
         mel_bands: how many bands of the mel scale stand for each window's frequencies, so that low ones count for more,
@@ -40,6 +41,7 @@ class STFTObjective(Objective):
         *,
         inner: Callable[[], Objective] = ELBO,
         weight: float = 1.0,
+        convergence: float = 1.0,
         share: float = 1.0,
         windows: tuple[int, ...] = (256, 512, 1024, 2048),
         mel_bands: int | None = None,
@@ -49,7 +51,8 @@ class STFTObjective(Objective):
             raise ValueError(f"windows={list(windows)}: at least one, of 4 samples or more")
         self.data, self.inner = data, inner()
         self.needs_posterior = self.inner.needs_posterior
-        self.weight, self.share, self.sizes, self.has_bands = weight, share, windows, mel_bands is not None
+        self.weight, self.convergence, self.share = weight, convergence, share
+        self.sizes, self.has_bands = windows, mel_bands is not None
         for size in windows:
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
             if mel_bands is not None:
@@ -75,7 +78,9 @@ class STFTObjective(Objective):
     def distance(self, made: Tensor, target: Tensor) -> Tensor:
         """Between waveforms ``(batch, channels, samples)``, over all windows, 0-d."""
         made, target = made.flatten(0, 1), target.flatten(0, 1).to(made.dtype)
-        parts = [spectral_distance(self._seen(made, size), self._seen(target, size)) for size in self.sizes]
+        parts = [
+            spectral_distance(self._seen(made, size), self._seen(target, size), self.convergence) for size in self.sizes
+        ]
         return torch.stack(parts).mean()
 
     def _seen(self, waveform: Tensor, size: int) -> Tensor:
@@ -84,12 +89,12 @@ class STFTObjective(Objective):
         return self.get_buffer(f"bands_{size}").to(seen.dtype) @ seen if self.has_bands else seen
 
 
-def spectral_distance(made: Tensor, target: Tensor) -> Tensor:
-    """Spectral convergence and mean difference of log magnitudes of ``(batch, bands, frames)``, 0-d.
+def spectral_distance(made: Tensor, target: Tensor, weight: float = 1.0) -> Tensor:
+    """Spectral convergence, weighted, and mean difference of log magnitudes of ``(batch, bands, frames)``, 0-d.
 
     Under -100 dB nothing is told apart.
     """
     made, target = made.clamp(min=FAINTEST), target.clamp(min=FAINTEST)
     convergence = (made - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)
-    distance: Tensor = convergence.mean() + (made.log() - target.log()).abs().mean()
+    distance: Tensor = weight * convergence.mean() + (made.log() - target.log()).abs().mean()
     return distance
