@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from made_sounds import align, encode, noise, save
+from tiny_audio import TINY, WAVENET
 
 import toolkit
 import toolkit_audio
@@ -21,21 +22,6 @@ from toolkit.cli.compose import compose
 from toolkit_audio.reading import read_header, read_span
 
 CONF = Path(toolkit_audio.__file__).parent / "conf" / "experiment"
-TINY = [
-    "trainer.steps=2",
-    "trainer.batch_size=4",
-    "trainer.workers=0",
-    "trainer.validate_examples=4",
-    "prior_trainer.steps=2",
-    "prior_trainer.batch_size=4",
-    "prior_trainer.validate_examples=4",
-    "prior_trainer.workers=0",
-    "prior_trainer.allow_collapsed=true",  # two steps teach no codebook anything
-    "encoder.hidden=4",
-    "prior.hidden=8",
-    "prior.layers=2",
-]
-WAVENET = ["dataset.seconds=0.128", "decoder.hidden=4", "decoder.layers=3", "decoder.skip=8", "decoder.head=8"]
 DATA = {
     "audio_vowels": [
         "dataset.train_size=32",
