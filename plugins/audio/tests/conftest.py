@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from made_sounds import noise, save
+
+from toolkit import ToolkitError
+from toolkit_audio.loudness import require_torchaudio
 
 torch.set_num_threads(1)
 
@@ -30,6 +34,15 @@ def speech() -> Path:
     if not SPEECH.is_dir():
         pytest.skip(f"no real speech in {SPEECH}: TOOLKIT_DATA says where it is")
     return SPEECH
+
+
+@pytest.fixture
+def functional() -> ModuleType:
+    """torchaudio as an oracle, where it imports."""
+    try:
+        return require_torchaudio("this test")
+    except ToolkitError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

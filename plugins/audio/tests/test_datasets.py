@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -227,8 +228,7 @@ def test_trimming_leaves_out_silent_ends(tmp_path: Path) -> None:
     assert (to_waveform(dataset.example("train", 0, None)["x"], dataset.spec)[0, :400].abs() > 0).any()
 
 
-def test_loudness_is_brought_to_what_is_asked_for(tmp_path: Path) -> None:
-    functional = pytest.importorskip("torchaudio.functional", exc_type=ImportError)
+def test_loudness_is_brought_to_what_is_asked_for(tmp_path: Path, functional: ModuleType) -> None:
     for i, level in enumerate((0.05, 0.5, 1.0)):
         save(tmp_path / "anna" / f"{i}.wav", level * noise(1, seed=3))
     dataset = FolderDataset(root=str(tmp_path), seconds=1.0, loudness=-30, form="float")
