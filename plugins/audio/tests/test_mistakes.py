@@ -196,6 +196,8 @@ def test_files_that_cannot_be_reconstructed(
         (["dataset=audio_vctk"], "VCTK is not there"),
         (["dataset=audio_librispeech"], "LibriSpeech is not there"),
         (["decoder.strides=[5,4,2,2,2,2]"], "strides"),
+        (["objective.inner.name=vimco"], "objective=audio_stft needs a quantizer with a posterior"),
+        (["objective.inner.name=elbw"], "did you mean elbo"),
         (["metric=[audio_phones]"], "dataset.phones=FOLDER"),
     ],
 )
