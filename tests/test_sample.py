@@ -190,3 +190,6 @@ def test_long_draws_tell_how_far_they_are(
     assert "codes: 16 of 16" in said
     assert "data: 2 of 128" in said
     assert "data: 128 of 128" in said
+    file = str(tmp_path / "sample-0000.json")
+    assert command(["reconstruct", f"run={trained}", file, f"out={tmp_path / 'again'}"]) == 0
+    assert "data: 128 of 128" in capsys.readouterr().err.splitlines()

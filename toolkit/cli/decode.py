@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from toolkit.cli.arguments import parse
-from toolkit.cli.report import notes
+from toolkit.cli.report import COMPILE, notes, watching
 
 SHOWN = 16
 """File names printed."""
@@ -21,6 +21,7 @@ class DecodeOptions:
     out: str = field(metadata={"help": "the folder to write to"})
     files: list[Path] = field(default_factory=list, metadata={"help": "one file of codes"})
     condition: dict[str, str] = field(default_factory=dict, metadata={"help": "condition.KEY=LABEL for the decoder"})
+    compile: bool = field(default=False, metadata={"help": COMPILE})
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
 
 
@@ -30,6 +31,7 @@ def main(args: list[str]) -> int:
     import numpy as np
     import torch
 
+    from toolkit.causal.sampling import compiled
     from toolkit.cli.files import decode_varying, unlabelled, write_examples
     from toolkit.codes import read_codes
     from toolkit.errors import ToolkitError
@@ -51,10 +53,11 @@ def main(args: list[str]) -> int:
     try:
         conditions = model.labels(options.condition, len(codes))
         notes(unlabelled(model, conditions))
-        if "axes" in arrays:
-            x = decode_varying(model, codes, torch.from_numpy(np.array(arrays["axes"])), conditions)
-        else:
-            x = list(model.decode(codes, conditions).cpu())
+        with watching() as report, compiled(options.compile):
+            if "axes" in arrays:
+                x = decode_varying(model, codes, torch.from_numpy(np.array(arrays["axes"])), conditions, report)
+            else:
+                x = list(model.decode(codes, conditions, progress=report).cpu())
     except ValueError as e:
         raise ToolkitError(f"{path}: {e}") from e
     out = Path(options.out)

@@ -16,6 +16,7 @@ from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
 from toolkit.model import Model, load
 from toolkit.registry import did_you_mean
+from toolkit.sample import Progress, unwatched
 from toolkit.schema import signature
 from toolkit.spec import DataSpec
 
@@ -35,12 +36,15 @@ def read_examples(model: Model, paths: list[Path]) -> list[Tensor]:
     return rows
 
 
-def reconstruct_examples(model: Model, examples: list[Tensor], conditions: dict[str, Tensor]) -> list[Tensor]:
+def reconstruct_examples(
+    model: Model, examples: list[Tensor], conditions: dict[str, Tensor], progress: Progress = unwatched
+) -> list[Tensor]:
     """Examples through the bottleneck and back, each of its own length, all that are alike at once."""
     made: list[Tensor] = []
     for rows in _alike(examples):
         x = _whole(model, torch.stack([examples[i] for i in rows]))
-        again = model.reconstruct(x, {name: value[rows] for name, value in conditions.items()}).cpu()
+        known = {name: value[rows] for name, value in conditions.items()}
+        again = model.reconstruct(x, known, progress=progress).cpu()
         made += [example[_extent(examples[i])] for i, example in zip(rows, again, strict=True)]
     return made
 
@@ -108,13 +112,16 @@ def write_varying_codes(model: Model, examples: list[Tensor], path: Path) -> Non
     write_codes(path, model.latent, [{"codes": held, "axes": axes}], len(codes), metadata)
 
 
-def decode_varying(model: Model, codes: Tensor, axes: Tensor, conditions: dict[str, Tensor]) -> list[Tensor]:
+def decode_varying(
+    model: Model, codes: Tensor, axes: Tensor, conditions: dict[str, Tensor], progress: Progress = unwatched
+) -> list[Tensor]:
     """What ``write_varying_codes`` wrote, as data of each example's own axes."""
     made = []
     for i, lengths in enumerate(axes.tolist()):
         grid = (slice(-(-length // stride)) for length, stride in zip(lengths, strides(model), strict=True))
         row = codes[i : i + 1][(slice(None), slice(None), *grid)]
-        x = model.decode(row, {name: value[i : i + 1] for name, value in conditions.items()})[0]
+        known = {name: value[i : i + 1] for name, value in conditions.items()}
+        x = model.decode(row, known, progress=progress)[0]
         made.append(x[(slice(None), *map(slice, lengths))].cpu())
     return made
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cli.arguments import parse
-from toolkit.cli.report import notes, show_plugin_notes
+from toolkit.cli.report import COMPILE, notes, show_plugin_notes, watching
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +28,7 @@ class ReconstructOptions:
         metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
     )
     condition: dict[str, str] = field(default_factory=dict, metadata={"help": "condition.KEY=LABEL for the decoder"})
+    compile: bool = field(default=False, metadata={"help": COMPILE})
     out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run"})
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
 
@@ -36,6 +37,7 @@ def main(args: list[str]) -> int:
     options = parse("reconstruct", ReconstructOptions, args)
 
     from toolkit.batches import split_batches
+    from toolkit.causal.sampling import compiled
     from toolkit.cli.files import build_dataset_of, read_examples, reconstruct_examples, unlabelled, write_examples
     from toolkit.errors import ToolkitError
     from toolkit.model import load
@@ -56,7 +58,8 @@ def main(args: list[str]) -> int:
         examples, conditions = list(batch.x.cpu()), batch.conditions
     conditions = {**conditions, **model.labels(options.condition, len(examples))}
     notes(unlabelled(model, conditions))
-    made = reconstruct_examples(model, examples, conditions)
+    with watching() as report, compiled(options.compile):
+        made = reconstruct_examples(model, examples, conditions, report)
     out = Path(options.out) if options.out else model.run.samples
     sheet = out / "reconstructions.png"
     try:

@@ -34,6 +34,9 @@ SHOWN = ("loss", "nll", "nmse", "mse", "batch_perplexity", "bits_per_dim", "code
 """Figures worth a place in a line, in this order."""
 
 
+COMPILE = "a minute's preparation, then faster steps: for long samples, and few at once"
+"""What an option says that compiles what is drawn position by position."""
+
 EVERY = 10.0
 """Seconds between two lines about something long, where there is no terminal."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from toolkit.cli.arguments import parse
-from toolkit.cli.report import notes, watching
+from toolkit.cli.report import COMPILE, notes, watching
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,9 +44,7 @@ class SampleOptions:
     condition: dict[str, str] = field(
         default_factory=dict, metadata={"help": "condition.KEY=LABEL, or LABEL,LABEL,… which take turns"}
     )
-    compile: bool = field(
-        default=False, metadata={"help": "a minute's preparation, then faster steps: for long samples, and few at once"}
-    )
+    compile: bool = field(default=False, metadata={"help": COMPILE})
     out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run"})
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
 
