@@ -113,8 +113,6 @@ class Run:
 
     def copy_base(self, other: Run) -> None:
         """Takes what makes and reads another run's codes into ``base``, which appears whole or not at all."""
-        if self.base.is_dir():
-            return
         aside = self.path / ".base.partial"
         shutil.rmtree(aside, ignore_errors=True)
         checkpoint = newest(other.autoencoder, [])

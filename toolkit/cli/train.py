@@ -97,7 +97,7 @@ def run(config: Config, folder: Path) -> float | None:
 def _write(where: Run, config: Config, dataset: Dataset, stage: Stage) -> None:
     """What a run says about itself."""
     write_config(where.path, config)
-    if asks_for_source(config):
+    if asks_for_source(config) and not where.base.is_dir():
         where.copy_base(Run.open(config["dataset"]["run"]))
     where.write_spec(dataset.spec, stage.model.latent)
     where.write_components(components(config, {"dataset": dataset, **_parts(stage)}))
