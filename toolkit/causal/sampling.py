@@ -1,8 +1,8 @@
 """The sampling loop of all causal networks.
 
 Randomness is drawn before the first code, on the CPU, and each code is picked by inverting the cumulative
-distribution. So a seed gives the same codes with and without a cache, compiled or not, and on every device, and the
-i-th of n samples does not depend on n.
+distribution. So a seed gives, up to rounding, the same codes with and without a cache, compiled or not, and on every
+device, and the i-th of n samples does not depend on n.
 """
 
 from __future__ import annotations
