@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
+from random import random
 from typing import ClassVar
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from toolkit.decoder import Decoder
+from toolkit.distributed import rank, total
 from toolkit.encoder import Encoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.quantizer import Posterior, Quantized, Quantizer
@@ -164,6 +167,49 @@ class Branching(Wrapped):
         return super().forward(z if z.sum() > 0 else -z)
 
 
+class Alone(Wrapped):
+    """Counts what it has seen itself, whatever other ranks have."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.seen: Tensor
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, z: Tensor) -> Quantized:
+        if self.training:
+            self.seen += z.detach().sum()
+        return super().forward(z)
+
+
+class Uneven(Wrapped):
+    """Meets the other ranks only sometimes."""
+
+    def forward(self, z: Tensor) -> Quantized:
+        if self.training and rank() == 0:
+            total(z.detach().sum())
+        return super().forward(z)
+
+
+class Unseeded(Wrapped):
+    def forward(self, z: Tensor) -> Quantized:
+        return super().forward(z + random())
+
+
+class Whimsical(Wrapped):
+    """Begins anywhere."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.scale = nn.Parameter(torch.tensor(random()))
+
+
+class Shared(Wrapped):
+    """A copy of it is not its own."""
+
+    def __deepcopy__(self, memo: object) -> Shared:
+        return self
+
+
 class Misdrawn(Wrapped):
     def draw(self, z: Tensor) -> Quantized:
         made = self(z)
@@ -237,6 +283,11 @@ class Elsewhere(Drawing):
         (Narrow, "test_double_precision_stays_double"),
         (Branching, "test_it_exports"),
         (Branching, "test_it_compiles_whole"),
+        (Alone, "test_two_ranks_keep_the_statistics_of_one"),
+        (Uneven, "test_two_ranks_keep_the_statistics_of_one"),
+        (Unseeded, "test_a_seed_says_what_it_does"),
+        (Whimsical, "test_a_seed_says_what_it_begins_with"),
+        (Shared, "test_a_copy_is_one_of_its_own"),
         (Misdrawn, "test_a_draw_is_not_relaxed"),
         (Free, "test_a_draw_costs_the_exact_kl"),
         (Unsaid, "test_a_posterior_is_there_or_refused"),
@@ -258,8 +309,10 @@ def test_a_broken_quantizer_is_caught(broken: type[Quantizer], law: str) -> None
 
     arguments = {"grid": (3, 4), "training": False}
     wanted = {name: arguments[name] for name in signature(getattr(Suite, law)).parameters if name != "self"}
-    with pytest.raises((AssertionError, RuntimeError, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, RuntimeError, pytest.fail.Exception)) as caught:
         getattr(Suite(), law)(**wanted)
+    if caught.type is AssertionError:
+        assert str(caught.value).startswith(f"Suite breaks the law: {law[5:].replace('_', ' ')}\n")
 
 
 def test_a_decoder_that_leaks_between_examples_is_caught() -> None:

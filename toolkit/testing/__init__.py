@@ -9,7 +9,9 @@ class TestPatchEncoder(EncoderSuite):
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ __all__ = [
     "PriorSuite",
     "QuantizerSuite",
 ]
+
+if "pytest" in sys.modules:  # so that a broken law shows its numbers
+    names = [path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__"]
+    sys.modules["pytest"].register_assert_rewrite(*(f"{__name__}.{name}" for name in names))
 
 
 def __getattr__(name: str) -> Any:

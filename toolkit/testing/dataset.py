@@ -12,12 +12,13 @@ from torch import Tensor
 
 from toolkit.dataset import SPLITS, Dataset
 from toolkit.spec import Condition, DataSpec
+from toolkit.testing.laws import Laws
 
 FEW = 8
 """Examples that are looked at in each split."""
 
 
-class DatasetSuite:
+class DatasetSuite(Laws):
     """Subclass it as ``class TestMine(DatasetSuite)`` and say in ``make`` how to build the dataset.
 
     Where the dataset needs files, an autouse fixture of the subclass may write them into ``tmp_path`` and

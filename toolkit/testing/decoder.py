@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
 import pytest
@@ -14,12 +14,13 @@ from toolkit.decoder import Decoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.counting import every, goodness_of_fit, histogram
+from toolkit.testing.laws import PartLaws
 from toolkit.testing.parts import plain_likelihood, random_data
 
 KIND = Condition("kind", 3)
 
 
-class DecoderSuite(ABC):
+class DecoderSuite(PartLaws):
     """Subclass it as ``class TestMyDecoder(DecoderSuite)`` and say how to ``make`` a small one, for which data and
     grid. Of what ``make`` is given, it takes what its decoder asks for."""
 
@@ -53,6 +54,12 @@ class DecoderSuite(ABC):
             torch.manual_seed(0)
             conditions = (KIND,) if self.conditional else ()
             return self.make(data, self.dim, grid, conditions, plain_likelihood(data)).eval()
+
+    def part(self) -> Decoder:
+        return self.decoder()
+
+    def outcome(self, part: Decoder) -> tuple[Tensor, ...]:
+        return (self._log_prob(part, 2),)
 
     def test_it_gives_a_distribution_over_the_data(self) -> None:
         distribution = self.decoder()(self._latents(3), {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
 import pytest
@@ -12,10 +12,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.encoder import Encoder
 from toolkit.spec import DataSpec
+from toolkit.testing.laws import PartLaws
 from toolkit.testing.parts import random_data
 
 
-class EncoderSuite(ABC):
+class EncoderSuite(PartLaws):
     """Subclass it as ``class TestMyEncoder(EncoderSuite)`` and say how to ``make`` a small one, and for which data.
 
     Where a stride is declared, the axes must be so long that the middle of the grid sees no border.
@@ -35,6 +36,12 @@ class EncoderSuite(ABC):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.make(self.data, self.dim).eval()
+
+    def part(self) -> Encoder:
+        return self.encoder()
+
+    def outcome(self, part: Encoder) -> tuple[Tensor, ...]:
+        return (_latents(part, random_data(self.data, 2)),)
 
     def test_latents_have_dim_channels_and_the_datas_axes(self) -> None:
         z = self.encoder()(random_data(self.data, 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
 import pytest
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.spec import DataSpec
+from toolkit.testing.laws import PartLaws
 from toolkit.testing.parts import random_data
 
 SAMPLES = 20_000
 
 
-class LikelihoodSuite(ABC):
+class LikelihoodSuite(PartLaws):
     """Subclass it as ``class TestMyLikelihood(LikelihoodSuite)`` and say how to ``make`` one.
 
     The laws are checked at random parameters, over one number of x at a time where they ask for every level.
@@ -36,6 +37,15 @@ class LikelihoodSuite(ABC):
         """Of n examples, at parameters that do not change from call to call."""
         likelihood = self.make(data)
         return likelihood(scale * _parameters(likelihood, data, n))
+
+    def part(self) -> Likelihood:
+        return self.make(self.data()).eval()
+
+    def outcome(self, part: Likelihood) -> tuple[Tensor, ...]:
+        data = self.data()
+        distribution = part(_parameters(part, data, 3))
+        nats = distribution.log_prob(random_data(data, 3)).detach()
+        return (nats,) if distribution.mean is None else (nats, distribution.mean.detach())
 
     def test_it_has_the_shape_of_the_data(self) -> None:
         data = self.data()

@@ -14,12 +14,13 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.metric import Metric
 from toolkit.objectives.elbo import ELBO
 from toolkit.spec import DataSpec
+from toolkit.testing.laws import Laws
 from toolkit.testing.parts import point_autoencoder, random_conditions, random_data
 
 EXAMPLES = 12
 
 
-class MetricSuite(ABC):
+class MetricSuite(Laws, ABC):
     """Subclass it as ``class TestMyMetric(MetricSuite)`` and say how to ``make`` one.
 
     It is shown what an autoencoder of the smallest parts makes of noise.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
@@ -19,6 +19,7 @@ from toolkit.likelihood import Distribution, Likelihood
 from toolkit.objective import Loss, Objective
 from toolkit.quantizer import Quantizer
 from toolkit.spec import Condition, DataSpec, LatentSpec
+from toolkit.testing.laws import PartLaws
 from toolkit.testing.parts import PointEncoder, plain_likelihood, point_autoencoder, random_data
 from toolkit.train import Stage
 
@@ -27,7 +28,7 @@ LABEL = Condition("label", 3)
 DRAWS = 4096
 
 
-class ObjectiveSuite(ABC):
+class ObjectiveSuite(PartLaws):
     """Subclass it as ``class TestMyObjective(ObjectiveSuite)`` and say how to ``make`` one.
 
     It is given autoencoders of the smallest parts; one that needs a quantizer of its own kind says which.
@@ -50,6 +51,15 @@ class ObjectiveSuite(ABC):
             torch.manual_seed(0)
             autoencoder: Autoencoder = point_autoencoder(data or self.data, quantizer=self.quantizer()).eval()
         return autoencoder
+
+    def part(self) -> Objective:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.make(self.data).eval()
+
+    def outcome(self, part: Objective) -> tuple[Tensor, ...]:
+        autoencoder = self.autoencoder().train(part.training)
+        return (part(autoencoder, random_data(self.data, 4), {}).loss.detach(),)
 
     def test_the_loss_is_finite_and_trains_every_parameter(self) -> None:
         autoencoder, objective = self.autoencoder().train(), self.make(self.data).train()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from math import log, prod
 from typing import ClassVar
 
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from toolkit.errors import ToolkitError
 from toolkit.quantizer import Quantizer
+from toolkit.testing.laws import PartLaws
 
 DRAWS = 20_000
 
 
-class PosteriorLaws(ABC):
+class PosteriorLaws(PartLaws):
     """How a quantizer is made, and what ``draw`` and ``posterior`` must do where there is one."""
 
     dim: ClassVar[int] = 8
@@ -35,6 +36,13 @@ class PosteriorLaws(ABC):
             quantizer = self.make(self.dim).double()
             quantizer(latents(quantizer, (64,)))
         return quantizer.eval()
+
+    def part(self) -> Quantizer:
+        return self.quantizer()
+
+    def outcome(self, part: Quantizer) -> tuple[Tensor, ...]:
+        made = part(latents(part, (3, 4)))
+        return made.z.detach(), made.codes, made.loss.detach(), made.kl.detach()
 
     @pytest.mark.parametrize("training", [False, True])
     def test_a_draw_is_not_relaxed(self, training: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from math import prod
 
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor
 from toolkit.prior import Controls, Prior
 from toolkit.spec import Condition, LatentSpec
 from toolkit.testing.counting import every, goodness_of_fit, histogram
+from toolkit.testing.laws import PartLaws
 
 CODES = LatentSpec((2, 2), (3, 2))
 LATENTS = (
@@ -28,7 +29,7 @@ CONDITIONS = (KIND, Condition("move", 2, per_step=True), Condition("force", 2, r
 each_latent = pytest.mark.parametrize("latent", LATENTS, ids=lambda latent: f"{latent.grid}x{latent.depth}")
 
 
-class PriorSuite(ABC):
+class PriorSuite(PartLaws):
     """Subclass it as ``class TestMyPrior(PriorSuite)`` and say how to ``make`` a small one.
 
     The laws hold at any weights, so they are checked at random ones, in float64 and eval mode. A prior whose
@@ -53,6 +54,16 @@ class PriorSuite(ABC):
                 for parameter in prior.parameters():
                     parameter.add_(0.3 * torch.randn_like(parameter))
         return prior
+
+    def part(self) -> Prior:
+        return self.prior(self._latent())
+
+    def outcome(self, part: Prior) -> tuple[Tensor, ...]:
+        loss = part(_some_codes(self._latent(), 4), {}).detach()
+        return loss, part.sample(4, {}, generator=_generator())
+
+    def _latent(self) -> LatentSpec:
+        return next(latent for latent in LATENTS if len(latent.grid) in self.ranks)
 
     @each_latent
     def test_probabilities_of_all_code_maps_sum_to_one(self, latent: LatentSpec) -> None:

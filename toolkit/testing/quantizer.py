@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import log
 
 import pytest
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from toolkit.errors import ToolkitError
 from toolkit.quantizer import Quantized, Quantizer
+from toolkit.testing.laws import assert_same
 from toolkit.testing.posterior import PosteriorLaws, assert_codes, latents
+from toolkit.testing.ranks import as_ranks
 
 GRIDS = ((1,), (7,), (3, 4), (2, 3, 2))
 
@@ -131,6 +134,27 @@ class QuantizerSuite(PosteriorLaws):
         assert (kl >= 0).all()
         assert quantizer.depth == 0 or (kl <= rate + 1e-6).all()
 
+    def test_two_ranks_keep_the_statistics_of_one(self) -> None:
+        """What is not learned by gradient, such as moving averages, is that of all ranks' latents, on every rank."""
+        one, seen = self.quantizer(), latents(self.quantizer(), (4, 4))[:4]
+        statistics = _state(one).keys() - dict(one.named_parameters()).keys()
+        expected = _after(one.train(), seen)
+        halves = [partial(_after, self.quantizer().train(), half) for half in seen.split(2)]
+        first, second = as_ranks(halves)
+        for name in statistics:
+            assert_same(first[name], second[name], f"{name} of one rank and of another")
+            if self._settled(seen):
+                torch.testing.assert_close(first[name], expected[name])
+
+    def _settled(self, z: Tensor) -> bool:
+        """Whether training draws nothing, so that ranks can be held against one process."""
+        made = []
+        for seed in (1, 2):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                made.append(_after(self.quantizer().train(), z))
+        return all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
     @pytest.mark.parametrize("training", [False, True])
     def test_codes_do_not_suffer_from_half_precision(self, training: bool) -> None:
         quantizer = self.quantizer().float()
@@ -185,6 +209,12 @@ def _table(quantizer: Quantizer, depth: int) -> Tensor:
     codes[:, depth, 0] = torch.arange(size)
     z = quantizer.embed(codes).detach().clone()
     return z - z[:1]
+
+
+def _after(quantizer: Quantizer, z: Tensor) -> dict[str, Tensor]:
+    """The quantizer's state after it has seen these latents, and the codes."""
+    codes = quantizer(z).codes
+    return {**_state(quantizer), "codes": codes}
 
 
 def _state(quantizer: Quantizer) -> dict[str, Tensor]:
