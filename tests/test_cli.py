@@ -348,7 +348,7 @@ def test_plugins_as_json(plugin: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_plugins_check_loads_everything(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["plugins", "metric", "--check"]) == 0
     capsys.readouterr()
-    assert command.run(["plugins", "dataset", "--check"]) == 1
+    assert command.run(["plugins", "dataset", "--check"]) == 2
     assert "is no Dataset" in capsys.readouterr().out
 
 

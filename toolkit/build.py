@@ -19,7 +19,7 @@ from toolkit.dataset import Dataset
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
 from toolkit.errors import ToolkitError
-from toolkit.fit import Misfit, blame, fakes, title
+from toolkit.fit import Broken, Misfit, blame, fakes, title
 from toolkit.likelihood import Likelihood
 from toolkit.metric import Metric
 from toolkit.objective import Objective
@@ -56,6 +56,7 @@ def make(kind: str, node: Config, where: str | None = None, /, **offered: Any) -
         raise ToolkitError(f"{where}={name} cannot be made with these options: {registry.blame(e)}") from e
     if isinstance(part, nn.Module):
         part.title = f"{where}={name}"  # type: ignore[assignment]
+        part.package = _package(kind, name)  # type: ignore[assignment]
     return part
 
 
@@ -107,10 +108,10 @@ def build_prior(config: Config, latent: LatentSpec, data: DataSpec) -> Prior:
     if not latent.depth:
         raise Misfit("a continuous bottleneck has no codes, and so no prior over them: choose stage=autoencoder")
     prior: Prior = make("prior", config["prior"], latent=latent, conditions=chosen_conditions(config, data, "prior"))
-    with fakes(prior), blame(f"{title(prior)} on codes {latent.shape}"):
+    with fakes(prior), blame(prior, f"on codes {latent.shape}"):
         nats = prior.loss(torch.zeros(2, *latent.shape, dtype=torch.long), {})
     if tuple(nats.shape) != (2,):
-        raise Misfit(f"{title(prior)}: the loss of two examples has shape {tuple(nats.shape)}, not (2,)")
+        raise Broken(prior, f"gives two examples a loss of shape {tuple(nats.shape)}, not (2,)")
     return prior
 
 
@@ -136,6 +137,12 @@ def chosen_conditions(config: Config, data: DataSpec, kind: str) -> tuple[Condit
                 f" (it has: {have})"
             )
     return tuple(known[name] for name in config["conditions"][kind])
+
+
+def _package(kind: str, name: str) -> str:
+    """Whose a part is, for what it may do wrong; the core's own names say enough."""
+    found = registry.find(kind, name)
+    return "" if found.distribution == registry.CORE else f"{found.distribution} {found.version}"
 
 
 def _value(option: schema.Option, node: Config, where: str, offered: Config) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -17,6 +19,13 @@ from toolkit.spec import DataSpec
 
 class Misfit(ToolkitError):
     """Two parts that do not fit: which, with both numbers, and what to change."""
+
+
+class Broken(Misfit):
+    """A part that does not keep its interface: which, of which package, and what it does instead."""
+
+    def __init__(self, part: nn.Module, text: str) -> None:
+        super().__init__(f"{title(part)} {text}{_home(part)}")
 
 
 def title(part: nn.Module) -> str:
@@ -42,13 +51,26 @@ def fakes(*parts: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def blame(where: str) -> Iterator[None]:
-    """What a part raises on a fake example becomes a Misfit that says where, without fake tensors' traceback."""
+def blame(part: nn.Module, doing: str) -> Iterator[None]:
+    """What a part raises on a fake example becomes a Misfit: which part, of whom, doing what, on which line."""
     try:
         yield
-    except (RuntimeError, ValueError, LookupError, ArithmeticError, TypeError) as e:
+    except ToolkitError:
+        raise
+    except Exception as e:
         text = str(e).strip() or type(e).__name__
-        raise Misfit(f"{where}: {text.splitlines()[0]}") from e
+        raise Misfit(f"{title(part)} {doing}: {text.splitlines()[0]}{_home(part, e)}") from e
+
+
+def _home(part: nn.Module, error: Exception | None = None) -> str:
+    """Who brings a part, and the last of its own lines that an error went through; nothing of the core's."""
+    package = getattr(part, "package", "")
+    if not package:
+        return ""
+    file = getattr(sys.modules.get(type(part).__module__), "__file__", None) or ""
+    frames = traceback.extract_tb(error.__traceback__ if error else None)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f" ({package}, {file}{f':{lines[-1]}' if lines else ''})"
 
 
 def example(data: DataSpec, part: nn.Module) -> Tensor:

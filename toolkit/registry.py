@@ -11,6 +11,7 @@ import difflib
 import inspect
 import json
 import os
+import re
 import sys
 import tomllib
 import traceback
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, distributions, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -38,6 +40,7 @@ KINDS: Mapping[str, str] = {
 }
 """Every kind of component and the interface that its classes implement."""
 
+CORE = "discrete-toolkit"
 PLUGIN_PATH = "TOOLKIT_PLUGIN_PATH"
 CONF = "conf"
 
@@ -57,6 +60,8 @@ class Registration:
     version: str
     folder: Path | None = None
     """Where the modules lie, for a plugin that is not installed."""
+    requires: str = ""
+    """Which versions of the core its distribution asks for, such as ``>=0.1,<0.2``; empty: any."""
 
     def __str__(self) -> str:
         return f"{self.kind}={self.name} ({self.distribution} {self.version}; {self.target})"
@@ -71,10 +76,12 @@ class Source:
     groups: Mapping[str, Mapping[str, str]]
     folder: Path | None = None
     problem: str = ""
+    requires: str = ""
+    """Which versions of the core it asks for."""
 
     def registrations(self, kind: str) -> Iterator[Registration]:
         for name, target in self.groups.get(f"toolkit.{kind}", {}).items():
-            yield Registration(kind, name, target, self.name, self.version, self.folder)
+            yield Registration(kind, name, target, self.name, self.version, self.folder, self.requires)
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -103,6 +110,7 @@ def find(kind: str, name: str) -> Registration:
 def load(kind: str, name: str) -> type:
     """The class behind a name, imported, and checked to be a complete implementation of its interface."""
     registration = find(kind, name)
+    check_core(registration)
     found = _imported(registration)
     interface = _attribute(KINDS[kind])
     if not (isinstance(found, type) and issubclass(found, interface)):
@@ -111,6 +119,24 @@ def load(kind: str, name: str) -> type:
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise RegistryError(f"{registration} is incomplete: {interface.__name__} also needs {missing}")
     return found
+
+
+def check_core(registration: Registration) -> None:
+    """RegistryError where the plugin's own requirement refuses the core that is installed."""
+    if not registration.requires:
+        return
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # here, as listing names does without
+
+    core = version(CORE)
+    try:
+        fits = SpecifierSet(registration.requires).contains(core, prereleases=True)
+    except InvalidSpecifier:
+        raise RegistryError(f"{registration}: its requirement {CORE}{registration.requires} cannot be read") from None
+    if not fits:
+        raise RegistryError(
+            f"{registration} is made for {CORE} {registration.requires}, installed is {core}: install a version of"
+            f" {registration.distribution} for it, or another {CORE}"
+        )
 
 
 def conf_folders() -> tuple[tuple[str, Path], ...]:
@@ -168,7 +194,7 @@ def _uninstalled(plugin_path: str) -> Iterator[Source]:
 
 
 def _installed(distribution: Distribution) -> Source:
-    project = _checkout(distribution)
+    project = checkout(distribution)
     if project:
         return _project(project, distribution)
     groups: dict[str, dict[str, str]] = {}
@@ -176,10 +202,13 @@ def _installed(distribution: Distribution) -> Source:
         if point.group.startswith("toolkit."):
             groups.setdefault(point.group, {})[point.name] = point.value
     # Parsing a distribution's metadata is slow: only for those that concern us.
-    return Source(distribution.name, distribution.version, groups) if groups else Source("", "", {})
+    if not groups:
+        return Source("", "", {})
+    requires = _of_core(distribution.requires or [])
+    return Source(distribution.name, distribution.version, groups, requires=requires)
 
 
-def _checkout(distribution: Distribution) -> Path | None:
+def checkout(distribution: Distribution) -> Path | None:
     """The pyproject.toml that an editable installation, or an egg-info in a checkout, was made from."""
     beside = Path(str(distribution.locate_file("pyproject.toml")))
     if beside.is_file():
@@ -198,10 +227,20 @@ def _project(file: Path, distribution: Distribution | None = None, folder: Path 
         name = str(project.get("name", file.parent.name))
         points = project.get("entry-points", {}).items()
         groups = {group: _targets(found) for group, found in points if group.startswith("toolkit.")}
+        requires = _of_core(project.get("dependencies", []))
     except (OSError, ValueError, AttributeError) as error:
         return Source(file.parent.name, "", {}, problem=f"{file} cannot be read: {error}")
-    version = project.get("version") or (distribution.version if distribution else "unversioned")
-    return Source(name, version, groups, folder)
+    released = project.get("version") or (distribution.version if distribution else "unversioned")
+    return Source(name, released, groups, folder, requires=requires)
+
+
+def _of_core(requirements: Iterable[str]) -> str:
+    """Of requirements such as ``discrete-toolkit[test]>=0.1; python_version > "3"``, the core's versions."""
+    for requirement in requirements:
+        found = re.match(r"([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)@]*)", requirement)
+        if found and _normal(found[1]) == CORE:
+            return found[2].strip()
+    return ""
 
 
 def _targets(points: Mapping[str, object]) -> dict[str, str]:
@@ -262,7 +301,29 @@ def blame(error: BaseException) -> str:
     ours = (__file__, import_module.__code__.co_filename)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
     places = [frame for frame in frames if frame.filename not in ours]
-    return f"{text} ({places[-1].filename}:{places[-1].lineno})" if places else text
+    if not places:
+        return text
+    for frame in reversed(places):  # a plugin's own line, though it fails deep in a library that the plugin calls
+        plugin = owner(Path(frame.filename))
+        if plugin:
+            return f"{text} ({frame.filename}:{frame.lineno}, {plugin})"
+    return f"{text} ({places[-1].filename}:{places[-1].lineno})"
+
+
+def owner(file: Path) -> str:
+    """Who brings a source file: ``encoder=mine of my-plugin 1.2``; empty for the core's and for everybody else's."""
+    for source in sources():
+        if source.name == CORE:
+            continue
+        packages = set()
+        for registration in chain.from_iterable(map(source.registrations, KINDS)):
+            module = registration.target.partition(":")[0]
+            if locate(module, source.folder) == file:
+                return f"{registration.kind}={registration.name} of {source.name} {source.version}"
+            packages.add(module.partition(".")[0])
+        if any(file.is_relative_to(home) for package in packages for home in _folders(package, source.folder)):
+            return f"{source.name} {source.version}"
+    return ""
 
 
 def _spec(module: str, folder: Path | None) -> ModuleSpec | None:

@@ -281,12 +281,13 @@ def _class(registration: Registration) -> tuple[_Scope, ast.ClassDef]:
 
 def _read(registration: Registration, scope: _Scope, found: ast.ClassDef) -> Signature:
     doc = ast.get_docstring(found) or ""
-    home, function = _constructor(scope, found)
+    home, holder, function = _constructor(scope, found)
     given: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     if function:
         given = _given(home, function)
-        reader = _Reader(home, registration, _arguments(doc))
+        told = _arguments(ast.get_docstring(holder) or "") | _arguments(doc)
+        reader = _Reader(home, registration, told)
         options = tuple(reader.option(*pair) for pair in _keywords(function))
     return Signature(registration.kind, registration.name, given, options, doc, scope.file, found.lineno)
 
@@ -299,18 +300,20 @@ class _Rule(Exception):
         self.place = f"{scope.file}:{getattr(node, 'lineno', 1)}"
 
 
-def _constructor(scope: _Scope, found: ast.ClassDef, depth: int = 0) -> tuple[_Scope, ast.FunctionDef | None]:
-    """The class's own ``__init__``, or the nearest inherited one that is no interface's."""
+def _constructor(
+    scope: _Scope, found: ast.ClassDef, depth: int = 0
+) -> tuple[_Scope, ast.ClassDef, ast.FunctionDef | None]:
+    """The class's own ``__init__``, or the nearest inherited one that is no interface's, and its class."""
     for statement in found.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            return scope, statement
+            return scope, found, statement
     for base in found.bases if depth < _DEEPEST else []:
         parent = scope.look(_name(base)) if _name(base) not in INTERFACES else None
         if parent and isinstance(parent[1], ast.ClassDef) and parent[0].module.partition(".")[0] != "torch":
             inherited = _constructor(parent[0], parent[1], depth + 1)
-            if inherited[1]:
+            if inherited[2]:
                 return inherited
-    return scope, None
+    return scope, found, None
 
 
 def _given(scope: _Scope, function: ast.FunctionDef) -> tuple[str, ...]:

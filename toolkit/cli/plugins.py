@@ -8,9 +8,10 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from toolkit import registry
+from toolkit.cli.probe import load_all
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS, Registration
 from toolkit.schema import read, spell
@@ -22,7 +23,7 @@ Lists the installed components, or one's options; nothing of them is imported.
   KIND     one of {", ".join(KINDS)}
   NAME     a component of that kind: prints what it is and what its options mean
   --json   as JSON
-  --check  import every component, and ask it what of it does not work here; exit 1 if one is broken"""
+  --check  import every component, and ask it what of it does not work here; exit 2 if one is broken"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Row:
 
 
 def main(args: Sequence[str]) -> int:
-    """Prints the table; 1 where ``--check`` finds something broken."""
+    """Prints the table; 2 where ``--check`` finds something broken."""
     if any(arg in ("-h", "--help") for arg in args):
         print(USAGE)
         return 0
@@ -52,12 +53,14 @@ def main(args: Sequence[str]) -> int:
     if len(kinds) == 2:
         print(_describe(kinds[0], kinds[1]))
         return 0
-    rows = [row for kind in kinds or KINDS for row in _rows(kind, check="--check" in args)]
+    found = [registration for kind in kinds or KINDS for registration in registry.registrations(kind)]
+    rows = [_row(registration) for registration in found]
+    rows = _checked(found, rows) if "--check" in args else rows
     print(_json(rows) if "--json" in args else _table(rows))
     broken = [row for row in rows if row.problem]
     if "--check" in args and "--json" not in args and not broken:
         print(f"all {len(rows)} load")
-    return 1 if "--check" in args and (broken or registry.problems()) else 0
+    return 2 if "--check" in args and (broken or registry.problems()) else 0
 
 
 def _describe(kind: str, name: str) -> str:
@@ -74,18 +77,22 @@ def _describe(kind: str, name: str) -> str:
     return "\n".join(lines)
 
 
-def _rows(kind: str, *, check: bool) -> list[Row]:
-    return [_row(registration, check) for registration in registry.registrations(kind)]
+def _checked(found: Sequence[Registration], rows: Sequence[Row]) -> list[Row]:
+    """The rows, with what came of importing those components of which no problem is known yet."""
+    sound = [registration for registration, row in zip(found, rows, strict=True) if not row.problem]
+    loaded = dict(zip(sound, load_all(sound), strict=True))
+    return [
+        replace(row, problem=loaded[each].problem, lacks=loaded[each].lacks) if each in loaded else row
+        for each, row in zip(found, rows, strict=True)
+    ]
 
 
-def _row(registration: Registration, check: bool) -> Row:
-    summary, problem, lacks = "", "", ()
+def _row(registration: Registration) -> Row:
+    summary, problem = "", ""
     try:
         summary = read(registration).summary
         registry.find(registration.kind, registration.name)
-        if check:
-            cls = registry.load(registration.kind, registration.name)
-            lacks = tuple(cls.lacks()) if hasattr(cls, "lacks") else ()
+        registry.check_core(registration)
     except ToolkitError as error:
         problem = str(error)
     return Row(
@@ -96,7 +103,6 @@ def _row(registration: Registration, check: bool) -> Row:
         registration.target,
         summary,
         problem,
-        lacks,
     )
 
 

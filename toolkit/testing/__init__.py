@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from toolkit.testing.likelihood import LikelihoodSuite as LikelihoodSuite
     from toolkit.testing.metric import MetricSuite as MetricSuite
     from toolkit.testing.objective import ObjectiveSuite as ObjectiveSuite
+    from toolkit.testing.plugin import PluginSuite as PluginSuite
     from toolkit.testing.prior import PriorSuite as PriorSuite
     from toolkit.testing.quantizer import QuantizerSuite as QuantizerSuite
 
@@ -31,6 +32,7 @@ __all__ = [
     "LikelihoodSuite",
     "MetricSuite",
     "ObjectiveSuite",
+    "PluginSuite",
     "PriorSuite",
     "QuantizerSuite",
 ]

@@ -56,10 +56,12 @@ SPLITS = {
 class CIFAR10Dataset(ImageDataset):
     """60 000 colour images of 32 x 32 pixels in ten classes (Krizhevsky 2009).
 
-    ``root`` is the folder ``cifar-10-batches-py`` or the archive ``cifar-10-python.tar.gz``, or what either
-    lies in. It is first looked at when an example is asked for; a split is then read whole and kept as bytes.
-    The validation split is the last 5 000 training images. ``flip`` mirrors an image, left to right, half the
-    time, where a generator is given.
+    A split is read whole when an example of it is first asked for, and kept as bytes. The validation split is the last
+    5 000 training images.
+
+    Args:
+        root: the folder ``cifar-10-batches-py`` or the archive ``cifar-10-python.tar.gz``, or what either lies in.
+        flip: mirrors an image, left to right, half the time, where a generator is given.
     """
 
     def __init__(self, *, root: str = "data", flip: bool = False) -> None:

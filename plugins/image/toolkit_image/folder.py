@@ -43,9 +43,15 @@ class FolderDataset(ImageDataset):
     others come and go; the log says so. The first folder below (``root/cat/…``, ``root/train/cat/…``) is the
     image's class; without such folders there are no labels. Names that start with a dot are not seen.
 
-    An image is shrunk until its shorter side has ``size`` pixels and cropped: in the middle, or, with
-    ``crop="random"``, where the generator says. ``flip`` mirrors it, left to right, half the time. Without a
-    generator neither happens. ``channels`` is 3 for colour, 1 for grey.
+    An image is shrunk until its shorter side has ``size`` pixels, and cropped. Without a generator it is cropped in the
+    middle, and not mirrored.
+
+    Args:
+        root: the folder.
+        size: side of an image, in pixels.
+        channels: 3 for colour, 1 for grey.
+        crop: which part of a shrunk image: its middle, or where the generator says.
+        flip: mirrors an image, left to right, half the time.
     """
 
     def __init__(

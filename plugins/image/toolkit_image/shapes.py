@@ -101,8 +101,13 @@ SHADING = 0.18
 class ShapesDataset(ImageDataset):
     """One of nine smooth-edged shapes in one of eight colours on a soft background, with its shadow.
 
-    An example is a function of its split and index alone, whatever the sizes of the splits. ``size`` is the
-    images' height and width in pixels; the pictures are the same at every size, drawn coarser or finer.
+    An example is a function of its split and index alone, whatever the sizes of the splits.
+
+    Args:
+        size: height and width, in pixels; the pictures are the same at every size, drawn coarser or finer.
+        train_size: examples to train on.
+        val_size: examples to validate on.
+        test_size: examples to evaluate on.
     """
 
     def __init__(

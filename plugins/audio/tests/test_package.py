@@ -1,0 +1,24 @@
+"""The package, as its users install it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from toolkit.testing import PluginSuite
+
+
+class TestPackage(PluginSuite):
+    distribution = "discrete-toolkit-audio"
+    model = (
+        "dataset=audio_vowels",
+        "encoder=audio_conv",
+        "quantizer=vq",
+        "decoder=audio_conv",
+        "likelihood=categorical",
+        "prior=categorical",
+    )
+    beside: ClassVar = {
+        "encoder=audio_mel": ["decoder=wavenet", "dataset.seconds=1.024"],
+        "encoder=audio_seanet": ["decoder=audio_seanet"],
+        "decoder=audio_seanet": ["encoder=audio_seanet"],
+    }

@@ -1,0 +1,180 @@
+"""The laws of packages that bring components, as tests that a plugin's tests inherit."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from toolkit import registry, schema
+from toolkit.registry import CORE, KINDS, Registration, Source
+from toolkit.testing.laws import Laws
+
+LEFT_BEHIND = (".git", ".venv*", "*.egg-info", "build", "dist", "outputs", "__pycache__", ".*_cache")
+
+
+class PluginSuite(Laws):
+    """Subclass it as ``class TestPackage(PluginSuite)`` and name the ``distribution``, installed or on
+    ``TOOLKIT_PLUGIN_PATH``. What its components compute, the suites of their kinds check."""
+
+    distribution: ClassVar[str]
+    """As in the pyproject.toml, such as ``my-plugin``."""
+    model: ClassVar[Sequence[str]] = (
+        "dataset=waves",
+        "encoder=patch",
+        "quantizer=vq",
+        "decoder=patch",
+        "likelihood=categorical",
+        "prior=categorical",
+        "dim=8",
+    )
+    """Words of a model, in which each component takes its place."""
+    beside: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """By component, further words of the model that one needs to fit, such as
+    ``{"decoder=mine": ["encoder=mine"]}``, or of an experiment, ``{"experiment=mine": ["dataset.root=…"]}``."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Each component, and each YAML file, is a test of its own."""
+        if "component" in metafunc.fixturenames:
+            found = list(self._registrations())
+            metafunc.parametrize("component", found, ids=[f"{each.kind}={each.name}" for each in found])
+        if "yaml" in metafunc.fixturenames:
+            files = list(self._yaml())
+            metafunc.parametrize("yaml", files, ids=[f"{file.parent.name}={file.stem}" for file in files])
+
+    def test_it_is_registered(self) -> None:
+        assert self._source().groups, f"{self.distribution} has no entry points of the groups toolkit.KIND"
+        assert not self._source().problem, self._source().problem
+
+    def test_it_says_which_core_it_needs(self) -> None:
+        """So that another core is refused by name, and pip installs the right one."""
+        assert self._source().requires, f'{self.distribution}: add "{CORE}>=0.1,<0.2" to its dependencies'
+
+    def test_listing_it_imports_neither_it_nor_torch(self) -> None:
+        packages = sorted({each.target.partition(":")[0].partition(".")[0] for each in self._registrations()})
+        code = (
+            "import sys; from toolkit import registry, schema\n"
+            "[schema.read(each) for kind in registry.KINDS for each in registry.registrations(kind)\n"
+            f" if each.distribution == {self._source().name!r}]\n"
+            f"registry.conf_folders(); print(*sorted({{'torch', *{packages!r}}} & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        imported = done.stdout.split()
+        assert imported == [], f"reading its signatures imports {', '.join(imported)}"
+
+    def test_it_loads(self, component: Registration) -> None:
+        registry.load(component.kind, component.name)
+
+    def test_its_options_are_typed_and_told(self, component: Registration) -> None:
+        """Every option has a plain type, and a line under "Args:" that says what it means."""
+        found = schema.read(component)
+        untold = [option.name for option in found.options if not option.doc]
+        assert found.doc, f"{component} has no docstring"
+        assert not untold, f"{component}: say under Args: what {', '.join(untold)} means"
+
+    def test_it_takes_its_place_in_a_model(self, component: Registration) -> None:
+        """A whole model with it is composed, made and proved to fit."""
+        from toolkit.build import build_autoencoder, build_metrics, build_objective, build_prior
+        from toolkit.cli.compose import compose
+        from toolkit.model import open_dataset
+
+        config = compose(self._model_with(component)).config
+        data = open_dataset(config).spec
+        model = build_autoencoder(config, data)
+        build_objective(config, model)
+        build_metrics(config, model)
+        if model.latent.depth:
+            build_prior(config, model.latent, data)
+
+    def test_it_composes(self, yaml: Path) -> None:
+        from toolkit.cli.compose import compose
+        from toolkit.cli.source import kind_of
+
+        group = self._group(yaml)
+        word = f"{group.replace('/', '.')}={yaml.stem}"
+        assert group == "experiment" or kind_of(group), f"{yaml}: {group} is no kind of part, and not experiment"
+        base = [] if group == "experiment" else self.model
+        compose([*base, f"{group}={yaml.stem}", *self.beside.get(word, ())], complete=False)
+
+    def test_its_name_is_its_own(self, yaml: Path) -> None:
+        """No YAML file shadows a registered name, nor another package's file."""
+        from toolkit.cli.source import kind_of, presets
+
+        kind = kind_of(self._group(yaml))
+        names = registry.names(kind) if kind else ()
+        assert yaml.stem not in names, f"{yaml} would stand before {kind}={yaml.stem}, which is registered: rename it"
+        owner = presets(self._group(yaml))[yaml.stem]
+        assert owner == self._source().name, f"{owner} brings a {yaml.stem}.yaml for {self._group(yaml)}, too"
+
+    def test_the_wheel_holds_what_it_needs(self, tmp_path: Path) -> None:
+        """Its modules and all its YAML, where it is built from its folder."""
+        project = self._project()
+        if project is None:
+            pytest.skip("it is installed, and its folder is not known")
+        shutil.copytree(project, tmp_path / "source", ignore=shutil.ignore_patterns(*LEFT_BEHIND))
+        words = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(tmp_path / "source")]
+        done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
+        assert done.returncode == 0, f"it does not build:\n{done.stdout}{done.stderr}"
+        (wheel,) = tmp_path.glob("*.whl")
+        held = set(zipfile.ZipFile(wheel).namelist())
+        wanted = {self._inside(file) for file in self._yaml()}
+        wanted |= {self._inside(schema.read(each).file) for each in self._registrations()}
+        missing = sorted(wanted - held)
+        assert not missing, f"{wheel.name} lacks {', '.join(missing)}: see package-data in its pyproject.toml"
+
+    def _model_with(self, component: Registration) -> list[str]:
+        word = f"{component.kind}={component.name}"
+        beside = self.beside.get(word, ())
+        for option in schema.read(component).options:
+            key = f"{component.kind}.{option.name}"
+            if option.required and not any(each.startswith(f"{key}=") for each in beside):
+                pytest.skip(f'{key} has no default: name one, beside = {{"{word}": ["{key}=…"]}}')
+        return [*self.model, word if component.kind != "metric" else f"metric=[{component.name}]", *beside]
+
+    def _source(self) -> Source:
+        name = self.distribution.lower().replace("_", "-")
+        for source in registry.sources():
+            if source.name.lower().replace("_", "-") == name:
+                return source
+        have = ", ".join(source.name for source in registry.sources())
+        raise AssertionError(f"no {self.distribution} is installed or on {registry.PLUGIN_PATH} (there is {have})")
+
+    def _registrations(self) -> Iterator[Registration]:
+        for kind in KINDS:
+            yield from self._source().registrations(kind)
+
+    def _yaml(self) -> Iterator[Path]:
+        for folder in self._folders():
+            yield from sorted(folder.rglob("*.yaml"))
+
+    def _folders(self) -> list[Path]:
+        return [folder for owner, folder in registry.conf_folders() if owner == self._source().name]
+
+    def _group(self, yaml: Path) -> str:
+        (folder,) = (folder for folder in self._folders() if yaml.is_relative_to(folder))
+        return yaml.parent.relative_to(folder).as_posix()
+
+    def _project(self) -> Path | None:
+        """The folder with its pyproject.toml."""
+        if self._source().folder:
+            return self._source().folder
+        for found in distributions(name=self.distribution):
+            project = registry.checkout(found)
+            if project:
+                return project.parent
+        return None
+
+    def _inside(self, file: Path) -> str:
+        """A file's name in the wheel."""
+        package = next(
+            parent for parent in reversed(file.parents) if (parent / "__init__.py").is_file() or parent == file.parent
+        )
+        return file.relative_to(package.parent if (package / "__init__.py").is_file() else package).as_posix()
