@@ -17,7 +17,7 @@ from toolkit import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "toolkit"
-MODALITIES = re.compile(r"image|audio|video|pixel(?!cnn)|wav(?!enet)|fps", re.IGNORECASE)
+MODALITIES = re.compile(r"image|audio|video|pixel(?!cnn)|wav(?!enet|es)|fps", re.IGNORECASE)
 
 
 def test_the_installed_package_is_this_checkout() -> None:

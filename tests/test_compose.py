@@ -187,7 +187,7 @@ def test_without_an_experiment_every_part_is_chosen_by_name() -> None:
     assert compose(CHOSEN).experiment is None
 
 
-@pytest.mark.parametrize("kind", ["dataset", "encoder", "quantizer", "decoder"])
+@pytest.mark.parametrize("kind", ["dataset", "encoder", "decoder"])
 def test_a_part_that_is_not_chosen_is_asked_for(kind: str) -> None:
     text = refusal(*(word for word in CHOSEN if not word.startswith(kind)))
     assert text.startswith(f"no {kind} chosen: add {kind}=NAME or experiment=NAME; installed: ")

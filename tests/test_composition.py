@@ -40,9 +40,9 @@ QUANTIZERS = {  # and the depth of their codes
 KINDS = ("dataset", "encoder", "quantizer", "decoder", "likelihood", "prior")
 CHOICES = {
     "dataset": ["toy_waves", "toy_tiles", "toy_clips"],
-    "encoder": ["toy_conv", "pool"],
+    "encoder": ["toy_conv", "pool", "patch"],
     "quantizer": list(QUANTIZERS),
-    "decoder": ["toy_conv", "pixelcnn", "wavenet"],
+    "decoder": ["toy_conv", "pixelcnn", "wavenet", "patch"],
     "likelihood": ["categorical", "normal", "logistic"],
     "prior": ["uniform", "categorical", "pixelcnn", "wavenet", "transformer", "maskgit"],
 }
@@ -54,6 +54,8 @@ SIZES = {  # of what is made small
     "decoder=pixelcnn": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],
     "decoder=wavenet": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],
     "encoder=pool": ["encoder.hidden=8"],
+    "encoder=patch": ["encoder.hidden=8", "encoder.patch=2"],
+    "decoder=patch": ["decoder.hidden=8", "decoder.patch=2"],
 }
 BASE = {kind: names[0] for kind, names in CHOICES.items()} | {"dataset": "toy_tiles"}
 SMALL = ["dim=4", "conditions.prior=[kind]", "conditions.decoder=[kind]"]
@@ -79,14 +81,18 @@ def fit(choice: dict[str, str]) -> tuple[int, ...]:
 def refusal(choice: dict[str, str]) -> str | None:
     """What a refused combination must be refused for; None where it is legal."""
     dataset, decoder = choice["dataset"], choice["decoder"]
-    if decoder == "toy_conv" and dataset == "toy_waves" and choice["likelihood"] in ("categorical", "logistic"):
+    if (
+        decoder in ("toy_conv", "patch")
+        and dataset == "toy_waves"
+        and choice["likelihood"] in ("categorical", "logistic")
+    ):
         return f"likelihood={choice['likelihood']}"
     if decoder == "wavenet" and dataset != "toy_waves":
         return "decoder=wavenet gives"  # axes but the last as the encoder left them, which halves or pools them all
     if decoder in ("pixelcnn", "wavenet") and dataset == "toy_waves":
         return f"decoder={decoder} is over levels"
-    if choice["encoder"] == "pool" and decoder == "toy_conv":
-        return "decoder=toy_conv gives"
+    if choice["encoder"] == "pool" and decoder in ("toy_conv", "patch"):
+        return f"decoder={decoder} gives"
     if QUANTIZERS[choice["quantizer"]] == 0:
         return "a continuous bottleneck has no codes"
     if choice["prior"] == "wavenet" and dataset != "toy_waves":
@@ -142,6 +148,14 @@ MISFITS: list[tuple[str, list[str]]] = [
         ["decoder=toy_conv gives (2, 4, 4)", "data is (2, 8, 8)", "encoder=toy_conv makes a grid of (2, 2)"],
     ),
     ("dataset.size=7", ["decoder=toy_conv gives (2, 6, 6)", "data is (2, 7, 7)", "grid of (3, 3)"]),
+    (
+        "encoder=patch encoder.patch=3",
+        ["encoder.patch=3", "do not cover this data's axes (8, 8)", "divides each of them"],
+    ),
+    (
+        "encoder=patch encoder.patch=4 decoder=patch decoder.patch=2",
+        ["decoder=patch gives (2, 4, 4)", "data is (2, 8, 8)", "encoder=patch makes a grid of (2, 2)"],
+    ),
     ("dataset.size=1", ["encoder=toy_conv on data (2, 1, 1)"]),
     ("quantizer=product quantizer.groups=3", ["quantizer=product", "dim=4", "groups=3"]),
     (

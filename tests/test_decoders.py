@@ -1,4 +1,4 @@
-"""The decoders of the core: autoregressive over the data, told of the latents."""
+"""The decoders of the core: patch by patch, and autoregressive over the data, told of the latents."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import torch
 from toolkit.causal.distribution import AutoregressiveDistribution
 from toolkit.causal.sampling import sample
 from toolkit.decoder import Decoder
+from toolkit.decoders.patch import PatchDecoder
 from toolkit.decoders.pixelcnn import PixelCNNDecoder, coordinates
 from toolkit.decoders.wavenet import WaveNetDecoder
 from toolkit.errors import ToolkitError
 from toolkit.likelihood import Likelihood
+from toolkit.nn.patches import from_patches, to_patches
 from toolkit.prior import Controls
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.decoder import DecoderSuite
-from toolkit.testing.parts import random_data
+from toolkit.testing.parts import plain_likelihood, random_data
 from toolkit.testing.reference import sample_slowly
 
 KIND = Condition("kind", 3)
@@ -76,6 +78,58 @@ class TestWaveNetDecoder(DecoderSuite):
         likelihood: Likelihood,
     ) -> Decoder:
         return WaveNetDecoder(data, dim, grid, conditions, **SMALL, blocks=1, skip=8, context=8, context_blocks=1)
+
+
+class PatchSuite(DecoderSuite):
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return PatchDecoder(dim, grid, conditions, likelihood, patch=2, hidden=16)
+
+
+class TestPatchDecoderOfOneAxis(PatchSuite):
+    data, grid = DataSpec(1, (12,)), (6,)
+
+
+class TestPatchDecoderOfTwoAxes(PatchSuite):
+    data, grid = DataSpec(3, (8, 12), levels=5), (4, 6)
+
+
+class TestPatchDecoderOfThreeAxes(PatchSuite):
+    data, grid = DataSpec(2, (2, 6, 4), levels=4), (1, 3, 2)
+
+
+class TestPatchDecoderOfFourAxes(PatchSuite):
+    data, grid = DataSpec(1, (2, 4, 2, 6), levels=3), (1, 2, 1, 3)
+
+
+@pytest.mark.parametrize("axes", [(12,), (6, 9), (3, 6, 6), (3, 6, 3, 3)], ids=str)
+def test_patches_taken_apart_lie_where_they_lay(axes: tuple[int, ...]) -> None:
+    x = torch.randn(2, 5, *axes)
+    patches = to_patches(x, 3)
+    assert patches.shape == (2, *(length // 3 for length in axes), 5 * 3 ** len(axes))
+    assert torch.equal(from_patches(patches, 3), x)
+
+
+@torch.no_grad()
+def test_a_latent_decodes_to_its_patch_alone() -> None:
+    """Every number of one patch moves with its latent, and none of another's."""
+    torch.manual_seed(0)
+    data = DataSpec(2, (6, 9))
+    decoder = PatchDecoder(4, (2, 3), (), plain_likelihood(data), patch=3, hidden=64)
+    z = torch.randn(2, 4, 2, 3)
+    z[1] = z[0]
+    z[1, :, 1, 2] += 1
+    mean = decoder(z, {}).mean
+    assert mean is not None
+    moved = mean[0] != mean[1]
+    assert moved[:, 3:, 6:].all()
+    assert moved.sum() == 2 * 3 * 3
 
 
 def wavenet(**options: Any) -> WaveNetDecoder:
@@ -169,6 +223,10 @@ def test_one_latent_says_different_things_at_different_places() -> None:
     [
         (lambda: PixelCNNDecoder(DataSpec(1, (8, 8)), 4, ()), "decoder=pixelcnn is over levels.*real-valued"),
         (lambda: WaveNetDecoder(DataSpec(1, (8,)), 4, (4,), ()), "decoder=wavenet is over levels.*real-valued"),
+        (
+            lambda: PatchDecoder(4, (2,), (), plain_likelihood(DataSpec(1, (8,))), patch=0),
+            "decoder.patch=0: must be at least 1",
+        ),
         (lambda: WaveNetDecoder(DataSpec(1, (10,), 8), 4, (4,), ()), "10 positions are no whole number.*4 latents"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from toolkit.encoder import Encoder
+from toolkit.encoders.patch import PatchEncoder
 from toolkit.encoders.pool import PoolEncoder
 from toolkit.errors import ToolkitError
 from toolkit.spec import DataSpec
@@ -37,6 +38,31 @@ class TestPoolEncoderOfCodes(PoolSuite):
     data = DataSpec(2, (8, 8), levels=16, ordered=False)
 
 
+class PatchSuite(EncoderSuite):
+    data: ClassVar[DataSpec]
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return PatchEncoder(data, dim, patch=2, hidden=16)
+
+
+class TestPatchEncoderOfOneAxis(PatchSuite):
+    data = DataSpec(1, (12,))
+
+
+class TestPatchEncoderOfTwoAxes(PatchSuite):
+    data = DataSpec(3, (8, 12), levels=256)
+
+
+class TestPatchEncoderOfThreeAxes(PatchSuite):
+    data = DataSpec(2, (6, 8, 6), levels=4)
+
+
+class TestPatchEncoderOfFourAxes(PatchSuite):
+    """Patches need no convolution, which knows three axes at most."""
+
+    data = DataSpec(1, (6, 6, 8, 6), levels=4)
+
+
 @pytest.mark.parametrize("axes", [(1, 1), (8, 8), (21, 21), (3, 16)], ids=str)
 def test_the_grid_is_of_ones(axes: tuple[int, int]) -> None:
     encoder = PoolEncoder(DataSpec(1, axes, 512, ordered=False), 6, hidden=4)
@@ -63,6 +89,22 @@ def test_levels_without_order_are_not_scaled() -> None:
         table = encoder.tables[0].weight
         table[order] = table.clone()  # type: ignore[index]
     torch.testing.assert_close(encoder(order[x]), before)
+
+
+@torch.no_grad()
+def test_a_patchs_latent_is_a_network_of_that_patch_alone() -> None:
+    """z = out(relu(inward(patch))), the patch flattened channels first."""
+    torch.manual_seed(0)
+    encoder = PatchEncoder(DataSpec(2, (6, 9)), 5, patch=3, hidden=7)
+    x = torch.rand(4, 2, 6, 9)
+    patch = x[:, :, 3:6, 6:9].flatten(1)
+    torch.testing.assert_close(encoder(x)[:, :, 1, 2], encoder.out(encoder.inward(patch).relu()))
+
+
+@pytest.mark.parametrize("patch", [0, 3, 16])
+def test_patches_that_do_not_cover_the_axes_are_refused(patch: int) -> None:
+    with pytest.raises(ToolkitError, match=rf"encoder.patch={patch}: (must be at least 1|.*axes \(12, 8\))"):
+        PatchEncoder(DataSpec(1, (12, 8)), 4, patch=patch)
 
 
 def test_too_many_axes_are_refused() -> None:

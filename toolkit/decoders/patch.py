@@ -1,0 +1,52 @@
+"""Patch by patch, a network of one hidden layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor, nn
+
+from toolkit.decoder import Decoder
+from toolkit.errors import ToolkitError
+from toolkit.likelihood import Distribution, Likelihood
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.patches import from_patches
+from toolkit.spec import Condition
+
+
+@final
+class PatchDecoder(Decoder):
+    """The simplest decoder that upsamples: a latent goes through one hidden layer to its patch of the data.
+
+    Works on any number of axes. Conditions are added before the hidden layer's ReLU.
+
+    Args:
+        patch: positions of a patch along every axis, as the encoder's.
+        hidden: units of the hidden layer.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+        *,
+        patch: int = 4,
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        if patch < 1:
+            raise ToolkitError(f"decoder.patch={patch}: must be at least 1")
+        self.likelihood, self.patch = likelihood, patch
+        self.inward = nn.Linear(dim, hidden)
+        self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
+        self.out = nn.Linear(hidden, likelihood.channels * patch ** len(grid))
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        """z ``(batch, dim, *grid)``."""
+        h = self.inward(z.movedim(1, -1))
+        if self.conditions is not None:
+            h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).movedim(1, -1).to(h)
+        return self.likelihood(from_patches(self.out(h.relu()), self.patch))

@@ -1,0 +1,75 @@
+"""Examples in rows, as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+CURVE = (160, 48)
+"""Pixels of an example of one axis, across and down."""
+LEGIBLE = 96
+"""Pixels that the longer side of a small picture is enlarged to, at most."""
+NARROW, WIDE = 1, 8
+"""Pixels between the pictures of an example, and between examples."""
+PAPER = 1.0
+"""What lies between pictures: white."""
+
+
+def draw_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:
+    """Rows of examples ``(batch, channels, *axes)`` in [-1, 1].
+
+    Along one axis an example is a curve for each channel, in colours of their own. Along more it is grey pictures, -1
+    black and 1 white: the last two axes are a picture's, and whatever positions the others have, such as steps in time,
+    lie side by side, a line for each channel.
+    """
+    if rows[0].ndim == 3:
+        _curves(path, rows)
+    else:
+        _pictures(path, rows)
+
+
+def _curves(path: Path, rows: Sequence[np.ndarray]) -> None:
+    from matplotlib.figure import Figure
+
+    columns = max(len(row) for row in rows)
+    width, height = CURVE[0] * columns, CURVE[1] * len(rows)
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    for i, row in enumerate(rows):
+        for j, curves in enumerate(row):
+            across = j + np.linspace(0.04, 0.96, curves.shape[-1])
+            axes.plot(across[[0, -1]], [-i, -i], color="#cccccc", linewidth=0.6)
+            for channel, curve in enumerate(curves):
+                axes.plot(across, 0.45 * curve - i, color=COLOURS[channel % len(COLOURS)], linewidth=1)
+    axes.set_xlim(0, columns)
+    axes.set_ylim(0.5 - len(rows), 0.5)
+    axes.set_axis_off()
+    figure.savefig(path)
+
+
+def _pictures(path: Path, rows: Sequence[np.ndarray]) -> None:
+    from matplotlib.image import imsave
+
+    sheet = _stacked([_beside([_example(x) for x in row], WIDE) for row in rows], WIDE)
+    imsave(path, np.pad(sheet, WIDE, constant_values=PAPER), cmap="gray", vmin=-1, vmax=1)
+
+
+def _example(x: np.ndarray) -> np.ndarray:
+    """The pictures of one example ``(channels, *axes)``, enlarged by a whole factor."""
+    factor = max(1, LEGIBLE // max(x.shape[-2:]))
+    pictures = x.reshape(len(x), -1, *x.shape[-2:]).repeat(factor, -2).repeat(factor, -1)
+    return _stacked([_beside(list(line), NARROW) for line in pictures], NARROW)
+
+
+def _beside(parts: Sequence[np.ndarray], gap: int) -> np.ndarray:
+    return _stacked([part.T for part in parts], gap).T
+
+
+def _stacked(parts: Sequence[np.ndarray], gap: int) -> np.ndarray:
+    """One under another, the narrower ones filled up with paper on their right."""
+    width = max(part.shape[1] for part in parts)
+    padded = [np.pad(p, ((0, gap), (0, width - p.shape[1])), constant_values=PAPER) for p in parts]
+    return np.concatenate(padded)[:-gap]
