@@ -12,6 +12,7 @@ COMMANDS = {
     "compare": ("toolkit.cli.compare:main", "figures of several runs side by side"),
     "check": ("toolkit.cli.launch:check", "prove that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),
+    "new-plugin": ("toolkit.cli.new_plugin:main", "write a package with parts of your own"),
     "completion": ("toolkit.cli.completion:main", "print a shell's completion script"),
 }
 """Every command: the function that runs it, and what it does."""

@@ -18,7 +18,7 @@ class TestPackage(PluginSuite):
         "prior=categorical",
     )
     beside: ClassVar = {
-        "encoder=audio_mel": ["decoder=wavenet", "dataset.seconds=1.024"],
+        "encoder=audio_mel": ["decoder=wavenet", "dataset.seconds=1.28"],
         "encoder=audio_seanet": ["decoder=audio_seanet"],
         "decoder=audio_seanet": ["encoder=audio_seanet"],
     }

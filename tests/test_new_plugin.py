@@ -1,0 +1,176 @@
+"""What an author does: a new package, its tests, installed, composed, trained, and gone again."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from toolkit import __main__ as command
+from toolkit import registry
+from toolkit.registry import KINDS
+
+ROOT = Path(__file__).resolve().parent.parent
+AXES = ("[16]", "[16,16]", "[8,8,8]")
+CHOICES = {
+    "quantizer": ("vq", "ema", "fsq", "lfq", "product", "residual", "simvq"),
+    "likelihood": ("categorical", "normal", "logistic"),
+    "prior": ("uniform", "categorical", "pixelcnn", "transformer", "maskgit"),
+    "objective": ("elbo",),
+}
+TINY = ["dim=8", "trainer.steps=2", "prior_trainer.steps=2", "trainer.batch_size=4", "prior_trainer.batch_size=4"]
+TINY += ["trainer.validate_examples=4", "prior_trainer.validate_examples=4", "prior_trainer.allow_collapsed=true"]
+
+
+def new(folder: Path, *components: str) -> Path:
+    """A new package in a folder."""
+    words = [word for component in components for word in ("--component", component)]
+    assert command.run(["new-plugin", str(folder), *words]) == 0
+    return folder
+
+
+def out(*words: object, cwd: Path, **env: str) -> str:
+    known = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": "", **env}
+    done = subprocess.run([str(word) for word in words], cwd=cwd, env=known, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_its_tests_pass_at_birth(tmp_path: Path) -> None:
+    home = new(tmp_path / "born-plugin", "quantizer=born_quantizer", "metric=born_metric")
+    passed = out(
+        sys.executable, "-m", "pytest", "-q", cwd=home, PYTHONPATH=str(home), TOOLKIT_PLUGIN_PATH=str(home)
+    ).splitlines()[-1]
+    assert "passed" in passed
+    assert "failed" not in passed
+
+
+def test_it_is_used_without_being_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(registry.PLUGIN_PATH, "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    home = new(tmp_path / "live-plugin", *(f"{kind}=live_{kind}" for kind in KINDS))
+    assert command.run(["--plugin", str(home), "check", "experiment=live_plugin"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"live_{kind}" in printed for kind in KINDS if kind not in ("metric", "likelihood"))
+
+
+def test_a_component_that_is_added_is_there_at_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(registry.PLUGIN_PATH, "")
+    home = new(tmp_path / "grown-plugin", "quantizer=first_one")
+    text = out(sys.executable, "-m", "toolkit", "--plugin", home, "plugins", "quantizer", cwd=tmp_path)
+    assert "first_one" in text
+    project = home / "pyproject.toml"
+    line = 'first_one = "grown_plugin.first_one:FirstOneQuantizer"\n'
+    project.write_text(project.read_text().replace(line, line + line.replace("first_one =", "second_one =")))
+    text = out(sys.executable, "-m", "toolkit", "--plugin", home, "plugins", "quantizer", cwd=tmp_path)
+    assert "second_one" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["{}/fresh"], "of what? Add --component KIND=NAME; kinds: dataset"),
+        (["--component", "prior=mine"], "name one folder"),
+        (["{}/fresh", "--component", "quantiser=mine"], "no kind of component is called quantiser (did you mean quant"),
+        (["{}/fresh", "--component", "prior"], "write KIND=NAME"),
+        (["{}/fresh", "--component", "prior=My-Prior"], "in small letters, digits and _"),
+        (["{}/fresh", "--component", "quantizer=ema"], "discrete-toolkit brings a quantizer=ema already"),
+        (["{}/fresh", "--component", "prior=a", "--component", "metric=a"], "two parts are called a"),
+        (["{}/Fresh!", "--component", "prior=mine"], "a package's name is of small letters"),
+        (["{}/torch", "--component", "prior=mine"], "there is a module torch already"),
+        (["{}", "--component", "prior=mine"], "a package's name|is there already"),
+        (["{}/taken", "--component", "prior=mine"], "is there already"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("keep")
+    before = sorted(tmp_path.rglob("*"))
+    assert command.run(["new-plugin", *(word.format(tmp_path) for word in words)]) == 2
+    told = capsys.readouterr().err
+    assert any(each in told for each in said.split("|")), told
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_it_asks_for_this_core(tmp_path: Path) -> None:
+    home = new(tmp_path / "fitting-plugin", "prior=fitting")
+    assert '"discrete-toolkit>=0.1,<0.2"' in (home / "pyproject.toml").read_text()
+
+
+# -- in a fresh environment
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of an environment with the core alone, which borrows this one's dependencies."""
+    folder = tmp_path_factory.mktemp("author")
+    ignored = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "build", "outputs", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, folder / "source", ignore=ignored)
+    out(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", folder, folder / "source", cwd=folder)
+    out(sys.executable, "-m", "venv", folder / "env", cwd=folder)
+    (site,) = (folder / "env").glob("lib/python3*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
+    (wheel,) = folder.glob("*.whl")
+    out(folder / "env/bin/python", "-m", "pip", "install", "--no-deps", "--force-reinstall", wheel, cwd=folder)
+    return folder / "env" / "bin"
+
+
+def combinations(kind: str, name: str) -> list[list[str]]:
+    """Ten random models with a component in its place."""
+    draw = random.Random(kind)
+    made = []
+    for _ in range(10):
+        words = ["encoder=patch", "decoder=patch", "dim=8"]
+        words += [f"{each}={draw.choice(names)}" for each, names in CHOICES.items()]
+        words += [f"{kind}=[{name}]" if kind == "metric" else f"{kind}={name}"]
+        axes = [] if kind == "dataset" else [f"dataset.axes={draw.choice(AXES)}"]
+        made.append(["dataset=waves", *words, *axes])
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_from_idea_to_installed_part_and_gone_again(environment: Path, tmp_path: Path, kind: str) -> None:
+    name = f"own_{kind}"
+    home = new(tmp_path / f"own-{kind}-plugin", f"{kind}={name}")
+    python, toolkit = environment / "python", environment / "toolkit"
+    (site,) = environment.parent.glob("lib/python3*/site-packages")
+    before = sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts)
+
+    build = ["wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, home]
+    out(python, "-m", "pip", *build, cwd=tmp_path)
+    shutil.rmtree(home / "build", ignore_errors=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    out(python, "-m", "pip", "install", "--no-deps", wheel, cwd=tmp_path)
+    shutil.copytree(home / "tests", tmp_path / "tests")
+    passed = out(python, "-m", "pytest", "-q", "tests", cwd=tmp_path).splitlines()[-1]
+    assert "passed" in passed
+
+    checks = combinations(kind, name)
+    code = f"from toolkit.__main__ import run\nfor words in {checks!r}: assert run(['check', *words]) == 0, words"
+    out(python, "-c", code, cwd=tmp_path)
+
+    package = f"own_{kind}_plugin"
+    run = out(toolkit, "train", f"experiment={package}", *TINY, cwd=tmp_path).splitlines()[-1]
+    out(toolkit, "sample", f"run={run}", "n=2", cwd=tmp_path)
+
+    out(python, "-m", "pip", "uninstall", "-y", f"own-{kind}-plugin", cwd=tmp_path)
+    assert sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts) == before
+    assert name not in out(toolkit, "plugins", cwd=tmp_path)
+    verb = "evaluate" if kind == "metric" else "sample"
+    done = subprocess.run([toolkit, verb, f"run={run}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"own-{kind}-plugin" in done.stderr
+    assert "Traceback" not in done.stderr
