@@ -149,8 +149,7 @@ def test_from_idea_to_installed_part_and_gone_again(environment: Path, tmp_path:
     (site,) = environment.parent.glob("lib/python3*/site-packages")
     before = sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts)
 
-    build = ["wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, home]
-    out(python, "-m", "pip", *build, cwd=tmp_path)
+    out(python, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, home, cwd=tmp_path)
     shutil.rmtree(home / "build", ignore_errors=True)
     (wheel,) = tmp_path.glob("*.whl")
     out(python, "-m", "pip", "install", "--no-deps", wheel, cwd=tmp_path)

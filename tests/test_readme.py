@@ -72,7 +72,20 @@ def test_the_quick_start_and_the_python_block(readme_folder: Path) -> None:
     exec(compile(block, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("words", [w for w in commands() if w[0] in ("train", "check") and "demo" not in " ".join(w)])
+def test_the_new_plugin_trains(readme_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    new, train = (words for words in commands() if "my-parts" in words)
+    assert run(new) == 0
+    assert run([*train, *(word for word in TINY if not word.startswith("prior."))]) == 0
+
+
+def composed() -> list[list[str]]:
+    """Commands that nothing else here runs."""
+    elsewhere = ("outputs/demo", "my-parts")
+    return [w for w in commands() if w[0] in ("train", "check") and not any(e in " ".join(w) for e in elsewhere)]
+
+
+@pytest.mark.parametrize("words", composed())
 def test_every_command_composes(words: list[str], readme_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What would train for long is only composed, and a run that it needs is not opened."""
     if words[0] == "train":

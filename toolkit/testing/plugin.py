@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from packaging.requirements import Requirement
 
 from toolkit import registry, schema
 from toolkit.registry import CORE, KINDS, Registration, Source
@@ -120,7 +122,8 @@ class PluginSuite(Laws):
         if project is None:
             pytest.skip("it is installed, and its folder is not known")
         shutil.copytree(project, tmp_path / "source", ignore=shutil.ignore_patterns(*LEFT_BEHIND))
-        words = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(tmp_path / "source")]
+        words = ["wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(tmp_path / "source")]
+        words += ["--no-build-isolation"] if _can_build(project) else []
         done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
         assert done.returncode == 0, f"it does not build:\n{done.stdout}{done.stderr}"
         (wheel,) = tmp_path.glob("*.whl")
@@ -178,3 +181,13 @@ class PluginSuite(Laws):
             parent for parent in reversed(file.parents) if (parent / "__init__.py").is_file() or parent == file.parent
         )
         return file.relative_to(package.parent if (package / "__init__.py").is_file() else package).as_posix()
+
+
+def _can_build(project: Path) -> bool:
+    """Whether what a project is built by is installed here; else pip fetches it."""
+    build = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8")).get("build-system", {})
+    try:
+        needed = [Requirement(each) for each in build.get("requires", ["setuptools"])]
+        return all(each.specifier.contains(version(each.name)) for each in needed)
+    except PackageNotFoundError:
+        return False
