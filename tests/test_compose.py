@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from toolkit import registry
-from toolkit.cli import source
+from toolkit.cli import groups, source
 from toolkit.cli.compose import Composed, compose, reopen
 from toolkit.cli.quote import prepare
 from toolkit.errors import ToolkitError
@@ -225,9 +225,9 @@ def test_a_preset_chooses_an_inner_part_and_survives_swaps() -> None:
 
 
 def test_groups_are_listed_one_level_deep_and_resolved_at_any() -> None:
-    assert source.kind_of("quantizer/inner/inner/inner") == "quantizer"
-    assert source.kind_of("quantizer/outer") is None
-    assert source.kind_of("encoder/inner") is None
+    assert groups.kind_of("quantizer/inner/inner/inner") == "quantizer"
+    assert groups.kind_of("quantizer/outer") is None
+    assert groups.kind_of("encoder/inner") is None
     listed = source.RegistrySource("registry", "toolkit://registry").list
     assert "inner" in listed("quantizer", None)
     assert "inner" not in listed("quantizer/inner", None)

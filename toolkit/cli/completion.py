@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import registry
+from toolkit.cli import groups
 from toolkit.cli.arguments import PATHS, keyed
 from toolkit.cli.commands import COMMANDS
 from toolkit.errors import ToolkitError
@@ -142,13 +143,12 @@ def _keys(config: Mapping[str, Any], last: str) -> Iterator[str]:
 
 
 def _values(key: str, value: str, words: Sequence[str]) -> Iterator[str]:
-    from toolkit.cli import source
     from toolkit.options import TRAINERS
 
     group = key.removesuffix(".name").replace(".", "/")
-    kind = source.kind_of(group)
+    kind = groups.kind_of(group)
     if key == "experiment" or kind or key in TRAINERS:
-        names = (*(registry.names(kind) if kind else ()), *source.presets(group))
+        names = (*(registry.names(kind) if kind else ()), *groups.presets(group))
         yield from (f"{name} " for name in names)
         return
     choices = _choices(key, words)
@@ -160,7 +160,6 @@ def _values(key: str, value: str, words: Sequence[str]) -> Iterator[str]:
 def _choices(key: str, words: Sequence[str]) -> tuple[Any, ...]:
     """The values of a Literal or a bool option."""
     from toolkit import schema
-    from toolkit.cli import source
     from toolkit.options import TRAINERS, RunOptions
 
     path, _, leaf = key.rpartition(".")
@@ -170,7 +169,7 @@ def _choices(key: str, words: Sequence[str]) -> tuple[Any, ...]:
     node: Any = _composed(words)
     for part in path.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
-    kind = "metric" if path.startswith("metric.") else source.kind_of(path.replace(".", "/"))
+    kind = "metric" if path.startswith("metric.") else groups.kind_of(path.replace(".", "/"))
     if not kind or not isinstance(node, Mapping):
         return ()
     option = schema.signature(kind, node["name"]).option(leaf)

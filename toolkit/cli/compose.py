@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from toolkit import registry, schema
-from toolkit.cli import errors, source
+from toolkit.cli import errors, groups, source
 from toolkit.cli.nodes import chosen, plain
 from toolkit.cli.quote import key_of, prepare, text
 from toolkit.errors import ToolkitError
@@ -114,6 +114,8 @@ def validate(composed: DictConfig, typed: Sequence[str], complete: bool) -> tupl
 
 def _composed(overrides: Sequence[str], folder: str | None) -> DictConfig:
     source.install()
+    for word in overrides:
+        _one_owner(*word.partition("=")[::2])
     if folder and not any(key_of(word) == "hydra.searchpath" for word in overrides):
         overrides = [*overrides, f"hydra.searchpath=[{text(f'file://{folder}')}]"]
     try:
@@ -123,6 +125,16 @@ def _composed(overrides: Sequence[str], folder: str | None) -> DictConfig:
         raise errors.explain(error, overrides) from error
     OmegaConf.set_struct(found, False)
     return found
+
+
+def _one_owner(group: str, name: str) -> None:
+    """ToolkitError where more than one package brings a YAML file of this name."""
+    kind = groups.kind_of(group)
+    if group != "experiment" and (kind is None or name in registry.names(kind)):
+        return
+    owners = groups.claims(group, name)
+    if len(owners) > 1:
+        raise ToolkitError(f"{group}={name} is brought by {' and '.join(owners)}: uninstall one of them")
 
 
 @dataclass
@@ -305,10 +317,10 @@ def _swaps(word: str, frozen: Mapping[str, Any]) -> bool:
     if group in ("dim", "seed"):
         saved = frozen.get(group)
         raise ToolkitError(f"{word}: a saved run keeps its {group} of {saved}; start a new run for another")
-    if group == "experiment" or (source.kind_of(group) and group.partition("/")[0] not in _REPLACEABLE):
+    if group == "experiment" or (groups.kind_of(group) and group.partition("/")[0] not in _REPLACEABLE):
         kept = "a saved run keeps its parts, only prior= and metric= may change"
         raise ToolkitError(f"{word}: {kept}; start a new run for another model")
-    return source.kind_of(group) is not None
+    return groups.kind_of(group) is not None
 
 
 def _replaced(key: str, swaps: Sequence[str]) -> bool:

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from toolkit import registry
-from toolkit.cli import errors, ranks, source, torchrun
+from toolkit.cli import errors, groups, ranks, source, torchrun
 from toolkit.cli.compose import VERSION, Composed, compose, reopen, validate
 from toolkit.cli.quote import key_of, prepare, text
 from toolkit.errors import ToolkitError
@@ -241,7 +241,7 @@ def _fresh(parent: Path) -> str:
 
 
 def _nothing_chosen(folder: str | None) -> str:
-    experiments = ", ".join(source.presets("experiment", folder)) or "none"
+    experiments = ", ".join(groups.presets("experiment", folder)) or "none"
     lines = ["nothing chosen: add experiment=NAME, or dataset=NAME and the other parts"]
     lines += [f"experiments: {experiments}", f"datasets: {', '.join(registry.names('dataset')) or 'none'}"]
     return "\n".join(lines)

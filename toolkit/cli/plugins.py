@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from toolkit import registry
+from toolkit.cli.groups import shadows
 from toolkit.cli.probe import load_all
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS, Registration
@@ -57,7 +58,7 @@ def main(args: Sequence[str]) -> int:
     rows = [_row(registration) for registration in found]
     rows = _checked(found, rows) if "--check" in args else rows
     print(_json(rows) if "--json" in args else _table(rows))
-    broken = [row for row in rows if row.problem]
+    broken = [row for row in rows if row.problem] or shadows()
     if "--check" in args and "--json" not in args and not broken:
         print(f"all {len(rows)} load")
     return 2 if "--check" in args and (broken or registry.problems()) else 0
@@ -107,7 +108,7 @@ def _row(registration: Registration) -> Row:
 
 
 def _json(rows: Sequence[Row]) -> str:
-    listed = {"components": [asdict(row) for row in rows], "problems": list(registry.problems())}
+    listed = {"components": [asdict(row) for row in rows], "problems": [*registry.problems(), *shadows()]}
     return json.dumps(listed, indent=1, ensure_ascii=False)
 
 
@@ -121,7 +122,7 @@ def _table(rows: Sequence[Row]) -> str:
         lines.append(f"{left}  {_cut(row[3], len(left) + 2)}".rstrip())
     lines += [f"{row.kind}={row.name} is broken: {row.problem}" for row in rows if row.problem]
     lines += [f"{row.kind}={row.name}: {text}" for row in rows for text in row.lacks]
-    return "\n".join([*lines, *registry.problems()])
+    return "\n".join([*lines, *registry.problems(), *shadows()])
 
 
 def _note(row: Row) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -13,10 +11,10 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from toolkit import registry
+from toolkit.cli.groups import kind_of, nested
 from toolkit.cli.nodes import component_node, trainer_node
 from toolkit.options import TRAINERS
 from toolkit.registry import KINDS
-from toolkit.schema import SchemaError, signature
 
 DEFAULT = "default"
 
@@ -26,44 +24,6 @@ def install() -> None:
     for plugin in (RegistrySource, PluginFolders):
         if plugin not in Plugins.instance().discover(plugin):
             Plugins.instance().register(plugin)
-
-
-def kind_of(group: str) -> str | None:
-    """The kind of parts that a group offers: ``quantizer/inner``, what some quantizer's ``inner`` may be."""
-    head, *rest = group.split("/")
-    kind = head if head in KINDS else None
-    for option in rest:
-        kind = nested(kind).get(option) if kind else None
-    return kind
-
-
-def nested(kind: str) -> dict[str, str]:
-    """Every nested part of any component of a kind, with the kind it offers."""
-    return _nested(registry.registrations(kind))
-
-
-@cache
-def _nested(registrations: tuple[registry.Registration, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for registration in registrations:
-        try:
-            options = signature(registration.kind, registration.name).options
-        except (SchemaError, registry.RegistryError):  # told to whoever selects it
-            continue
-        found |= {option.name: option.nested for option in options if option.nested}
-    return found
-
-
-def presets(group: str, folder: str | None = None) -> dict[str, str]:
-    """The YAML files of a group by name, with the distribution they come from."""
-    own = registry.locate("toolkit.conf")
-    homes = [("discrete-toolkit", own.parent)] if own else []
-    homes += [*registry.conf_folders(), *([(folder, Path(folder))] if folder else [])]
-    found: dict[str, str] = {}
-    for owner, home in homes:
-        for file in sorted((home / group).glob("*.yaml")):
-            found.setdefault(file.stem, owner)
-    return found
 
 
 class RegistrySource(ConfigSource):
@@ -102,12 +62,15 @@ class RegistrySource(ConfigSource):
 
 
 class PluginFolders(SearchPathPlugin):
-    """Plugins' YAML folders, as files: a ``pkg://`` path would import the plugin, and torch with it."""
+    """Plugins' YAML folders, as files: a ``pkg://`` path would import the plugin, and torch with it.
+
+    They stand behind the registry: a stranger's file cannot take a registered part's place.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append(provider="registry", path="toolkit://registry")
         for distribution, folder in registry.conf_folders():
             search_path.append(provider=distribution, path=f"file://{folder}")
-        search_path.append(provider="registry", path="toolkit://registry")
 
 
 def _split(config_path: str) -> tuple[str, str]:

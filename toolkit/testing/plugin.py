@@ -75,6 +75,12 @@ class PluginSuite(Laws):
     def test_it_loads(self, component: Registration) -> None:
         registry.load(component.kind, component.name)
 
+    def test_its_name_is_nobody_elses(self, component: Registration) -> None:
+        from toolkit.cli.groups import claims
+
+        others = claims(component.kind, component.name)
+        assert not others, f"{' and '.join(others)} brings a {component.name}.yaml for {component.kind}: rename it"
+
     def test_its_options_are_typed_and_told(self, component: Registration) -> None:
         """Every option has a plain type, and a line under "Args:" that says what it means."""
         found = schema.read(component)
@@ -98,7 +104,7 @@ class PluginSuite(Laws):
 
     def test_it_composes(self, yaml: Path) -> None:
         from toolkit.cli.compose import compose
-        from toolkit.cli.source import kind_of
+        from toolkit.cli.groups import kind_of
 
         group = self._group(yaml)
         word = f"{group.replace('/', '.')}={yaml.stem}"
@@ -108,13 +114,12 @@ class PluginSuite(Laws):
 
     def test_its_name_is_its_own(self, yaml: Path) -> None:
         """No YAML file shadows a registered name, nor another package's file."""
-        from toolkit.cli.source import kind_of, presets
+        from toolkit.cli.groups import claims, kind_of
 
-        kind = kind_of(self._group(yaml))
+        kind, owners = kind_of(self._group(yaml)), claims(self._group(yaml), yaml.stem)
         names = registry.names(kind) if kind else ()
-        assert yaml.stem not in names, f"{yaml} would stand before {kind}={yaml.stem}, which is registered: rename it"
-        owner = presets(self._group(yaml))[yaml.stem]
-        assert owner == self._source().name, f"{owner} brings a {yaml.stem}.yaml for {self._group(yaml)}, too"
+        assert yaml.stem not in names, f"{yaml} shadows {kind}={yaml.stem}, which is registered: rename it"
+        assert len(owners) == 1, f"{yaml} is brought by {' and '.join(owners)}: rename it"
 
     def test_the_wheel_holds_what_it_needs(self, tmp_path: Path) -> None:
         """Its modules and all its YAML, where it is built from its folder."""

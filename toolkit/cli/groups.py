@@ -1,0 +1,70 @@
+"""What there is to choose from, by config group: registered names, nested parts, YAML files; Hydra is not asked."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from toolkit import registry
+from toolkit.registry import KINDS
+from toolkit.schema import SchemaError, signature
+
+
+def kind_of(group: str) -> str | None:
+    """The kind of parts that a group offers: ``quantizer/inner``, what some quantizer's ``inner`` may be."""
+    head, *rest = group.split("/")
+    kind = head if head in KINDS else None
+    for option in rest:
+        kind = nested(kind).get(option) if kind else None
+    return kind
+
+
+def nested(kind: str) -> dict[str, str]:
+    """Every nested part of any component of a kind, with the kind it offers."""
+    return _nested(registry.registrations(kind))
+
+
+@cache
+def _nested(registrations: tuple[registry.Registration, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for registration in registrations:
+        try:
+            options = signature(registration.kind, registration.name).options
+        except (SchemaError, registry.RegistryError):  # told to whoever selects it
+            continue
+        found |= {option.name: option.nested for option in options if option.nested}
+    return found
+
+
+def presets(group: str, folder: str | None = None) -> dict[str, str]:
+    """The YAML files of a group by name, with the distribution they come from."""
+    found: dict[str, str] = {}
+    for owner, home in _homes(folder):
+        for file in sorted((home / group).glob("*.yaml")):
+            found.setdefault(file.stem, owner)
+    return found
+
+
+def claims(group: str, name: str) -> list[str]:
+    """Every distribution that brings a YAML file of this group and name."""
+    return [owner for owner, home in _homes() if (home / group / f"{name}.yaml").is_file()]
+
+
+def shadows() -> list[str]:
+    """YAML files that stand for nothing, a sentence each: their names are registered, or another package's, too."""
+    said = []
+    for owner, home in _homes():
+        for file in sorted(home.glob("*/**/*.yaml")):
+            group = file.parent.relative_to(home).as_posix()
+            kind, others = kind_of(group), [each for each in claims(group, file.stem) if each != owner]
+            if kind and file.stem in registry.names(kind):
+                said.append(f"{file} of {owner} is not used: {kind}={file.stem} is registered")
+            elif others:
+                said.append(f"{file} of {owner}: {' and '.join(others)} brings {group}={file.stem}, too")
+    return said
+
+
+def _homes(folder: str | None = None) -> list[tuple[str, Path]]:
+    own = registry.locate("toolkit.conf")
+    homes = [(registry.CORE, own.parent)] if own else []
+    return [*homes, *registry.conf_folders(), *([(folder, Path(folder))] if folder else [])]
