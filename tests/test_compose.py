@@ -194,6 +194,12 @@ def test_a_part_that_is_not_chosen_is_asked_for(kind: str) -> None:
     assert compose([], complete=False).config[kind] is None
 
 
+def test_where_nobody_brings_experiments_none_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the core alone, or once the plugin that brought the only ones is uninstalled."""
+    monkeypatch.setattr(registry, "conf_folders", lambda: ())
+    assert refusal("experiment=c_first") == "experiment=c_first: no such experiment\ninstalled: none"
+
+
 # -- nested parts
 
 

@@ -38,7 +38,7 @@ class RegistrySource(ConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         path = config_path.strip("/")
-        return path in ("", *TRAINERS) or kind_of(path) is not None
+        return path in ("", "experiment", *TRAINERS) or kind_of(path) is not None  # even where nobody brings one
 
     def is_config(self, config_path: str) -> bool:
         group, name = _split(config_path)

@@ -1,0 +1,96 @@
+"""A Markov chain over codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toolkit import Condition, Controls, LatentSpec, Prior
+from toolkit.causal.sampling import check_prefix, guided, pick, uniforms
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.prior import PLAIN
+from toolkit.priors.autoregressive import check_guidance
+
+
+@final
+class MarkovPrior(Prior):
+    """Every code depends on the one before it, in raster order, and on no other (a bigram model, Shannon 1948).
+
+    Each depth is a chain of its own, with a table of the logits of the next code given the last; conditions add to
+    the logits, and so make some codes likelier whatever the last one was. Its probabilities are exact, and it is the
+    least that a network over the codes has to beat: what it saves against ``categorical`` is what neighbours tell.
+
+    Args:
+        condition_dropout: share of the examples that training sees without conditions, which guidance needs.
+    """
+
+    def __init__(
+        self, latent: LatentSpec, conditions: tuple[Condition, ...], *, condition_dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.latent, self.condition_dropout = latent, condition_dropout
+        sizes = latent.codebook_sizes
+        self.tables = nn.ParameterList(torch.zeros(size + 1, size) for size in sizes)  # the last row is the start
+        self.embedding = ConditionEmbedding(conditions, sum(sizes)) if conditions else None
+
+    def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        return self._log_prob(codes, conditions, None)
+
+    def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
+        return -self._log_prob(codes, conditions, keep)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        conditions: Mapping[str, Tensor],
+        controls: Controls = PLAIN,
+        *,
+        prefix: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        check_guidance(controls, self.embedding)
+        sizes, positions, device = self.latent.codebook_sizes, prod(self.latent.grid), self.tables[0].device
+        known = check_prefix(prefix, n, sizes, positions).to(device)
+        noise = uniforms(n, sizes, positions, generator).to(device)
+        branches = [conditions] if controls.guidance == 1.0 else [conditions, {}]
+        moved = [torch.cat(parts) for parts in zip(*(self._moved(each, n) for each in branches), strict=True)]
+        codes = torch.tensor(sizes, device=device).repeat(n, 1)  # of the position before: none is there
+        drawn = []
+        for position in range(positions):
+            if position < known.shape[2]:
+                codes = known[:, :, position]
+            else:
+                rows = [table[codes[:, d]].repeat(len(branches), 1) for d, table in enumerate(self.tables)]
+                logits = [
+                    guided(row + m[:, position], n, controls.guidance) for row, m in zip(rows, moved, strict=True)
+                ]
+                codes = torch.stack([pick(each, noise[:, d, position], controls) for d, each in enumerate(logits)], 1)
+            drawn.append(codes)
+            if progress is not None:
+                progress(position + 1)
+        return torch.stack(drawn, 2).reshape(n, *self.latent.shape)
+
+    def _log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
+        flat, nats = codes.flatten(2), []
+        for depth, moved in enumerate(self._moved(conditions, len(codes), keep)):
+            table, chain = self.tables[depth], flat[:, depth]
+            before = F.pad(chain[:, :-1], (1, 0), value=table.shape[1])
+            logits = (table[before] + moved).transpose(1, 2)
+            nats.append(F.cross_entropy(logits, chain, reduction="none").sum(1))
+        return -torch.stack(nats).sum(0)
+
+    def _moved(self, conditions: Mapping[str, Tensor], n: int, keep: Tensor | None = None) -> list[Tensor]:
+        """What conditions add to the logits of each depth, ``(n, positions, size)``."""
+        sizes, grid = self.latent.codebook_sizes, self.latent.grid
+        if self.embedding is None:
+            return [torch.zeros((), device=self.tables[0].device).expand(n, prod(grid), size) for size in sizes]
+        features = over_grid(self.embedding(conditions, n, keep), grid).expand(n, -1, *grid)
+        return list(features.flatten(2).transpose(1, 2).split(sizes, 2))
