@@ -7,16 +7,16 @@ import random
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
+from fresh import build_wheels, environment
+from fresh import run as out
 
 from toolkit import __main__ as command
 from toolkit import registry
 from toolkit.registry import KINDS
 
-ROOT = Path(__file__).resolve().parent.parent
 AXES = ("[16]", "[16,16]", "[8,8,8]")
 CHOICES = {
     "quantizer": ("vq", "ema", "fsq", "lfq", "product", "residual", "simvq"),
@@ -35,20 +35,12 @@ def new(folder: Path, *components: str) -> Path:
     return folder
 
 
-def out(*words: object, cwd: Path, **env: str) -> str:
-    known = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": "", **env}
-    done = subprocess.run([str(word) for word in words], cwd=cwd, env=known, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_its_tests_pass_at_birth(tmp_path: Path) -> None:
     home = new(tmp_path / "born-plugin", "quantizer=born_quantizer", "metric=born_metric")
-    passed = out(
-        sys.executable, "-m", "pytest", "-q", cwd=home, PYTHONPATH=str(home), TOOLKIT_PLUGIN_PATH=str(home)
-    ).splitlines()[-1]
-    assert "passed" in passed
-    assert "failed" not in passed
+    env = {**os.environ, "PYTHONPATH": str(home), "TOOLKIT_PLUGIN_PATH": str(home)}
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=home, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
 
 
 def test_it_is_used_without_being_installed(
@@ -113,18 +105,10 @@ def test_it_asks_for_this_core(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ``bin`` of an environment with the core alone, which borrows this one's dependencies."""
     folder = tmp_path_factory.mktemp("author")
-    ignored = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "build", "outputs", "__pycache__", ".*_cache")
-    shutil.copytree(ROOT, folder / "source", ignore=ignored)
-    out(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", folder, folder / "source", cwd=folder)
-    out(sys.executable, "-m", "venv", folder / "env", cwd=folder)
-    (site,) = (folder / "env").glob("lib/python3*/site-packages")
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
-    (wheel,) = folder.glob("*.whl")
-    out(folder / "env/bin/python", "-m", "pip", "install", "--no-deps", "--force-reinstall", wheel, cwd=folder)
-    return folder / "env" / "bin"
+    return environment(folder, build_wheels(folder, "."))
 
 
 def combinations(kind: str, name: str) -> list[list[str]]:
@@ -142,11 +126,11 @@ def combinations(kind: str, name: str) -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_from_idea_to_installed_part_and_gone_again(environment: Path, tmp_path: Path, kind: str) -> None:
+def test_from_idea_to_installed_part_and_gone_again(commands: Path, tmp_path: Path, kind: str) -> None:
     name = f"own_{kind}"
     home = new(tmp_path / f"own-{kind}-plugin", f"{kind}={name}")
-    python, toolkit = environment / "python", environment / "toolkit"
-    (site,) = environment.parent.glob("lib/python3*/site-packages")
+    python, toolkit = commands / "python", commands / "toolkit"
+    (site,) = commands.parent.glob("lib/python3*/site-packages")
     before = sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts)
 
     out(python, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, home, cwd=tmp_path)
@@ -169,7 +153,6 @@ def test_from_idea_to_installed_part_and_gone_again(environment: Path, tmp_path:
     assert sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts) == before
     assert name not in out(toolkit, "plugins", cwd=tmp_path)
     verb = "evaluate" if kind == "metric" else "sample"
-    done = subprocess.run([toolkit, verb, f"run={run}"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert f"own-{kind}-plugin" in done.stderr
-    assert "Traceback" not in done.stderr
+    told = out(toolkit, verb, f"run={run}", cwd=tmp_path, fails=2)
+    assert f"own-{kind}-plugin" in told
+    assert "Traceback" not in told
