@@ -46,6 +46,14 @@ class RegistryError(ToolkitError):
     """A component that is not there, does not import, is claimed twice or does not keep its interface."""
 
 
+class NotInstalled(RegistryError):
+    """A name that nobody claims."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(_missing(kind, name))
+        self.kind, self.name = kind, name
+
+
 @dataclass(frozen=True)
 class Registration:
     """One name of one kind: the class ``target`` ("module:Class") and who brings it."""
@@ -93,7 +101,7 @@ def find(kind: str, name: str) -> Registration:
     """The registration of a name. RegistryError where nobody, or more than one distribution, claims it."""
     claims = [registration for registration in registrations(kind) if registration.name == name]
     if not claims:
-        raise RegistryError(_missing(kind, name))
+        raise NotInstalled(kind, name)
     if len(claims) > 1:
         owners = " and ".join(f"{claim.distribution} {claim.version} ({claim.target})" for claim in claims)
         raise RegistryError(f"{kind}={name} is claimed by {owners}: uninstall one of them")
@@ -111,6 +119,12 @@ def load(kind: str, name: str) -> type:
         missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise RegistryError(f"{registration} is incomplete: {interface.__name__} also needs {missing}")
     return found
+
+
+def version(distribution: str) -> str | None:
+    """Of a distribution that registers something; None where there is no such one."""
+    wanted = _normal(distribution)
+    return next((source.version for source in sources() if _normal(source.name) == wanted), None)
 
 
 def conf_folders() -> tuple[tuple[str, Path], ...]:
