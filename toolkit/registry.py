@@ -70,7 +70,7 @@ class Registration:
         return f"{self.kind}={self.name} ({self.distribution} {self.version}; {self.target})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A distribution, or a plugin folder: its entry points, by group, or why they cannot be read."""
 
@@ -93,7 +93,12 @@ def names(kind: str) -> tuple[str, ...]:
 def registrations(kind: str) -> tuple[Registration, ...]:
     """Every claim to a name of this kind, sorted by name; a name claimed twice appears twice."""
     _known(kind)
-    found = [registration for source in sources() for registration in source.registrations(kind)]
+    return _registrations(kind, sources())
+
+
+@cache
+def _registrations(kind: str, claimants: tuple[Source, ...]) -> tuple[Registration, ...]:
+    found = [registration for source in claimants for registration in source.registrations(kind)]
     return tuple(sorted(found, key=lambda registration: (registration.name, registration.distribution)))
 
 
