@@ -326,7 +326,9 @@ def test_sound_files_of_every_kind_are_accepted(tmp_path: Path) -> None:
     for metadata in (None, {"key": "value"}):
         (tmp_path / "f").write_bytes(to_bytes(tensors, metadata))
         subject.check_safetensors(tmp_path / "f")
-        assert set(subject.read_tensors(tmp_path / "f")) == set(tensors)
+        shapes = subject.read_shapes(tmp_path / "f")
+        assert shapes == {name: subject.Shape.of(tensor) for name, tensor in tensors.items()}
+        assert set(subject.read_tensors(tmp_path / "f", shapes)) == set(tensors)
 
 
 # -- a disk that fails

@@ -336,7 +336,8 @@ def test_a_run_whose_plugin_is_missing_says_where_it_came_from(
     run = trained("stage=autoencoder")
     monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", "")
     with pytest.raises(
-        ToolkitError, match=r"dataset=toy_tiles is not(.|\n)*this run was trained with .*toy-plugin 0.1.0"
+        ToolkitError,
+        match=r"dataset=toy_tiles comes from toy-plugin 0.1.0, which is not installed: pip install toy-plugin==0.1.0",
     ):
         toolkit.load(run.path)
 

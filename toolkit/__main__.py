@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from toolkit.cli.commands import COMMANDS
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, printable
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _report(text: str, status: int) -> int:
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
     return status
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -29,6 +30,9 @@ from toolkit.quantizer import Quantizer
 from toolkit.spec import Condition, DataSpec, LatentSpec
 
 Config = Mapping[str, Any]
+
+REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")
+"""The kinds without which there is no model."""
 
 MADE_OF = {"quantizer": ("dim",)}
 """By kind, what the maker of a nested part is called with; the rest is offered to it as to its outer part."""
@@ -58,6 +62,34 @@ def make(kind: str, node: Config, where: str | None = None, /, **offered: Any) -
         part.title = f"{where}={name}"  # type: ignore[assignment]
         part.package = _package(kind, name)  # type: ignore[assignment]
     return part
+
+
+def check_parts(config: Config, where: Path, *required: str) -> None:
+    """ToolkitError where a saved configuration is not made of parts by name, or lacks one of the ``required``."""
+    named = {kind: config.get(kind) for kind in registry.KINDS if kind != "metric" and config.get(kind) is not None}
+    named = {**dict.fromkeys(required), **named}
+    metrics = config.get("metric") or {}
+    for kind, node in [*named.items(), *(metrics.items() if isinstance(metrics, Mapping) else [("metric", metrics)])]:
+        if not (isinstance(node, Mapping) and isinstance(node.get("name"), str)):
+            raise ToolkitError(f"{where}: {kind} is no part with a name")
+    seen = config.get("conditions")
+    lists = [seen.get(kind) for kind in ("decoder", "prior")] if isinstance(seen, Mapping) else [None]
+    if not all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in lists):
+        raise ToolkitError(f"{where}: conditions names none for the decoder or the prior")
+    if type(config.get("dim")) is not int or config["dim"] < 1:
+        raise ToolkitError(f"{where}: dim={config.get('dim')!r}: at least 1")
+
+
+def dropped(config: Config) -> list[str]:
+    """A notice for each part of which a saved option no longer exists; such options are not used."""
+    notices = []
+    for kind in ("encoder", "quantizer", "decoder", "likelihood", "objective"):
+        node = config.get(kind)
+        if node:
+            found = schema.signature(kind, node["name"])
+            gone = [f"{name}={value}" for name, value in node.items() if name != "name" and not found.option(name)]
+            notices += [f"{registry.find(kind, node['name'])} has no {', '.join(gone)}: ignored"] if gone else []
+    return notices
 
 
 def build_dataset(config: Config, overrides: Config | None = None, source: Any = None) -> Dataset:

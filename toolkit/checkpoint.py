@@ -12,11 +12,13 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,17 +28,31 @@ from torch import Tensor, nn
 from toolkit.distributed import first, gathered, rank
 from toolkit.errors import ToolkitError
 from toolkit.optimization import Optimization
+from toolkit.plain import read_json
 
 MODEL, STATE, FACTS = "model.safetensors", "state.safetensors", "state.json"
-LARGEST_HEADER = 100_000_000
-"""Bytes; the limit of the safetensors format."""
-BYTES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3"), 1),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
-    **dict.fromkeys(("U32", "I32", "F32"), 4),
-    **dict.fromkeys(("U64", "I64", "F64"), 8),
+LARGEST_HEADER = 1 << 24
+"""Bytes. The format allows more, which would take gigabytes to parse; a model's takes a hundred per tensor."""
+LARGEST_RANDOM = 1 << 16
+"""Bytes of a random number generator's state."""
+TYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F64": torch.float64,
 }
-"""Of a number, by the format's name of its type."""
+"""By the format's names."""
 
 
 class DamagedFile(Exception):
@@ -55,25 +71,53 @@ class Checkpoint:
     def weights_hash(self) -> str:
         return str(self.facts["sha256"][MODEL])
 
+    def shapes(self) -> dict[str, Shape]:
+        """Of the weights and buffers, by name."""
+        return read_shapes(self.path / MODEL)
+
     def load_weights(self, module: nn.Module, *, averaged: bool) -> None:
         """Weights and buffers into a module of the same make; ``averaged`` takes the averages where there are any."""
-        weights = read_tensors(self.path / MODEL)
+        self.check_weights(module)
+        weights = read_tensors(self.path / MODEL, self.shapes())
         if averaged:
-            averages = read_tensors(self.path / STATE, prefix="average.")
-            weights.update({name.removeprefix("average."): value for name, value in averages.items()})
-        set_weights(module, weights, self.path)
+            own = {f"average.{name}": Shape.of(tensor) for name, tensor in module.state_dict().items()}
+            held = read_shapes(self.path / STATE)
+            averages = {name: shape for name, shape in held.items() if name.startswith("average.")}
+            check_fit({name: own[name] for name in own if name in averages}, averages, self.path)
+            made = read_tensors(self.path / STATE, averages)
+            weights.update({name.removeprefix("average."): value for name, value in made.items()})
+        module.load_state_dict(weights)
 
     def check_weights(self, module: nn.Module) -> None:
         """ToolkitError where the weights are not a module's of this make."""
-        check_fit(module.state_dict(), read_tensors(self.path / MODEL), self.path)
+        check_fit({name: Shape.of(t) for name, t in module.state_dict().items()}, self.shapes(), self.path)
 
     def load_state(self, optimization: Optimization) -> dict[str, Tensor]:
-        """All that a run needs to go on as if it had never stopped; gives back the figures that were saved."""
+        """All that a run needs to go on as if it had never stopped; gives back the figures that were saved.
+
+        ToolkitError where that is not what was saved of a module of this make.
+        """
         self.load_weights(optimization.module, averaged=False)
-        state = read_tensors(self.path / STATE)
-        optimization.load({k: v for k, v in state.items() if k.startswith(("average.", "optimizer."))}, self.step)
-        set_random_state(state)
+        held = read_shapes(self.path / STATE)
+        try:
+            _check_state(held, optimization)
+            state = read_tensors(self.path / STATE, held)
+            optimization.load({k: v for k, v in state.items() if k.startswith(("average.", "optimizer."))}, self.step)
+            set_random_state(state)
+        except (RuntimeError, ValueError, TypeError, LookupError) as e:
+            raise ToolkitError(f"{self.path / STATE} is not this model's: {str(e).splitlines()[0]}") from e
         return {k.removeprefix("figures."): v for k, v in state.items() if k.startswith("figures.")}
+
+
+class Shape(NamedTuple):
+    """What is known of a tensor before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Shape:
+        return cls(tuple(tensor.shape), tensor.dtype)
 
 
 def save(
@@ -152,10 +196,12 @@ def found(folder: Path) -> list[Path]:
 
 def _open(path: Path) -> Checkpoint:
     try:
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        facts = read_json(path / FACTS)
         hashes, step = dict(facts["sha256"]), int(facts["step"])
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as e:
         raise DamagedFile(f"{FACTS}: {e}") from e
+    if step != int(path.name[5:]):
+        raise DamagedFile(f"{FACTS} is of step {step}")
     for name in (MODEL, STATE):
         _check_written(path / name, hashes.get(name))
     return Checkpoint(path, step, facts)
@@ -164,23 +210,22 @@ def _open(path: Path) -> Checkpoint:
 def _check_written(path: Path, written: str | None) -> None:
     """A file against the hash that was noted; one that is as it was written was not cut short, but lies."""
     try:
-        unchanged = sha256(path) == written
-    except OSError as e:
-        raise DamagedFile(f"{path.name}: {e.strerror}") from e
-    try:
         check_safetensors(path)
     except DamagedFile as e:
-        if unchanged:
+        if path.is_file() and sha256(path) == written:
             raise ToolkitError(f"{path} lies about its sizes: it is as it was written, but {e}") from e
         raise
-    if not unchanged:
+    if sha256(path) != written:
         raise DamagedFile(f"{path.name} is not what was written")
 
 
 def check_safetensors(path: Path) -> None:
     """DamagedFile where a safetensors file is torn; ToolkitError where it never was one, or lies about its sizes."""
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        if not S_ISREG(found.st_mode):
+            raise DamagedFile(f"{path.name} is no file")
+        size = found.st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             text = file.read(min(length, LARGEST_HEADER))
@@ -210,38 +255,60 @@ def _data_size(text: bytes) -> int:
     header.pop("__metadata__", None)
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         begin, end = entry["data_offsets"]
-        if begin != at or end - begin != prod(entry["shape"]) * BYTES[entry["dtype"]]:
+        if begin != at or end - begin != prod(entry["shape"]) * TYPES[entry["dtype"]].itemsize:
             raise ValueError(f"{name} of {entry['dtype']} {entry['shape']} does not fill {entry['data_offsets']}")
         at = end
     return at
 
 
-def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a safetensors file whose names start with ``prefix``."""
+def read_shapes(path: Path) -> dict[str, Shape]:
+    """What a safetensors file holds, by name; none of it is read."""
     with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-        return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+        held = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: Shape(tuple(part.get_shape()), TYPES[part.get_dtype()]) for name, part in held.items()}
 
 
-def set_weights(module: nn.Module, weights: dict[str, Tensor], where: Path) -> None:
-    """Weights into a module; ToolkitError naming the first tensors that do not fit."""
-    check_fit(module.state_dict(), weights, where)
-    module.load_state_dict(weights)
+def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """The named tensors of a safetensors file."""
+    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        return {name: file.get_tensor(name) for name in names}
 
 
-def check_fit(own: dict[str, Tensor], weights: dict[str, Tensor], where: Path) -> None:
-    """ToolkitError naming the first tensors of which only one side knows, or that differ in shape."""
-    wrong = [
-        f"{name} {tuple(own[name].shape) if name in own else 'absent'} here,"
-        f" {tuple(weights[name].shape) if name in weights else 'absent'} there"
-        for name in sorted({*own, *weights})
-        if name not in own or name not in weights or own[name].shape != weights[name].shape
-    ]
+def check_fit(own: Mapping[str, Shape], held: Mapping[str, Shape], where: Path) -> None:
+    """ToolkitError naming the first tensors of which only one side knows, or that differ in shape or type."""
+    wrong = [name for name in sorted({*own, *held}) if own.get(name) != held.get(name)]
     if wrong:
+        told = [f"{name} {_told(own, held, name)} here, {_told(held, own, name)} there" for name in wrong[:2]]
         more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
         raise ToolkitError(
-            f"the weights of {where} do not fit this model: {'; '.join(wrong[:2])}{more}\n"
+            f"the weights of {where} do not fit this model: {'; '.join(told)}{more}\n"
             "a run keeps its parts and their sizes: start a new run for others"
         )
+
+
+def _told(held: Mapping[str, Shape], other: Mapping[str, Shape], name: str) -> str:
+    """A tensor as far as it differs from the other's."""
+    if name not in held:
+        return "absent"
+    shape, dtype = held[name]
+    return str(dtype).removeprefix("torch.") if name in other and other[name].shape == shape else str(shape)
+
+
+def _check_state(held: Mapping[str, Shape], optimization: Optimization) -> None:
+    """ValueError naming a tensor that is none of a checkpoint's of this optimization, or not of its shape and type."""
+    own = {name: Shape.of(parameter) for name, parameter in optimization.parameters.items()}
+    number = Shape((), torch.float32)
+    for name, shape in held.items():
+        kind, _, rest = name.partition(".")
+        moment, _, of = rest.partition(".")
+        wanted = {
+            "average": own.get(rest),
+            "optimizer": number if moment == "step" else own.get(of),
+            "figures": Shape((), torch.int64) if rest == "count" else number,
+            "random": shape if prod(shape.shape) <= LARGEST_RANDOM else None,
+        }
+        if shape != wanted.get(kind):
+            raise ValueError(f"it holds {name} {shape.shape} of {str(shape.dtype).removeprefix('torch.')}")
 
 
 def random_state() -> dict[str, Tensor]:

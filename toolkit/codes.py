@@ -129,9 +129,27 @@ def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         length = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(length))
     metadata = header.pop("__metadata__", {})
-    if "codes" not in header or any(entry["dtype"] not in _TYPES for entry in header.values()):
+    whole = header.get("codes", {"dtype": "F32"})["dtype"] != "F32"
+    if not whole or any(entry["dtype"] not in _TYPES or not entry["shape"] for entry in header.values()):
         raise ToolkitError(f"{path} holds no codes")
+    if any(0 in entry["shape"] for entry in header.values()):
+        raise ToolkitError(f"{path} holds no examples")
     return {name: _map(path, 8 + length, entry, "r") for name, entry in header.items()}, metadata
+
+
+def check_codes(arrays: dict[str, np.ndarray], latent: LatentSpec, size: int) -> None:
+    """ValueError where arrays that were read are not the codes ``(size, depth, *grid)`` of this model."""
+    codes = arrays["codes"]
+    if codes.shape != (size, *latent.shape):
+        raise ValueError(f"codes of shape {codes.shape}, not {(size, *latent.shape)}")
+    if any(len(values) != size for values in arrays.values()):
+        raise ValueError(f"conditions of another number of examples than {size}")
+    rows = max(1, STRETCH // max(1, codes[:1].size))
+    sizes = np.array(latent.codebook_sizes).reshape(-1, *[1] * len(latent.grid))
+    for start in range(0, size, rows):
+        part = codes[start : start + rows]
+        if (part < 0).any() or (part >= sizes).any():
+            raise ValueError(f"codes out of {', '.join(map(str, latent.codebook_sizes))}")
 
 
 def _create(

@@ -9,6 +9,11 @@ class ToolkitError(Exception):
     """
 
 
+def printable(text: str) -> str:
+    """What may come from anybody's file, without what would move a terminal's cursor, or more."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class NotFinite(ToolkitError):
     """Numbers that became NaN or infinite."""
 

@@ -47,7 +47,7 @@ class RunningFigures:
         if sums:
             self._begin(tuple(sums), device)
             self._sum += torch.stack(list(sums.values())).to(device)
-            self._count = int(tensors["count"])
+            self._count = int(tensors.get("count", 0))
 
     def average(self) -> None:
         """The ranks' means, and the first bad step of any, in place of this rank's own; all ranks take part."""

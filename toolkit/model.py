@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from shlex import quote
 from typing import NamedTuple, final
@@ -14,15 +15,26 @@ import torch
 from torch import Tensor
 
 from toolkit import registry
-from toolkit.build import Config, asks_for_source, build_autoencoder, build_dataset, build_objective, build_prior
+from toolkit.build import (
+    REQUIRED,
+    Config,
+    asks_for_source,
+    build_autoencoder,
+    build_dataset,
+    build_objective,
+    build_prior,
+    check_parts,
+    dropped,
+)
 from toolkit.causal.sampling import compiled
 from toolkit.checkpoint import Checkpoint, newest
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
 from toolkit.errors import ToolkitError
+from toolkit.limits import no_larger
 from toolkit.prior import Controls, Prior
 from toolkit.quantizer import Quantized
-from toolkit.run import Run
+from toolkit.run import LARGEST_EXAMPLE, Run
 from toolkit.sample import BATCH, Progress, decode, decode_latents, sample, unwatched
 from toolkit.spec import DataSpec, LatentSpec
 from toolkit.train import PriorStage, Stage
@@ -59,6 +71,36 @@ def open_dataset(config: Config, overrides: Config | None = None, base: Path | N
     return build_dataset(config, overrides, source)
 
 
+def build_stage(config: Config, data: DataSpec, held: Checkpoint | None) -> Stage:
+    """The first stage. Where there is a checkpoint of it: as that fits, and ToolkitError where it does not, before
+    there is any memory in it."""
+    with _fitting(held):
+        autoencoder = build_autoencoder(config, data)
+        stage = Stage(build_objective(config, autoencoder), autoencoder)
+    if held is not None:
+        held.check_weights(stage)
+    return stage
+
+
+def build_prior_stage(config: Config, latent: LatentSpec, data: DataSpec, held: Checkpoint | None) -> PriorStage:
+    """The second one, likewise."""
+    with _fitting(held):
+        stage = PriorStage(build_prior(config, latent, data))
+    if held is not None:
+        held.check_weights(stage)
+    return stage
+
+
+@contextmanager
+def _fitting(held: Checkpoint | None) -> Iterator[None]:
+    """For building what is loaded then: no more than that has, and the caller's random numbers stay where they were."""
+    if held is None:
+        yield
+        return
+    with torch.random.fork_rng([]), no_larger(shape.shape for shape in held.shapes().values()):
+        yield
+
+
 @final
 class Model:
     """An opened run.
@@ -71,19 +113,18 @@ class Model:
     def __init__(self, run: Run, device: torch.device) -> None:
         self.run, self.device, self.notices = run, device, list[str]()
         self.config = run.config()
+        check_parts(self.config, run.path, *REQUIRED)
         self.data: DataSpec
         self.latent: LatentSpec
         self.data, self.latent = run.spec()
-        try:
+        with run.blaming():
             self.base = Model(Run.open(run.base), device) if asks_for_source(self.config) else None
             self.spec: DataSpec = self.data if self.base is None else self.base.spec
-            with _quiet_seed():
-                autoencoder = build_autoencoder(self.config, self.data)
-                self.stage = Stage(build_objective(self.config, autoencoder), autoencoder)
-        except registry.RegistryError as e:
-            raise ToolkitError(f"{e}\nthis run was trained with {', '.join(run.distributions())}") from e
-        self.checkpoint = self._newest(run.autoencoder)
-        self.checkpoint.load_weights(self.stage, averaged=True)
+            self.checkpoint = self._newest(run.autoencoder)
+            self.notices += dropped(self.config)
+            self.stage = build_stage(self.config, self.data, self.checkpoint)
+            self._check_latent()
+            self.checkpoint.load_weights(self.stage, averaged=True)
         self.stage.to(device).eval()
         self.autoencoder, self.objective = self.stage.model, self.stage.objective
 
@@ -132,7 +173,7 @@ class Model:
         name = name or self.config["prior"]["name"]
         if name not in self.run.priors() or self.base is not None:
             return self.spec
-        return replace(self.spec, axes=tuple(self._newest(self.run.prior(name)).facts["axes"]))
+        return replace(self.spec, axes=self._prior_shape(self._newest(self.run.prior(name)), "axes"))
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -264,6 +305,32 @@ class Model:
         config = self.run.prior_config(prior) if prior in self.run.priors() else self.config
         return list(config["conditions"]["prior"])
 
+    def _check_latent(self) -> None:
+        """ToolkitError where the parts, or those of the base, make other codes than the run says."""
+        if self.stage.model.latent != self.latent:
+            raise ToolkitError(
+                f"{self.run.path} says its codes are {self.latent}; its parts make {self.stage.model.latent}"
+            )
+        if self.base is not None:
+            below = self.base.latent
+            if (self.data.shape, {self.data.levels}) != (below.shape, set(below.codebook_sizes)):
+                raise ToolkitError(
+                    f"{self.run.path} is over codes {self.data.shape} of {self.data.levels} entries; those of its base"
+                    f" are {below.shape} of {below.codebook_sizes}"
+                )
+
+    def _prior_shape(self, checkpoint: Checkpoint, key: str) -> tuple[int, ...]:
+        """The grid or the axes that a prior was trained on; ToolkitError where its checkpoint does not say."""
+        shape = checkpoint.facts.get(key)
+        if (
+            not isinstance(shape, list)
+            or len(shape) != self.data.rank
+            or not all(type(n) is int and n > 0 for n in shape)
+            or prod(shape) > LARGEST_EXAMPLE
+        ):
+            raise ToolkitError(f"{checkpoint.path}: {key}={shape} is none of a prior over {self.data.rank} axes")
+        return tuple(shape)
+
     def _trained(self, name: str) -> Prior:
         """A prior at its last checkpoint; ToolkitError where it models the codes of older weights."""
         checkpoint = self._newest(self.run.prior(name))
@@ -272,10 +339,12 @@ class Model:
                 f"prior={name} was trained on codes of an older autoencoder: "
                 f"toolkit train run={quote(str(self.run.path))} stage=prior prior={name} trains it again"
             )
-        latent = LatentSpec(tuple(checkpoint.facts["grid"]), self.latent.codebook_sizes)
-        with _quiet_seed():
-            stage = PriorStage(build_prior(self.run.prior_config(name), latent, self.data))
-        checkpoint.load_weights(stage, averaged=True)
+        latent = LatentSpec(self._prior_shape(checkpoint, "grid"), self.latent.codebook_sizes)
+        config = self.run.prior_config(name)
+        check_parts(config, self.run.prior(name), "prior")
+        with self.run.blaming():
+            stage = build_prior_stage(config, latent, self.data, checkpoint)
+            checkpoint.load_weights(stage, averaged=True)
         stage.to(self.device).eval()
         return stage.model
 
@@ -305,10 +374,3 @@ class Model:
             low, high = int(codes[:, depth].min()), int(codes[:, depth].max())
             if low < 0 or high >= size:
                 raise ValueError(f"codes at depth {depth} range over {low}..{high}: this run's are 0..{size - 1}")
-
-
-@contextmanager
-def _quiet_seed() -> Iterator[None]:
-    """Building draws weights that are thrown away: the caller's random numbers stay where they were."""
-    with torch.random.fork_rng([]):
-        yield

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from toolkit.errors import ToolkitError
 from toolkit.options import TrainerOptions
 
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""What the optimizers keep of a parameter that had a gradient."""
+
 
 class Optimization:
     """Optimizer, learning-rate schedule, gradient clipping and weight averages of a module.
@@ -79,6 +82,10 @@ class Optimization:
                     raise ToolkitError(f"the checkpoint's optimizer knows {name}, which is no parameter of this model")
                 parameter = self.parameters[name]
                 self.optimizer.state[parameter][moment] = value.to(parameter.device, copy=True)
+        for name, parameter in self.parameters.items():
+            held = set(self.optimizer.state.get(parameter, {}))
+            if held and held != MOMENTS:
+                raise ToolkitError(f"the checkpoint's optimizer holds {', '.join(sorted(held))} of {name}")
 
     def finite(self) -> bool:
         """Whether all weights, buffers and moments are numbers; they may break in the very step whose loss was fine."""

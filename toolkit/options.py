@@ -61,6 +61,10 @@ class TrainerOptions:
             value = getattr(self, name, None)
             if value is not None and value < least:
                 raise ToolkitError(f"{name}={value}: must be at least {least}")
+        for name, most in _AT_MOST.items():
+            value = getattr(self, name, None)
+            if value is not None and value > most:
+                raise ToolkitError(f"{name}={value}: must be at most {most}")
         if not self.learning_rate > 0:
             raise ToolkitError(f"learning_rate={self.learning_rate}: must be above 0")
         for name, value in (("ema", self.ema), *(("betas", beta) for beta in self.betas)):
@@ -104,6 +108,7 @@ _POSITIVE = (
     "log_every",
     "pictures_every",
 )
+_AT_MOST = {"ranks": 1024, "workers": 256, "batch_size": 1 << 20}
 _NON_NEGATIVE = ("warmup", "clip", "weight_decay", "workers")
 
 

@@ -18,9 +18,9 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.machinery import ModuleSpec
-from importlib.metadata import Distribution, distributions, version
+from importlib.metadata import Distribution, distributions
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,14 @@ class RegistryError(ToolkitError):
     """A component that is not there, does not import, is claimed twice or does not keep its interface."""
 
 
+class NotInstalled(RegistryError):
+    """A name that nobody claims."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(_missing(kind, name))
+        self.kind, self.name = kind, name
+
+
 @dataclass(frozen=True)
 class Registration:
     """One name of one kind: the class ``target`` ("module:Class") and who brings it."""
@@ -67,7 +75,7 @@ class Registration:
         return f"{self.kind}={self.name} ({self.distribution} {self.version}; {self.target})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A distribution, or a plugin folder: its entry points, by group, or why they cannot be read."""
 
@@ -92,7 +100,12 @@ def names(kind: str) -> tuple[str, ...]:
 def registrations(kind: str) -> tuple[Registration, ...]:
     """Every claim to a name of this kind, sorted by name; a name claimed twice appears twice."""
     _known(kind)
-    found = [registration for source in sources() for registration in source.registrations(kind)]
+    return _registrations(kind, sources())
+
+
+@cache
+def _registrations(kind: str, claimants: tuple[Source, ...]) -> tuple[Registration, ...]:
+    found = [registration for source in claimants for registration in source.registrations(kind)]
     return tuple(sorted(found, key=lambda registration: (registration.name, registration.distribution)))
 
 
@@ -100,7 +113,7 @@ def find(kind: str, name: str) -> Registration:
     """The registration of a name. RegistryError where nobody, or more than one distribution, claims it."""
     claims = [registration for registration in registrations(kind) if registration.name == name]
     if not claims:
-        raise RegistryError(_missing(kind, name))
+        raise NotInstalled(kind, name)
     if len(claims) > 1:
         owners = " and ".join(f"{claim.distribution} {claim.version} ({claim.target})" for claim in claims)
         raise RegistryError(f"{kind}={name} is claimed by {owners}: uninstall one of them")
@@ -127,7 +140,7 @@ def check_core(registration: Registration) -> None:
         return
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # here, as listing names does without
 
-    core = version(CORE)
+    core = metadata.version(CORE)
     try:
         fits = SpecifierSet(registration.requires).contains(core, prereleases=True)
     except InvalidSpecifier:
@@ -137,6 +150,12 @@ def check_core(registration: Registration) -> None:
             f"{registration} is made for {CORE} {registration.requires}, installed is {core}: install a version of"
             f" {registration.distribution} for it, or another {CORE}"
         )
+
+
+def version(distribution: str) -> str | None:
+    """Of a distribution that registers something; None where there is no such one."""
+    wanted = _normal(distribution)
+    return next((source.version for source in sources() if _normal(source.name) == wanted), None)
 
 
 def conf_folders() -> tuple[tuple[str, Path], ...]:

@@ -15,17 +15,33 @@ evaluation.json
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from math import isfinite, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
-
+from toolkit import registry, schema
 from toolkit.checkpoint import newest, write_text
 from toolkit.errors import ToolkitError
+from toolkit.plain import read_json, read_yaml, write_yaml
+from toolkit.registry import NotInstalled
 from toolkit.spec import Condition, DataSpec, LatentSpec
+
+FILES = ("config.yaml", "components.json", "spec.json", "metrics.jsonl", "evaluation.json")
+FOLDERS = ("autoencoder", "priors", "codes", "samples", "base")
+DEEPEST = 32
+"""Folders inside one another."""
+LONGEST_LINE = 1 << 16
+"""Characters of a line of the log."""
+LARGEST_EXAMPLE = 1 << 27
+"""Numbers, and codes, of an example."""
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -36,12 +52,13 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """An existing run; ToolkitError where the folder holds none."""
+        """An existing run, all of which lies in its folder; ToolkitError where the folder holds none."""
         run = cls(Path(path))
         if not run.path.is_dir():
             raise ToolkitError(f"run={path}: there is no such folder")
-        if not (run.path / "config.yaml").is_file():
+        if not (run.path / "config.yaml").exists():
             raise ToolkitError(f"run={path}: this folder holds no run (no config.yaml)")
+        _check_folder(run.path)
         return run
 
     @property
@@ -92,24 +109,65 @@ class Run:
         """Raises ToolkitError where the file is missing or does not say what it should."""
         path = self.path / "spec.json"
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            conditions = tuple(Condition(**_tuples(c)) for c in held["data"].pop("conditions"))
-            data = DataSpec(**_tuples(held["data"]), conditions=conditions)
-            return data, LatentSpec(**_tuples(held["latents"][0]))
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
+            held = read_json(path)
+            conditions = [_made(Condition, each) for each in held["data"].pop("conditions")]
+            data = _made(DataSpec, {**held["data"], "conditions": ()}, conditions=tuple(conditions))
+            latent = _made(LatentSpec, held["latents"][0])
+            _check_spec(data, latent)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
             raise ToolkitError(f"{path} cannot be read: {e}") from e
+        return data, latent
+
+    # -- who provided the parts
 
     def write_components(self, components: dict[str, Any]) -> None:
         """Who provided each part; parts written earlier stay."""
-        path = self.path / "components.json"
-        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        write_text(path, json.dumps({**held, **components}, indent=1))
+        write_text(self.path / "components.json", json.dumps({**self.components(), **components}, indent=1))
 
-    def distributions(self) -> list[str]:
-        """The packages, with versions, that provided this run's parts."""
-        path = self.path / "components.json"
-        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return sorted({f"{part['distribution']} {part['version']}" for part in held.values()})
+    def components(self) -> dict[str, dict[str, Any]]:
+        """The same, read: what the file does not say in proper words it does not say."""
+        try:
+            held = read_json(self.path / "components.json")
+        except (OSError, ValueError):
+            return {}
+        return {key: part for key, part in held.items() if _is_component(part)} if isinstance(held, dict) else {}
+
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """What goes wrong with the parts is told with the packages that brought them when the run was trained, where
+        these are gone or are others by now."""
+        try:
+            yield
+        except NotInstalled as e:
+            raise self._missing(e) from e
+        except ToolkitError as e:
+            moved = self._moved()
+            if moved and moved not in str(e):
+                raise ToolkitError(f"{e}\n{moved}") from e
+            raise
+
+    def _missing(self, error: NotInstalled) -> ToolkitError:
+        """A part that is not installed, with the package that brought it when the run was trained."""
+        part = f"{error.kind}={error.name}"
+        for key, held in self.components().items():
+            if held["name"] == error.name and (key == error.kind or "." in key):
+                package, version = held["distribution"], held["version"]
+                here = registry.version(package)
+                lacks = "which is not installed" if here is None else f"and {here} is installed, which has no {part}"
+                return ToolkitError(
+                    f"this run's {part} comes from {package} {version}, {lacks}: pip install {package}=={version}"
+                )
+        return ToolkitError(f"{error}\nthis run does not say which package brought it")
+
+    def _moved(self) -> str:
+        """A line about packages that are installed in another version than the run was trained with, or nothing."""
+        then = sorted({(part["distribution"], part["version"]) for part in self.components().values()})
+        here = {package: registry.version(package) for package, _ in then}
+        moved = [(package, version) for package, version in then if here[package] not in (None, version)]
+        if not moved:
+            return ""
+        told = " and ".join(f"{package} {version}, here is {here[package]}" for package, version in moved)
+        return f"this run was trained with {told}: pip install {' '.join(f'{p}=={v}' for p, v in moved)}"
 
     def copy_base(self, other: Run) -> None:
         """Takes what makes and reads another run's codes into ``base``, which appears whole or not at all."""
@@ -140,21 +198,34 @@ class Run:
             file.write(json.dumps(line) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The log's lines, but for a last one that a kill tore."""
-        lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []
-        whole = []
-        for line in lines:
-            with suppress(ValueError):
-                whole.append(json.loads(line))
-        return whole
+        """All of the log's lines."""
+        return list(self.lines())
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """One after another, with ``stage``, ``split``, ``step`` and figures. What a kill, or anybody, tore is left
+        out."""
+        if not self.metrics.is_file():
+            return
+        with self.metrics.open(encoding="utf-8", errors="replace") as file:
+            while text := file.readline(LONGEST_LINE):
+                try:
+                    line = json.loads(text)
+                except (ValueError, RecursionError):
+                    continue
+                if _is_line(line):
+                    yield line
 
     def cut_log(self, stage: str, step: int) -> None:
         """Drops the stage's lines after a step."""
         if not self.metrics.is_file():
             return
-        kept = [line for line in self.read_log() if line["stage"] != stage or line["step"] <= step]
         aside = self.metrics.with_suffix(".partial")
-        write_text(aside, "".join(json.dumps(line) + "\n" for line in kept))
+        with aside.open("w", encoding="utf-8") as file:
+            for line in self.lines():
+                if line["stage"] != stage or line["step"] <= step:
+                    file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(self.metrics)
 
 
@@ -164,34 +235,109 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     if files and read_config(folder) == config:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / (f"config-{len(files) + 1}.yaml" if files else "config.yaml"), dump(config))
+    name = f"config-{_number(files[-1]) + 1}.yaml" if files else "config.yaml"
+    write_text(folder / name, write_yaml(config))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's newest configuration."""
-    return read_yaml(_configs(folder)[-1])
-
-
-def _configs(folder: Path) -> list[Path]:
-    later = sorted(folder.glob("config-*.yaml"), key=lambda p: int(p.stem.partition("-")[2]))
-    return [p for p in [folder / "config.yaml", *later] if p.is_file()]
-
-
-def dump(config: dict[str, Any]) -> str:
-    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    return text
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Plain YAML only: a tag that would make an object is refused."""
+    """A folder's newest configuration; ToolkitError where it is no plain YAML."""
+    path = _configs(folder)[-1]
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as e:
-        raise ToolkitError(f"{path} cannot be read: {' '.join(str(e).split())}") from e
+        held = read_yaml(path)
+    except (OSError, ValueError) as e:
+        raise ToolkitError(f"{path} cannot be read: {e}") from e
     if not isinstance(held, dict):
         raise ToolkitError(f"{path} holds no configuration")
     return held
 
 
-def _tuples(held: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in held.items()}
+def _configs(folder: Path) -> list[Path]:
+    """Oldest first."""
+    later = [path for path in folder.glob("config-*.yaml") if path.stem[7:].isdecimal() and path.is_file()]
+    return [folder / "config.yaml", *sorted(later, key=_number)] if (folder / "config.yaml").is_file() else []
+
+
+def _number(config: Path) -> int:
+    return int(config.stem.partition("-")[2] or 1)
+
+
+def _check_folder(root: Path) -> None:
+    """ToolkitError where a run's folder holds links that lead out of it, or what is neither a file nor a folder.
+
+    What a run is read from, and what is written into it, so lies inside it, and has an end.
+    """
+    home = root.resolve()
+    try:
+        for entry in _entries(root, DEEPEST):
+            _check_entry(entry, home)
+        for names, are, wanted in ((FILES, Path.is_file, "a file"), (FOLDERS, Path.is_dir, "a folder")):
+            for path in (root / name for name in names):
+                if path.exists() and not are(path):
+                    raise ToolkitError(f"{path} is not {wanted}, as it is in a run")
+    except OSError as e:
+        raise ToolkitError(f"run={root} cannot be read: {e}") from e
+
+
+def _entries(folder: Path, left: int) -> Iterator[os.DirEntry[str]]:
+    if not left:
+        raise ToolkitError(f"{folder}: a run's folders are nested at most {DEEPEST} deep")
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries(Path(entry.path), left - 1)
+
+
+def _check_entry(entry: os.DirEntry[str], home: Path) -> None:
+    if entry.is_symlink():
+        target = Path(os.path.realpath(entry.path))
+        if not (target.is_file() and home in target.parents):
+            raise ToolkitError(
+                f"{entry.path} is a link to {target}: links in a run lead to files inside it; put that there itself"
+            )
+    elif not (entry.is_file() or entry.is_dir()):
+        raise ToolkitError(f"{entry.path} is neither a file nor a folder: a run holds nothing else")
+
+
+def _made(cls: type[Made], held: Mapping[str, Any], **given: Any) -> Made:
+    """A dataclass of plain numbers from what JSON holds; ValueError where a value is of another type."""
+    types = {option.name: option for option in schema.fields(cls) if option.name not in given}
+    values = {name: schema.convert(types[name].type, held[name]) for name in held if name not in given}
+    return cls(**values, **given)
+
+
+def _check_spec(data: DataSpec, latent: LatentSpec) -> None:
+    """ValueError for numbers that no data has."""
+    counts = (data.channels, *data.axes, *latent.grid, *latent.codebook_sizes)
+    sizes = [n for c in data.conditions for n in (c.size, c.every)]
+    if min(*counts, *sizes, 1 if data.levels is None else data.levels) < 1 or not data.axes:
+        raise ValueError("a size is below 1")
+    if max(data.dims, prod(latent.shape), *latent.codebook_sizes, *sizes, data.levels or 1) > LARGEST_EXAMPLE:
+        raise ValueError(f"a size is above {LARGEST_EXAMPLE}")
+    if len(latent.grid) != data.rank or not {len(data.varying), len(data.rates)} <= {0, data.rank}:
+        raise ValueError(f"{data.rank} axes do not go with a grid of {latent.grid}, or with what else is said by axis")
+    if not all(isfinite(number) for number in (data.variance or 0.0, *(rate or 0.0 for rate in data.rates))):
+        raise ValueError("a number is not finite")
+    if any(c.labels and len(c.labels) != c.size for c in data.conditions):
+        raise ValueError("a condition has more or fewer labels than its size")
+
+
+WORD = re.compile(r"[A-Za-z0-9._+!-]{1,100}")
+"""Names and versions of packages, as they may be told to a person who may type them."""
+
+
+def _is_component(part: Any) -> bool:
+    """Whether it says who provided a part, in words that a person can be told to install."""
+    if not isinstance(part, dict) or not isinstance(part.get("name"), str):
+        return False
+    words = [part.get("distribution"), part.get("version")]
+    return all(isinstance(word, str) and WORD.fullmatch(word) and word[0] != "-" for word in words)
+
+
+def _is_line(line: Any) -> bool:
+    if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        return False
+    figures = (value for key, value in line.items() if key not in ("stage", "split"))
+    return all(isinstance(line.get(key), str) for key in ("stage", "split")) and all(
+        isinstance(value, int | float) for value in figures
+    )

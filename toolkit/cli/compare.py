@@ -124,6 +124,7 @@ def _held(run: Any, options: CompareOptions) -> dict[str, Any] | None:
     """What a run's evaluation.json holds, where that is of this split, enough examples and the newest checkpoints."""
     from toolkit.checkpoint import found
     from toolkit.cli.evaluate import prior_steps
+    from toolkit.plain import read_json
 
     path = run.path / "evaluation.json"
     if not path.is_file():
@@ -131,7 +132,7 @@ def _held(run: Any, options: CompareOptions) -> dict[str, Any] | None:
     split, examples = options.split, options.examples or 0
     wanted = (split, [int(each.name[5:]) for each in found(run.autoencoder)[-1:]], prior_steps(run))
     try:
-        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        held: dict[str, Any] = read_json(path)
         if (held["split"], [held["step"]], held["prior_steps"]) == wanted and held["examples"] >= examples:
             return held
         of = f"split={held['split']}, {held['examples']} examples and step {held['step']}"

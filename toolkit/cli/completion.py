@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -210,8 +209,10 @@ def _run(words: Sequence[str]) -> Path:
 
 def _conditions(words: Sequence[str]) -> list[dict[str, Any]]:
     """The conditions of the run that the words name, as its spec.json has them."""
+    from toolkit.plain import read_json
+
     try:
-        found: list[dict[str, Any]] = json.loads((_run(words) / "spec.json").read_text())["data"]["conditions"]
+        found: list[dict[str, Any]] = read_json(_run(words) / "spec.json")["data"]["conditions"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -374,7 +375,8 @@ def _literally(value: Any) -> Any:
         return {key: _literally(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_literally(item) for item in value]
-    return value.replace("${", r"\${") if isinstance(value, str) else value
+    # what stands before an escape is halved
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def _apply(composed: DictConfig, words: Iterable[str]) -> None:

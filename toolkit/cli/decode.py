@@ -11,6 +11,8 @@ from toolkit.cli.report import COMPILE, notes, watching
 
 SHOWN = 16
 """File names printed."""
+MOST = 1 << 26
+"""Codes decoded at once, half a GiB of them."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def main(args: list[str]) -> int:
     arrays, metadata = read_codes(path)
     if metadata.get("weights") not in (None, model.checkpoint.weights_hash):
         notes([f"{path} was encoded with other weights than this run's last checkpoint"])
+    if arrays["codes"].size > MOST:
+        raise ToolkitError(f"{path} holds {arrays['codes'].size:,} codes: at most {MOST:,} are decoded at once")
     codes = torch.from_numpy(np.array(arrays["codes"])).long()
     try:
         conditions = model.labels(options.condition, len(codes))

@@ -86,7 +86,11 @@ def measure(
     density = "the likelihood is a density, which has no bits per dim"
     trained = {"step": model.checkpoint.step, "prior_steps": prior_steps(model.run)}
     figures = {"split": split, **trained, **evaluation.figures()}
-    write_text(model.run.path / "evaluation.json", json.dumps(figures, indent=1))
+    path = model.run.path / "evaluation.json"
+    try:
+        write_text(path, json.dumps(figures, indent=1))
+    except OSError as e:
+        raise ToolkitError(f"{path}: {e.strerror or e}") from e
     return figures, [*model.notices, *evaluation.warnings, *([density] if evaluation.density else [])]
 
 

@@ -116,6 +116,7 @@ def decode_varying(
     model: Model, codes: Tensor, axes: Tensor, conditions: dict[str, Tensor], progress: Progress = unwatched
 ) -> list[Tensor]:
     """What ``write_varying_codes`` wrote, as data of each example's own axes."""
+    _check_axes(axes, len(codes), [n * stride for n, stride in zip(codes.shape[2:], strides(model), strict=True)])
     made = []
     for i, lengths in enumerate(axes.tolist()):
         grid = (slice(-(-length // stride)) for length, stride in zip(lengths, strides(model), strict=True))
@@ -124,6 +125,12 @@ def decode_varying(
         x = model.decode(row, known, progress=progress)[0]
         made.append(x[(slice(None), *map(slice, lengths))].cpu())
     return made
+
+
+def _check_axes(axes: Tensor, n: int, most: list[int]) -> None:
+    whole = axes.dtype == torch.int64 and tuple(axes.shape) == (n, len(most))
+    if not whole or (axes < 1).any() or (axes > torch.tensor(most)).any():
+        raise ValueError(f"its axes are no lengths, from 1 to {most}, of {n} examples")
 
 
 def unlabelled(model: Model, conditions: dict[str, Tensor]) -> list[str]:

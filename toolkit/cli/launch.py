@@ -146,9 +146,12 @@ def _start(config: dict[str, Any], folder: Path) -> float | None:
 def _continue(folder: str, words: Sequence[str], flags: dict[str, str]) -> int:
     if flags:
         raise ToolkitError(f"{', '.join(flags)}: a run is continued without flags")
+    from toolkit.run import Run
+
     composed = _saved(folder, words)
     _tell(composed.notices)
-    _start(composed.config, Path(folder))
+    with Run(Path(folder)).blaming():
+        _start(composed.config, Path(folder))
     return 0
 
 
@@ -161,7 +164,9 @@ def _run(words: Sequence[str]) -> tuple[str, list[str]]:
 def _saved(folder: str, words: Sequence[str]) -> Composed:
     from toolkit.run import Run
 
-    return reopen(Run.open(folder).config(), words)
+    run = Run.open(folder)
+    with run.blaming():
+        return reopen(run.config(), words)
 
 
 def _folder(flags: dict[str, str]) -> str | None:

@@ -25,7 +25,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from toolkit import registry
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, printable
 
 if TYPE_CHECKING:
     from toolkit.run import Run
@@ -201,7 +201,7 @@ class _Notes(logging.Handler):
 def notes(texts: list[str]) -> None:
     """One line each on standard error."""
     for text in texts:
-        print(f"note: {text}", file=sys.stderr)
+        print(f"note: {printable(text)}", file=sys.stderr)
 
 
 def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -18,22 +18,20 @@ from toolkit.autoencoder import encoded_grid
 from toolkit.batches import Examples, TrainBatches, split_batches
 from toolkit.build import (
     asks_for_source,
-    build_autoencoder,
     build_metrics,
-    build_objective,
     build_options,
     build_prior,
 )
 from toolkit.checkpoint import Checkpoint, newest
 from toolkit.cli.report import Silence, TrainReport, show_plugin_notes
-from toolkit.codes import CachedCodes, cache_key, encode_batches, read_codes, write_codes
+from toolkit.codes import CachedCodes, cache_key, check_codes, encode_batches, read_codes, write_codes
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
 from toolkit.distributed import agreed, check_device, first, rank, ranks, seed_noise
 from toolkit.errors import ToolkitError
 from toolkit.evaluate import evaluate
 from toolkit.figures import histogram
-from toolkit.model import Model, load, open_dataset
+from toolkit.model import Model, build_prior_stage, build_stage, load, open_dataset
 from toolkit.optimization import Optimization
 from toolkit.prior import Controls, Prior
 from toolkit.quantizer import Quantizer
@@ -62,15 +60,16 @@ def run(config: Config, folder: Path) -> float | None:
             watch = TrainReport(where, config) if leads else Silence()
             torch.manual_seed(config["seed"])
             dataset = open_dataset(config, base=where.base)
-            autoencoder = build_autoencoder(config, dataset.spec)
-            stage = Stage(build_objective(config, autoencoder), autoencoder)
+            held = newest(where.autoencoder, [])
+            stage = build_stage(config, dataset.spec, held)
+            autoencoder = stage.model
             build_metrics(config, autoencoder)
             dataset.example("train", 0, None)
             for trainer in ("trainer", "prior_trainer"):
                 check_device(choose_device(config[trainer]["device"]))
             with torch.random.fork_rng([]):
                 _prove_continuation(where, config, dataset.spec, stage)
-            if config["init"] and newest(where.autoencoder, []) is None:
+            if config["init"] and held is None:
                 _initialise(stage, config["init"])
     except Exception:
         _remove_empty(folder)
@@ -120,10 +119,9 @@ def _prove_continuation(where: Run, config: Config, data: DataSpec, stage: Stage
         held.check_weights(stage)
     if config["stage"] == "autoencoder" or (config["stage"] == "all" and not stage.model.latent.depth):
         return
-    prior = PriorStage(build_prior(config, stage.model.latent, data))
     trained = newest(where.prior(config["prior"]["name"]), [])
-    if held is not None and trained is not None and trained.facts.get("autoencoder") == held.weights_hash:
-        trained.check_weights(prior)
+    goes_on = held is not None and trained is not None and trained.facts.get("autoencoder") == held.weights_hash
+    build_prior_stage(config, stage.model.latent, data, trained if goes_on else None)
 
 
 def _base_codes(where: Run, config: Config, report: Report) -> CachedCodes:
@@ -270,7 +268,7 @@ def _encode(
         registry.find("dataset", config["dataset"]["name"]).version,
         [split, size],
     )
-    if _fresh(path, key, report):
+    if _fresh(path, key, latent, size, report):
         return
     batches = split_batches(examples, split, model.device, batch_size=options.batch_size, workers=options.workers)
     report.begin(f"codes of {split}", 0, size)
@@ -292,18 +290,25 @@ def _judge(codes: CachedCodes, latent: LatentSpec, quantizer: Quantizer, config:
         )
 
 
-def _fresh(path: Path, key: str, report: Report) -> bool:
+def _fresh(path: Path, key: str, latent: LatentSpec, size: int, report: Report) -> bool:
     """Whether the cache holds just these codes; a stale or damaged one is never read."""
     if not path.is_file():
         return False
     try:
-        held = read_codes(path)[1].get("key")
+        arrays, metadata = read_codes(path)
+        held = metadata.get("key")
     except ToolkitError as e:
         report.note(f"{e}: encoding again")
         return False
     if held != key:
         report.note(f"{path} holds codes of other weights or data: encoding again")
-    return held == key
+        return False
+    try:
+        check_codes(arrays, latent, size)
+    except ValueError as e:
+        report.note(f"{path}: {e}: encoding again")
+        return False
+    return True
 
 
 def _draw_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int) -> None:
@@ -341,14 +346,17 @@ def _initialise(stage: Stage, init: str) -> None:
 def _score(where: Run, data: DataSpec, config: Config) -> float | None:
     """Bits per dim, or nats of a density, of the last validation: with the prior's code bits if it was trained last and
     can tell them."""
-    lines = [line for line in where.read_log() if line["split"] == "val"]
-    first = next((line for line in reversed(lines) if line["stage"] == "autoencoder"), None)
-    if first is None:
+    first = last = None
+    for line in where.lines():
+        if line["split"] == "val":
+            last = line
+            first = line if line["stage"] == "autoencoder" and "nll" in line else first
+    if first is None or last is None:
         return None
     prior: type[Prior] = registry.load("prior", config["prior"]["name"])
-    if lines[-1] is first or not prior.tractable:
+    if last is first or "loss" not in last or not prior.tractable:
         return float(first.get("bits_per_dim", first["nll"]))
-    nats = float(first["nll"] + lines[-1]["loss"] - first.get("posterior_entropy", 0.0))
+    nats = float(first["nll"] + last["loss"] - first.get("posterior_entropy", 0.0))
     return nats / (data.dims * log(2)) if "bits_per_dim" in first else nats
 
 

@@ -12,10 +12,16 @@ LARGEST = 24
 """Bits of one code: beyond, no table over its values can be held."""
 
 
+MOST = 1 << 16
+"""Bits of a position, which are channels of the latents."""
+
+
 def per_head(bits: int, heads: int) -> int:
     """Bits of each code. ValueError where they cannot be shared out."""
     if bits < 1 or heads < 1 or bits % heads:
         raise ValueError(f"bits={bits} do not divide into heads={heads}")
+    if bits > MOST:
+        raise ValueError(f"bits={bits}: at most {MOST}")
     if bits // heads > LARGEST:
         raise ValueError(f"bits={bits} heads={heads}: at most {LARGEST} bits per head; choose more heads")
     return bits // heads
