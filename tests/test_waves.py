@@ -11,7 +11,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from toolkit import Dataset, DataSpec, ToolkitError
+from toolkit import Dataset, DataSpec, ToolkitError, registry
+from toolkit.__main__ import run
 from toolkit.datasets.waves import COUNT, PACES, WavesDataset, variance, waves
 from toolkit.plots.sheet import CURVE, LEGIBLE, NARROW, WIDE, draw_sheet
 from toolkit.testing.dataset import DatasetSuite
@@ -37,6 +38,41 @@ class TestWavesOfThreeAxes(DatasetSuite):
 class TestRealWaves(DatasetSuite):
     def make(self) -> Dataset:
         return WavesDataset(axes=(3, 2, 4, 5), levels=None, **FEW)
+
+
+TINY = [
+    "trainer.steps=2",
+    "trainer.batch_size=4",
+    "prior_trainer.steps=2",
+    "prior_trainer.batch_size=4",
+    "prior_trainer.allow_collapsed=true",  # two steps teach no codebook anything
+    *(f"dataset.{split}={size}" for split, size in FEW.items()),
+]
+
+
+@pytest.mark.parametrize(
+    ("axes", "levels", "likelihood"),
+    [
+        ("[32]", "null", "normal"),
+        ("[8,8]", "8", "categorical"),
+        ("[4,8,8]", "16", "logistic"),
+        ("[4,4,4,8]", "4", "logistic"),
+    ],
+)
+def test_the_core_alone_trains_and_samples_over_any_axes(
+    axes: str, levels: str, likelihood: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody brings YAML, with what is written to a file read back from it."""
+    monkeypatch.setattr(registry, "conf_folders", lambda: ())
+    parts = ["dataset=waves", "encoder=patch", "decoder=patch", f"likelihood={likelihood}", "dim=16"]
+    chosen = [*parts, f"dataset.axes={axes}", f"dataset.levels={levels}", "prior=categorical"]
+    told = ["conditions.decoder=[pace]", "conditions.prior=[pace]"]
+    folder = tmp_path / "run"
+    assert run(["train", *chosen, *told, *TINY, f"hydra.run.dir={folder}"]) == 0
+    assert run(["sample", f"run={folder}", "n=3", "condition.pace=fast", f"out={tmp_path / 'out'}"]) == 0
+    files = sorted((tmp_path / "out").glob("sample-*.npy"))
+    assert len(files) == 3
+    assert run(["reconstruct", f"run={folder}", str(files[0])]) == 0
 
 
 def examples(dataset: Dataset, n: int) -> list[dict[str, torch.Tensor]]:
