@@ -17,6 +17,7 @@ from toolkit import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "toolkit"
+EXAMPLES = ROOT / "examples"
 MODALITIES = re.compile(r"image|audio|video|pixel(?!cnn)|wav(?!enet|es)|fps", re.IGNORECASE)
 
 
@@ -90,13 +91,17 @@ def test_the_core_names_no_modality() -> None:
 
 def test_no_configuration_names_code() -> None:
     """Names only: no _target_, no dotted path to a class."""
-    for path in [*ROOT.glob("conf/**/*.yaml"), *ROOT.glob("plugins/*/*/conf/**/*.yaml")]:
+    for path in [*ROOT.glob("conf/**/*.yaml"), *ROOT.glob("plugins/*/*/conf/**/*.yaml"), *EXAMPLES.glob("**/*.yaml")]:
         assert "_target_" not in path.read_text(encoding="utf-8"), path
 
 
 def test_no_experiment_overrides_a_nested_group() -> None:
     """Presets choose inner parts, experiments choose presets: else swapping the outer part would break them."""
-    for path in [*ROOT.glob("conf/experiment/*.yaml"), *ROOT.glob("plugins/*/*/conf/experiment/*.yaml")]:
+    for path in [
+        *ROOT.glob("conf/experiment/*.yaml"),
+        *ROOT.glob("plugins/*/*/conf/experiment/*.yaml"),
+        *EXAMPLES.glob("*/src/*/conf/experiment/*.yaml"),
+    ]:
         for entry in yaml.safe_load(path.read_text(encoding="utf-8")).get("defaults", []):
             assert all(str(key).count("/") < 2 for key in entry), (path, entry)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import final
 
@@ -61,18 +61,19 @@ class MarkovPrior(Prior):
         known = check_prefix(prefix, n, sizes, positions).to(device)
         noise = uniforms(n, sizes, positions, generator).to(device)
         branches = [conditions] if controls.guidance == 1.0 else [conditions, {}]
-        moved = [torch.cat(parts) for parts in zip(*(self._moved(each, n) for each in branches), strict=True)]
+        parts = zip(*(self._moved(each, n, self.latent.grid) for each in branches), strict=True)
+        moved = [torch.cat(part) for part in parts]
         codes = torch.tensor(sizes, device=device).repeat(n, 1)  # of the position before: none is there
         drawn = []
         for position in range(positions):
             if position < known.shape[2]:
                 codes = known[:, :, position]
             else:
-                rows = [table[codes[:, d]].repeat(len(branches), 1) for d, table in enumerate(self.tables)]
-                logits = [
-                    guided(row + m[:, position], n, controls.guidance) for row, m in zip(rows, moved, strict=True)
-                ]
-                codes = torch.stack([pick(each, noise[:, d, position], controls) for d, each in enumerate(logits)], 1)
+                before, codes = codes, torch.empty_like(codes)
+                for depth, table in enumerate(self.tables):
+                    logits = table[before[:, depth]].repeat(len(branches), 1) + moved[depth][:, position]
+                    logits = guided(logits, n, controls.guidance)
+                    codes[:, depth] = pick(logits, noise[:, depth, position], controls)
             drawn.append(codes)
             if progress is not None:
                 progress(position + 1)
@@ -80,17 +81,20 @@ class MarkovPrior(Prior):
 
     def _log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
         flat, nats = codes.flatten(2), []
-        for depth, moved in enumerate(self._moved(conditions, len(codes), keep)):
+        for depth, moved in enumerate(self._moved(conditions, len(codes), codes.shape[2:], keep)):
             table, chain = self.tables[depth], flat[:, depth]
             before = F.pad(chain[:, :-1], (1, 0), value=table.shape[1])
             logits = (table[before] + moved).transpose(1, 2)
             nats.append(F.cross_entropy(logits, chain, reduction="none").sum(1))
         return -torch.stack(nats).sum(0)
 
-    def _moved(self, conditions: Mapping[str, Tensor], n: int, keep: Tensor | None = None) -> list[Tensor]:
+    def _moved(
+        self, conditions: Mapping[str, Tensor], n: int, grid: Sequence[int], keep: Tensor | None = None
+    ) -> Sequence[Tensor]:
         """What conditions add to the logits of each depth, ``(n, positions, size)``."""
-        sizes, grid = self.latent.codebook_sizes, self.latent.grid
+        sizes = list(self.latent.codebook_sizes)
         if self.embedding is None:
-            return [torch.zeros((), device=self.tables[0].device).expand(n, prod(grid), size) for size in sizes]
+            return [self.tables[0].new_zeros(()).expand(n, prod(grid), size) for size in sizes]
         features = over_grid(self.embedding(conditions, n, keep), grid).expand(n, -1, *grid)
-        return list(features.flatten(2).transpose(1, 2).split(sizes, 2))
+        parts: Sequence[Tensor] = features.flatten(2).transpose(1, 2).split(sizes, 2)
+        return parts
