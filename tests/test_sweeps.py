@@ -102,6 +102,30 @@ def test_a_job_that_fails_stops_no_other(launcher: list[str], toolkit: Callable[
 
 
 @pytest.mark.slow
+def test_a_job_that_is_killed_is_told_in_a_sentence(
+    launcher: list[str], toolkit: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As the system does where memory runs out."""
+    plugin = tmp_path / "plugin"
+    plugin.mkdir()
+    (plugin / "pyproject.toml").write_text(
+        '[project]\nname = "deadly"\n[project.entry-points."toolkit.encoder"]\ndeadly = "deadly:Deadly"\n'
+    )
+    (plugin / "deadly.py").write_text(
+        "import os, signal\nfrom toolkit import Encoder\nclass Deadly(Encoder):\n"
+        "    def __init__(self, *, kills: bool = True) -> None:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    def forward(self, x):\n        return x\n"
+    )
+    words = ["encoder=deadly", "-m", "seed=0,1", *launcher, "hydra.sweep.dir=sweep"]
+    done = toolkit("--plugin", str(plugin), "train", *(w for w in WORDS if not w.startswith("encoder")), *words)
+    assert done.returncode == 2
+    (said,) = (line for line in done.stderr.splitlines() if line.startswith("toolkit train: "))
+    assert said.startswith("toolkit train: a job of the sweep was lost: ")
+    assert len(said) < 500
+    assert "goes on" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["trainer.ranks=2"], ["trainer.workers=1"]], ids=str)
 def test_jobs_start_processes_of_their_own(
     launcher: list[str], toolkit: Callable[..., Any], tmp_path: Path, words: list[str]

@@ -43,6 +43,8 @@ _FLAGS: dict[str, tuple[str, ...] | None] = {
 """Hydra's flags that make sense here, with the values that they take; () is any, None is none."""
 _ASKING = ("--help", "--hydra-help", "--info", "--cfg")
 _MOST_CHECKED = 64
+_LOST = ("FailedJobError", "TerminatedWorkerError", "UncompletedJobError")
+"""What submitit and joblib raise for a job that ended without a word, as where memory runs out."""
 CHECK = """toolkit check [experiment=NAME] [PART=NAME …] [PART.OPTION=VALUE …]
 toolkit check run=DIR
 
@@ -280,6 +282,17 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
         except SystemExit as stop:  # after --help and the like
             if stop.code:
                 raise
+        except Exception as error:
+            if type(error).__name__ not in _LOST:
+                raise
+            raise ToolkitError(_lost(error)) from error
+
+
+def _lost(error: Exception) -> str:
+    said = " ".join(str(error).split("\n---")[0].split())
+    return (
+        f"a job of the sweep was lost: {said}\ntoolkit train run=DIR goes on with a run of it from its last checkpoint"
+    )
 
 
 @contextmanager
