@@ -136,6 +136,17 @@ def test_jobs_start_processes_of_their_own(
 
 
 @pytest.mark.slow
+def test_a_launcher_under_torchrun_is_refused(launcher: list[str], tmp_path: Path, toolkit: Callable[..., Any]) -> None:
+    """Its processes would wait for the other ranks for ever."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "toolkit"]
+    command = [*torchrun, "train", *WORDS, "-m", "seed=0,1", *launcher, "hydra.sweep.dir=sweep"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert "toolkit train: under torchrun the runs of a sweep come one after the other" in done.stderr
+    assert not list(tmp_path.glob("sweep/*/config.yaml"))
+
+
+@pytest.mark.slow
 def test_optuna_finds_the_run_with_the_fewest_bits(
     optuna: list[str], toolkit: Callable[..., Any], tmp_path: Path
 ) -> None:
