@@ -40,7 +40,7 @@ lint: install
 	$(BIN)/lint-imports
 
 docs: install  ## the pages, in build/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: install
 	$(BIN)/ruff check --fix .

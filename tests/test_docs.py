@@ -116,6 +116,16 @@ def test_a_kinds_page_has_its_laws_and_parts(kind: str, generated: ModuleType) -
 
 
 @needs_mkdocs
+def test_docstrings_become_markdown(generated: ModuleType) -> None:
+    """A block after two colons, and laws, which are a list."""
+    doc = "Rows::\n\n    a <- b\n\nLaws, checked by a suite:\n  one holds\n  two holds\n\nThe end: of it\n    indented"
+    made = (
+        "Rows:\n\n    a <- b\n\nLaws, checked by a suite:\n\n- one holds\n- two holds\n\nThe end: of it\n    indented"
+    )
+    assert generated.as_markdown(doc) == made
+
+
+@needs_mkdocs
 def test_the_catalogue_has_every_yaml(generated: ModuleType) -> None:
     catalogue = generated.experiments()
     files = [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "plugins").glob("*/toolkit_*/conf/**/*.yaml")]
@@ -128,7 +138,7 @@ def test_the_catalogue_has_every_yaml(generated: ModuleType) -> None:
 @needs_mkdocs
 def test_the_pages_build_without_warnings(tmp_path: Path) -> None:
     """Every link and anchor is there; nothing is fetched from elsewhere, no path of this machine is shown."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
     )
