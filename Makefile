@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint format install clean
+.PHONY: demo test slow lint docs format install clean
 
 install: $(VENV)/installed
 
@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml plugins/image/pyproject.toml plugins/audio/pyp
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e ".[test,lint]" -e plugins/image -e "plugins/audio[test]"
+	$(BIN)/python -m pip install --quiet -e ".[test,lint,docs,sweep,slurm]" -e plugins/image -e "plugins/audio[test]"
 	@touch $@
 
 demo: install  ## both stages on procedural shapes, then samples
@@ -38,6 +38,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install  ## the pages, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: install
 	$(BIN)/ruff check --fix .

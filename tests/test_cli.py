@@ -225,9 +225,10 @@ def test_a_sweep_runs_each_combination(plugin: Path, trained: list[Any], capsys:
     values = [(config["encoder"]["hidden"], config["dataset"]["root"]) for config, _ in trained]
     assert values == [(1, "/a b"), (1, "/c"), (2, "/a b"), (2, "/c")]
     assert len({folder for _, folder in trained}) == 4
-    out = capsys.readouterr().out
-    assert len(out.splitlines()) == 4
-    assert out.splitlines()[1].startswith("run 1: ")
+    folder, *titles = (out := capsys.readouterr().out).splitlines()
+    assert folder == f"sweep: {trained[0][1].parent.relative_to(Path.cwd())}"
+    assert len(titles) == 4
+    assert titles[1].startswith("run 1: ")
     assert "encoder.hidden=1" in out
     assert "dim" not in out
 

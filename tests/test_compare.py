@@ -278,6 +278,12 @@ def test_values_are_written_as_on_the_command_line() -> None:
     assert labels(configs, ["x", "y"]) == ["a=[1,2] b=true c=null", "a=[3] b=false c=한글"]
 
 
+def test_a_number_that_a_search_drew_is_rounded() -> None:
+    rates = (0.006048300365895528, 0.0003, 1e-05, 0.006048300365895529)
+    made = labels([config(rate=rate) for rate in rates], ["0", "1", "2", "3"])
+    assert made == ["rate=0.006048 (0)", "rate=0.0003", "rate=1e-05", "rate=0.006048 (3)"]
+
+
 def test_a_long_label_is_cut() -> None:
     configs = [config(**{f"o{i}": k for i in range(9)}) for k in range(2)]
     assert labels(configs, ["x", "y"])[1] == "o0=1 o1=1 o2=1 o3=1 …"

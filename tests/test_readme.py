@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from markdown_blocks import TINY, blocks, commands, write_files
 
 from toolkit import registry
 from toolkit.__main__ import COMMANDS, run
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TINY = [
-    "trainer.steps=2",
-    "trainer.batch_size=4",
-    "prior_trainer.steps=2",
-    "prior_trainer.allow_collapsed=true",  # so few steps use few codes
-    "prior_trainer.batch_size=4",
-    "prior.hidden=8",
-    "prior.layers=2",
-    "dataset.train_size=64",
-    "dataset.val_size=4",
-    "dataset.test_size=4",
-    "trainer.validate_examples=4",
-]
 OURS = ("discrete-toolkit", "discrete-toolkit-image", "discrete-toolkit-audio")
 
 pytestmark = pytest.mark.skipif(
@@ -35,46 +22,25 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def commands() -> list[list[str]]:
-    """Every ``toolkit`` line of the shell blocks, as words."""
-    lines = [line.partition("  #")[0] for block in blocks("sh") for line in block.splitlines()]
-    return [shlex.split(line)[1:] for line in lines if line.startswith("toolkit ")]
-
-
-def write_files(folder: Path) -> None:
-    """The YAML, Python and TOML blocks that say their file's name."""
-    for language in ("yaml", "python", "toml"):
-        for block in blocks(language):
-            name = re.search(r"^# ([\w./-]+\.\w+)$", block, re.MULTILINE)
-            if name:
-                path = folder / name[1]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(block, encoding="utf-8")
-
-
 @pytest.fixture
 def readme_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", "")
-    write_files(tmp_path)
+    write_files(README, tmp_path)
     return tmp_path
 
 
 def test_the_quick_start_and_the_python_block(readme_folder: Path) -> None:
-    train, sample = (words for words in commands() if "outputs/demo" in " ".join(words))
+    train, sample = (words for words in commands(README) if "outputs/demo" in " ".join(words))
     assert run([*train, *TINY]) == 0
     assert run(sample) == 0
-    (block,) = (block for block in blocks("python") if "toolkit.load" in block)
+    (block,) = (block for block in blocks(README, "python") if "toolkit.load" in block)
     exec(compile(block, "README.md", "exec"), {})
 
 
 def test_the_new_plugin_trains(readme_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    new, train = (words for words in commands() if "my-parts" in words)
+    new, train = (words for words in commands(README) if "my-parts" in words)
     assert run(new) == 0
     assert run([*train, *(word for word in TINY if not word.startswith("prior."))]) == 0
 
@@ -82,7 +48,7 @@ def test_the_new_plugin_trains(readme_folder: Path, monkeypatch: pytest.MonkeyPa
 def composed() -> list[list[str]]:
     """Commands that nothing else here runs."""
     elsewhere = ("outputs/demo", "my-parts")
-    return [w for w in commands() if w[0] in ("train", "check") and not any(e in " ".join(w) for e in elsewhere)]
+    return [w for w in commands(README) if w[0] in ("train", "check") and not any(e in " ".join(w) for e in elsewhere)]
 
 
 @pytest.mark.parametrize("words", composed())
@@ -94,7 +60,7 @@ def test_every_command_composes(words: list[str], readme_folder: Path, capsys: p
 
 
 def test_the_readmes_plugin_passes_check(readme_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (words,) = (words for words in commands() if words[0] == "--plugin")
+    (words,) = (words for words in commands(README) if words[0] == "--plugin")
     assert run(words) == 0
     assert "my_patches" in capsys.readouterr().out
 

@@ -49,6 +49,7 @@ class Autoencoder(nn.Module):
         return unfold(self.encoder(folded), extra)
 
     def quantize(self, x: Tensor) -> Quantized:
+        """Data through encoder and quantizer."""
         return self.quantizer(self.encode(x))
 
     def draw(self, x: Tensor) -> Quantized:
@@ -60,6 +61,7 @@ class Autoencoder(nn.Module):
         return self.quantizer.posterior(self._checked(x))
 
     def embed(self, codes: Tensor) -> Tensor:
+        """Codes ``(batch, d, *grid)``, of the first d depths, to the decoder's latents ``(batch, dim, *grid)``."""
         return self.quantizer.embed(codes)
 
     def decode(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:

@@ -16,6 +16,9 @@ Config = Mapping[str, Any]
 MOST = 4
 """Values in a label, at most."""
 
+LONGEST = 8
+"""Characters of a number that is told whole."""
+
 UNTOLD = {
     "metric",
     "tensorboard",
@@ -61,11 +64,13 @@ def differences(configs: Sequence[Config]) -> list[dict[str, Any]]:
 
 
 def text(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """A value as it is written on the command line; of a number that a search drew, the first four figures."""
     if isinstance(value, list):
         return f"[{','.join(map(text, value))}]"
     if value is None:
         return "null"
+    if isinstance(value, float) and len(str(value)) > LONGEST:
+        return f"{value:.4g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -22,6 +22,10 @@ COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError, Recu
 """What composing raises for a person's mistakes."""
 
 
+_EXTRAS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+"""Hydra's launchers and sweepers that an extra of ours brings."""
+
+
 def explain(error: BaseException, words: Sequence[str]) -> ToolkitError:
     """The error in one to three lines."""
     if isinstance(error, ToolkitError):
@@ -63,6 +67,8 @@ def _missing(error: MissingConfigException) -> str:
     called = kind or group.rpartition("/")[2]
     lines = [f"{_file_of(error)}{group}={name}: no such {called}{did_you_mean(name, known)}"]
     lines.append(f"installed: {', '.join(known) or 'none'}")
+    if group.startswith("hydra/") and name in _EXTRAS:
+        lines.append(f"it comes with pip install 'discrete-toolkit[{_EXTRAS[name]}]'")
     return "\n".join([*lines, *(f"note: {problem}" for problem in registry.problems())])
 
 

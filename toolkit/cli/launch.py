@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import hydra
@@ -41,6 +43,8 @@ _FLAGS: dict[str, tuple[str, ...] | None] = {
 """Hydra's flags that make sense here, with the values that they take; () is any, None is none."""
 _ASKING = ("--help", "--hydra-help", "--info", "--cfg")
 _MOST_CHECKED = 64
+_LOST = ("FailedJobError", "TerminatedWorkerError", "UncompletedJobError")
+"""What submitit and joblib raise for a job that ended without a word, as where memory runs out."""
 CHECK = """toolkit check [experiment=NAME] [PART=NAME …] [PART.OPTION=VALUE …]
 toolkit check run=DIR
 
@@ -113,6 +117,7 @@ def check(args: Sequence[str]) -> int:
 
 def job(cfg: DictConfig) -> float | None:
     """One run, as Hydra's launcher starts it, possibly in another process; gives what a sweeper may minimise."""
+    _start_processes_plainly()
     settings = HydraConfig.get()
     overrides = list(settings.overrides.task)
     if settings.mode == RunMode.MULTIRUN:
@@ -131,6 +136,13 @@ def job(cfg: DictConfig) -> float | None:
 
 
 _failures: list[Exception] = []
+
+
+def _start_processes_plainly() -> None:
+    """In joblib's processes others start in joblib's own way, which neither ranks nor loading workers survive."""
+    methods = multiprocessing.get_all_start_methods()
+    if multiprocessing.get_start_method() not in methods:
+        multiprocessing.set_start_method(methods[0], force=True)
 
 
 def _start(config: dict[str, Any], folder: Path) -> float | None:
@@ -202,12 +214,14 @@ def _checked(words: Sequence[str], flags: dict[str, str]) -> list[str]:
 
 
 def _place(words: Sequence[str], experiment: str | None, multirun: bool) -> list[str]:
-    """Where the run is written: ``outputs/EXPERIMENT/TIME``, unless the words say it."""
+    """Where the run is written: ``outputs/EXPERIMENT/TIME``, unless the words say it. A sweep's folder is told."""
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     given = [word.partition("=")[2] for word in words if key_of(word) == key]
-    if given:
-        return _unused(given[-1])
-    return [f"{key}={_fresh(Path('outputs') / (experiment or ('sweep' if multirun else 'custom')))}"]
+    folder = given[-1] if given else _fresh(Path("outputs") / (experiment or ("sweep" if multirun else "custom")))
+    _prove_unused(folder, "*/config.yaml" if multirun else "config.yaml")
+    if multirun:
+        print(f"sweep: {folder}", flush=True)
+    return [] if given else [f"{key}={text(folder)}"]
 
 
 def _constants(words: Sequence[str]) -> list[str]:
@@ -232,17 +246,19 @@ def _singles(words: Sequence[str]) -> list[list[str]]:
     return [first, *changed]
 
 
-def _unused(folder: str) -> list[str]:
-    if (Path(folder) / "config.yaml").exists():
-        raise ToolkitError(f"{folder} holds a run: continue it with toolkit train run={folder}, or take another folder")
-    return []
+def _prove_unused(folder: str, runs: str) -> None:
+    """ToolkitError where a run of this folder, or of the sweep in it, is there already."""
+    held = min(Path(folder).glob(runs), default=None)
+    if held:
+        cure = f"continue it with toolkit train run={quote(str(held.parent))}, or take another folder"
+        raise ToolkitError(f"{folder} holds a run: {cure}")
 
 
 def _fresh(parent: Path) -> str:
     """A folder named by date and time that does not exist yet."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     candidates = (parent / (stamp + suffix) for suffix in ("", *(f"_{n}" for n in range(2, 1000))))
-    return text(str(next(folder for folder in candidates if not folder.exists())))
+    return str(next(folder for folder in candidates if not folder.exists()))
 
 
 def _nothing_chosen(folder: str | None) -> str:
@@ -271,6 +287,17 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
         except SystemExit as stop:  # after --help and the like
             if stop.code:
                 raise
+        except Exception as error:
+            if type(error).__name__ not in _LOST:
+                raise
+            raise ToolkitError(_lost(error)) from error
+
+
+def _lost(error: Exception) -> str:
+    said = " ".join(str(error).split("\n---")[0].split())
+    return (
+        f"a job of the sweep was lost: {said}\ntoolkit train run=DIR goes on with a run of it from its last checkpoint"
+    )
 
 
 @contextmanager

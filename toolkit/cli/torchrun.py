@@ -46,6 +46,11 @@ def train(config: dict[str, Any], folder: Path) -> float | None:
     from toolkit import distributed
     from toolkit.cli.train import run
 
+    if distributed.ranks() == 1:  # a launcher's process: it has torchrun's variables, but met nobody
+        raise ToolkitError(
+            "under torchrun the runs of a sweep come one after the other: leave hydra/launcher out, or start without"
+            f" torchrun and with trainer.ranks={os.environ['WORLD_SIZE']}"
+        )
     if _unfinished:
         raise ToolkitError(f"not started: the other ranks were lost with {_unfinished[0]}")
     config["trainer"]["ranks"] = distributed.ranks()

@@ -1,0 +1,152 @@
+"""What the pages take from the code, so that they cannot fall behind it: experiments, parts and laws.
+
+A hook of mkdocs: the comment ``<!-- parts quantizer -->`` on a page becomes the registered quantizers, with their
+options; ``<!-- laws quantizer -->`` the names of their suite's tests, which are sentences; ``<!-- experiments -->``
+every YAML file. Nothing of what is described is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import inspect
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mkdocs.structure.files import File
+
+from toolkit import registry
+from toolkit.schema import Option, Signature, read, spell
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = ("plugins/image/samples.png",)
+"""Shown on pages under their last names."""
+_MARKER = re.compile(r"^<!-- (parts|laws|experiments) ?(\w*) -->$", re.MULTILINE)
+
+
+def on_startup(**_: Any) -> None:
+    """Plugins are those of this checkout, whether they are installed or not."""
+    os.environ[registry.PLUGIN_PATH] = str(ROOT / "plugins")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    for picture in PICTURES:
+        files.append(File.generated(config, Path(picture).name, abs_src_path=str(ROOT / picture)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    writers = {"parts": parts, "laws": laws, "experiments": experiments}
+    return _MARKER.sub(lambda found: writers[found[1]](*filter(None, [found[2]])), markdown)
+
+
+def parts(kind: str) -> str:
+    """Every registered component of a kind: what it is, what it asks for and its options."""
+    return "\n\n".join(_part(registration, read(registration)) for registration in registry.registrations(kind))
+
+
+def laws(kind: str) -> str:
+    """The tests of a kind's suite, those that it inherits first, as a list of sentences."""
+    return "\n".join(f"- {name.removeprefix('test_').replace('_', ' ')}" for name in _tests(f"{kind.title()}Suite"))
+
+
+def experiments() -> str:
+    """Every YAML file of ``conf/`` and of the plugins, under the name by which it is chosen."""
+    folders = {"discrete-toolkit": ROOT / "conf", **dict(registry.conf_folders())}
+    blocks = []
+    for owner, folder in folders.items():
+        files = sorted(folder.rglob("*.yaml"), key=lambda file: (len(file.relative_to(folder).parts), file))
+        blocks += [f"## {owner}", *(_experiment(file, file.relative_to(folder)) for file in files)]
+    return "\n\n".join(blocks)
+
+
+def as_markdown(doc: str) -> str:
+    """A docstring, in which ``::`` opens a block and lines behind a colon are a list, as Markdown."""
+    lines, listing = [], False
+    for line, following in zip(source := doc.splitlines(), [*source[1:], ""], strict=True):
+        if listing and re.match(r"  \S", line):
+            lines.append(f"- {line.strip()}")
+            continue
+        listing = line.endswith(":") and re.match(r"  \S", following) is not None
+        lines += [re.sub("::$", ":", line), ""] if listing else [re.sub("::$", ":", line)]
+    return "\n".join(lines)
+
+
+def _part(registration: registry.Registration, found: Signature) -> str:
+    about = as_markdown(inspect.cleandoc(found.doc).partition("\nArgs:")[0].strip())
+    asked = ", ".join(f"`{name}`" for name in found.given) or "nothing"
+    lines = [f"### `{registration.name}` {{ #{registration.name} }}"]
+    lines += [f"*from {registration.distribution}; asks for {asked}*", about]
+    if found.options:
+        rows = [_row(option) for option in found.options]
+        lines.append("\n".join(["| option | default | type | meaning |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(lines)
+
+
+def _row(option: Option) -> str:
+    default = "*must be given*" if option.required else f"`{_value(option.default)}`"
+    wanted = f"a {option.nested}, by name" if option.nested else spell(option.type)
+    cells = (f"`{option.name}`", default, html.escape(wanted), html.escape(option.doc, quote=False))
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _value(value: Any) -> str:
+    return yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True).split("\n")[0]
+
+
+def _tests(suite: str) -> Iterator[str]:
+    classes = {
+        node.name: node
+        for file in sorted((ROOT / "toolkit" / "testing").glob("*.py"))
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    for base in classes[suite].bases:
+        if isinstance(base, ast.Name) and base.id in classes:
+            yield from _tests(base.id)
+    for node in classes[suite].body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.name
+
+
+def _experiment(file: Path, where: Path) -> str:
+    source = file.read_text(encoding="utf-8")
+    group, name = where.parent.as_posix(), where.stem
+    title, anchor = (f"{group}={name}", f"{group}-{name}") if group != "." else (where.name, name)
+    lines = [f"### `{title}` {{ #{anchor.replace('/', '-')} }}", _comment(source)]
+    chosen = " · ".join(_choices(yaml.safe_load(source), group))
+    indented = "\n".join(f"    {line}".rstrip() for line in source.splitlines())
+    lines += [chosen, f'??? example "{where.as_posix()}"\n\n    ```yaml\n{indented}\n    ```']
+    return "\n\n".join(filter(None, lines))
+
+
+def _comment(source: str) -> str:
+    """The lines of comment before the first key, as prose; a dash begins an item of a list."""
+    head = []
+    for line in source.splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            head.append(html.escape(line.removeprefix("#").removeprefix(" "), quote=False))
+    text = "\n".join(head)
+    return re.sub(r"(?m)^(?!- )(.*)\n(?=- )", r"\1\n\n", text, count=1)
+
+
+def _choices(config: dict[str, Any], group: str) -> Iterator[str]:
+    """The parts that an experiment chooses, each with a link to what it is."""
+    for choice in config.get("defaults", []):
+        for key, names in choice.items() if isinstance(choice, dict) else []:
+            kind = key.removeprefix("override ").removeprefix("/")
+            if group == "experiment" and kind in registry.KINDS:
+                made = " ".join(_link(kind, name) for name in (names if isinstance(names, list) else [names]))
+                yield f"{kind} {made}"
+
+
+def _link(kind: str, name: str) -> str:
+    if name in registry.names(kind):
+        return f"[`{name}`](parts/{kind}.md#{name})"
+    return f"[`{name}`](#{kind}-{name})"

@@ -1,0 +1,158 @@
+"""The pages of docs/: their code runs, their commands compose, what they take from the code is all of it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from markdown_blocks import TINY, blocks, commands, write_files
+
+from toolkit import registry, testing
+from toolkit.__main__ import run
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
+LINES = [(page, words) for page, text in PAGES.items() for words in commands(text) if {"train", "check"} & {*words}]
+
+pytestmark = pytest.mark.skipif(
+    not {"image_shapes", "audio_vowels"} <= set(registry.names("dataset")), reason="image and audio are not installed"
+)
+needs_mkdocs = pytest.mark.skipif(util.find_spec("mkdocs") is None, reason="needs pip install 'discrete-toolkit[docs]'")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one, with what the pages say is in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(registry.PLUGIN_PATH, "")
+    for text in PAGES.values():
+        write_files(text, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The hook that fills pages, with the plugins of this checkout."""
+    monkeypatch.setenv(registry.PLUGIN_PATH, str(ROOT / "plugins"))
+    spec = util.spec_from_file_location("generated", DOCS / "generated.py")
+    assert spec
+    assert spec.loader
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("page", "words"), LINES, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_command_composes(page: str, words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What would train is only composed, a sweep by its first run."""
+    if any(word.startswith("run=") for word in words):
+        pytest.skip("a run that is gone on with")
+    if any(word.startswith("hydra/") for word in words) and not util.find_spec("hydra_plugins"):
+        pytest.skip("needs the extras sweep and slurm")
+    if "-m" in words:
+        words = [re.sub(r"=([^,()]*),.*", r"=\1", word) for word in words if word != "-m" and "interval(" not in word]
+    if "train" in words and "--cfg" not in words:
+        words = [*words, "--cfg", "job"]
+    assert run(words) == 0, capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_ten_minute_quantizer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command of the page, in its order, in a fresh folder."""
+    for words in commands(PAGES["write.md"]):
+        tiny = TINY if "train" in words else ["examples=4"] if "evaluate" in words else []
+        assert run([*words, *tiny]) == 0, capsys.readouterr().err
+    assert list((folder / "outputs" / "steps" / "samples").glob("*.png"))
+    assert "768" in capsys.readouterr().out
+
+
+def test_the_ten_minute_quantizer_keeps_its_laws(folder: Path) -> None:
+    _pytest(folder / "my-quantizer")
+
+
+@pytest.mark.slow
+def test_the_example_of_each_kind_keeps_its_laws(folder: Path) -> None:
+    _pytest(folder / "my-parts")
+
+
+def test_the_examples_load(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each kind has one, by itself or on the ten-minute page."""
+    assert run(["--plugin", "my-parts", "--plugin", "my-quantizer", "plugins", "--check"]) == 0
+    listed = capsys.readouterr().out
+    for kind in registry.KINDS:
+        (line,) = re.findall(r"^.* my_\w+ .*$", listed[listed.index(kind) :], re.MULTILINE)[:1]
+        assert "my-parts" in line or "my-quantizer" in line
+
+
+def test_a_trained_model_in_python(folder: Path) -> None:
+    """All blocks of the page, one after the other, with one name space."""
+    (train,) = commands(PAGES["python.md"])[:1]
+    assert run([*train, *TINY]) == 0
+    names: dict[str, object] = {}
+    for block in blocks(PAGES["python.md"], "python"):
+        exec(compile(block, "python.md", "exec"), names)
+    assert (folder / "shape.png").is_file()
+
+
+@needs_mkdocs
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_a_kinds_page_has_its_laws_and_parts(kind: str, generated: ModuleType) -> None:
+    assert {f"<!-- laws {kind} -->", f"<!-- parts {kind} -->"} <= set(PAGES[f"parts/{kind}.md"].splitlines())
+    suite = getattr(testing, f"{kind.title()}Suite")
+    told = [line.removeprefix("- ") for line in generated.laws(kind).splitlines()]
+    tests = [name for name, _ in inspect.getmembers(suite, inspect.isfunction) if name.startswith("test_")]
+    assert sorted(told) == sorted(name.removeprefix("test_").replace("_", " ") for name in tests)
+    written = re.findall(r"^### `(\w+)`", generated.parts(kind), re.MULTILINE)
+    assert written == list(registry.names(kind))
+
+
+@needs_mkdocs
+def test_docstrings_become_markdown(generated: ModuleType) -> None:
+    """A block after two colons, and laws, which are a list."""
+    doc = "Rows::\n\n    a <- b\n\nLaws, checked by a suite:\n  one holds\n  two holds\n\nThe end: of it\n    indented"
+    made = (
+        "Rows:\n\n    a <- b\n\nLaws, checked by a suite:\n\n- one holds\n- two holds\n\nThe end: of it\n    indented"
+    )
+    assert generated.as_markdown(doc) == made
+
+
+@needs_mkdocs
+def test_the_catalogue_has_every_yaml(generated: ModuleType) -> None:
+    catalogue = generated.experiments()
+    files = [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "plugins").glob("*/toolkit_*/conf/**/*.yaml")]
+    assert len(files) > 15
+    for file in files:
+        assert re.search(rf"^### `.*{file.stem}(\.yaml)?`", catalogue, re.MULTILINE), file
+    assert "van den Oord et al. 2017, section 4.1, which reports 4.51" in catalogue
+
+
+@needs_mkdocs
+def test_the_pages_build_without_warnings(tmp_path: Path) -> None:
+    """Every link and anchor is there; nothing is fetched from elsewhere, no path of this machine is shown."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr
+    pages = {path: path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html")}
+    assert len(pages) >= len(PAGES)
+    for path, page in pages.items():
+        assert str(ROOT) not in page, path
+        assert not re.search(r'<(script|img|link)[^>]+(src|href)="(https?:)?//', page), path
+
+
+def _pytest(folder: Path) -> None:
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
