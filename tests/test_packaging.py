@@ -30,7 +30,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("wheels")
     ignored = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "build", "outputs", "__pycache__", ".*_cache")
     shutil.copytree(ROOT, folder / "source", ignore=ignored)
-    for project in (".", "plugins/image", "plugins/audio"):
+    for project in (".", "plugins/image", "plugins/audio", "plugins/video"):
         run(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", folder, folder / "source" / project, cwd=folder)
     return sorted(folder.glob("*.whl"))
 

@@ -28,7 +28,7 @@ TINY = [
     "dataset.test_size=4",
     "trainer.validate_examples=4",
 ]
-OURS = ("discrete-toolkit", "discrete-toolkit-image", "discrete-toolkit-audio")
+OURS = ("discrete-toolkit", "discrete-toolkit-image", "discrete-toolkit-audio", "discrete-toolkit-video")
 
 pytestmark = pytest.mark.skipif(
     "image_shapes" not in registry.names("dataset"), reason="the image plugin is not installed"
