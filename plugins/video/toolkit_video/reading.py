@@ -1,0 +1,208 @@
+"""Frames out of video files: when each is shown, and some of them without decoding the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from toolkit import ToolkitError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+FORMATS = {1: "gray", 3: "rgb24"}
+"""What frames are converted to, by channels."""
+ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+SHRINKING, KEEPING = Interpolation.AREA | ACCURATE, Interpolation.BICUBIC | ACCURATE
+"""How colours are found between pixels: means give a frame back that was enlarged by a whole factor."""
+CENTRE = (0.5, 0.5)
+SLACK = 1.0
+"""Seconds that a file's last frame may lie before the end that its header announces."""
+
+
+class Timeline(NamedTuple):
+    """When a file's frames are shown, in the order in which they are."""
+
+    base: Fraction
+    """Seconds of one tick."""
+    ticks: np.ndarray
+    """Of each frame ``(frames,)``, int64, ascending."""
+    keys: np.ndarray
+    """Of the frames from which decoding can begin ``(keys,)``."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """Seconds from the first frame on ``(frames,)``."""
+        times: np.ndarray = (self.ticks - self.ticks[0]) * float(self.base)
+        return times
+
+    @property
+    def rate(self) -> float:
+        """Frames per second, on average; 0 of a single frame."""
+        return (len(self.ticks) - 1) / self.times[-1] if len(self.ticks) > 1 else 0.0
+
+    def frames(self, rate: float) -> np.ndarray:
+        """Which frame is shown at 0, 1 / rate, 2 / rate … seconds ``(n,)``, as long as there are any.
+
+        That is the last whose time has come; a time within half a frame of the mark counts as come, as files round
+        their times.
+        """
+        times = self.times
+        early = min(1 / rate, float(np.median(np.diff(times))) if len(times) > 1 else 0.0) / 2
+        marks = np.arange(int((times[-1] + early) * rate + 1e-6) + 1) / rate
+        shown: np.ndarray = np.searchsorted(times, marks + early + 1e-9, side="right") - 1
+        return shown
+
+
+def read_timeline(path: Path) -> Timeline:
+    """The timeline of the first video in a file, without decoding it; ToolkitError where there is none, or a part."""
+    with _opened(path) as (container, stream):
+        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        ticks = [packet.pts for packet in packets]
+        keys = [packet.pts for packet in packets if packet.is_keyframe]
+        base, announced = stream.time_base or Fraction(1), stream.frames
+    if any(tick is None for tick in ticks) or len(set(ticks)) < len(ticks):  # a file that leaves it to its frames
+        ticks, keys = _decoded_ticks(path)
+    if not ticks or not keys:
+        raise ToolkitError(f"{path}: there is not one frame in it")
+    if len(ticks) < announced:
+        raise ToolkitError(f"{path}: cut short, {len(ticks)} of {announced} frames are there")
+    made = Timeline(base, np.array(sorted(ticks)), np.array(sorted(keys)))
+    return made._replace(ticks=made.ticks[made.ticks >= made.keys[0]])
+
+
+def read_frames(
+    path: Path,
+    timeline: Timeline,
+    numbers: Sequence[int] | np.ndarray,
+    channels: int,
+    size: tuple[int, int] | None = None,
+    centering: tuple[float, float] = CENTRE,
+) -> np.ndarray:
+    """Frames of a file by their numbers ``(n, height, width, channels)``, uint8.
+
+    Only what lies between the nearest keyframe before the first and the last of them is decoded. Frames are turned as
+    the file says, shrunk until they just cover ``size`` (height, width; None: as they are), and cropped; ``centering``
+    places the crop, from (0, 0), left and top, to (1, 1), right and bottom. ToolkitError where the file cannot be read,
+    or no longer holds the frames; ValueError, which leaves it to the caller to name the file, where they are smaller.
+    """
+    ticks = timeline.ticks[np.asarray(numbers)]
+    convert = _Converter(channels, size, centering)
+    with _opened(path) as (container, stream):
+        made = {frame.pts: convert(frame) for frame in _wanted(container, stream, timeline, set(ticks.tolist()))}
+    missing = [tick for tick in ticks.tolist() if tick not in made]
+    if missing:
+        seconds = float((missing[0] - timeline.ticks[0]) * timeline.base)
+        raise ToolkitError(f"{path}: cut short or changed, there is no frame at {seconds:.2f} s")
+    return np.stack([made[tick] for tick in ticks.tolist()])
+
+
+class _Converter:
+    """Frames to arrays ``(height, width, channels)``, one like the other."""
+
+    def __init__(self, channels: int, size: tuple[int, int] | None, centering: tuple[float, float]) -> None:
+        self.format, self.channels, self.size, self.centering = FORMATS[channels], channels, size, centering
+        self.reformatter = VideoReformatter()  # keeps its tables from frame to frame
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        turn = _turn(frame)
+        height, width = (frame.width, frame.height) if turn[0] else (frame.height, frame.width)
+        wanted = self.size or (height, width)
+        if height < wanted[0] or width < wanted[1]:
+            raise ValueError(
+                f"the frames are {width} x {height} (width x height), "
+                f"smaller than the {wanted[1]} x {wanted[0]} that are needed"
+            )
+        scale = max(wanted[0] / height, wanted[1] / width)
+        cover = (max(wanted[0], round(height * scale)), max(wanted[1], round(width * scale)))
+        stored = cover[::-1] if turn[0] else cover
+        how = KEEPING if stored == (frame.height, frame.width) else SHRINKING
+        converted = self.reformatter.reformat(
+            frame, width=stored[1], height=stored[0], format=self.format, interpolation=how
+        )
+        pixels = _turned(converted.to_ndarray().reshape(*stored, self.channels), turn)
+        left, top = (round((cover[1 - i] - wanted[1 - i]) * self.centering[i]) for i in (0, 1))
+        return np.ascontiguousarray(pixels[top : top + wanted[0], left : left + wanted[1]])
+
+
+def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """Whether a frame is shown with its axes exchanged, and then from right to left, and from bottom to top."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    exchanged = abs(a) < abs(b)
+    return (True, c < 0, b < 0) if exchanged else (False, a < 0, d < 0)
+
+
+def _turned(pixels: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
+    exchanged, mirrored, upturned = turn
+    if exchanged:
+        pixels = pixels.swapaxes(0, 1)
+    return pixels[:: -1 if upturned else 1, :: -1 if mirrored else 1]
+
+
+def _wanted(
+    container: InputContainer, stream: VideoStream, timeline: Timeline, wanted: set[int]
+) -> Iterator[VideoFrame]:
+    """The frames at these ticks."""
+    first = min(wanted)
+    key = int(timeline.keys[max(0, np.searchsorted(timeline.keys, first, side="right") - 1)])
+    if key > timeline.keys[0]:
+        container.seek(key, stream=stream)
+    left, begun = set(wanted), False
+    for packet in container.demux(stream):
+        _spare(stream, packet, left)
+        for frame in packet.decode():
+            if not begun and frame.pts is not None and frame.pts > first and key > timeline.keys[0]:
+                container.seek(0)  # a file in which the place cannot be found
+                yield from _wanted(container, stream, timeline._replace(keys=timeline.keys[:1]), wanted)
+                return
+            begun = True
+            if frame.pts in left:
+                left.discard(frame.pts)
+                yield frame
+        if not left:
+            return
+
+
+def _spare(stream: VideoStream, packet: Packet, wanted: set[int]) -> None:
+    """Leaves a frame out that is not wanted and on which no other stands."""
+    stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+
+
+def _decoded_ticks(path: Path) -> tuple[list[int], list[int]]:
+    with _opened(path) as (container, stream):
+        frames = [(frame.pts, frame.key_frame) for frame in container.decode(stream) if frame.pts is not None]
+    return [tick for tick, _ in frames], [tick for tick, key in frames if key]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A file and its first video; what FFmpeg raises meanwhile is told as a ToolkitError that names the file."""
+    if path.is_file() and not path.stat().st_size:
+        raise ToolkitError(f"{path}: the file is empty")
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise ToolkitError(f"{path}: there is no video in it")
+            yield container, container.streams.video[0]
+    except FileNotFoundError as error:
+        raise ToolkitError(f"{path}: the file is not there (any more)") from error
+    except (av.FFmpegError, OSError) as error:
+        raise ToolkitError(f"{path}: cannot be read as video ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's own words, without the error's number and the path, which stands before them."""
+    return str(getattr(error, "strerror", None) or error)
