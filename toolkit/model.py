@@ -273,8 +273,9 @@ class Model:
                 f"toolkit train run={quote(str(self.run.path))} stage=prior prior={name} trains it again"
             )
         latent = LatentSpec(tuple(checkpoint.facts["grid"]), self.latent.codebook_sizes)
+        data = replace(self.data, axes=tuple(checkpoint.facts["axes"]))
         with _quiet_seed():
-            stage = PriorStage(build_prior(self.run.prior_config(name), latent, self.data))
+            stage = PriorStage(build_prior(self.run.prior_config(name), latent, data))
         checkpoint.load_weights(stage, averaged=True)
         stage.to(self.device).eval()
         return stage.model
