@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -17,9 +17,6 @@ from torch import Tensor
 
 from toolkit import Dataset, DataSpec
 from toolkit_video.reading import FORMATS, KEEPING, read_frames, read_timeline
-
-if TYPE_CHECKING:
-    from av.video.stream import VideoStream
 
 ENCODING = {"crf": "8", "preset": "medium", "movflags": "+faststart"}
 """What is lost is hardly more than in the way from red, green and blue to the file's colours and back."""
@@ -97,7 +94,7 @@ def write_mp4(path: Path, frames: np.ndarray, rate: float) -> None:
     """Frames ``(frames, height, width, 3)``, uint8, shown at a rate per second, every pixel a square of pixels."""
     factor = enlargement(*frames.shape[1:3])
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = cast("VideoStream", container.add_stream("libx264", rate=Fraction(rate).limit_denominator(10_000)))
+        stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(10_000))
         stream.width, stream.height = factor * frames.shape[2], factor * frames.shape[1]
         stream.pix_fmt, stream.options = "yuv420p", dict(ENCODING)
         context, reformatter = stream.codec_context, VideoReformatter()
@@ -130,7 +127,7 @@ def contact_sheet(rows: Sequence[Tensor]) -> np.ndarray:
     columns = [[row[i] for row in rows if i < len(row)] for i in range(max(len(row) for row in rows))]
     strips = [[_strip(frames_of(clip)) for clip in column] for column in columns]
     width = max(strip.shape[1] for column in strips for strip in column)
-    lines = []
+    lines: list[np.ndarray] = []
     for column in strips:
         lines += [_blank(BREAK - MARGIN, width)] if lines else []
         for strip in column:

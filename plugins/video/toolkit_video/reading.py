@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from toolkit import ToolkitError
@@ -26,8 +27,8 @@ ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 SHRINKING, KEEPING = Interpolation.AREA | ACCURATE, Interpolation.BICUBIC | ACCURATE
 """How colours are found between pixels: means give a frame back that was enlarged by a whole factor."""
 CENTRE = (0.5, 0.5)
-SLACK = 1.0
-"""Seconds that a file's last frame may lie before the end that its header announces."""
+TRUSTED = 0.02
+"""By what share the rate that a file states may differ from the mean of its frames."""
 
 
 class Timeline(NamedTuple):
@@ -35,6 +36,8 @@ class Timeline(NamedTuple):
 
     base: Fraction
     """Seconds of one tick."""
+    rate: float
+    """Frames per second; 0 of a single frame."""
     ticks: np.ndarray
     """Of each frame ``(frames,)``, int64, ascending."""
     keys: np.ndarray
@@ -45,11 +48,6 @@ class Timeline(NamedTuple):
         """Seconds from the first frame on ``(frames,)``."""
         times: np.ndarray = (self.ticks - self.ticks[0]) * float(self.base)
         return times
-
-    @property
-    def rate(self) -> float:
-        """Frames per second, on average; 0 of a single frame."""
-        return (len(self.ticks) - 1) / self.times[-1] if len(self.ticks) > 1 else 0.0
 
     def frames(self, rate: float) -> np.ndarray:
         """Which frame is shown at 0, 1 / rate, 2 / rate … seconds ``(n,)``, as long as there are any.
@@ -68,17 +66,25 @@ def read_timeline(path: Path) -> Timeline:
     """The timeline of the first video in a file, without decoding it; ToolkitError where there is none, or a part."""
     with _opened(path) as (container, stream):
         packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-        ticks = [packet.pts for packet in packets]
-        keys = [packet.pts for packet in packets if packet.is_keyframe]
-        base, announced = stream.time_base or Fraction(1), stream.frames
-    if any(tick is None for tick in ticks) or len(set(ticks)) < len(ticks):  # a file that leaves it to its frames
+        ticks = [packet.pts for packet in packets if packet.pts is not None]
+        keys = [packet.pts for packet in packets if packet.pts is not None and packet.is_keyframe]
+        base, announced, rate = stream.time_base or Fraction(1), stream.frames, stream.average_rate
+    if len(set(ticks)) < len(packets):  # a file that leaves it to its frames when they are shown
         ticks, keys = _decoded_ticks(path)
     if not ticks or not keys:
         raise ToolkitError(f"{path}: there is not one frame in it")
     if len(ticks) < announced:
         raise ToolkitError(f"{path}: cut short, {len(ticks)} of {announced} frames are there")
-    made = Timeline(base, np.array(sorted(ticks)), np.array(sorted(keys)))
-    return made._replace(ticks=made.ticks[made.ticks >= made.keys[0]])
+    ticks = sorted(tick for tick in ticks if tick >= min(keys))
+    return Timeline(base, _rate(ticks, base, rate), np.array(ticks, np.int64), np.array(sorted(keys), np.int64))
+
+
+def _rate(ticks: list[int], base: Fraction, told: Fraction | None) -> float:
+    """What the file says of its rate where its frames agree, else their mean."""
+    if len(ticks) < 2:
+        return 0.0
+    mean = (len(ticks) - 1) / float((ticks[-1] - ticks[0]) * base)
+    return float(told) if told and abs(told / mean - 1) < TRUSTED else mean
 
 
 def read_frames(
@@ -140,7 +146,7 @@ def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False, False, False
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    a, b, _, c, d = np.frombuffer(cast("bytes", matrix), np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
     exchanged = abs(a) < abs(b)
     return (True, c < 0, b < 0) if exchanged else (False, a < 0, d < 0)
 
@@ -157,7 +163,7 @@ def _wanted(
 ) -> Iterator[VideoFrame]:
     """The frames at these ticks."""
     first = min(wanted)
-    key = int(timeline.keys[max(0, np.searchsorted(timeline.keys, first, side="right") - 1)])
+    key = int(timeline.keys[max(0, int(np.searchsorted(timeline.keys, first, side="right")) - 1)])
     if key > timeline.keys[0]:
         container.seek(key, stream=stream)
     left, begun = set(wanted), False
@@ -194,9 +200,11 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise ToolkitError(f"{path}: the file is empty")
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.video:
+            films = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+            if not films:  # the picture on a song's cover is none
                 raise ToolkitError(f"{path}: there is no video in it")
-            yield container, container.streams.video[0]
+            films[0].codec_context.thread_count = 1  # who loads clips loads many at once
+            yield container, films[0]
     except FileNotFoundError as error:
         raise ToolkitError(f"{path}: the file is not there (any more)") from error
     except (av.FFmpegError, OSError) as error:
