@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -26,6 +27,12 @@ FORMATS = {1: "gray", 3: "rgb24"}
 ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 SHRINKING, KEEPING = Interpolation.AREA | ACCURATE, Interpolation.BICUBIC | ACCURATE
 """How colours are found between pixels: means give a frame back that was enlarged by a whole factor."""
+UNTOLD = Fraction(25)
+"""Frames per second of a file that does not say."""
+LOST = ("mpeg",)
+"""Formats that find a place in a file by guessing, and then tell other times."""
+SPARING = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
+"""Decoders that leave out a frame on which no other stands, and only such frames, when they are told."""
 CENTRE = (0.5, 0.5)
 TRUSTED = 0.02
 """By what share the rate that a file states may differ from the mean of its frames."""
@@ -42,6 +49,8 @@ class Timeline(NamedTuple):
     """Of each frame ``(frames,)``, int64, ascending."""
     keys: np.ndarray
     """Of the frames from which decoding can begin ``(keys,)``."""
+    counted: bool
+    """Whether the file does not say when its frames are shown, and a tick is a frame's place in it."""
 
     @property
     def times(self) -> np.ndarray:
@@ -63,20 +72,42 @@ class Timeline(NamedTuple):
 
 
 def read_timeline(path: Path) -> Timeline:
-    """The timeline of the first video in a file, without decoding it; ToolkitError where there is none, or a part."""
+    """The timeline of the first video in a file; ToolkitError where there is none, or a part.
+
+    It is decoded only where its packets do not say when they are shown.
+    """
     with _opened(path) as (container, stream):
         packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
         ticks = [packet.pts for packet in packets if packet.pts is not None]
         keys = [packet.pts for packet in packets if packet.pts is not None and packet.is_keyframe]
         base, announced, rate = stream.time_base or Fraction(1), stream.frames, stream.average_rate
-    if len(set(ticks)) < len(packets):  # a file that leaves it to its frames when they are shown
-        ticks, keys = _decoded_ticks(path)
-    if not ticks or not keys:
+        # frames that change places, in packets that do not: their times are a guess
+        guessed = stream.codec_context.has_b_frames and ticks == sorted(ticks)
+    if guessed or len(set(ticks)) < len(packets):
+        return _decoded_timeline(path)
+    if not keys:
         raise ToolkitError(f"{path}: there is not one frame in it")
     if len(ticks) < announced:
         raise ToolkitError(f"{path}: cut short, {len(ticks)} of {announced} frames are there")
-    ticks = sorted(tick for tick in ticks if tick >= min(keys))
-    return Timeline(base, _rate(ticks, base, rate), np.array(ticks, np.int64), np.array(sorted(keys), np.int64))
+    return _timeline([tick for tick in ticks if tick >= min(keys)], keys, base, rate)
+
+
+def _decoded_timeline(path: Path) -> Timeline:
+    """By what the frames say, or by counting them."""
+    with _opened(path) as (container, stream):
+        frames = [(frame.pts, frame.key_frame) for frame in container.decode(stream)]
+        base, rate = stream.time_base or Fraction(1), stream.average_rate or stream.guessed_rate
+    if not frames:
+        raise ToolkitError(f"{path}: there is not one frame in it")
+    ticks = [tick for tick, _ in frames if tick is not None]
+    if len(ticks) == len(frames) and all(a < b for a, b in pairwise(ticks)):
+        return _timeline(ticks, [tick for tick, key in frames if key and tick is not None] or ticks[:1], base, rate)
+    return _timeline(list(range(len(frames))), [0], 1 / (rate or UNTOLD), rate)._replace(counted=True)
+
+
+def _timeline(ticks: list[int], keys: list[int], base: Fraction, rate: Fraction | None) -> Timeline:
+    ticks = sorted(ticks)
+    return Timeline(base, _rate(ticks, base, rate), np.array(ticks, np.int64), np.array(sorted(keys), np.int64), False)
 
 
 def _rate(ticks: list[int], base: Fraction, told: Fraction | None) -> float:
@@ -105,7 +136,8 @@ def read_frames(
     ticks = timeline.ticks[np.asarray(numbers)]
     convert = _Converter(channels, size, centering)
     with _opened(path) as (container, stream):
-        made = {frame.pts: convert(frame) for frame in _wanted(container, stream, timeline, set(ticks.tolist()))}
+        frames = _wanted(container, stream, timeline, set(ticks.tolist()))
+        made = {tick: convert(frame) for tick, frame in frames}
     missing = [tick for tick in ticks.tolist() if tick not in made]
     if missing:
         seconds = float((missing[0] - timeline.ticks[0]) * timeline.base)
@@ -160,37 +192,34 @@ def _turned(pixels: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
 
 def _wanted(
     container: InputContainer, stream: VideoStream, timeline: Timeline, wanted: set[int]
-) -> Iterator[VideoFrame]:
-    """The frames at these ticks."""
+) -> Iterator[tuple[int, VideoFrame]]:
+    """The frames at these ticks, each with its tick."""
     first = min(wanted)
     key = int(timeline.keys[max(0, int(np.searchsorted(timeline.keys, first, side="right")) - 1)])
-    if key > timeline.keys[0]:
+    sought = key > timeline.keys[0] and container.format.name not in LOST
+    if sought:
         container.seek(key, stream=stream)
-    left, begun = set(wanted), False
+    left, place = set(wanted), 0
     for packet in container.demux(stream):
-        _spare(stream, packet, left)
+        _spare(stream, packet, timeline, left)
         for frame in packet.decode():
-            if not begun and frame.pts is not None and frame.pts > first and key > timeline.keys[0]:
-                container.seek(0)  # a file in which the place cannot be found
+            tick = place if timeline.counted else frame.pts
+            if sought and not place and (tick is None or tick > first):  # a file in which the key is not found
+                container.seek(0)
                 yield from _wanted(container, stream, timeline._replace(keys=timeline.keys[:1]), wanted)
                 return
-            begun = True
-            if frame.pts in left:
-                left.discard(frame.pts)
-                yield frame
+            place += 1
+            if tick in left:
+                left.discard(tick)
+                yield tick, frame
         if not left:
             return
 
 
-def _spare(stream: VideoStream, packet: Packet, wanted: set[int]) -> None:
-    """Leaves a frame out that is not wanted and on which no other stands."""
-    stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-
-
-def _decoded_ticks(path: Path) -> tuple[list[int], list[int]]:
-    with _opened(path) as (container, stream):
-        frames = [(frame.pts, frame.key_frame) for frame in container.decode(stream) if frame.pts is not None]
-    return [tick for tick, _ in frames], [tick for tick, key in frames if key]
+def _spare(stream: VideoStream, packet: Packet, timeline: Timeline, wanted: set[int]) -> None:
+    """Leaves a frame out that is not wanted, and on which no other stands."""
+    if stream.codec_context.name in SPARING and not timeline.counted:
+        stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
 
 
 @contextmanager

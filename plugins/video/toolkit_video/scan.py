@@ -58,14 +58,14 @@ def _look(path: Path) -> Timeline | str:
 
 def _packed(timeline: Timeline) -> list[Any]:
     """As plain JSON; the steps between the frames are shorter than the ticks."""
-    base, rate, ticks, keys = timeline
-    return [base.numerator, base.denominator, rate, int(ticks[0]), np.diff(ticks).tolist(), keys.tolist()]
+    base, rate, ticks, keys, counted = timeline
+    return [base.numerator, base.denominator, rate, int(ticks[0]), np.diff(ticks).tolist(), keys.tolist(), counted]
 
 
 def _unpacked(held: list[Any]) -> Timeline:
-    numerator, denominator, rate, first, steps, keys = held
+    numerator, denominator, rate, first, steps, keys, counted = held
     ticks = np.cumsum(np.array([first, *steps], np.int64))
-    return Timeline(Fraction(numerator, denominator), rate, ticks, np.array(keys, np.int64))
+    return Timeline(Fraction(numerator, denominator), rate, ticks, np.array(keys, np.int64), counted)
 
 
 def _stamp(path: Path) -> list[int] | None:
