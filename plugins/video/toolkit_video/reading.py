@@ -204,16 +204,15 @@ def _wanted(
         _spare(stream, packet, timeline, left)
         for frame in packet.decode():
             tick = place if timeline.counted else frame.pts
-            if sought and not place and (tick is None or tick > first):  # a file in which the key is not found
-                container.seek(0)
-                yield from _wanted(container, stream, timeline._replace(keys=timeline.keys[:1]), wanted)
-                return
             place += 1
             if tick in left:
                 left.discard(tick)
                 yield tick, frame
         if not left:
             return
+    if sought:  # a file in which the key is not found
+        container.seek(0)
+        yield from _wanted(container, stream, timeline._replace(keys=timeline.keys[:1]), left)
 
 
 def _spare(stream: VideoStream, packet: Packet, timeline: Timeline, wanted: set[int]) -> None:
