@@ -23,6 +23,16 @@ def numbered(n: int, height: int = 48, width: int = 64, first: int = 0) -> np.nd
     return frames
 
 
+def colourful(n: int = 6, height: int = 96, width: int = 96) -> np.ndarray:
+    """Frames of smooth colours, and a corner of pure ones."""
+    across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    made = np.stack([np.stack([across, down, 1 - (across + i / n) % 1], -1) for i in range(n)])
+    frames = (255 * made).round().astype(np.uint8)
+    for i, pure in enumerate(([255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [255, 255, 0])):
+        frames[:, 16 * i : 16 * i + 16, :16] = pure
+    return frames
+
+
 def numbers(x: Any) -> list[int]:
     """What the frames ``(channels, n, height, width)`` or ``(n, height, width, channels)`` say."""
     frames = np.asarray(x)

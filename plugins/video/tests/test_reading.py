@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +12,8 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
-from made_clips import numbered, numbers, psnr, save, sound_only
+from ffmpeg_program import accurate, ffmpeg
+from made_clips import colourful, numbered, numbers, psnr, save, sound_only
 
 from toolkit import ToolkitError
 from toolkit_video import reading
@@ -127,39 +127,6 @@ def test_irregular_files_are_read_by_their_times(tmp_path: Path) -> None:
 def test_a_file_that_says_nothing_of_its_rate_is_measured(tmp_path: Path) -> None:
     path = save(tmp_path / "a.mkv", numbered(9), 50, ticks=[i * 100 for i in range(9)], base=Fraction(1, 1000))
     assert read_timeline(path).rate == pytest.approx(10)
-
-
-def ffmpeg(path: Path, *words: str, shape: tuple[int, ...]) -> np.ndarray:
-    """What another program makes of a file's frames."""
-    if which("ffmpeg") is None:
-        pytest.skip("ffmpeg is not installed")
-    command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v:0", *words, "-f", "rawvideo", "-pix_fmt", "rgb24"]
-    done = subprocess.run([*command, "-"], capture_output=True, check=True)
-    return np.frombuffer(done.stdout, np.uint8).reshape(shape)
-
-
-def told(path: Path) -> dict[str, Any]:
-    if which("ffprobe") is None:
-        pytest.skip("ffprobe is not installed")
-    words = ["ffprobe", "-v", "error", "-of", "json", "-select_streams", "v:0", "-show_streams", str(path)]
-    (stream,) = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)["streams"]
-    return dict(stream)
-
-
-def accurate(path: Path) -> str:
-    """The filter that makes ffmpeg's colours exact, with the place of the colours that the file states."""
-    place = ":in_h_chr_pos=0" if told(path).get("chroma_location") == "left" else ""
-    return f"scale=flags=bicubic+accurate_rnd+full_chroma_int{place}"
-
-
-def colourful(n: int = 6, height: int = 96, width: int = 96) -> np.ndarray:
-    """Frames of smooth colours, and a corner of pure ones."""
-    across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
-    made = np.stack([np.stack([across, down, 1 - (across + i / n) % 1], -1) for i in range(n)])
-    frames = (255 * made).round().astype(np.uint8)
-    for i, pure in enumerate(([255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [255, 255, 0])):
-        frames[:, 16 * i : 16 * i + 16, :16] = pure
-    return frames
 
 
 MATRICES = {"BT.601": int(Colorspace.ITU601), "BT.709": 1, "BT.2020": int(Colorspace.BT2020)}
