@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
+from real_clips import VIDEO
 
 torch.set_num_threads(1)
-
-ROOT = Path(__file__).resolve().parents[3]
-VIDEO = Path(os.environ.get("TOOLKIT_DATA") or ROOT.parent / "shared" / "data") / "video"
 
 
 @pytest.fixture(autouse=True)

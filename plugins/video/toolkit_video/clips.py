@@ -19,8 +19,8 @@ from toolkit import Dataset, DataSpec
 from toolkit_video.reading import FORMATS, KEEPING, read_frames, read_timeline
 
 ENCODING = {"crf": "8", "preset": "medium", "x264-params": "chromaloc=1"}
-"""What is lost is hardly more than on the way from red, green and blue to the file's colours and back. Colours are where
-the conversion puts them, in the middle of four pixels, which H.264 must be told."""
+"""What is lost is hardly more than on the way from red, green and blue to the file's colours and back. Colours are
+where the conversion puts them, in the middle of four pixels, which H.264 must be told."""
 SMALLEST = 128
 """Pixels of a frame's shorter side from which on any program plays it."""
 BT709 = 1
