@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from difflib import get_close_matches
 from math import isfinite
@@ -164,13 +165,13 @@ def read_numbers(path: Path) -> np.ndarray:
             raise ToolkitError(f"{path}: {rows.dtype} of shape {rows.shape}; needed are rows of numbers, one a frame")
         numbers = rows.astype(np.float32)
     else:
-        lines = [line.replace(",", " ").replace(";", " ").split() for line in _lines_of(path)]
+        lines = [re.split(r"[,;\s]+", line) for line in _lines_of(path)]
         lines = lines[1:] if lines and not any(map(_is_number, lines[0])) else lines
         for number, line in enumerate(lines, 1):
-            if len(line) != len(lines[0]) or not all(map(_is_number, line)):
-                raise ToolkitError(
-                    f"{path}: the {number}. action is {' '.join(line)[:40]!r}, not {len(lines[0])} numbers"
-                )
+            if not all(map(_is_number, line)):
+                raise ToolkitError(f"{path}: the {number}. action is {','.join(line)[:40]}, which are no numbers")
+            if len(line) != len(lines[0]):
+                raise ToolkitError(f"{path}: the {number}. action has {len(line)} numbers, the first {len(lines[0])}")
         numbers = np.array(lines, np.float32).reshape(len(lines), -1)
     if not np.isfinite(numbers).all():
         raise ToolkitError(f"{path}: an action is not finite")

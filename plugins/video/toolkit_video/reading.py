@@ -235,6 +235,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             yield container, films[0]
     except FileNotFoundError as error:
         raise ToolkitError(f"{path}: the file is not there (any more)") from error
+    except EOFError as error:
+        raise ToolkitError(f"{path}: there is not one frame in it") from error
     except (av.FFmpegError, OSError) as error:
         raise ToolkitError(f"{path}: cannot be read as video ({_reason(error)})") from error
 

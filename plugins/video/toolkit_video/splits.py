@@ -64,9 +64,9 @@ def set_aside(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _chosen(paths: list[str], split: str) -> set[str]:
-    """Paths whose hash falls into the split's percent; of few paths at least one, as long as one is left."""
+    """Paths whose hash falls into the split's percent; of few paths at least one, but never all."""
     hashed = {path: int.from_bytes(sha256(os.fsencode(f"{split}/{path}")).digest()) for path in paths}
     chosen = {path for path, number in hashed.items() if number % 100 < HELD_OUT[split]}
     if not chosen and len(paths) > 1:
         chosen = {min(paths, key=hashed.__getitem__)}
-    return chosen
+    return chosen if len(chosen) < len(paths) else set(sorted(chosen)[1:])
