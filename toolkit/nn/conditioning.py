@@ -105,7 +105,8 @@ def _dealt(value: Tensor, condition: Condition, size: int) -> Tensor:
     """Values ``(batch, size)`` or ``(batch, steps, size)`` as ``(batch, steps / together, together, size)``."""
     if value.ndim == 2:
         return value[:, None, None].expand(-1, 1, condition.together, size)
-    return value.unflatten(1, (-1, condition.together))
+    dealt: Tensor = value.unflatten(1, (-1, condition.together))
+    return dealt
 
 
 def over_grid(features: Tensor, grid: Sequence[int]) -> Tensor:
