@@ -196,7 +196,7 @@ def test_files_that_cannot_be_reconstructed(
 
 def test_a_file_that_disappears_between_scan_and_read(videos: Path, caplog: pytest.LogCaptureFixture) -> None:
     for on_error in ("stop", "skip"):
-        dataset = FolderDataset(root=str(videos), frames=4, size=16, on_error=on_error)  # type: ignore[arg-type]
+        dataset = FolderDataset(root=str(videos), frames=4, size=16, memory=0, on_error=on_error)  # type: ignore[arg-type]
         path = dataset.corpus.window("train", 0, None).path
         content = (videos / path).read_bytes()
         (videos / path).unlink()
@@ -213,7 +213,7 @@ def test_a_file_that_disappears_between_scan_and_read(videos: Path, caplog: pyte
 
 
 def test_a_file_that_changes_between_scan_and_read(videos: Path) -> None:
-    dataset = FolderDataset(root=str(videos), frames=4, size=16, start="fixed")
+    dataset = FolderDataset(root=str(videos), frames=4, size=16, start="fixed", memory=0)
     window = dataset.corpus.window("train", 2, None)
     save(videos / window.path, numbered(5))
     with pytest.raises(ToolkitError, match="cut short or changed, there is no frame at"):
@@ -221,7 +221,7 @@ def test_a_file_that_changes_between_scan_and_read(videos: Path) -> None:
 
 
 def test_a_split_of_which_nothing_can_be_read(videos: Path) -> None:
-    dataset = FolderDataset(root=str(videos), frames=4, size=16, on_error="skip")
+    dataset = FolderDataset(root=str(videos), frames=4, size=16, memory=0, on_error="skip")
     for path in dataset.corpus.splits["test"]:
         (videos / path).unlink()
     with pytest.raises(ToolkitError, match="not one file of the test split can be read"):

@@ -17,7 +17,7 @@ from made_clips import colourful, numbered, numbers, psnr, save, sound_only
 
 from toolkit import ToolkitError
 from toolkit_video import reading
-from toolkit_video.reading import Timeline, read_frames, read_timeline
+from toolkit_video.reading import Timeline, crop, read_frames, read_timeline
 
 N = 40
 BS: dict[str, str] = {"preset": "medium", "bf": "3", "g": "12"}
@@ -44,7 +44,7 @@ def test_a_window_is_what_it_is_in_the_whole_file(kind: str, tmp_path: Path) -> 
     path = save(tmp_path / kind, numbered(N), **KINDS[kind])
     timeline = read_timeline(path)
     with av.open(str(path)) as container:
-        convert = reading._Converter(3, None, reading.CENTRE)
+        convert = reading._Converter(3, None)
         whole = np.stack([convert(frame) for frame in container.decode(video=0)])
     assert numbers(whole) == list(range(N))
     assert len(timeline.ticks) == N
@@ -208,7 +208,9 @@ def test_frames_are_shrunk_until_they_cover_and_then_cropped(tmp_path: Path) -> 
         timeline = read_timeline(path)
         for place, channel in ((0.0, 0), (0.5, 1), (1.0, 2)):
             centering = (place, 0.5) if axis == 0 else (0.5, 1 - place)
-            read = read_frames(path, timeline, [0], 3, (16, 16), centering)
+            whole = read_frames(path, timeline, [0], 3, (16, 16))
+            assert whole.shape == ((1, 16, 48, 3) if axis == 0 else (1, 48, 16, 3))
+            read = crop(whole, (16, 16), centering)
             assert read.shape == (1, 16, 16, 3)
             assert read[0, 2:-2, 2:-2].mean((0, 1)).argmax() == channel
             assert read[0, 2:-2, 2:-2, channel].min() > 200

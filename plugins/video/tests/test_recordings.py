@@ -132,6 +132,41 @@ def test_crops_lie_anywhere_in_the_picture(tmp_path: Path) -> None:
     assert (dataset.example("train", 0, None)["x"] == plain).all()
 
 
+@pytest.mark.parametrize("memory", [0, 2])
+def test_frames_come_out_of_memory_as_out_of_the_file(
+    memory: int, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    decode = corpus.read_frames
+    monkeypatch.setattr(corpus, "read_frames", lambda *words: (read.append(len(words[2])), decode(*words))[1])
+    plain = FolderDataset(root=str(videos), frames=8, size=48, crop="random", memory=0)
+    dataset = FolderDataset(root=str(videos), frames=8, size=48, crop="random", memory=memory)
+    for seed in range(8):
+        for index in range(dataset.size("train")):
+            draw = [torch.Generator().manual_seed(seed) for _ in range(2)]
+            expected = plain.example("train", index, draw[0])
+            assert (dataset.example("train", index, draw[1])["x"] == expected["x"]).all()
+    for index in range(dataset.size("train")):
+        dataset.example("train", index, None)
+    began = len(read)
+    for index in range(dataset.size("train")):
+        dataset.example("train", index, None)
+    assert len(read) - began == (0 if memory else dataset.size("train"))
+
+
+def test_no_more_is_kept_than_there_is_room_for(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = FolderDataset(root=str(videos), frames=8, size=48)
+    frame = 48 * 48 * 3
+    dataset.corpus.kept, dataset.corpus.room = {}, 20 * frame
+    for seed in range(20):
+        for index in range(dataset.size("train")):
+            dataset.example("train", index, torch.Generator().manual_seed(seed))
+    kept = [each for frames in dataset.corpus.kept.values() for each in frames.values()]
+    assert 16 <= len(kept) <= 20
+    assert all(each.base is None and each.nbytes == frame for each in kept)
+    assert dataset.corpus.room == (20 - len(kept)) * frame
+
+
 def test_frames_are_those_of_the_rate(videos: Path) -> None:
     dataset = FolderDataset(root=str(videos), frames=5, size=48, rate=2.5)
     assert dataset.spec.rates == (2.5, None, None)

@@ -45,6 +45,7 @@ class ActionsDataset(ClipDataset):
         channels: 3 for colour, 1 for grey.
         start: whether a training window lies anywhere in its file, or where the file's other windows leave room.
         crop: whether a training window lies in the middle of the picture, or anywhere.
+        memory: megabytes of shrunk frames that a loading process keeps, to decode none twice; 0: none.
         on_error: whether a file that cannot be used stops the run, or is skipped and told.
     """
 
@@ -60,12 +61,21 @@ class ActionsDataset(ClipDataset):
         channels: int = 3,
         start: Literal["random", "fixed"] = "random",
         crop: Literal["center", "random"] = "center",
+        memory: int = 256,
         on_error: Literal["skip", "stop"] = "stop",
     ) -> None:
         if lag < 0:
             raise ToolkitError(f"dataset.lag={lag}: an action leads to no frame of before")
         self.corpus = Corpus(
-            root, frames=frames, rate=rate, size=size, channels=channels, start=start, crop=crop, on_error=on_error
+            root,
+            frames=frames,
+            rate=rate,
+            size=size,
+            channels=channels,
+            start=start,
+            crop=crop,
+            memory=memory,
+            on_error=on_error,
         )
         if actions == "names":
             action, self.actions = self._named(lag)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from toolkit import Dataset, DataSpec
-from toolkit_video.reading import FORMATS, KEEPING, read_frames, read_timeline
+from toolkit_video.reading import FORMATS, KEEPING, crop, read_frames, read_timeline
 
 ENCODING = {"crf": "8", "preset": "medium", "x264-params": "chromaloc=1"}
 """What is lost is hardly more than on the way from red, green and blue to the file's colours and back. Colours are
@@ -55,7 +55,8 @@ class ClipDataset(Dataset):
         shown = timeline.frames(rate)
         if len(shown) < frames:
             raise ValueError(f"{too_few(len(shown), rate)} that are needed: {frames}")
-        return to_clip(read_frames(path, timeline, shown[:frames], spec.channels, (height, width)))
+        read = read_frames(path, timeline, shown[:frames], spec.channels, (height, width))
+        return to_clip(crop(read, (height, width)))
 
     @classmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:

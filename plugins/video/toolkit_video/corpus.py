@@ -15,7 +15,7 @@ from torch import Tensor
 from toolkit import DataSpec, ToolkitError
 from toolkit.dataset import SPLITS
 from toolkit_video.clips import to_clip, too_few
-from toolkit_video.reading import CENTRE, FORMATS, read_frames
+from toolkit_video.reading import CENTRE, FORMATS, crop, read_frames
 from toolkit_video.scan import scan
 from toolkit_video.splits import find_videos, set_aside
 
@@ -45,7 +45,8 @@ class Corpus:
     """Video files below a folder, by split, and windows of ``frames`` frames of them.
 
     A file holds as many windows as cover it, at even distances. With a generator a window lies anywhere in its file
-    where ``start`` is random, and anywhere in the picture where ``crop`` is. Only what the window needs is decoded.
+    where ``start`` is random, and anywhere in the picture where ``crop`` is. Only what the window needs is decoded, and
+    kept, shrunk, as long as ``memory`` megabytes have room for it.
 
     Raises ToolkitError where an option is none, the folder holds no video, or a file cannot be read and ``on_error``
     says stop. With skip such files are told and counted, and another window stands for one that is lost.
@@ -61,11 +62,14 @@ class Corpus:
         channels: int,
         start: Literal["random", "fixed"],
         crop: Literal["center", "random"],
+        memory: int,
         on_error: Literal["skip", "stop"],
     ) -> None:
         _check_options(frames, rate, size, channels)
         self.root, self.start, self.crop, self.on_error = Path(root).expanduser(), start, crop, on_error
         self.channels, self.axes = channels, (frames, size, size)
+        self.kept: dict[str, dict[int, np.ndarray]] = {}
+        self.room = memory << 20
         self.skipped: set[str] = set()
         self.timelines, failures = scan(self.root, find_videos(self.root))
         self._skip(failures)
@@ -117,13 +121,23 @@ class Corpus:
             across, down = torch.rand(2, generator=generator).tolist()
             centering = (across, down)
         numbers = shown[begin : begin + frames]
+        return Window(path, numbers, to_clip(crop(self._frames(path, numbers), (size[0], size[1]), centering)))
+
+    def _frames(self, path: str, numbers: np.ndarray) -> np.ndarray:
+        """Frames of a file, shrunk; out of memory where all are there."""
+        kept, wanted = self.kept.setdefault(path, {}), numbers.tolist()
+        if all(number in kept for number in wanted):
+            return np.stack([kept[number] for number in wanted])
         try:
-            made = read_frames(
-                self.root / path, self.timelines[path], numbers, self.channels, (size[0], size[1]), centering
-            )
+            size = (self.axes[1], self.axes[2])
+            read = read_frames(self.root / path, self.timelines[path], numbers, self.channels, size)
         except ValueError as error:
             raise ToolkitError(f"{self.root / path}: {error}; make dataset.size smaller") from error
-        return Window(path, numbers, to_clip(made))
+        new = {number: frame for number, frame in zip(wanted, read, strict=True) if number not in kept}
+        if len(new) * read[0].nbytes <= self.room:
+            self.room -= len(new) * read[0].nbytes
+            kept.update({number: frame.copy() for number, frame in new.items()})
+        return read
 
     def variance(self, spec: DataSpec) -> float:
         """Of the scaled data, estimated from at most 32 training windows at even distances."""

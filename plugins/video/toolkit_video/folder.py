@@ -36,6 +36,7 @@ class FolderDataset(ClipDataset):
         crop: whether a training window lies in the middle of the picture, or anywhere.
         labels: what a video's class is: folder: the first below root or split; file: its name, without suffix and
             number at the end; none: nothing. Without folders there are no classes by folder.
+        memory: megabytes of shrunk frames that a loading process keeps, to decode none twice; 0: none.
         on_error: whether a file that cannot be used stops the run, or is skipped and told.
     """
 
@@ -50,10 +51,19 @@ class FolderDataset(ClipDataset):
         start: Literal["random", "fixed"] = "random",
         crop: Literal["center", "random"] = "center",
         labels: Literal["folder", "file", "none"] = "folder",
+        memory: int = 256,
         on_error: Literal["skip", "stop"] = "stop",
     ) -> None:
         self.corpus = Corpus(
-            root, frames=frames, rate=rate, size=size, channels=channels, start=start, crop=crop, on_error=on_error
+            root,
+            frames=frames,
+            rate=rate,
+            size=size,
+            channels=channels,
+            start=start,
+            crop=crop,
+            memory=memory,
+            on_error=on_error,
         )
         self.labels = labels
         names = {class_of(path, labels) for path in self.corpus.timelines} - {""}

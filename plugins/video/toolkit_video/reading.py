@@ -124,17 +124,16 @@ def read_frames(
     numbers: Sequence[int] | np.ndarray,
     channels: int,
     size: tuple[int, int] | None = None,
-    centering: tuple[float, float] = CENTRE,
 ) -> np.ndarray:
     """Frames of a file by their numbers ``(n, height, width, channels)``, uint8.
 
     Only what lies between the nearest keyframe before the first and the last of them is decoded. Frames are turned as
-    the file says, shrunk until they just cover ``size`` (height, width; None: as they are), and cropped; ``centering``
-    places the crop, from (0, 0), left and top, to (1, 1), right and bottom. ToolkitError where the file cannot be read,
-    or no longer holds the frames; ValueError, which leaves it to the caller to name the file, where they are smaller.
+    the file says, and shrunk until they just cover ``size`` (height, width; None: as they are). ToolkitError where the
+    file cannot be read, or no longer holds the frames; ValueError, which leaves it to the caller to name the file,
+    where they are smaller.
     """
     ticks = timeline.ticks[np.asarray(numbers)]
-    convert = _Converter(channels, size, centering)
+    convert = _Converter(channels, size)
     with _opened(path) as (container, stream):
         frames = _wanted(container, stream, timeline, set(ticks.tolist()))
         made = {tick: convert(frame) for tick, frame in frames}
@@ -148,8 +147,8 @@ def read_frames(
 class _Converter:
     """Frames to arrays ``(height, width, channels)``, one like the other."""
 
-    def __init__(self, channels: int, size: tuple[int, int] | None, centering: tuple[float, float]) -> None:
-        self.format, self.channels, self.size, self.centering = FORMATS[channels], channels, size, centering
+    def __init__(self, channels: int, size: tuple[int, int] | None) -> None:
+        self.format, self.channels, self.size = FORMATS[channels], channels, size
         self.reformatter = VideoReformatter()  # keeps its tables from frame to frame
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
@@ -168,9 +167,16 @@ class _Converter:
         converted = self.reformatter.reformat(
             frame, width=stored[1], height=stored[0], format=self.format, interpolation=how
         )
-        pixels = _turned(converted.to_ndarray().reshape(*stored, self.channels), turn)
-        left, top = (round((cover[1 - i] - wanted[1 - i]) * self.centering[i]) for i in (0, 1))
-        return np.ascontiguousarray(pixels[top : top + wanted[0], left : left + wanted[1]])
+        return _turned(converted.to_ndarray().reshape(*stored, self.channels), turn)
+
+
+def crop(frames: np.ndarray, size: tuple[int, int], centering: tuple[float, float] = CENTRE) -> np.ndarray:
+    """A window of every frame ``(n, *size, channels)``; ``centering`` places it, from (0, 0), left and top, to (1, 1),
+    right and bottom."""
+    height, width = size
+    left = round((frames.shape[2] - width) * centering[0])
+    top = round((frames.shape[1] - height) * centering[1])
+    return frames[:, top : top + height, left : left + width]
 
 
 def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
