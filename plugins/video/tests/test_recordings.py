@@ -261,8 +261,10 @@ def test_files_are_looked_at_once(videos: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_damaged_memory_is_forgotten(videos: Path) -> None:
     first = FolderDataset(root=str(videos), **SMALL)
-    scan._place(videos).write_text('{"walk/walk_1.mp4": 3}')
-    assert FolderDataset(root=str(videos), **SMALL).spec == first.spec
+    for damage in ('{"walk/walk_1.mp4": 3}', '{"walk/walk_1.mp4": [[1, 2], [3]]}', "[", "[]"):
+        assert scan._place(videos).is_file()
+        scan._place(videos).write_text(damage)
+        assert FolderDataset(root=str(videos), **SMALL).spec == first.spec
 
 
 def test_the_variance_is_that_of_the_scaled_windows(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

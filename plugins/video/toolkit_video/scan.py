@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 MANY = 500
 """Files from which on a scan says that it has begun."""
-FORM = 1
-"""Of what is remembered: another form is not read."""
+PARTS = 7
+"""Of a timeline, as it is remembered."""
 
 
 def scan(root: Path, paths: list[str]) -> tuple[dict[str, Timeline], dict[str, str]]:
@@ -77,7 +77,7 @@ def _stamp(path: Path) -> list[int] | None:
 
 def _place(root: Path) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = sha256(f"{root.resolve()}\n{FORM}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    key = sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return cache / "discrete-toolkit-video" / f"{key}.json"
 
 
@@ -87,8 +87,12 @@ def _remembered(memory: Path) -> dict[str, Any]:
         held = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    whole = isinstance(held, dict) and all(isinstance(said, list) and len(said) == 2 for said in held.values())
-    return held if whole else {}
+    return held if isinstance(held, dict) and all(map(_whole, held.values())) else {}
+
+
+def _whole(said: Any) -> bool:
+    """Whether it is a stamp and a packed timeline."""
+    return isinstance(said, list) and len(said) == 2 and isinstance(said[1], list) and len(said[1]) == PARTS
 
 
 def _remember(memory: Path, known: dict[str, Any]) -> None:
