@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from rollouts import places as places_of
 
 from toolkit import Dataset, ToolkitError
 from toolkit.testing.dataset import DatasetSuite
@@ -18,25 +18,13 @@ class TestSpritesDataset(DatasetSuite):
         return SpritesDataset(size=16, frames=5)
 
 
-def centres(x: Tensor) -> Tensor:
-    """Where the sprite of a clip ``(3, frames, size, size)`` stands: ``(frames, 2)``, down and right, in pixels.
-
-    It is what has colour, over a background that has next to none.
-    """
-    colour = (x.float().amax(0) - x.float().amin(0) - 60).clamp(min=0)
-    middles = torch.arange(colour.shape[1]) + 0.5
-    total = colour.sum((1, 2))
-    return torch.stack([(colour.sum(2) * middles).sum(1), (colour.sum(1) * middles).sum(1)], 1) / total[:, None]
-
-
 @pytest.mark.parametrize("size", [24, 48])
 def test_the_sprite_goes_where_actions_say(size: int) -> None:
     dataset = SpritesDataset(size=size)
-    step = size / (PLACES + 2)
     steps = torch.tensor(list(ACTIONS.values()))
     for index in range(20):
         example = dataset.example("train", index, None)
-        places = centres(example["x"]) / step - 1.5
+        places = places_of(example["x"])
         assert (places > -0.1).all()
         assert (places < PLACES - 0.9).all()
         expected = (places[:-1] + steps[example["action"][1:]]).clamp(0, PLACES - 1)

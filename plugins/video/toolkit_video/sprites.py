@@ -34,13 +34,13 @@ PLACES = 10
 """On which a sprite can stand along each axis."""
 HELD = 0.75
 """How likely an action goes on with the next frame."""
-VARIANCE = 0.071
+VARIANCE = 0.0386
 """Of the training split, scaled to [-1, 1]; the size of the frames hardly matters."""
 
 
 @final
 class SpritesDataset(ClipDataset):
-    """A coloured disc or square that moves over a pale background, which stays.
+    """A coloured disc or square that moves over a grey background, which stays.
 
     Every frame has an ``action``, the one that led to it from the frame before: stay, left, right, up or down, by a
     twelfth of the picture; at the border the sprite stands still. Actions tend to go on. An example is a function of
@@ -131,8 +131,12 @@ def draw_clip(size: int, look: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def background(x: Plane, y: Plane, angle: float, tones: np.ndarray) -> Picture:
-    """Two pale tones ``(2, 2)``, each lightness and warmth, that meet along a soft line at an angle in radians."""
+    """Two greys ``(2, 2)``, each lightness and warmth, that meet along a soft line at an angle in radians.
+
+    They lie around the middle of the scale, where convolutions pad: over pale ones networks learn what the borders are
+    first, and learn where the sprite is several times later.
+    """
     lightness, warmth = tones.T
-    pale = 0.75 + 0.2 * lightness + np.outer((1, 0, -1), 0.08 * warmth - 0.04)
+    grey = 0.40 + 0.2 * lightness + np.outer((1, 0, -1), 0.08 * warmth - 0.04)
     share = np.clip(0.5 + 4 * ((x - 0.5) * cos(angle) + (y - 0.5) * sin(angle)) / sqrt(2), 0, 1)
-    return pale[:, :1, None] + (pale[:, 1:] - pale[:, :1])[:, :, None] * share
+    return grey[:, :1, None] + (grey[:, 1:] - grey[:, :1])[:, :, None] * share
