@@ -24,9 +24,9 @@ class Conv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1), *, causal: bool) -> None:
         super().__init__()
-        time, *rest = (size - step for size, step in zip(kernel, stride, strict=True))
+        time, height, width = (size - step for size, step in zip(kernel, stride, strict=True))
         self.past = time if causal else 0
-        padding = (0 if causal else time // 2, *(total // 2 for total in rest))
+        padding = (0 if causal else time // 2, height // 2, width // 2)
         self.conv = started(nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=padding))
 
     def forward(self, h: Tensor) -> Tensor:
@@ -41,9 +41,9 @@ class Up(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: Triple, *, causal: bool) -> None:
         super().__init__()
         kernel = window(stride)
-        time, *rest = (size - step for size, step in zip(kernel, stride, strict=True))
+        time, height, width = (size - step for size, step in zip(kernel, stride, strict=True))
         self.future = time if causal else 0
-        padding = (0 if causal else time // 2, *(total // 2 for total in rest))
+        padding = (0 if causal else time // 2, height // 2, width // 2)
         layer = nn.ConvTranspose3d(inputs, outputs, kernel, stride=stride, padding=padding)
         self.conv = started(layer, prod(stride))
 
@@ -85,7 +85,8 @@ class AxialAttention(nn.Module):
         for axis, (qkv, out) in enumerate(zip(self.qkv, self.out, strict=True)):
             lines = x.movedim(axis + 1, -2)
             parts = qkv(lines).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0).transpose(-3, -2)
-            read = F.scaled_dot_product_attention(*parts.flatten(1, 3), is_causal=self.causal and axis == 0)
+            query, key, value = parts.flatten(1, 3)
+            read = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal and axis == 0)
             change = out(read.transpose(1, 2).flatten(2)).view_as(lines).movedim(-2, axis + 1)
             h = h + change.movedim(-1, 1)
         return h

@@ -123,7 +123,7 @@ def _ssim(target: Tensor, made: Tensor) -> Tensor:
     """Structural similarity of each frame: ``(batch, frames)``."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    frames = [x.transpose(1, 2).flatten(0, 1) for x in (made, target)]
-    value = structural_similarity_index_measure(*frames, data_range=PEAK, reduction="none")
+    one, other = (x.transpose(1, 2).flatten(0, 1) for x in (made, target))
+    value = structural_similarity_index_measure(one, other, data_range=PEAK, reduction="none")
     assert isinstance(value, Tensor)
-    return value.unflatten(0, (len(target), -1))
+    return value.view(len(target), -1)
