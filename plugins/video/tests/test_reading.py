@@ -33,6 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "mpeg1.mpg": {"codec": "mpeg1video", "rate": 25, "options": {"bf": "2", "g": "12"}},
     "mpeg2.ts": {"codec": "mpeg2video", "rate": 25, "options": {"bf": "2", "g": "12"}},
     "vp9.webm": {"codec": "libvpx-vp9", "options": {"cpu-used": "8", "deadline": "realtime", "g": "12"}},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "12", "g": "12"}},
     "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
     "10 bits.mov": {"codec": "prores", "pix_fmt": "yuv422p10le"},
     "palette.gif": {"codec": "gif", "pix_fmt": "rgb8"},
@@ -40,7 +41,8 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_window_is_what_it_is_in_the_whole_file(kind: str, tmp_path: Path) -> None:
+def test_a_window_is_what_it_is_in_the_whole_file(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SVT_LOG", "1")  # an encoder that talks
     path = save(tmp_path / kind, numbered(N), **KINDS[kind])
     timeline = read_timeline(path)
     with av.open(str(path)) as container:
