@@ -46,14 +46,15 @@ def places(x: Tensor) -> Tensor:
     return centres(x) * (PLACES + 2) / x.shape[2] - 1.5
 
 
-def follow(model: Model, dataset: SpritesDataset, clips: int, seed: int = 0) -> Followed:
+def follow(model: Model, dataset: SpritesDataset, clips: int, seed: int = 0, temperature: float = 1.0) -> Followed:
     """Goes on from the first frames of test clips, with each of the actions in turn all the way."""
     examples = [dataset.example("test", i, None) for i in range(clips) for _ in ACTIONS]
     truth = torch.stack([example["x"] for example in examples])
     actions = torch.stack([example["action"] for example in examples])
     actions[:, KNOWN:] = torch.arange(len(ACTIONS)).repeat(clips)[:, None]
     prefix = model.encode(truth[:, :, :KNOWN]).flatten(2)
-    made = model.sample(len(truth), {"action": actions}, seed=seed, prefix=prefix, length=FRAMES).x
+    known = {"action": actions}
+    made = model.sample(len(truth), known, seed=seed, temperature=temperature, prefix=prefix, length=FRAMES).x
     off, still = [], []
     for x, clip, moves in zip(truth, made, actions, strict=True):
         start = places(x[:, KNOWN - 1 : KNOWN])[0].round().long().numpy()

@@ -19,7 +19,7 @@ from toolkit_video.reading import read_timeline
 CONF = Path(toolkit_video.__file__).parent / "conf" / "experiment"
 SMALL = ["dataset.size=16", "dataset.frames=4"]
 DATA = {
-    "video_sprites": ["dataset.train_size=8", "dataset.val_size=2", "dataset.test_size=2"],
+    "video_sprites": ["dataset.val_size=2", "dataset.test_size=2", "prior_dataset.train_size=8"],
     "video_maze_frames": ["dataset.size=16"],
     "video_maze_second_stage": ["decoder.layers=2", "decoder.head=8"],
     "video_maze_paper": SMALL,

@@ -103,12 +103,14 @@ def decay(curve: Tensor) -> float:
 def draw_curves(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
     """A panel for each figure over the frames."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(4.2 * len(curves), 3.2), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (name, curve) in zip(panels, curves.items(), strict=True):
         axes.plot(range(1, len(curve) + 1), curve, marker="o", markersize=3)
         axes.set_xlabel("frame")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel({"frame_psnr": "PSNR in dB"}.get(name, "SSIM"))
         axes.grid(alpha=0.3)
     figure.savefig(path)
