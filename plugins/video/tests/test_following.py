@@ -55,8 +55,8 @@ def test_the_measure_knows_who_follows(lost: int) -> None:
 
 @pytest.mark.slow
 def test_the_sprite_goes_where_the_actions_say(tmp_path: Path) -> None:
-    """Ten minutes' training; in nine of ten rollouts of ten frames, at temperature 0.5, the sprite ends where it should,
-    and the background stays."""
+    """Ten minutes' training; in nine of ten rollouts of ten frames, at temperature 0.5, the sprite ends where it
+    should, and the background stays."""
     assert run(["train", "experiment=video_sprites", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     followed = follow(toolkit.load(tmp_path / "run"), SpritesDataset(), clips=20, temperature=0.5)
     assert followed.right.double().mean() >= 0.9
