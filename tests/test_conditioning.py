@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from toolkit.build import build_prior
 from toolkit.errors import ToolkitError
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
-from toolkit.spec import Condition
+from toolkit.spec import Condition, DataSpec, LatentSpec
 
 CONDITIONS = (Condition("kind", 3), Condition("move", 2, per_step=True), Condition("force", 2, real=True))
 
@@ -72,3 +73,51 @@ def test_steps_are_averaged_over_a_coarser_grid() -> None:
     steps = torch.arange(6.0).expand(1, 2, 6)
     assert over_grid(steps, (3, 4))[0, 0].tolist() == [[0.5], [2.5], [4.5]]
     assert over_grid(steps[..., 0], (3, 4)).shape == (1, 2, 1, 1)
+
+
+TOGETHER = (
+    Condition("move", 2, per_step=True, together=2),
+    Condition("force", 2, per_step=True, real=True, together=2),
+)
+
+
+def test_steps_that_are_told_together_keep_their_order() -> None:
+    embedding = ConditionEmbedding(TOGETHER, 5)
+    moves, forces = torch.tensor([[0, 1, 1, 0, 0, 0]]), torch.tensor([[1.0, 2.0, 2.0, 1.0, 0.0, 0.0]])
+    for name, value in (("move", moves), ("force", forces.unsqueeze(2).repeat(1, 1, 2))):
+        features = embedding({name: value}, 1)
+        assert features.shape == (1, 5, 3)
+        assert (features[..., 0] - features[..., 1]).abs().max() > 1e-3
+
+
+def test_one_value_told_together_is_each_steps() -> None:
+    embedding = ConditionEmbedding(TOGETHER, 5)
+    whole = {"move": torch.tensor([0, 2]), "force": torch.randn(2, 2)}
+    steps = {name: value[:, None].expand(2, 4, *value.shape[1:]) for name, value in whole.items()}
+    torch.testing.assert_close(embedding(steps, 2), embedding(whole, 2)[:, :, None].expand(2, 5, 2))
+    assert not embedding({"move": torch.tensor([2])}, 1).any()
+    with pytest.raises(ToolkitError, match="a multiple of 2 steps"):
+        embedding({"move": torch.zeros(1, 3).long()}, 1)
+
+
+def test_along_codes_steps_are_dealt_out() -> None:
+    move = Condition("move", 2, per_step=True)
+    assert (move.along(16, 4).together, move.along(16, 4).steps(4)) == (4, 16)
+    assert (move.along(16, 16), move.along(16, 5)) == (move, move)
+    phone = Condition("phone", 40, per_step=True, every=160)
+    assert phone.along(16_000, 200) == Condition("phone", 40, per_step=True, every=2)
+    assert phone.along(16_000, 200).along(200, 25).together == 4
+    assert Condition("kind", 3).along(16, 4) == Condition("kind", 3)
+
+
+def test_a_prior_knows_the_order_of_the_steps_of_a_code() -> None:
+    data = DataSpec(1, (4, 3), levels=4, conditions=(Condition("move", 2, per_step=True),))
+    config = {
+        "prior": {"name": "pixelcnn", "hidden": 8, "layers": 2, "head": 8},
+        "conditions": {"prior": ["move"], "decoder": []},
+    }
+    prior = build_prior(config, LatentSpec((2, 3), (4,)), data).eval()
+    codes, moves = torch.zeros(2, 1, 2, 3).long(), torch.tensor([[0, 1, 0, 0], [1, 0, 0, 0]])
+    with torch.no_grad():
+        nats = prior.log_prob(codes, {"move": moves})
+    assert (nats[0] - nats[1]).abs() > 1e-6

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Of the core and of its plugins."""
-    return build_wheels(tmp_path_factory.mktemp("wheels"), ".", "plugins/image", "plugins/audio")
+    return build_wheels(tmp_path_factory.mktemp("wheels"), ".", "plugins/image", "plugins/audio", "plugins/video")
 
 
 def test_the_wheels_hold_their_yaml(wheels: list[Path]) -> None:

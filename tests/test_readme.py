@@ -15,7 +15,7 @@ from toolkit.__main__ import COMMANDS, run
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OURS = ("discrete-toolkit", "discrete-toolkit-image", "discrete-toolkit-audio")
+OURS = ("discrete-toolkit", "discrete-toolkit-image", "discrete-toolkit-audio", "discrete-toolkit-video")
 
 pytestmark = pytest.mark.skipif(
     "image_shapes" not in registry.names("dataset"), reason="the image plugin is not installed"

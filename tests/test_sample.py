@@ -91,16 +91,17 @@ def test_a_seed_says_codes_and_data(trained: Path, tmp_path: Path) -> None:
 
 
 def test_samples_go_on_from_a_file(trained: Path, tmp_path: Path) -> None:
-    """Its first rows of codes are the samples'; what comes after them is drawn."""
+    """The codes of its first rows are the samples', without a look at the rows after them; those are drawn."""
     sampled(trained, tmp_path / "a", "n=1")
     file = tmp_path / "a" / "sample-0000.json"
     model = toolkit.load(trained)
-    codes = model.encode(model.files.read(file, model.spec)[None])
+    x = model.files.read(file, model.spec)[None]
+    codes = model.encode(x[:, :, :4])
     _, drawn = sampled(trained, tmp_path / "b", "n=6", f"prefix.file={file}", "prefix.frames=4")
-    assert torch.equal(drawn[:, :, :2], codes[:, :, :2].expand(6, -1, -1, -1))
+    assert torch.equal(drawn[:, :, :2], codes.expand(6, -1, -1, -1))
     assert len(drawn[:, :, 2:].flatten(1).unique(dim=0)) > 1
     _, whole = sampled(trained, tmp_path / "c", "n=2", f"prefix.file={file}")
-    assert torch.equal(whole, codes.expand(2, -1, -1, -1))
+    assert torch.equal(whole, model.encode(x).expand(2, -1, -1, -1))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,12 @@ def test_samples_go_on_from_a_file(trained: Path, tmp_path: Path) -> None:
         (["prefix.frames=0", "FILE"], "prefix.frames=0: give a multiple of 2, from 2 to 8"),
         (["prefix.frames=10", "FILE"], "prefix.frames=10: give a multiple of 2, from 2 to 8"),
         (["prefix.file=nowhere.json"], "nowhere.json: there is no such file"),
+        (["prefix.frames=4", "frames=2", "FILE"], "frames=2: the prefix has 4 already"),
+        (["overlap=4"], "overlap: of what? Add frames=N"),
+        (["frames=0"], "frames=0: at least 1"),
+        (["frames=12", "overlap=3"], "overlap=3: give 8 less a multiple of 2, from 2 to 6"),
+        (["frames=12", "overlap=8"], "overlap=8: give 8 less a multiple of 2, from 2 to 6"),
+        (["frames=12"], "frames=12: this run makes 8 at most"),
         (["temperature=0"], "temperature=0.0: give a number above 0"),
     ],
 )

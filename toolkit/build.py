@@ -115,7 +115,8 @@ def build_autoencoder(config: Config, data: DataSpec) -> Autoencoder:
         "dim": quantizer.dim,
         "grid": grid[-seen.rank :],
         "conditions": tuple(
-            _flat(c) if seen.rank < data.rank else c for c in chosen_conditions(config, data, "decoder")
+            _flat(c) if seen.rank < data.rank else c.along(data.axes[0], grid[0])
+            for c in chosen_conditions(config, data, "decoder")
         ),
     }
     if config.get("likelihood"):
@@ -139,7 +140,8 @@ def build_prior(config: Config, latent: LatentSpec, data: DataSpec) -> Prior:
     """The prior over a model's codes, proved to fit them."""
     if not latent.depth:
         raise Misfit("a continuous bottleneck has no codes, and so no prior over them: choose stage=autoencoder")
-    prior: Prior = make("prior", config["prior"], latent=latent, conditions=chosen_conditions(config, data, "prior"))
+    conditions = tuple(c.along(data.axes[0], latent.grid[0]) for c in chosen_conditions(config, data, "prior"))
+    prior: Prior = make("prior", config["prior"], latent=latent, conditions=conditions)
     with fakes(prior), blame(prior, f"on codes {latent.shape}"):
         nats = prior.loss(torch.zeros(2, *latent.shape, dtype=torch.long), {})
     if tuple(nats.shape) != (2,):

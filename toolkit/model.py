@@ -14,7 +14,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
-from toolkit import registry
+from toolkit import labels, registry
 from toolkit.build import (
     REQUIRED,
     Config,
@@ -34,6 +34,7 @@ from toolkit.errors import ToolkitError
 from toolkit.limits import no_larger
 from toolkit.prior import Controls, Prior
 from toolkit.quantizer import Quantized
+from toolkit.rollout import within
 from toolkit.run import LARGEST_EXAMPLE, Run
 from toolkit.sample import BATCH, Progress, decode, decode_latents, sample, unwatched
 from toolkit.spec import DataSpec, LatentSpec
@@ -233,15 +234,18 @@ class Model:
         top_p: float | None = None,
         guidance: float = 1.0,
         prefix: Tensor | None = None,
+        length: int | None = None,
+        overlap: int | None = None,
         noise: bool = False,
         compile: bool = False,
         progress: Progress = unwatched,
     ) -> Sample:
         """Draws ``n`` examples; a seed gives the same codes on every device.
 
-        ``prefix`` ``(n or 1, depth, positions)`` fixes the first codes in raster order; ``compile`` makes steps faster
-        that come one after another, after a minute's preparation. A continuous bottleneck's latents are drawn from the
-        unit normal, and there are no codes.
+        ``prefix`` ``(n or 1, depth, positions)`` fixes the first codes in raster order. ``length``, of the data's first
+        axis, may be more than the prior was trained on: its window then slides over the codes, ``overlap`` of the data
+        at a time staying in it, by default half. ``compile`` makes steps faster that come one after another, after a
+        minute's preparation. A continuous bottleneck's latents are drawn from the unit normal, and there are no codes.
         """
         generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
         with compiled(compile):
@@ -253,18 +257,24 @@ class Model:
                 Controls(temperature, top_k, top_p, guidance),
                 generator=generator,
                 prefix=None if prefix is None else prefix.expand(n, -1, -1),
+                length=None if length is None else self._own_length(length),
+                overlap=None if overlap is None else self._own_length(overlap),
                 noise=noise,
                 progress=progress,
             )
-            return Sample(self._down(x, known, generator, noise, progress), codes)
+            x = self._down(x, known, generator, noise, progress)
+        return Sample(x if length is None else x[:, :, :length], codes)
 
-    def labels(self, values: Mapping[str, str], n: int, *, prior: str | None = None) -> dict[str, Tensor]:
-        """Conditions by label for n examples: one for all (``speaker: p225``) or several that take turns.
+    def labels(
+        self, values: Mapping[str, str], n: int, *, prior: str | None = None, length: int | None = None
+    ) -> dict[str, Tensor]:
+        """Conditions by label for n examples: one for all (``speaker: p225``) or several that take turns; for each step
+        of the data's first axis, of another length if it is given, a list or a file (see ``toolkit.labels``).
 
-        ToolkitError for a condition or a label that this run does not know, and for a condition that neither the
-        decoder nor the named prior sees.
+        ToolkitError for a condition or a label that this run does not know, for too few or too many, and for a
+        condition that neither the decoder nor the named prior sees.
         """
-        known = {condition.name: condition for condition in self.spec.conditions if not condition.real}
+        known = {condition.name: condition for condition in self.spec.conditions}
         seen = {*self.config["conditions"]["decoder"], *self._seen_by(prior)}
         made = {}
         for name, text in values.items():
@@ -278,12 +288,7 @@ class Model:
                     f"condition.{name}: nothing here was trained to see it; train with conditions.prior=[{name}] or"
                     f" conditions.decoder=[{name}]"
                 )
-            words = [text] if text in known[name].labels else [word.strip() for word in text.split(",")]
-            try:
-                indices = [known[name].index(word) for word in words]
-            except ValueError as e:
-                raise ToolkitError(str(e)) from e
-            made[name] = torch.tensor([indices[i % len(indices)] for i in range(n)])
+            made[name] = labels.values(known[name], text, n, self.spec.axes[0] if length is None else length)
         return made
 
     def _up(self, x: Tensor) -> Tensor:
@@ -296,8 +301,14 @@ class Model:
         """What its autoencoder gives, as data: through all the bases below, if there are any."""
         if self.base is None:
             return x
-        made = decode(self.base.autoencoder, x, conditions, generator=generator, noise=noise, progress=progress)
-        return self.base._down(made, conditions, generator, noise, progress)
+        base = self.base
+        known = within(conditions, base.data.conditions, 0, x.shape[2] * base.data.axes[0] // base.latent.grid[0])
+        made = decode(base.autoencoder, x, known, generator=generator, noise=noise, progress=progress)
+        return base._down(made, conditions, generator, noise, progress)
+
+    def _own_length(self, length: int) -> int:
+        """A length of the data's first axis as that of what its own autoencoder models."""
+        return -(-length * self.data.axes[0] // self.spec.axes[0])
 
     def _seen_by(self, prior: str | None) -> list[str]:
         if prior is None:
@@ -342,8 +353,9 @@ class Model:
         latent = LatentSpec(self._prior_shape(checkpoint, "grid"), self.latent.codebook_sizes)
         config = self.run.prior_config(name)
         check_parts(config, self.run.prior(name), "prior")
+        data = replace(self.data, axes=self._prior_shape(checkpoint, "axes"))
         with self.run.blaming():
-            stage = build_prior_stage(config, latent, self.data, checkpoint)
+            stage = build_prior_stage(config, latent, data, checkpoint)
             checkpoint.load_weights(stage, averaged=True)
         stage.to(self.device).eval()
         return stage.model

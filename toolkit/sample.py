@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
+from toolkit.errors import ToolkitError
 from toolkit.fit import device_of
 from toolkit.prior import Controls, Prior
+from toolkit.rollout import kept, roll_out, within
 
 BATCH = 64
 """Examples decoded at once."""
@@ -33,33 +35,65 @@ def sample(
     *,
     generator: torch.Generator,
     prefix: Tensor | None = None,
+    length: int | None = None,
+    overlap: int | None = None,
     noise: bool = False,
     progress: Progress = unwatched,
 ) -> tuple[Tensor, Tensor]:
     """``n`` examples ``(n, channels, *axes)`` in the data's form and their codes ``(n, depth, *grid)``.
 
-    Conditions hold one value per example. ``prefix`` ``(n, depth, positions)`` fixes the first codes; ``noise``: see
-    ``decode``. Without a prior the latents of a continuous bottleneck are drawn from the unit normal, scaled by the
-    temperature; there are no codes then.
+    Conditions hold one value per example, or one for each of its steps, the last of which goes on where they end.
+    ``prefix`` ``(n, depth, positions)`` fixes the first codes; ``noise``: see ``decode``. ``length`` is that of the
+    data's first axis: up to the prior's own the examples are cut short; beyond it its window slides over the codes, of
+    which those of ``overlap`` positions stay in it (see ``toolkit.rollout``), and all are decoded at once. Without a
+    prior the latents of a continuous bottleneck are drawn from the unit normal, scaled by the temperature; there are no
+    codes then. ToolkitError where codes or data cannot be as long.
     """
     autoencoder.eval()
     if prior is None:
         grid, device = autoencoder.latent.grid, device_of(autoencoder)
         z = controls.temperature * torch.randn(n, autoencoder.quantizer.dim, *grid, generator=generator)
         x = decode_latents(autoencoder, z.to(device), conditions, generator=generator, noise=noise, progress=progress)
-        return x, torch.zeros(n, 0, *grid, dtype=torch.int64)
+        return _cut(x, length), torch.zeros(n, 0, *grid, dtype=torch.int64)
     prior.eval()
+    axis, places = autoencoder.data.axes[0], autoencoder.latent.grid[0]
+    window, *plane = prior.latent.grid
+    slabs = window if length is None else -(-length * places // axis)
+    if slabs > window and axis % places:
+        raise ToolkitError(f"frames={length}: this run's codes stand for no whole number of them ({axis} are {places})")
+    keep = kept(window, axis // places, autoencoder.data.conditions, overlap) if slabs > window else 0
     each = n * prior.latent.depth
-    total = each * prod(prior.latent.grid)
-    codes = prior.sample(
+    total = each * max(slabs, window) * prod(plane)
+
+    def of(start: int, many: int) -> Mapping[str, Tensor]:
+        """The conditions of so many slabs."""
+        if length is None:
+            return conditions
+        return within(conditions, autoencoder.data.conditions, start * axis // places, many * axis // places)
+
+    codes = roll_out(
+        prior,
         n,
-        conditions,
+        lambda start: of(start, window),
         controls,
+        slabs=slabs,
+        keep=keep,
         prefix=prefix,
         generator=generator,
-        progress=lambda done: progress("codes", done * each, total),
+        progress=lambda done: progress("codes", min(done * each, total), total),
     )
-    return decode(autoencoder, codes, conditions, generator=generator, noise=noise, progress=progress), codes
+    known = of(0, codes.shape[2])
+    x = decode(autoencoder, codes, known, generator=generator, noise=noise, progress=progress)
+    return _cut(x, length), codes[:, :, :slabs]
+
+
+def _cut(x: Tensor, length: int | None) -> Tensor:
+    """The first ``length`` positions."""
+    if length is None:
+        return x
+    if x.shape[2] < length:
+        raise ToolkitError(f"frames={length}: this run makes {x.shape[2]} at most")
+    return x[:, :, :length]
 
 
 @torch.no_grad()

@@ -82,6 +82,19 @@ class ClipsDataset(ToyDataset):
 
 
 @final
+class MovesDataset(ToyDataset):
+    """Eight levels over two axes, with a move for each place of the first."""
+
+    def __init__(self, *, length: int = 8) -> None:
+        move = Condition("move", 3, ("left", "right", "stay"), per_step=True)
+        self.spec = DataSpec(1, (length, 4), 8, variance=0.3, conditions=(move,))
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        x = super().example(split, index, generator)["x"]
+        return {"x": x, "move": torch.arange(index, index + len(x[0])) % 3}
+
+
+@final
 class ConvEncoder(Encoder):
     """One strided convolution."""
 

@@ -21,8 +21,11 @@ from toolkit.schema import signature
 from toolkit.spec import DataSpec
 
 
-def read_examples(model: Model, paths: list[Path]) -> list[Tensor]:
-    """One example ``(channels, *axes)`` per file; ToolkitError naming a file that cannot be read."""
+def read_examples(model: Model, paths: list[Path], beginning: int | None = None) -> list[Tensor]:
+    """One example ``(channels, *axes)`` per file, or so much of its ``beginning`` along the first axis.
+
+    ToolkitError naming a file that cannot be read.
+    """
     rows = []
     for path in paths:
         if path.is_dir():
@@ -30,7 +33,7 @@ def read_examples(model: Model, paths: list[Path]) -> list[Tensor]:
         if not path.is_file():
             raise ToolkitError(f"{path}: there is no such file")
         try:
-            rows.append(model.files.read(path, model.spec))
+            rows.append(model.files.read(path, model.spec)[:, :beginning])
         except ValueError as e:
             raise ToolkitError(f"{path}: {e}") from e
     return rows

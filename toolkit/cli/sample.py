@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from toolkit.model import Model
+    from toolkit.spec import DataSpec
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,20 @@ class SampleOptions:
         default=None,
         metadata={"key": "prefix.frames", "help": "how much of it, along its first axis: rows, samples, frames"},
     )
+    frames: int | None = field(
+        default=None,
+        metadata={"help": "how long along the first axis; more than the prior was trained on: its window slides"},
+    )
+    overlap: int | None = field(
+        default=None, metadata={"help": "how many frames stay in a window that slides; null: half of them"}
+    )
     noise: bool = field(default=False, metadata={"help": "draw x from the likelihood instead of taking its mean"})
     condition: dict[str, str] = field(
-        default_factory=dict, metadata={"help": "condition.KEY=LABEL, or LABEL,LABEL,… which take turns"}
+        default_factory=dict,
+        metadata={
+            "help": "condition.KEY=LABEL, or LABEL,LABEL,… which take turns; of a condition that changes from frame to"
+            " frame also [LABEL,LABEL,…], one for each, or a file with one on each line"
+        },
     )
     compile: bool = field(default=False, metadata={"help": COMPILE})
     out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run"})
@@ -60,8 +72,8 @@ def main(args: list[str]) -> int:
     Controls(options.temperature, options.top_k, options.top_p)  # refused before a run is opened
     model = load(options.run, options.device)
     name = options.prior or model.config["prior"]["name"]
-    conditions = model.labels(options.condition, options.n, prior=name)
-    spec = model.sampled_spec(name)
+    spec = _spec(options, model.sampled_spec(name))
+    conditions = model.labels(options.condition, options.n, prior=name, length=spec.axes[0])
     prefix = _prefix(options, model, name)
     clock = _Clock()
     with watching() as report:
@@ -75,6 +87,8 @@ def main(args: list[str]) -> int:
             top_p=options.top_p,
             guidance=options.guidance,
             prefix=prefix,
+            length=options.frames,
+            overlap=options.overlap,
             noise=options.noise,
             compile=options.compile,
             progress=clock.beside(report),
@@ -85,7 +99,7 @@ def main(args: list[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
         x = made.x.cpu()
         sheet = out / "samples.png"
-        model.files.draw(x.split(ceil(sqrt(options.n))), spec, sheet)
+        model.files.draw(x.split(_in_a_row(options.n, conditions)), spec, sheet)
         write_examples(model, x, spec, out, "sample")
         if model.latent.depth:
             write_codes_of(model, [made.codes.cpu()], options.n, out / "samples.safetensors")
@@ -105,15 +119,35 @@ def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:
         if options.prefix_frames is not None:
             raise ToolkitError("prefix.frames: of which file? Add prefix.file=FILE")
         return None
-    (codes,), (length, *_) = encode_examples(model, read_examples(model, [options.prefix_file])), model.spec.axes
+    length, per_example = model.spec.axes[0], model.latent.grid[0]
     frames = length if options.prefix_frames is None else options.prefix_frames
-    per_example = model.latent.grid[0]
     slabs, rest = divmod(frames * per_example, length)
-    most = model.prior(name).latent.grid[0]
+    each, most = length / per_example, model.prior(name).latent.grid[0]
     if rest or not 0 < slabs <= most:
-        each = length / per_example
         raise ToolkitError(f"prefix.frames={frames}: give a multiple of {each:g}, from {each:g} to {each * most:g}")
-    return codes[None, :, :slabs].flatten(2)
+    (x,) = read_examples(model, [options.prefix_file], min(frames, length))
+    (codes,) = encode_examples(model, [x])
+    return codes[None].flatten(2)
+
+
+def _spec(options: SampleOptions, spec: DataSpec) -> DataSpec:
+    """The samples' own, as long as they are to be."""
+    from toolkit.errors import ToolkitError
+
+    if options.frames is None:
+        if options.overlap is not None:
+            raise ToolkitError("overlap: of what? Add frames=N, more than the prior was trained on")
+        return spec
+    if options.prefix_frames is not None and options.frames < options.prefix_frames:
+        raise ToolkitError(f"frames={options.frames}: the prefix has {options.prefix_frames} already")
+    return replace(spec, axes=(options.frames, *spec.axes[1:]))
+
+
+def _in_a_row(n: int, conditions: Mapping[str, Tensor]) -> int:
+    """How many samples stand side by side: all turns that labels take, so that a column is of one label."""
+    turns = [next(k for k in range(1, n + 1) if (v[k:] == v[: n - k]).all()) for v in conditions.values()]
+    most = max(turns, default=1)
+    return most * ceil(sqrt(n) / most)
 
 
 class _Clock:

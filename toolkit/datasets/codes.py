@@ -63,7 +63,7 @@ class CodesDataset(Dataset):
             levels=latent.codebook_sizes[0],
             ordered=False,
             rates=rates,
-            conditions=data.conditions,
+            conditions=tuple(condition.along(data.axes[0], latent.grid[0]) for condition in data.conditions),
         )
 
     def size(self, split: str) -> int:

@@ -13,19 +13,19 @@ CONV_TRANSPOSE: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvT
 
 def conv(rank: int, inputs: int, outputs: int, kernel: int) -> nn.Module:
     """A convolution that keeps the grid; ``kernel`` is odd."""
-    return _started(CONV[rank](inputs, outputs, kernel, padding=kernel // 2))
+    return started(CONV[rank](inputs, outputs, kernel, padding=kernel // 2))
 
 
 def down(rank: int, inputs: int, outputs: int, stride: int) -> nn.Module:
     """A convolution from ``n`` positions to exactly ``n / stride``; its window is 4 at stride 2, as in the paper."""
     window, padding = _window(stride)
-    return _started(CONV[rank](inputs, outputs, window, stride=stride, padding=padding))
+    return started(CONV[rank](inputs, outputs, window, stride=stride, padding=padding))
 
 
 def up(rank: int, inputs: int, outputs: int, stride: int) -> nn.Module:
     """A transposed convolution from ``n`` positions to exactly ``n * stride``."""
     window, padding = _window(stride)
-    return _started(CONV_TRANSPOSE[rank](inputs, outputs, window, stride=stride, padding=padding), stride**rank)
+    return started(CONV_TRANSPOSE[rank](inputs, outputs, window, stride=stride, padding=padding), stride**rank)
 
 
 def _window(stride: int) -> tuple[int, int]:
@@ -34,7 +34,7 @@ def _window(stride: int) -> tuple[int, int]:
     return window, (window - stride) // 2
 
 
-def _started(layer: nn.Module, share: int = 1) -> nn.Module:
+def started(layer: nn.Module, share: int = 1) -> nn.Module:
     """Normal weights of standard deviation 1 / sqrt(fan-in), cut at two of them, and no bias.
 
     Of a transposed convolution's window an output sees only one ``share``-th.

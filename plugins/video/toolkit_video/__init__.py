@@ -1,0 +1,1 @@
+"""Video for the toolkit; its parts are found by their entry points."""

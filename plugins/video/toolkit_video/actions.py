@@ -1,0 +1,226 @@
+"""Recordings of somebody who acts: a robot, a player, an agent."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from difflib import get_close_matches
+from math import isfinite
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit import Condition, DataSpec, ToolkitError
+from toolkit_video.clips import ClipDataset
+from toolkit_video.corpus import Corpus
+
+SUFFIXES = (".csv", ".txt", ".npy")
+"""Of files with actions."""
+NAMES = "actions.txt"
+"""Beside the recordings: the names of all actions, one a line, in the order of their labels."""
+
+
+@final
+class ActionsDataset(ClipDataset):
+    """Videos with an action for every frame, in windows of some frames.
+
+    Beside each video below ``root`` lies a file of the same name with its actions, frame by frame: ``.csv`` or ``.txt``
+    with a line for each, or ``.npy`` with a row for each. A frame's action is the one that led to it (``lag=0``), or
+    the one that is taken when it is seen (``lag=1``); a frame that no action led to has the label "none", or zeros.
+    ``root/actions.txt`` may name all actions, one a line; without it they are those that are found.
+
+    Splits, windows and options are those of ``video_folder``.
+
+    Args:
+        root: the folder.
+        actions: names: one word for each frame; numbers: as many numbers for each frame as there are columns.
+        lag: frames from the one that an action stands with to the one that it leads to.
+        frames: frames of a window.
+        rate: frames per second; of those left out the actions are left out, too; null: that of the files, which must
+            agree.
+        size: pixels of a frame's height and width, which it is shrunk to, then cropped.
+        channels: 3 for colour, 1 for grey.
+        start: whether a training window lies anywhere in its file, or where the file's other windows leave room.
+        crop: whether a training window lies in the middle of the picture, or anywhere.
+        memory: megabytes of shrunk frames that a loading process keeps, to decode none twice; 0: none.
+        on_error: whether a file that cannot be used stops the run, or is skipped and told.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        actions: Literal["names", "numbers"] = "names",
+        lag: int = 0,
+        frames: int = 16,
+        rate: float | None = None,
+        size: int = 64,
+        channels: int = 3,
+        start: Literal["random", "fixed"] = "random",
+        crop: Literal["center", "random"] = "center",
+        memory: int = 256,
+        on_error: Literal["skip", "stop"] = "stop",
+    ) -> None:
+        if lag < 0:
+            raise ToolkitError(f"dataset.lag={lag}: an action leads to no frame of before")
+        self.corpus = Corpus(
+            root,
+            frames=frames,
+            rate=rate,
+            size=size,
+            channels=channels,
+            start=start,
+            crop=crop,
+            memory=memory,
+            on_error=on_error,
+        )
+        if actions == "names":
+            action, self.actions = self._named(lag)
+        else:
+            action, self.actions = self._numbered(lag)
+        self.corpus.arrange()
+        self.spec = DataSpec(
+            channels, self.corpus.axes, levels=256, rates=(self.corpus.rate, None, None), conditions=(action,)
+        )
+        self.corpus.tell()
+        self.spec = replace(self.spec, variance=self.corpus.variance(self.spec))
+
+    def size(self, split: str) -> int:
+        return self.corpus.size(split)
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """``x`` (channels, frames, size, size) uint8 and ``action``, (frames,) int64 or (frames, columns) float."""
+        path, numbers, x = self.corpus.window(split, index, generator)
+        return {"x": x, "action": torch.from_numpy(self.actions[path][numbers])}
+
+    def _named(self, lag: int) -> tuple[Condition, dict[str, np.ndarray]]:
+        """The condition, and by path the label of every frame."""
+        told = self.corpus.root / NAMES
+        known = read_names(told) if told.is_file() else None
+        written = self.corpus.keep(lambda path: self._lines(path, known))
+        names = known or sorted({name for lines in written.values() for name in lines}, key=_in_order)
+        index = {name: i for i, name in enumerate(names)}
+        rows = {path: np.array([index[name] for name in lines], np.int64) for path, lines in written.items()}
+        labels = self.corpus.keep(lambda path: self._led(path, rows[path], lag, len(names)))
+        return Condition("action", len(names), tuple(names), per_step=True), labels
+
+    def _numbered(self, lag: int) -> tuple[Condition, dict[str, np.ndarray]]:
+        """The condition, and by path the numbers of every frame."""
+        rows = self.corpus.keep(lambda path: read_numbers(self._beside(path)))
+        if not rows:
+            raise ToolkitError(f"{self.corpus.root}: no video has actions that can be read")
+        columns = next(iter(rows.values())).shape[1]
+        values = self.corpus.keep(
+            lambda path: self._led(path, _as_wide(self._beside(path), rows[path], columns), lag, 0)
+        )
+        return Condition("action", columns, per_step=True, real=True), values
+
+    def _lines(self, path: str, known: list[str] | None) -> list[str]:
+        file = self._beside(path)
+        lines = read_labels(file)
+        for number, name in enumerate(lines, 1):
+            if known is not None and name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f", did you mean {near[0]}?" if near else ""
+                raise ToolkitError(f"{file}: there is no action {name} (the {number}.){hint} ({NAMES}: {_few(known)})")
+        return lines
+
+    def _beside(self, path: str) -> Path:
+        """The file with a video's actions."""
+        video = self.corpus.root / path
+        for suffix in SUFFIXES:
+            if video.with_suffix(suffix).is_file() and video.with_suffix(suffix).name != NAMES:
+                return video.with_suffix(suffix)
+        raise ToolkitError(f"{video}: there are no actions beside it, no {video.stem}{' or '.join(SUFFIXES)}")
+
+    def _led(self, path: str, rows: np.ndarray, lag: int, none: int) -> np.ndarray:
+        """Of every frame the action that led to it; ToolkitError where there are too many or too few."""
+        frames = len(self.corpus.timelines[path].ticks)
+        if len(rows) not in (frames, frames - lag):
+            raise ToolkitError(
+                f"{self._beside(path)}: {len(rows)} actions, but {path} has {frames} frames; there is one for each"
+            )
+        before = np.full((min(lag, frames), *rows.shape[1:]), none, rows.dtype)
+        return np.concatenate([before, rows])[:frames]
+
+
+def read_names(path: Path) -> list[str]:
+    """The names in a file, one a line."""
+    names = _lines_of(path)
+    if not names or len(set(names)) < len(names):
+        raise ToolkitError(f"{path}: names every action once, one a line")
+    return names
+
+
+def read_labels(path: Path) -> list[str]:
+    """An action's name or number for every frame; a first line ``action`` is a heading."""
+    if path.suffix != ".npy":
+        lines = _lines_of(path)
+        return lines[1:] if lines[:1] == ["action"] else lines
+    rows = _array(path)
+    if rows.ndim != 1 or rows.dtype.kind not in "iuU":
+        raise ToolkitError(f"{path}: {rows.dtype} of shape {rows.shape}; names are one whole number or text a frame")
+    return [str(row) for row in rows.tolist()]
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """Numbers ``(frames, columns)``, float32; a first line of words is a heading."""
+    if path.suffix == ".npy":
+        rows = _array(path)
+        rows = rows[:, None] if rows.ndim == 1 else rows
+        if rows.ndim != 2 or rows.dtype.kind not in "iuf":
+            raise ToolkitError(f"{path}: {rows.dtype} of shape {rows.shape}; needed are rows of numbers, one a frame")
+        numbers = rows.astype(np.float32)
+    else:
+        lines = [re.split(r"[,;\s]+", line) for line in _lines_of(path)]
+        lines = lines[1:] if lines and not any(map(_is_number, lines[0])) else lines
+        for number, line in enumerate(lines, 1):
+            if not all(map(_is_number, line)):
+                raise ToolkitError(f"{path}: the {number}. action is {','.join(line)[:40]}, which are no numbers")
+            if len(line) != len(lines[0]):
+                raise ToolkitError(f"{path}: the {number}. action has {len(line)} numbers, the first {len(lines[0])}")
+        numbers = np.array(lines, np.float32).reshape(len(lines), -1)
+    if not np.isfinite(numbers).all():
+        raise ToolkitError(f"{path}: an action is not finite")
+    return numbers
+
+
+def _as_wide(path: Path, rows: np.ndarray, columns: int) -> np.ndarray:
+    if rows.shape[1] != columns:
+        raise ToolkitError(f"{path}: {rows.shape[1]} numbers for each frame, other videos have {columns}")
+    return rows
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        rows: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ToolkitError(f"{path}: cannot be read as an array ({error})") from error
+    return rows
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ToolkitError(f"{path}: cannot be read as text ({error})") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    """Numbers by their size, before words by their letters."""
+    return (int(name), "") if name.isdecimal() else (1 << 62, name)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:12]) + (", …" if len(names) > 12 else "")

@@ -1,0 +1,151 @@
+"""Video files: read, written, and drawn frame beside frame for a person to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+from typing import ClassVar
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from PIL import Image
+from torch import Tensor
+
+from toolkit import Dataset, DataSpec
+from toolkit_video.reading import FORMATS, KEEPING, crop, read_frames, read_timeline
+
+ENCODING = {"crf": "8", "preset": "medium", "g": "16", "x264-params": "chromaloc=1"}
+"""What is lost is hardly more than on the way from red, green and blue to the file's colours and back. Colours are
+where the conversion puts them, in the middle of four pixels, which H.264 must be told. No frame is far from a key."""
+SMALLEST = 128
+"""Pixels of a frame's shorter side from which on any program plays it."""
+BT709 = 1
+"""The standard's number for its primaries, transfer and matrix."""
+MARGIN, BREAK = 2, 8
+"""Pixels between the frames of a contact sheet, and above a new column."""
+LEGIBLE = 64
+"""Pixels that the longer side of a frame is enlarged to on a contact sheet, at most."""
+SHOWN = 24
+"""Frames of a clip on a contact sheet, at most."""
+
+
+class ClipDataset(Dataset):
+    """A dataset of clips ``(channels, frames, height, width)``, uint8 levels 0..255, one file each.
+
+    The spec has 1 or 3 channels and, for its first axis, the rate in frames per second.
+    """
+
+    suffix: ClassVar[str] = ".mp4"
+
+    @classmethod
+    def read(cls, path: Path, spec: DataSpec) -> Tensor:
+        """The first frames of anything that FFmpeg decodes, at the spec's rate.
+
+        ToolkitError where the file cannot be read; ValueError where it has fewer frames, smaller ones, or the spec
+        other channels.
+        """
+        if spec.channels not in FORMATS:
+            raise ValueError(f"video has 1 or 3 channels, not {spec.channels}")
+        frames, height, width = spec.axes
+        timeline, rate = read_timeline(path), frame_rate(spec)
+        shown = timeline.frames(rate)
+        if len(shown) < frames:
+            raise ValueError(f"{too_few(len(shown), rate)} that are needed: {frames}")
+        read = read_frames(path, timeline, shown[:frames], spec.channels, (height, width))
+        return to_clip(crop(read, (height, width)))
+
+    @classmethod
+    def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
+        """An MP4 file (H.264, 4:2:0, BT.709), which other programs play; frames too small for them are enlarged."""
+        write_mp4(path, frames_of(x), frame_rate(spec))
+
+    @classmethod
+    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+        """A line for each clip, its frames side by side; the clips of a column of the rows stand together."""
+        Image.fromarray(contact_sheet(rows)).save(path, format="PNG")
+
+
+def frame_rate(spec: DataSpec) -> float:
+    """Frames per second."""
+    rate = spec.rates[0] if spec.rates else None
+    if rate is None:
+        raise ValueError("the data has no frames per second")
+    return rate
+
+
+def too_few(frames: int, rate: float) -> str:
+    return f"there are {frames} frames at {rate:g} per second, fewer than those"
+
+
+def to_clip(frames: np.ndarray) -> Tensor:
+    """``(frames, height, width, channels)`` to ``(channels, frames, height, width)``."""
+    return torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2)))
+
+
+def frames_of(x: Tensor) -> np.ndarray:
+    """``(channels, frames, height, width)`` to ``(frames, height, width, 3)``, uint8; grey thrice."""
+    frames: np.ndarray = x.detach().to("cpu", torch.uint8).permute(1, 2, 3, 0).numpy()
+    return frames.repeat(3, 3) if frames.shape[3] == 1 else frames
+
+
+def write_mp4(path: Path, frames: np.ndarray, rate: float) -> None:
+    """Frames ``(frames, height, width, 3)``, uint8, shown at a rate per second, every pixel a square of pixels."""
+    factor = enlargement(*frames.shape[1:3])
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(10_000))
+        stream.width, stream.height = factor * frames.shape[2], factor * frames.shape[1]
+        stream.pix_fmt, stream.options = "yuv420p", dict(ENCODING)
+        context, reformatter = stream.codec_context, VideoReformatter()
+        context.color_range, context.colorspace = ColorRange.MPEG, BT709
+        context.color_primaries = context.color_trc = BT709
+        for pixels in frames:
+            frame = av.VideoFrame.from_ndarray(pixels.repeat(factor, 0).repeat(factor, 1), format="rgb24")
+            frame = reformatter.reformat(
+                frame,
+                format="yuv420p",
+                interpolation=KEEPING,
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def enlargement(height: int, width: int) -> int:
+    """The least whole factor that makes both sides even, as 4:2:0 has it, and no side too small to play."""
+    factor = ceil(SMALLEST / min(height, width))
+    return factor + 1 if factor % 2 and (height % 2 or width % 2) else factor
+
+
+def contact_sheet(rows: Sequence[Tensor]) -> np.ndarray:
+    """Rows of clips as one picture ``(height, width, 3)``, small frames enlarged by a whole factor.
+
+    Rows of what belongs together, such as clips above what was made of them, come out as lines below one another.
+    """
+    columns = [[row[i] for row in rows if i < len(row)] for i in range(max(len(row) for row in rows))]
+    strips = [[_strip(frames_of(clip)) for clip in column] for column in columns]
+    width = max(strip.shape[1] for column in strips for strip in column)
+    lines: list[np.ndarray] = []
+    for column in strips:
+        lines += [_blank(BREAK - MARGIN, width)] if lines else []
+        for strip in column:
+            lines.append(np.pad(strip, ((0, MARGIN), (0, width - strip.shape[1]), (0, 0)), constant_values=255))
+    return np.concatenate([_blank(MARGIN, width), *lines])
+
+
+def _strip(frames: np.ndarray) -> np.ndarray:
+    """A clip's frames side by side, of a long clip some at even distances."""
+    if len(frames) > SHOWN:
+        frames = frames[np.linspace(0, len(frames) - 1, SHOWN).round().astype(int)]
+    factor = max(1, LEGIBLE // max(frames.shape[1:3]))
+    frames = frames.repeat(factor, 1).repeat(factor, 2)
+    between = _blank(frames.shape[1], MARGIN)
+    return np.concatenate([between, *(part for frame in frames for part in (frame, between))], 1)
+
+
+def _blank(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), 255, np.uint8)

@@ -1,0 +1,205 @@
+"""What datasets of video files share: windows of frames, and what becomes of files that cannot be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit import DataSpec, ToolkitError
+from toolkit.dataset import SPLITS
+from toolkit_video.clips import to_clip, too_few
+from toolkit_video.reading import CENTRE, FORMATS, crop, read_frames
+from toolkit_video.scan import scan
+from toolkit_video.splits import find_videos, set_aside
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = 32
+"""Windows that the variance is estimated from, at most."""
+NAMED = 3
+"""Files that cannot be read, named in a message."""
+ALIKE = 0.01
+"""By what share the rates of files may differ and count as one."""
+
+T = TypeVar("T")
+
+
+class Window(NamedTuple):
+    """Frames of a file, one after another at the corpus's rate."""
+
+    path: str
+    numbers: np.ndarray
+    """Which frames of the file they are."""
+    x: Tensor
+    """``(channels, frames, height, width)``, uint8."""
+
+
+class Corpus:
+    """Video files below a folder, by split, and windows of ``frames`` frames of them.
+
+    A file holds as many windows as cover it, at even distances. With a generator a window lies anywhere in its file
+    where ``start`` is random, and anywhere in the picture where ``crop`` is. Only what the window needs is decoded, and
+    kept, shrunk, as long as ``memory`` megabytes have room for it.
+
+    Raises ToolkitError where an option is none, the folder holds no video, or a file cannot be read and ``on_error``
+    says stop. With skip such files are told and counted, and another window stands for one that is lost.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        frames: int,
+        rate: float | None,
+        size: int,
+        channels: int,
+        start: Literal["random", "fixed"],
+        crop: Literal["center", "random"],
+        memory: int,
+        on_error: Literal["skip", "stop"],
+    ) -> None:
+        _check_options(frames, rate, size, channels)
+        self.root, self.start, self.crop, self.on_error = Path(root).expanduser(), start, crop, on_error
+        self.channels, self.axes = channels, (frames, size, size)
+        self.kept: dict[str, dict[int, np.ndarray]] = {}
+        self.room = memory << 20
+        self.skipped: set[str] = set()
+        self.timelines, failures = scan(self.root, find_videos(self.root))
+        self._skip(failures)
+        self.rate = self._common_rate() if rate is None else float(rate)
+        self.shown = self.keep(self._shown)
+        self.arrange()
+
+    def keep(self, look: Callable[[str], T]) -> dict[str, T]:
+        """What ``look`` says of each file that is not skipped; where it raises ToolkitError, the file is."""
+        said, failures = {}, {}
+        for path in [path for path in self.timelines if path not in self.skipped]:
+            try:
+                said[path] = look(path)
+            except ToolkitError as error:
+                failures[path] = str(error)
+        self._skip(failures)
+        return said
+
+    def arrange(self) -> None:
+        """The windows of the files that are left."""
+        self.splits = set_aside(path for path in self.timelines if path not in self.skipped)
+        self.windows = {split: self._windows(split) for split in SPLITS}
+        if not self.size("train"):
+            raise ToolkitError(f"{self.root}: too few videos that can be read to train on")
+
+    def size(self, split: str) -> int:
+        return len(self.windows[split])
+
+    def window(self, split: str, index: int, generator: torch.Generator | None) -> Window:
+        if not 0 <= index < self.size(split):
+            raise IndexError(f"{split} has {self.size(split)} examples, there is no {index}")
+        for place in range(index, index + self.size(split)):  # the next stands for one that is skipped
+            number, begin = self.windows[split][place % self.size(split)].tolist()
+            path = self.splits[split][number]
+            if path in self.skipped:
+                continue
+            try:
+                return self._window(path, begin, generator)
+            except ToolkitError as error:
+                self._skip({path: str(error)})
+        raise ToolkitError(f"{self.root}: not one file of the {split} split can be read")
+
+    def _window(self, path: str, begin: int, generator: torch.Generator | None) -> Window:
+        frames, *size = self.axes
+        shown, centering = self.shown[path], CENTRE
+        if generator is not None and self.start == "random":
+            begin = int(torch.randint(len(shown) - frames + 1, (), generator=generator))
+        if generator is not None and self.crop == "random":
+            across, down = torch.rand(2, generator=generator).tolist()
+            centering = (across, down)
+        numbers = shown[begin : begin + frames]
+        return Window(path, numbers, to_clip(crop(self._frames(path, numbers), (size[0], size[1]), centering)))
+
+    def _frames(self, path: str, numbers: np.ndarray) -> np.ndarray:
+        """Frames of a file, shrunk; out of memory where all are there."""
+        kept, wanted = self.kept.setdefault(path, {}), numbers.tolist()
+        if all(number in kept for number in wanted):
+            return np.stack([kept[number] for number in wanted])
+        try:
+            size = (self.axes[1], self.axes[2])
+            read = read_frames(self.root / path, self.timelines[path], numbers, self.channels, size)
+        except ValueError as error:
+            raise ToolkitError(f"{self.root / path}: {error}; make dataset.size smaller") from error
+        new = {number: frame for number, frame in zip(wanted, read, strict=True) if number not in kept}
+        if len(new) * read[0].nbytes <= self.room:
+            self.room -= len(new) * read[0].nbytes
+            kept.update({number: frame.copy() for number, frame in new.items()})
+        return read
+
+    def variance(self, spec: DataSpec) -> float:
+        """Of the scaled data, estimated from at most 32 training windows at even distances."""
+        n = self.size("train")
+        sample = [self.window("train", i, None).x for i in range(0, n, ceil(n / SAMPLE))]
+        return float(spec.scale(torch.stack(sample)).double().var(correction=0))
+
+    def tell(self) -> None:
+        counts = ", ".join(f"{len(self.splits[split])} {split}" for split in SPLITS)
+        minutes = sum(len(self.shown[path]) for paths in self.splits.values() for path in paths) / self.rate / 60
+        logger.info("%s: %.1f minutes at %g frames per second; videos: %s", self.root, minutes, self.rate, counts)
+
+    def _shown(self, path: str) -> np.ndarray:
+        """The frames of a file at the corpus's rate."""
+        shown, frames = self.timelines[path].frames(self.rate), self.axes[0]
+        if len(shown) < frames:
+            raise ToolkitError(
+                f"{self.root / path}: {too_few(len(shown), self.rate)} of a window (dataset.frames={frames})"
+            )
+        return shown
+
+    def _common_rate(self) -> float:
+        """That of the files, where they agree."""
+        rates = {path: timeline.rate for path, timeline in self.timelines.items() if timeline.rate}
+        if not rates:
+            raise ToolkitError(f"{self.root}: no video has more than one frame")
+        slow, fast = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
+        if rates[fast] - rates[slow] > ALIKE * rates[fast]:
+            raise ToolkitError(
+                f"{self.root}: {slow} has {rates[slow]:.4g} frames per second and {fast} {rates[fast]:.4g}; "
+                "dataset.rate=NUMBER brings all to one rate"
+            )
+        return float(np.median(list(rates.values())))
+
+    def _windows(self, split: str) -> np.ndarray:
+        """File and first frame at the corpus's rate ``(n, 2)`` of every window."""
+        frames, made = self.axes[0], []
+        for number, path in enumerate(self.splits[split]):
+            room, count = len(self.shown[path]) - frames, ceil(len(self.shown[path]) / frames)
+            made += [(number, k * room // max(1, count - 1)) for k in range(count)]
+        return np.array(made, np.int64).reshape(-1, 2)
+
+    def _skip(self, failures: dict[str, str]) -> None:
+        """Told and counted; or the run's end, as ``on_error`` says."""
+        if failures and self.on_error == "stop":
+            more = f" (and {len(failures) - 1} more files)" if len(failures) > 1 else ""
+            raise ToolkitError(
+                f"{next(iter(failures.values()))}{more}\ndataset.on_error=skip passes over files that cannot be used"
+            )
+        self.skipped |= set(failures)
+        for reason in list(failures.values())[:NAMED]:
+            logger.warning("%s: skipped", reason)
+        if failures:
+            logger.warning("%s: %d files skipped so far, as they cannot be used", self.root, len(self.skipped))
+
+
+def _check_options(frames: int, rate: float | None, size: int, channels: int) -> None:
+    if frames < 1:
+        raise ToolkitError(f"dataset.frames={frames}: a window has at least one frame")
+    if rate is not None and not 0 < rate <= 1000:
+        raise ToolkitError(f"dataset.rate={rate}: more than 0 and at most 1000 frames per second, or null")
+    if size < 1:
+        raise ToolkitError(f"dataset.size={size}: a frame has at least one pixel")
+    if channels not in FORMATS:
+        raise ToolkitError(f"dataset.channels={channels}: choose 3 for colour or 1 for grey")

@@ -1,0 +1,60 @@
+"""A residual encoder over time, height and width."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import final
+
+from torch import Tensor, nn
+
+from toolkit import DataSpec, Encoder
+from toolkit_video.layers import Conv, check_strides, residual_stack, window
+
+
+@final
+class ConvEncoder(Encoder):
+    """Strided convolutions, residual 3x3x3 blocks, a 1x1x1 to the latents: the VQ-VAE paper's image encoder (section
+    4.1) with an axis more; with axial attention VideoGPT's (Yan et al. 2021, arXiv:2104.10157), but for its batch norm.
+
+    Args:
+        hidden: channels everywhere but in the latents.
+        residual_blocks: how many, each ReLU, 3x3x3, ReLU, 1x1x1.
+        residual_hidden: channels between a block's two convolutions; null: hidden.
+        strides: of the strided convolutions, each along time, height and width, such as [[1,2,2],[2,2,2]].
+        attention: heads of the attention along each axis that follows every residual block; 0: none.
+        causal: whether a code depends on nothing after its frames.
+    """
+
+    rank = 3
+
+    def __init__(
+        self,
+        data: DataSpec,
+        dim: int,
+        *,
+        hidden: int = 128,
+        residual_blocks: int = 2,
+        residual_hidden: int | None = None,
+        strides: tuple[tuple[int, int, int], ...] = ((1, 2, 2), (2, 2, 2)),
+        attention: int = 0,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        check_strides(strides)
+        self.data, self.causal = data, causal
+        if not attention:  # which sees the borders from everywhere
+            self.stride = tuple(prod(steps) for steps in zip((1, 1, 1), *strides, strict=True))
+        layers: list[nn.Module] = []
+        channels = data.channels
+        for stride in strides:
+            layers += [Conv(channels, hidden, window(stride), stride, causal=causal), nn.ReLU()]
+            channels = hidden
+        layers = layers[:-1] if strides else [Conv(channels, hidden, (3, 3, 3), causal=causal)]
+        self.down = nn.Sequential(*layers)
+        self.residual = residual_stack(hidden, residual_hidden or hidden, residual_blocks, attention, causal=causal)
+        self.out = Conv(hidden, dim, (1, 1, 1), causal=causal)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x ``(batch, channels, time, height, width)``."""
+        z: Tensor = self.out(self.residual(self.down(self.data.scale(x))))
+        return z

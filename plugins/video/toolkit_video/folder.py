@@ -1,0 +1,96 @@
+"""A person's own videos, in folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from toolkit import Condition, DataSpec
+from toolkit_video.clips import ClipDataset
+from toolkit_video.corpus import Corpus
+from toolkit_video.splits import split_of
+
+
+@final
+class FolderDataset(ClipDataset):
+    """All videos below ``root``, of any kind that FFmpeg decodes, in windows of some frames.
+
+    ``root`` holds ``train/ val/ test/``, or videos alone. What is missing of ``val/`` and ``test/`` is set aside from
+    the rest, 5 % each, by a hash of a video's path, so that it stays in its split when others come and go. A file holds
+    as many windows as cover it, at even distances. Names that start with a dot are not seen.
+
+    Args:
+        root: the folder.
+        frames: frames of a window.
+        rate: frames per second; of files with more, or with less regular ones, those shown at these times are taken;
+            null: that of the files, which must agree.
+        size: pixels of a frame's height and width, which it is shrunk to, then cropped.
+        channels: 3 for colour, 1 for grey.
+        start: whether a training window lies anywhere in its file, or where the file's other windows leave room.
+        crop: whether a training window lies in the middle of the picture, or anywhere.
+        labels: what a video's class is: folder: the first below root or split; file: its name, without suffix and
+            number at the end; none: nothing. Without folders there are no classes by folder.
+        memory: megabytes of shrunk frames that a loading process keeps, to decode none twice; 0: none.
+        on_error: whether a file that cannot be used stops the run, or is skipped and told.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        frames: int = 16,
+        rate: float | None = None,
+        size: int = 64,
+        channels: int = 3,
+        start: Literal["random", "fixed"] = "random",
+        crop: Literal["center", "random"] = "center",
+        labels: Literal["folder", "file", "none"] = "folder",
+        memory: int = 256,
+        on_error: Literal["skip", "stop"] = "stop",
+    ) -> None:
+        self.corpus = Corpus(
+            root,
+            frames=frames,
+            rate=rate,
+            size=size,
+            channels=channels,
+            start=start,
+            crop=crop,
+            memory=memory,
+            on_error=on_error,
+        )
+        self.labels = labels
+        names = {class_of(path, labels) for path in self.corpus.timelines} - {""}
+        self.classes = {name: i for i, name in enumerate(sorted(names, key=os.fsencode))}
+        conditions = (Condition("class", len(self.classes), tuple(self.classes)),) if self.classes else ()
+        self.spec = DataSpec(
+            channels, self.corpus.axes, levels=256, rates=(self.corpus.rate, None, None), conditions=conditions
+        )
+        self.corpus.tell()
+        self.spec = replace(self.spec, variance=self.corpus.variance(self.spec))
+
+    def size(self, split: str) -> int:
+        return self.corpus.size(split)
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """``x`` (channels, frames, size, size) uint8 and, where there are classes, the label ``class``."""
+        path, _, x = self.corpus.window(split, index, generator)
+        if not self.classes:
+            return {"x": x}
+        # a video in no class folder is of no known class: index "size"
+        return {"x": x, "class": torch.tensor(self.classes.get(class_of(path, self.labels), len(self.classes)))}
+
+
+def class_of(path: str, labels: Literal["folder", "file", "none"]) -> str:
+    """A video's class by its path below root; empty: none."""
+    parts = PurePosixPath(path).parts[1 if split_of(path) else 0 :]
+    if labels == "folder":
+        return parts[0] if len(parts) > 1 else ""
+    stem = PurePosixPath(path).stem
+    return (re.sub(r"[\s_.-]*\d+$", "", stem) or stem) if labels == "file" else ""

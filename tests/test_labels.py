@@ -1,0 +1,96 @@
+"""Conditions as a person writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from toolkit.errors import ToolkitError
+from toolkit.labels import values
+from toolkit.spec import Condition
+
+MOVE = Condition("move", 3, ("left", "right", "stay [1], x"), per_step=True)
+PHONE = Condition("phone", 3, ("a", "b", "c"), per_step=True, every=2)
+KIND = Condition("kind", 2, ("a", "한 글"))
+FORCE = Condition("force", 2, per_step=True, real=True)
+
+
+def test_one_label_holds_for_all_and_several_take_turns() -> None:
+    assert values(KIND, "한 글", 2, 4).tolist() == [1, 1]
+    assert values(MOVE, "stay [1], x", 2, 4).tolist() == [2, 2]
+    assert values(MOVE, "left,right", 3, 4).tolist() == [0, 1, 0]
+    assert values(MOVE, "right, 2", 2, 4).tolist() == [1, 2]
+
+
+def test_a_list_has_a_label_for_each_step() -> None:
+    assert values(MOVE, "[left,right,right,left]", 2, 4).tolist() == [[0, 1, 1, 0]] * 2
+    assert values(PHONE, "[a, c]", 1, 4).tolist() == [[0, 2]]
+
+
+def test_lists_and_labels_take_turns() -> None:
+    made = values(MOVE, "left,[right,left,3,right],right", 4, 4)
+    assert made.tolist() == [[0] * 4, [1, 0, 3, 1], [1] * 4, [0] * 4]
+
+
+@pytest.mark.parametrize("heading", ["", "move\n"])
+def test_a_file_has_a_label_on_each_line(tmp_path: Path, heading: str) -> None:
+    path = tmp_path / "왼쪽, a [b]=c.txt"
+    path.write_text(f"{heading}left\n right\n\n1\nstay [1], x\nleft\n", encoding="utf-8")
+    assert values(MOVE, str(path), 1, 4).tolist() == [[0, 1, 1, 2]]
+    (tmp_path / "b.csv").write_text("right\n" * 4)
+    plain = path.rename(tmp_path / "a.txt")
+    assert values(MOVE, f"{plain},{tmp_path / 'b.csv'}", 2, 4).tolist() == [[0, 1, 1, 2], [1] * 4]
+    np.save(tmp_path / "a.npy", np.array([2, 1, 0, 0]))
+    assert values(MOVE, str(tmp_path / "a.npy"), 1, 4).tolist() == [[2, 1, 0, 0]]
+
+
+def test_a_label_comes_before_a_file_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "left").write_text("right\n" * 4)
+    assert values(MOVE, "left", 1, 4).tolist() == [0]
+
+
+def test_numbers_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n3; 4\n-5 6e1\n")
+    expected = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [-5.0, 60.0]]] * 2)
+    assert torch.equal(values(FORCE, str(tmp_path / "a.csv"), 2, 3), expected)
+    np.save(tmp_path / "a.npy", expected[0].numpy())
+    assert torch.equal(values(FORCE, str(tmp_path / "a.npy"), 2, 3), expected)
+    whole = Condition("force", 2, real=True)
+    assert values(whole, str(tmp_path / "a.csv"), 2, 3).tolist() == [[1, 2]] * 2
+
+
+@pytest.mark.parametrize(
+    ("condition", "text", "message"),
+    [
+        (MOVE, "[left,right]", "condition.move=[left,right]: 2 labels for 4 steps: give one for each"),
+        (MOVE, "left,[right]", "condition.move=[right]: 1 label for 4 steps"),
+        (MOVE, "[]", "condition.move=[]: "),
+        (MOVE, "[left,left,rigth,left]", "condition.move=rigth: no such label, did you mean right?"),
+        (MOVE, "nowhere.txt", "condition.move=nowhere.txt: no such label (known: left, right, stay [1], x); nor is it"),
+        (MOVE, "4", "condition.move=4: no such label"),
+        (KIND, "[a,a]", "condition.kind=[a: no such label, did you mean a?"),
+        (FORCE, "left", "condition.force=left: there is no such file; give a text file of numbers, 2 on a line"),
+        (MOVE, "SHORT", "SHORT: it has 3 lines, 4 steps need one each"),
+        (MOVE, "WRONG", "WRONG, line 2: condition.move=rigth: no such label, did you mean right?"),
+        (FORCE, "SHORT", "SHORT: it has 2 lines, 4 steps need one each"),
+        (FORCE, "NUMBERS", "NUMBERS, line 3: condition.force has 2 numbers a line, here is '5'"),
+        (FORCE, "INFINITE", "INFINITE, line 2: condition.force has 2 numbers a line, here is 'inf 0'"),
+        (MOVE, "BYTES", "BYTES: this is no file of labels or numbers"),
+    ],
+)
+def test_mistakes(
+    condition: Condition, text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "SHORT").write_text("left\nleft\nright\n")
+    (tmp_path / "WRONG").write_text("left\nrigth\nleft\nleft\n")
+    (tmp_path / "NUMBERS").write_text("1 2\n3 4\n5\n6 7\n")
+    (tmp_path / "INFINITE").write_text("1 2\ninf 0\n1 5\n6 7\n")
+    (tmp_path / "BYTES").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ToolkitError) as error:
+        values(condition, text, 2, 4)
+    assert message in str(error.value)

@@ -1,0 +1,117 @@
+"""Conditions as a person writes them."""
+
+from __future__ import annotations
+
+import re
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit.errors import ToolkitError
+from toolkit.spec import Condition
+
+_BETWEEN = re.compile(r",(?![^\[]*\])")
+"""A comma that stands inside no brackets."""
+
+
+def values(condition: Condition, text: str, n: int, length: int) -> Tensor:
+    """A condition of n examples whose first axis has this length: ``(n,)``, ``(n, steps)``, …
+
+    ``LABEL`` holds for all examples, ``LABEL,LABEL,…`` take turns. Where a condition has a value per step, a turn may
+    also be ``[LABEL,LABEL,…]``, one for each step, or a file with one on each line, of which the first are taken; and
+    where its values are numbers, a file with a row of them on each line. The first line may be a heading: the
+    condition's name, or words above numbers. An array as ``.npy`` is such a file, too. ToolkitError for what is none of
+    these.
+    """
+    turns = [_turn(condition, part, length) for part in _parts(condition, text)]
+    if any(turn.ndim > condition.real for turn in turns):  # some hold for each step: all do
+        steps = condition.steps(length)
+        turns = [turn if turn.ndim > condition.real else turn.expand(steps, *turn.shape) for turn in turns]
+    return torch.stack([turns[i % len(turns)] for i in range(n)])
+
+
+def _parts(condition: Condition, text: str) -> list[str]:
+    if text in condition.labels or _is_file(condition, text):
+        return [text]
+    return [part.strip() for part in (_BETWEEN.split(text) if condition.per_step else text.split(","))]
+
+
+def _is_file(condition: Condition, text: str) -> bool:
+    return (condition.per_step or condition.real) and text not in condition.labels and Path(text).is_file()
+
+
+def _turn(condition: Condition, text: str, length: int) -> Tensor:
+    """``()`` or, of real values, ``(size,)``; with the steps before it where there is a value for each."""
+    where, steps = f"condition.{condition.name}={text}", condition.steps(length)
+    if _is_file(condition, text):
+        return _read(condition, Path(text), steps)
+    if condition.real:
+        raise ToolkitError(f"{where}: there is no such file; give a text file of numbers, {condition.size} on a line")
+    listed = re.fullmatch(r"\[(.*)\]", text) if condition.per_step and text not in condition.labels else None
+    if listed is None:
+        return _index(condition, text)
+    words = [word.strip() for word in listed[1].split(",")]
+    if len(words) != steps:
+        raise ToolkitError(f"{where}: {_many(len(words), 'label')} for {_many(steps, 'step')}: give one for each")
+    return torch.stack([_index(condition, word) for word in words])
+
+
+def _index(condition: Condition, text: str) -> Tensor:
+    try:
+        return torch.tensor(condition.index(text))
+    except ValueError as e:
+        raise ToolkitError(f"{e}{'; nor is it a file' if condition.per_step else ''}") from e
+
+
+def _read(condition: Condition, path: Path, steps: int) -> Tensor:
+    """A file's first lines: a label on each, or a row of numbers."""
+    wanted = steps if condition.per_step else 1
+    where = f"condition.{condition.name}={path}"
+    try:
+        lines = _lines(path)
+    except (OSError, ValueError) as e:
+        raise ToolkitError(f"{where}: this is no file of labels or numbers: {e}") from e
+    if lines and (lines[0] == condition.name or (condition.real and not any(map(_is_number, _words(lines[0]))))):
+        lines = lines[1:]
+    if len(lines) < wanted:
+        raise ToolkitError(f"{where}: it has {_many(len(lines), 'line')}, {_many(wanted, 'step')} need one each")
+    rows = []
+    for number, line in enumerate(lines[:wanted], 1):
+        try:
+            rows.append(_numbers(condition, line) if condition.real else torch.tensor(condition.index(line)))
+        except ValueError as e:
+            raise ToolkitError(f"{path}, line {number}: {e}") from e
+    return torch.stack(rows) if condition.per_step else rows[0]
+
+
+def _lines(path: Path) -> list[str]:
+    if path.suffix != ".npy":
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        return [line for line in lines if line]
+    rows = np.load(path, allow_pickle=False).tolist()
+    return [" ".join(map(str, row)) if isinstance(row, list) else str(row) for row in rows]
+
+
+def _numbers(condition: Condition, line: str) -> Tensor:
+    words = _words(line)
+    if len(words) != condition.size or not all(map(_is_number, words)):
+        raise ValueError(f"condition.{condition.name} has {_many(condition.size, 'number')} a line, here is {line!r}")
+    return torch.tensor([float(word) for word in words])
+
+
+def _words(line: str) -> list[str]:
+    return line.replace(",", " ").replace(";", " ").split()
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return isfinite(float(word))
+    except ValueError:
+        return False
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
