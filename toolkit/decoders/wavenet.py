@@ -70,7 +70,7 @@ class WaveNetDecoder(Decoder):
         self.embedding = ConditionEmbedding(conditions, context) if conditions else None
         self.residual = residual_stack(1, context, context, context_blocks)
         trunk = WaveNet(context=context, hidden=hidden, blocks=blocks, layers=layers, skip=skip, dropout=dropout)
-        self.network = CausalNetwork(trunk, sizes, head=head)
+        self.network = CausalNetwork(trunk, sizes, head=head, ordered=data.ordered)
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> AutoregressiveDistribution:
         """z ``(batch, dim, steps)``."""
