@@ -115,9 +115,11 @@ class CausalNetwork(nn.Module):
     if TYPE_CHECKING:
         __call__ = forward
 
-    def log_prob(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
-        """Nats ``(batch,)``; float32 or wider whatever the logits are."""
-        nats = [_cross_entropy(part, codes[:, depth]) for depth, part in enumerate(self(codes, context))]
+    def log_prob(self, codes: Tensor, context: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        """Nats ``(batch,)``; float32 or wider whatever the logits are. ``seen``: what the network is shown in place of
+        the codes, where that is something else."""
+        logits = self(codes if seen is None else seen, context)
+        nats = [_cross_entropy(part, codes[:, depth]) for depth, part in enumerate(logits)]
         return -torch.stack(nats).sum(0)
 
     def embed(self, codes: Tensor) -> Tensor:
