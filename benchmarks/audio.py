@@ -1,6 +1,7 @@
-"""How fast a WaveNet speaks, and how fast crops come out of files.
+"""How fast a WaveNet speaks, how fast crops come out of files, and how soon many files are ready.
 
-    python benchmarks/audio.py [--hidden 64] [--samples 16000] [--rounds 3] [--threads 1] [--out results.json]
+    python benchmarks/audio.py [--hidden 64] [--samples 16000] [--rounds 3] [--threads 1] [--files 100000]
+                               [--only starting] [--out results.json]
 
 Speaking: the decoder ``wavenet`` draws one second at 16 kHz from latents of 64 samples each, step by step over what it
 keeps of the past, one voice at a time and sixteen. ``realtime`` is seconds of sound by seconds of work. ``uncached``
@@ -9,12 +10,16 @@ as many as samples. Nothing is trained; the weights do not matter to the time.
 
 Loading: one-second crops of ten-second flac files at 16 kHz, by decoding the crop alone and by decoding the file. The
 files are noise with the level of speech. Both go through the same reader in turns; a ratio is the median over rounds.
+
+Starting: ``audio_folder`` on many short files that it has not seen, which are looked into one by one, and again, when
+it only asks whether they have changed. The files are links to a few, a thousand in a folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -30,10 +35,13 @@ import torch
 
 from toolkit import DataSpec
 from toolkit.decoders.wavenet import WaveNetDecoder
+from toolkit_audio.folder import FolderDataset
 from toolkit_audio.reading import read_span
 
 RATE, CODE = 16_000, 64
 FILES, SECONDS = 8, 10
+FOLDER, LINKS = 1000, 20_000
+"""Files in a folder, and links to one file; more of either, and some file systems refuse."""
 CROPS = 64
 
 
@@ -88,8 +96,20 @@ def loading(folder: Path, rounds: int) -> dict[str, float]:
     }
 
 
-def write_flac(path: Path, seed: int) -> Path:
-    white = np.random.default_rng(seed).standard_normal(SECONDS * RATE)
+def starting(folder: Path, files: int) -> dict[str, float]:
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    for i in range(files):
+        if i % LINKS == 0:
+            source = write_flac(folder / f"short{i}.flac", i, seconds=0.5)
+        path = folder / "many" / str(i // FOLDER) / f"{i}.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.hardlink_to(source)
+    first, second = (timed(lambda: FolderDataset(root=str(folder / "many"))) for _ in range(2))
+    return {"files": files, "first_seconds": first, "second_seconds": second}
+
+
+def write_flac(path: Path, seed: int, seconds: float = SECONDS) -> Path:
+    white = np.random.default_rng(seed).standard_normal(round(seconds * RATE))
     sound = (2000 * np.convolve(white, np.ones(8) / 8, "same")).astype(np.int16)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("flac", rate=RATE, layout="mono", format="s16")
@@ -109,16 +129,23 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=RATE)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--files", type=int, default=100_000)
+    parser.add_argument("--only", choices=["loading", "starting", "speaking"])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        loaded = loading(Path(folder), args.rounds)
-    print("loading   " + "   ".join(f"{name} {value:,.1f}" for name, value in loaded.items()), flush=True)
-    rows = speaking(args.hidden, args.samples, args.rounds)
-    for row in rows:
-        print("speaking  " + "   ".join(f"{name} {value:,.2f}" for name, value in row.items()))
+    acts: dict[str, Callable[[Path], list[dict[str, float]]]] = {
+        "loading": lambda folder: [loading(folder, args.rounds)],
+        "starting": lambda folder: [starting(folder, args.files)],
+        "speaking": lambda folder: speaking(args.hidden, args.samples, args.rounds),
+    }
+    rows = {}
+    for name in [args.only] if args.only else acts:
+        with tempfile.TemporaryDirectory() as folder:
+            rows[name] = acts[name](Path(folder))
+        for row in rows[name]:
+            print(f"{name:9} " + "   ".join(f"{key} {value:,.2f}" for key, value in row.items()), flush=True)
     facts = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": platform.processor() or platform.machine(),
@@ -126,8 +153,7 @@ def main() -> None:
         "torch": torch.__version__,
         "av": version("av"),
         "arguments": {name: str(value) for name, value in vars(args).items() if name != "out"},
-        "loading": loaded,
-        "speaking": rows,
+        **rows,
     }
     if args.out:
         args.out.write_text(json.dumps(facts, indent=1) + "\n")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit.causal.network import CausalNetwork, Trunk
+from toolkit.causal.network import REACH, CausalNetwork, Trunk, smooth
 from toolkit.causal.pixelcnn import PixelCNN
 from toolkit.causal.sampling import sample
 from toolkit.causal.transformer import Transformer
@@ -204,3 +204,21 @@ def test_log_prob_is_that_of_the_logits() -> None:
             p.log_softmax(-1).gather(-1, codes[:, d].unsqueeze(-1)).flatten(1).sum(1) for d, p in enumerate(net(codes))
         ]
         torch.testing.assert_close(net.log_prob(codes), sum(parts))
+
+
+def test_levels_in_order_start_as_alike_as_they_are_near() -> None:
+    torch.manual_seed(0)
+    rows = smooth(32, 40_000)
+    levels = torch.linspace(-1, 1, 32)
+    expected = torch.exp(-((levels[:, None] - levels) ** 2) / (2 * REACH**2))
+    torch.testing.assert_close(rows @ rows.T / 40_000, expected, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(("ordered", "alike"), [(True, 1.0), (False, 0.0)])
+def test_the_neighbours_of_a_level_start_alike_and_those_of_a_code_do_not(ordered: bool, alike: float) -> None:
+    torch.manual_seed(0)
+    net = CausalNetwork(WaveNet(hidden=400, blocks=1, layers=1), (256, 256), head=8, ordered=ordered)
+    for table in net.tables:
+        rows = table.get_parameter("weight").detach()
+        assert float(rows.var()) == pytest.approx(0.5, rel=0.15)
+        assert float((rows[1:] * rows[:-1]).mean() / rows.square().mean()) == pytest.approx(alike, abs=0.05)

@@ -187,6 +187,34 @@ def test_dropped_conditions_are_none_and_latents_stay() -> None:
 
 
 @torch.no_grad()
+def test_a_dropped_history_is_silent_in_training_alone() -> None:
+    """All of it dropped, any x is told from as if silence came before, and it is x that is told."""
+    decoder, z = wavenet(history_dropout=1.0, condition_dropout=0.0), torch.randn(2, 6, 3, dtype=torch.float64)
+    x, silence = torch.randint(16, (2, 1, 12)), torch.full((2, 1, 12), 8)
+    plain = distribution(decoder, z, 1)
+    (logits,) = plain.network(silence, plain.context)
+    expected = logits.log_softmax(-1).gather(-1, x[:, 0].unsqueeze(-1)).sum((1, 2))
+    torch.testing.assert_close(distribution(decoder.train(), z, 1).log_prob(x), expected)
+    assert not torch.allclose(plain.log_prob(x), expected)
+    torch.testing.assert_close(distribution(decoder.eval(), z, 1).log_prob(x), plain.log_prob(x))
+
+
+def test_history_is_dropped_latent_by_latent() -> None:
+    """What stands under a latent is shown or hidden as a whole, about as often as was asked."""
+    decoder = wavenet(history_dropout=0.3).train()
+    seen = decoder._seen(torch.ones(500, 1, 12, dtype=torch.int64)).unflatten(2, (3, 4))
+    hidden = (seen == 8).double().mean(3)
+    assert set(seen.unique().tolist()) == {1, 8}
+    assert set(hidden.unique().tolist()) == {0.0, 1.0}
+    assert float(hidden.mean()) == pytest.approx(0.3, abs=0.05)
+
+
+def test_levels_without_order_have_no_silence() -> None:
+    with pytest.raises(ToolkitError, match="history_dropout"):
+        WaveNetDecoder(DataSpec(1, (12,), 16, ordered=False), 6, (3,), (), **SMALL, history_dropout=0.1)
+
+
+@torch.no_grad()
 def test_a_wavenet_decodes_any_number_of_latents() -> None:
     """A prefix of latents gives the same start, but for the border that knows its neighbours."""
     decoder = wavenet(context_blocks=0)

@@ -28,10 +28,12 @@ class AutoregressiveDistribution(Distribution):
         shape: tuple[int, ...],
         context: Tensor,
         unconditional: Callable[[], Tensor],
+        seen: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """``context``, a batch of it, says what z and the conditions tell of every position; see the network's trunk.
-        ``unconditional`` makes the same without conditions, where guidance asks for it."""
-        self.network, self.shape = network, shape
+        ``unconditional`` makes the same without conditions, where guidance asks for it. ``seen``: x as ``log_prob``
+        shows it to the network, where that is not as it is."""
+        self.network, self.shape, self.seen = network, shape, seen
         self.context, self.unconditional = context, unconditional
 
     @property
@@ -39,7 +41,8 @@ class AutoregressiveDistribution(Distribution):
         return None
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self.network.log_prob(x.long(), self.context)
+        codes = x.long()
+        return self.network.log_prob(codes, self.context, None if self.seen is None else self.seen(codes))
 
     def sample(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from math import sqrt
+from math import pi, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit.errors import ToolkitError
+
+REACH = 0.2
+"""How far apart levels in order, from -1 to 1, begin to be strangers."""
 
 
 class Trunk(nn.Module, ABC):
@@ -79,9 +82,12 @@ class CausalNetwork(nn.Module):
 
     Args:
         head: channels of what the last layer reads.
+        ordered: whether codes are levels, of which neighbours are alike: their embeddings start so.
     """
 
-    def __init__(self, trunk: Trunk, codebook_sizes: tuple[int, ...], *, head: int = 256) -> None:
+    def __init__(
+        self, trunk: Trunk, codebook_sizes: tuple[int, ...], *, head: int = 256, ordered: bool = False
+    ) -> None:
         super().__init__()
         if not codebook_sizes:
             raise ToolkitError("a causal network needs codes, and the depth is 0: take a quantizer with a codebook")
@@ -93,6 +99,8 @@ class CausalNetwork(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(head, size) for size in codebook_sizes)
         for table in (*self.tables, *self.inner):
             nn.init.normal_(table.weight, std=1 / sqrt(len(codebook_sizes)))
+            if ordered:
+                table.weight.data.copy_(smooth(*table.weight.shape) / sqrt(len(codebook_sizes)))
 
     def forward(self, codes: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """Logits of codes ``(batch, depth, *grid)``: for each depth ``(batch, *grid, codebook_size)``."""
@@ -107,9 +115,11 @@ class CausalNetwork(nn.Module):
     if TYPE_CHECKING:
         __call__ = forward
 
-    def log_prob(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
-        """Nats ``(batch,)``; float32 or wider whatever the logits are."""
-        nats = [_cross_entropy(part, codes[:, depth]) for depth, part in enumerate(self(codes, context))]
+    def log_prob(self, codes: Tensor, context: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+        """Nats ``(batch,)``; float32 or wider whatever the logits are. ``seen``: what the network is shown in place of
+        the codes, where that is something else."""
+        logits = self(codes if seen is None else seen, context)
+        nats = [_cross_entropy(part, codes[:, depth]) for depth, part in enumerate(logits)]
         return -torch.stack(nats).sum(0)
 
     def embed(self, codes: Tensor) -> Tensor:
@@ -149,6 +159,16 @@ def shift(x: Tensor, axis: int) -> Tensor:
     """x ``(batch, channels, *grid)`` moved one position on along an axis of the grid; a zero comes in."""
     after = x.ndim - 3 - axis
     return F.pad(x, [0, 0] * after + [1, -1])
+
+
+def smooth(levels: int, channels: int) -> Tensor:
+    """Random rows ``(levels, channels)`` of unit variance, a wave over the levels in each channel.
+
+    Those of levels s and s' from -1 to 1 correlate by ``exp(-(s - s')^2 / (2 REACH^2))``: random Fourier features of
+    the level (Rahimi and Recht 2007).
+    """
+    waves = torch.linspace(-1, 1, levels).unsqueeze(1) * torch.randn(channels) / REACH
+    return sqrt(2) * torch.cos(waves + 2 * pi * torch.rand(channels))
 
 
 def _cross_entropy(logits: Tensor, codes: Tensor) -> Tensor:

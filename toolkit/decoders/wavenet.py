@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
+import torch
 from torch import Tensor
 
 from toolkit.causal.distribution import AutoregressiveDistribution
@@ -37,6 +38,9 @@ class WaveNetDecoder(Decoder):
         context_blocks: residual layers over the latents.
         dropout: share of the layers' channels that training drops.
         condition_dropout: share of the examples that training sees without conditions.
+        history_dropout: share of the latents over which training shows the network the middle level in place of x. What
+            it draws then goes where the latents say, whatever it drew before (Bowman et al. 2016, arXiv:1511.06349, of
+            words).
     """
 
     rank = 1
@@ -57,6 +61,7 @@ class WaveNetDecoder(Decoder):
         context_blocks: int = 2,
         dropout: float = 0.0,
         condition_dropout: float = 0.1,
+        history_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         sizes = (require_levels(data, "wavenet", "decoder"),) * data.channels
@@ -65,19 +70,31 @@ class WaveNetDecoder(Decoder):
                 f"decoder=wavenet: {data.axes[0]} positions are no whole number for each of {grid[0]} latents;"
                 " change the data's length or the encoder's strides"
             )
+        if history_dropout and not data.ordered:
+            raise ToolkitError("decoder.history_dropout: these levels are in no order, so none is the middle one")
         self.data, self.stride, self.condition_dropout = data, data.axes[0] // grid[0], condition_dropout
+        self.history_dropout = history_dropout
         self.inward = conv(1, dim, context, 3)
         self.embedding = ConditionEmbedding(conditions, context) if conditions else None
         self.residual = residual_stack(1, context, context, context_blocks)
         trunk = WaveNet(context=context, hidden=hidden, blocks=blocks, layers=layers, skip=skip, dropout=dropout)
-        self.network = CausalNetwork(trunk, sizes, head=head)
+        self.network = CausalNetwork(trunk, sizes, head=head, ordered=data.ordered)
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> AutoregressiveDistribution:
         """z ``(batch, dim, steps)``."""
         told = self.inward(z)
         keep = None if self.embedding is None else self.embedding.keep(len(z), self.condition_dropout)
         context, shape = self._context(told, conditions, keep), (self.data.channels, z.shape[2] * self.stride)
-        return AutoregressiveDistribution(self.network, shape, context, lambda: self._context(told, {}, None))
+        return AutoregressiveDistribution(
+            self.network, shape, context, lambda: self._context(told, {}, None), self._seen if self.training else None
+        )
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """x ``(batch, channels, positions)`` as training shows it to the network."""
+        if not self.history_dropout:
+            return x
+        hidden = torch.rand(len(x), 1, x.shape[2] // self.stride, device=x.device) < self.history_dropout
+        return x.masked_fill(hidden.repeat_interleave(self.stride, 2), self.network.codebook_sizes[0] // 2)
 
     def _context(self, told: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
         """``(batch, context, steps)``."""

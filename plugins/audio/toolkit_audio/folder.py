@@ -47,7 +47,7 @@ def sound_files(root: Path) -> Iterator[str]:
     """Paths below a root, by suffix."""
     for parent, folders, names in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = Path(parent).relative_to(root)
+        below = (Path(parent).relative_to(root) / "_").as_posix()[:-1]
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield (below / name).as_posix()
+                yield below + name

@@ -30,7 +30,7 @@ def scan(
     """
     memory = _place(root, purpose)
     known = _remembered(memory)
-    stamps = {path: _stamp(root / path) for path in paths}
+    stamps = {path: _stamp(os.path.join(root, path)) for path in paths}  # a Path for each would take longer than all
     unknown = [path for path in paths if known.get(path, [None])[0] != stamps[path]]
     if len(unknown) >= MANY:
         logger.info("%s: looking at %d files, once", root, len(unknown))
@@ -53,9 +53,9 @@ def _try(look: Callable[[Path], Any], path: Path) -> tuple[Any, str]:
         return None, str(error)
 
 
-def _stamp(path: Path) -> list[int] | None:
+def _stamp(path: str) -> list[int] | None:
     with suppress(OSError):
-        status = path.stat()
+        status = os.stat(path)
         return [status.st_size, status.st_mtime_ns]
     return None
 
