@@ -76,10 +76,16 @@ def silent_film(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
+def strange(path: Path) -> None:
+    encode(path, noise(1)[None], 16000, "pcm_s16le", "s16")
+    path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_QQQ/INT/LIT"))
+
+
 DAMAGED: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "an empty file": ("bad.wav", empty, "the file is empty"),
     "text named wav": ("bad.wav", text, "cannot be read as sound"),
     "a film without sound": ("bad.mp4", silent_film, "there is no sound in it"),
+    "sound of a codec of tomorrow": ("bad.mkv", strange, "of a codec that FFmpeg does not know"),
     "a truncated flac": ("torn0.flac", truncated, "torn0.flac: c"),
 }
 

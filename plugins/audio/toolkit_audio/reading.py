@@ -88,7 +88,10 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, AudioStream]]:
         with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise ToolkitError(f"{path}: there is no sound in it")
-            yield container, container.streams.audio[0]
+            stream = container.streams.audio[0]
+            if getattr(stream, "codec_context", None) is None:
+                raise ToolkitError(f"{path}: its sound is of a codec that FFmpeg does not know here")
+            yield container, stream
     except FileNotFoundError as error:
         raise ToolkitError(f"{path}: the file is not there (any more)") from error
     except EOFError as error:

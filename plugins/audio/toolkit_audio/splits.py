@@ -46,12 +46,12 @@ def _key(utterance: Utterance, by_speaker: bool) -> str:
 
 
 def _chosen(keys: set[str], split: str) -> set[str]:
-    """Keys whose hash falls into the split's percent; of few keys at least one, as long as one is left."""
+    """Keys whose hash falls into the split's percent; of few keys at least one, but never all."""
     hashed = {key: int.from_bytes(sha256(f"{split}/{key}".encode("utf-8", "surrogateescape")).digest()) for key in keys}
     chosen = {key for key, number in hashed.items() if number % 100 < HELD_OUT[split]}
     if not chosen and len(keys) > 1:
         chosen = {min(keys, key=hashed.__getitem__)}
-    return chosen
+    return chosen if len(chosen) < len(keys) else set(sorted(chosen)[1:])
 
 
 def listed(utterances: Iterable[Utterance], folder: Path) -> list[Utterance]:

@@ -37,11 +37,11 @@ class Speaker(NamedTuple):
 
 
 SPEAKERS = {
-    "bass": Speaker(90, 0.95),
-    "baritone": Speaker(120, 1.0),
-    "tenor": Speaker(155, 1.05),
-    "alto": Speaker(200, 1.15),
-    "soprano": Speaker(260, 1.2),
+    "bass": Speaker(90, 0.94),
+    "baritone": Speaker(120, 0.97),
+    "tenor": Speaker(155, 1.0),
+    "alto": Speaker(200, 1.05),
+    "soprano": Speaker(260, 1.09),
 }
 VARIANCES = {"mulaw": 0.236, "pcm16": 0.0127, "float": 0.0127}
 """Of the training split on the scale of its form."""

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+import toolkit
 from toolkit import ToolkitError
+from toolkit.__main__ import run
 from toolkit_video import maze
 from toolkit_video.actions import ActionsDataset
 from toolkit_video.reading import read_frames, read_timeline
 
+FEW = ("steps=2", "batch_size=2", "workers=0", "validate_examples=2", "precision=fp32")
 needs_vizdoom = pytest.mark.skipif(find_spec("vizdoom") is None, reason="vizdoom is not installed")
 
 
@@ -73,6 +76,35 @@ def test_walks_are_recorded(tmp_path: Path) -> None:
     assert dataset.spec.conditions[0].labels == ("forward", "left", "right")
     assert sum(dataset.size(split) for split in ("train", "val", "test")) == 40
     follows(dataset)
+
+
+@needs_vizdoom
+@pytest.mark.slow
+def test_its_experiments_train_and_roll_out_at_real_shapes(tmp_path: Path) -> None:
+    """A few steps of each over recorded walks: frames, three codes for a frame, and futures that are told actions."""
+    walks = tmp_path / "walks"
+    maze.record(walks, 20, 24, 0)
+    few = [f"{each}.{key}" for each in ("trainer", "prior_trainer") for key in FEW]
+    few += ["prior_trainer.allow_collapsed=true"]
+    frames = tmp_path / "frames"
+    words = [f"dataset.root={walks}", *few]
+    assert run(["train", "experiment=video_maze_frames", *words, f"hydra.run.dir={frames}"]) == 0
+    second = tmp_path / "second"
+    words = [f"dataset.run={frames}", *few]
+    assert run(["train", "experiment=video_maze_second_stage", *words, f"hydra.run.dir={second}"]) == 0
+    future = tmp_path / "future"
+    words = [f"dataset.root={walks}", f"init={frames}", *few]
+    assert run(["train", "experiment=video_maze_paper", *words, f"hydra.run.dir={future}"]) == 0
+    assert toolkit.load(frames).latent.shape == (1, 1, 21, 21)
+    assert toolkit.load(second).latent.shape == (3, 1, 1, 1)
+    assert toolkit.load(future).latent.shape == (1, 16, 21, 21)
+    for folder in (frames, second):
+        assert run(["sample", f"run={folder}", "n=2"]) == 0
+    clip = next(walks.glob("*.mp4"))
+    words = [f"prefix.file={clip}", "prefix.frames=6", "frames=16", "n=2", "condition.action=forward,right"]
+    assert run(["sample", f"run={future}", *words]) == 0
+    for path in sorted((future / "samples").glob("sample-*.mp4")):
+        assert len(read_timeline(path).ticks) == 16
 
 
 def follows(dataset: ActionsDataset) -> None:

@@ -237,6 +237,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             films = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
             if not films:  # the picture on a song's cover is none
                 raise ToolkitError(f"{path}: there is no video in it")
+            if getattr(films[0], "codec_context", None) is None:
+                raise ToolkitError(f"{path}: its video is of a codec that FFmpeg does not know here")
             films[0].codec_context.thread_count = 1  # who loads clips loads many at once
             yield container, films[0]
     except FileNotFoundError as error:
