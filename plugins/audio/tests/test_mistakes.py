@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,20 +226,26 @@ def test_folders_that_are_no_corpus(told: Callable[..., str], tmp_path: Path) ->
     assert run([*ONLY, f"dataset.root={tmp_path / 'one'}", out]) == 0  # it is all there is to learn
 
 
+def broken(folder: Path, error: str) -> Path:
+    """A place to import a torchaudio from that fails."""
+    package = folder / "broken" / "torchaudio"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"raise {error}\n")
+    return folder / "broken"
+
+
 @pytest.mark.parametrize("error", ['OSError("libcudart.so.13: cannot open shared object file")', 'RuntimeError("abi")'])
 def test_torchaudio_that_does_not_import_costs_only_itself(error: str, voices: Path, tmp_path: Path) -> None:
     """Beside a torch that it was not built for it fails in two ways: whoever needs it says why, all else works."""
-    package = tmp_path / "broken" / "torchaudio"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(f"raise {error}\n")
+    env = {**os.environ, "PYTHONPATH": str(broken(tmp_path, error))}
     script = (
-        f"import sys; sys.path.insert(0, {str(tmp_path / 'broken')!r})\n"
+        "import sys\n"
         "from toolkit.__main__ import run\n"
         "codes = [run(['plugins', '--check']), run(sys.argv[1:]), run([*sys.argv[1:], 'dataset.loudness=-23'])]\n"
         "print(codes)\n"
     )
     words = [*ONLY, f"dataset.root={voices}"]
-    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, cwd=tmp_path, env=env)
     assert done.stdout.splitlines()[-1] == "[0, 0, 2]", done.stdout + done.stderr
     why = error.partition('"')[2].partition('"')[0]
     (told,) = (line for line in done.stdout.splitlines() if line.startswith("dataset=audio_vctk: "))
@@ -250,8 +257,10 @@ def test_torchaudio_that_does_not_import_costs_only_itself(error: str, voices: P
     assert "image_conv" in done.stdout
 
 
-def test_what_a_dataset_lacks_is_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchaudio.functional", None)
+def test_what_a_dataset_lacks_is_listed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(broken(tmp_path, 'OSError("gone")')))
     assert run(["plugins", "dataset", "--check", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["components"]
     lacking = {row["name"] for row in listed if row["lacks"]}
