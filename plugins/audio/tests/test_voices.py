@@ -101,14 +101,15 @@ def conversions(model: toolkit.Model, each: int = 4) -> list[Conversion]:
 
 @pytest.mark.slow
 def test_another_voice_says_the_same_with_its_own_pitch(tmp_path: Path) -> None:
-    """Trained for minutes on a CPU: every voice, saying what others said, has its own pitch within 10 %, and of the
-    phones that codes tell of the originals, three in four are told of what was said, in no voice fewer than half."""
+    """Trained for a quarter of an hour on a CPU: every voice, saying what others said, has its own pitch within 10 %,
+    and of the phones that codes tell of the originals, seven in ten are told of what was said, in no voice fewer than
+    six."""
     out = tmp_path / "run"
     assert run(["train", "experiment=audio_vowels", "stage=autoencoder", f"hydra.run.dir={out}"]) == 0
-    found = conversions(toolkit.load(out))
+    found = conversions(toolkit.load(out), each=16)
     for each in found:
         print(f"to {each.wanted:.0f} Hz: {each.heard:.0f} Hz; phones right {each.before:.0%}, then {each.after:.0%}")
     for each in found:
         assert each.heard == pytest.approx(each.wanted, rel=0.1)
-        assert each.after > 0.5 * each.before
-    assert sum(each.after for each in found) > 0.75 * sum(each.before for each in found)
+        assert each.after > 0.6 * each.before
+    assert sum(each.after for each in found) > 0.7 * sum(each.before for each in found)

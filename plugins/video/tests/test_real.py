@@ -40,7 +40,7 @@ def test_all_frames_of_a_clip_are_there(path: str, clips: Path) -> None:
     assert sorted(set(shown)) == list(range(int(row["frames"])))
     assert len(shown) <= int(row["frames"]) + 1  # one clip begins with a frame that lasts as long as two
     frames = read_frames(clips / path, timeline, range(int(row["frames"])), 1, (8, 8))
-    assert frames.shape == (int(row["frames"]), 8, 8, 1)
+    assert (len(frames), min(frames.shape[1:3]), frames.shape[3]) == (int(row["frames"]), 8, 1)
 
 
 @pytest.mark.parametrize("path", ROWS)
