@@ -76,7 +76,8 @@ def test_the_run_folder(trained: Callable[..., Run]) -> None:
         "metrics.jsonl",
     }
     parts = json.loads((run.path / "components.json").read_text())
-    assert set(parts) == {"dataset", "encoder", "quantizer", "decoder", "likelihood", "objective", "prior"}
+    kinds = {"dataset", "encoder", "quantizer", "decoder", "likelihood", "objective", "prior"}
+    assert set(parts) == kinds | {"metric.codebook", "metric.reconstruction"}
     assert parts["quantizer"] == {
         "name": "vq",
         "distribution": "discrete-toolkit",

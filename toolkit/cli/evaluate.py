@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,7 +47,8 @@ def main(args: list[str]) -> int:
 
     show_plugin_notes()
     model = load(options.run, options.device)
-    metrics = build_metrics(_with_metrics(model.config, options.metrics), model.autoencoder)
+    with nullcontext() if options.metrics else model.run.blaming():
+        metrics = build_metrics(_with_metrics(model.config, options.metrics), model.autoencoder)
     dataset = build_dataset_of(model, options.dataset)
     figures, told = measure(model, dataset, metrics, options.split, options.examples, options.batch_size)
     notes(told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from math import log
@@ -37,6 +37,7 @@ from toolkit.prior import Controls, Prior
 from toolkit.quantizer import Quantizer
 from toolkit.run import Run, write_config
 from toolkit.sample import sample
+from toolkit.schema import signature
 from toolkit.spec import DataSpec, LatentSpec
 from toolkit.train import PriorStage, Recorder, Report, Stage, train_autoencoder, train_prior
 
@@ -99,7 +100,8 @@ def _write(where: Run, config: Config, dataset: Dataset, stage: Stage) -> None:
     if asks_for_source(config) and not where.base.is_dir():
         where.copy_base(Run.open(config["dataset"]["run"]))
     where.write_spec(dataset.spec, stage.model.latent)
-    where.write_components(components(config, {"dataset": dataset, **_parts(stage)}))
+    made = components(config, {"dataset": dataset, **_parts(stage)})
+    where.write_components({**made, **metric_components(config)})
 
 
 def _prove_continuation(where: Run, config: Config, data: DataSpec, stage: Stage) -> None:
@@ -372,20 +374,33 @@ def _parts(stage: Stage) -> dict[str, Any]:
 
 
 def components(config: Config, parts: dict[str, Any]) -> Config:
-    """Who provided each part, and how many parameters it has."""
+    """Who provided each part, and how many parameters it has; those inside a part, and metrics, by dotted keys."""
     made = {}
     for kind, part in parts.items():
-        if not config.get(kind):
-            continue
-        found = registry.find(kind, config[kind]["name"])
-        count = sum(p.numel() for p in part.parameters()) if isinstance(part, nn.Module) else 0
-        made[kind] = {
-            "name": found.name,
-            "distribution": found.distribution,
-            "version": found.version,
-            "parameters": count,
-        }
+        if config.get(kind):
+            count = sum(p.numel() for p in part.parameters()) if isinstance(part, nn.Module) else 0
+            made[kind] = {**_provided(kind, config[kind]), "parameters": count}
+            made |= {key: _provided(*inner) for key, inner in _nested(kind, kind, config[kind])}
     return made
+
+
+def metric_components(config: Config) -> Config:
+    """Who provided each metric."""
+    return {f"metric.{name}": _provided("metric", node) for name, node in (config.get("metric") or {}).items()}
+
+
+def _provided(kind: str, node: Config) -> dict[str, Any]:
+    found = registry.find(kind, node["name"])
+    return {"name": found.name, "distribution": found.distribution, "version": found.version}
+
+
+def _nested(path: str, kind: str, node: Config) -> Iterator[tuple[str, tuple[str, Config]]]:
+    """The parts inside a part, at any depth."""
+    for option in signature(kind, node["name"]).options:
+        if option.nested and node.get(option.name):
+            key, inner = f"{path}.{option.name}", node[option.name]
+            yield key, (option.nested, inner)
+            yield from _nested(key, option.nested, inner)
 
 
 def _remove_empty(folder: Path) -> None:

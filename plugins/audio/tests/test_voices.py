@@ -101,7 +101,7 @@ def conversions(model: toolkit.Model, each: int = 4) -> list[Conversion]:
 
 @pytest.mark.slow
 def test_another_voice_says_the_same_with_its_own_pitch(tmp_path: Path) -> None:
-    """Trained for a quarter of an hour on a CPU: every voice, saying what others said, has its own pitch within 10 %,
+    """Trained for ten minutes on a CPU: every voice, saying what others said, has its own pitch within 10 %,
     and of the phones that codes tell of the originals, seven in ten are told of what was said, in no voice fewer than
     six."""
     out = tmp_path / "run"
