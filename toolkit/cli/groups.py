@@ -52,15 +52,18 @@ def claims(group: str, name: str) -> list[str]:
 
 def shadows() -> list[str]:
     """YAML files that stand for nothing, a sentence each: their names are registered, or another package's, too."""
-    said = []
+    owners: dict[tuple[str, str], list[tuple[str, Path]]] = {}
     for owner, home in _homes():
         for file in sorted(home.glob("*/**/*.yaml")):
             group = file.parent.relative_to(home).as_posix()
-            kind, others = kind_of(group), [each for each in claims(group, file.stem) if each != owner]
-            if kind and file.stem in registry.names(kind):
-                said.append(f"{file} of {owner} is not used: {kind}={file.stem} is registered")
-            elif others:
-                said.append(f"{file} of {owner}: {' and '.join(others)} brings {group}={file.stem}, too")
+            owners.setdefault((group, file.stem), []).append((owner, file))
+    said = []
+    for (group, name), claimed in owners.items():
+        kind = kind_of(group)
+        if kind and name in registry.names(kind):
+            said += [f"{file} of {owner} is not used: {kind}={name} is registered" for owner, file in claimed]
+        elif len(claimed) > 1:
+            said.append(f"{' and '.join(owner for owner, _ in claimed)} bring {group}={name}, both: {claimed[0][1]}")
     return said
 
 

@@ -60,11 +60,12 @@ def main(args: Sequence[str]) -> int:
         found = [registration for kind in kinds or KINDS for registration in registry.registrations(kind)]
         rows = [_row(registration) for registration in found]
     rows = _checked(found, rows) if "--check" in args else rows
-    print(_json(rows) if "--json" in args else _table(rows))
-    broken = [row for row in rows if row.problem] or shadows()
+    problems = [*registry.problems(), *shadows()]
+    print(_json(rows, problems) if "--json" in args else _table(rows, problems))
+    broken = problems or any(row.problem for row in rows)
     if "--check" in args and "--json" not in args and not broken:
         print(f"all {len(rows)} load")
-    return 2 if "--check" in args and (broken or registry.problems()) else 0
+    return 2 if "--check" in args and broken else 0
 
 
 @contextmanager
@@ -123,12 +124,12 @@ def _row(registration: Registration) -> Row:
     )
 
 
-def _json(rows: Sequence[Row]) -> str:
-    listed = {"components": [asdict(row) for row in rows], "problems": [*registry.problems(), *shadows()]}
+def _json(rows: Sequence[Row], problems: Sequence[str]) -> str:
+    listed = {"components": [asdict(row) for row in rows], "problems": list(problems)}
     return json.dumps(listed, indent=1, ensure_ascii=False)
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Row], problems: Sequence[str]) -> str:
     cells = [(row.kind, row.name, f"{row.distribution} {row.version}", _note(row)) for row in rows]
     widths = [max((len(row[column]) for row in cells), default=0) for column in range(3)]
     lines = []
@@ -138,7 +139,7 @@ def _table(rows: Sequence[Row]) -> str:
         lines.append(f"{left}  {_cut(row[3], len(left) + 2)}".rstrip())
     lines += [f"{row.kind}={row.name} is broken: {row.problem}" for row in rows if row.problem]
     lines += [f"{row.kind}={row.name}: {text}" for row in rows for text in row.lacks]
-    return "\n".join([*lines, *registry.problems(), *shadows()])
+    return "\n".join([*lines, *problems])
 
 
 def _note(row: Row) -> str:
