@@ -31,9 +31,6 @@ from toolkit.spec import Condition, DataSpec, LatentSpec
 
 Config = Mapping[str, Any]
 
-REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")
-"""The kinds without which there is no model."""
-
 MADE_OF = {"quantizer": ("dim",)}
 """By kind, what the maker of a nested part is called with; the rest is offered to it as to its outer part."""
 

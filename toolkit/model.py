@@ -16,7 +16,6 @@ from torch import Tensor
 
 from toolkit import labels, registry
 from toolkit.build import (
-    REQUIRED,
     Config,
     asks_for_source,
     build_autoencoder,
@@ -114,7 +113,7 @@ class Model:
     def __init__(self, run: Run, device: torch.device) -> None:
         self.run, self.device, self.notices = run, device, list[str]()
         self.config = run.config()
-        check_parts(self.config, run.path, *REQUIRED)
+        check_parts(self.config, run.path, *registry.REQUIRED)
         self.data: DataSpec
         self.latent: LatentSpec
         self.data, self.latent = run.spec()

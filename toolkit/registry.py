@@ -41,6 +41,8 @@ KINDS: Mapping[str, str] = {
 """Every kind of component and the interface that its classes implement."""
 
 CORE = "discrete-toolkit"
+REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")
+"""The kinds without which there is no model."""
 PLUGIN_PATH = "TOOLKIT_PLUGIN_PATH"
 CONF = "conf"
 

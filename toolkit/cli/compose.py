@@ -21,7 +21,6 @@ from toolkit.options import TRAINERS, RunOptions
 from toolkit.registry import KINDS, find
 from toolkit.schema import Option, Signature, signature
 
-REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")
 VERSION: dict[str, str] = {} if hydra.__version__ >= "1.4" else {"version_base": "1.3"}
 _RUN = schema.fields(RunOptions)
 _CONDITIONS = tuple(Option(part, list[str], []) for part in ("decoder", "prior"))
@@ -201,7 +200,7 @@ class _Check:
         return plain(option.convert(value, path))
 
     def _absent(self, kind: str, path: str) -> None:
-        if self.complete and path in REQUIRED:
+        if self.complete and path in registry.REQUIRED:
             raise ToolkitError(errors.no_part(kind))
         if self.complete and path not in KINDS:
             installed = ", ".join(registry.names(kind)) or "none"
