@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any, ClassVar
 
 import pytest
@@ -209,9 +210,25 @@ def test_history_is_dropped_latent_by_latent() -> None:
     assert float(hidden.mean()) == pytest.approx(0.3, abs=0.05)
 
 
-def test_levels_without_order_have_no_silence() -> None:
-    with pytest.raises(ToolkitError, match="history_dropout"):
-        WaveNetDecoder(DataSpec(1, (12,), 16, ordered=False), 6, (3,), (), **SMALL, history_dropout=0.1)
+def test_history_is_noisy_in_training_alone() -> None:
+    """Levels stay levels, and go to either side by what was asked."""
+    decoder, x = wavenet(history_noise=2.0), torch.full((2000, 1, 12), 8)
+    off = (decoder._seen(x) - x).double()
+    assert float(off.mean()) == pytest.approx(0, abs=0.05)
+    assert float(off.std()) == pytest.approx(sqrt(4 + 1 / 12), abs=0.05)
+    for edge in (0, 15):
+        seen = decoder._seen(torch.full_like(x, edge))
+        assert 0 <= int(seen.min()) < int(seen.max()) <= 15
+    z = torch.randn(2, 6, 3, dtype=torch.float64)
+    nats = [distribution(decoder.eval(), z, 1).log_prob(x[:2]) for _ in range(2)]
+    assert torch.equal(*nats)
+    assert not torch.allclose(nats[0], distribution(decoder.train(), z, 1).log_prob(x[:2]))
+
+
+@pytest.mark.parametrize("option", ["history_dropout", "history_noise"])
+def test_levels_without_order_have_no_middle_and_no_neighbours(option: str) -> None:
+    with pytest.raises(ToolkitError, match=option):
+        WaveNetDecoder(DataSpec(1, (12,), 16, ordered=False), 6, (3,), (), **SMALL, **{option: 0.1})
 
 
 @torch.no_grad()

@@ -41,6 +41,9 @@ class WaveNetDecoder(Decoder):
         history_dropout: share of the latents over which training shows the network the middle level in place of x. What
             it draws then goes where the latents say, whatever it drew before (Bowman et al. 2016, arXiv:1511.06349, of
             words).
+        history_noise: deviation, in levels, of noise in what training shows it of x everywhere. What is faint in x it
+            then learns to take from the latents, and what it draws need not be as clean as x (the injected noise of
+            Jin et al. 2018, FFTNet).
     """
 
     rank = 1
@@ -62,6 +65,7 @@ class WaveNetDecoder(Decoder):
         dropout: float = 0.0,
         condition_dropout: float = 0.1,
         history_dropout: float = 0.0,
+        history_noise: float = 0.0,
     ) -> None:
         super().__init__()
         sizes = (require_levels(data, "wavenet", "decoder"),) * data.channels
@@ -72,8 +76,10 @@ class WaveNetDecoder(Decoder):
             )
         if history_dropout and not data.ordered:
             raise ToolkitError("decoder.history_dropout: these levels are in no order, so none is the middle one")
+        if history_noise and not data.ordered:
+            raise ToolkitError("decoder.history_noise: these levels are in no order, so none is near another")
         self.data, self.stride, self.condition_dropout = data, data.axes[0] // grid[0], condition_dropout
-        self.history_dropout = history_dropout
+        self.history_dropout, self.history_noise = history_dropout, history_noise
         self.inward = conv(1, dim, context, 3)
         self.embedding = ConditionEmbedding(conditions, context) if conditions else None
         self.residual = residual_stack(1, context, context, context_blocks)
@@ -91,10 +97,14 @@ class WaveNetDecoder(Decoder):
 
     def _seen(self, x: Tensor) -> Tensor:
         """x ``(batch, channels, positions)`` as training shows it to the network."""
-        if not self.history_dropout:
-            return x
-        hidden = torch.rand(len(x), 1, x.shape[2] // self.stride, device=x.device) < self.history_dropout
-        return x.masked_fill(hidden.repeat_interleave(self.stride, 2), self.network.codebook_sizes[0] // 2)
+        (levels, *_) = self.network.codebook_sizes
+        if self.history_noise:
+            noise = self.history_noise * torch.randn(x.shape, device=x.device)
+            x = (x + noise.round().long()).clamp(0, levels - 1)
+        if self.history_dropout:
+            hidden = torch.rand(len(x), 1, x.shape[2] // self.stride, device=x.device) < self.history_dropout
+            x = x.masked_fill(hidden.repeat_interleave(self.stride, 2), levels // 2)
+        return x
 
     def _context(self, told: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
         """``(batch, context, steps)``."""
