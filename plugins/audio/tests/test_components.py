@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import log, log10, pi, prod
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
 from toolkit_audio.decoder import ConvDecoder
 from toolkit_audio.encoder import ConvEncoder
+from toolkit_audio.logmel_encoder import SPREAD, LogMelEncoder
 from toolkit_audio.mel_encoder import MelEncoder
 from toolkit_audio.seanet_decoder import SeanetDecoder
 from toolkit_audio.seanet_encoder import SeanetEncoder
@@ -42,6 +43,20 @@ class TestMelEncoder(EncoderSuite):
 
     def make(self, data: DataSpec, dim: int) -> Encoder:
         return MelEncoder(data, dim, hidden=8, hop=40, window=64, bands=10, strides=(2,), residual_blocks=1)
+
+
+class TestShortSightedMelEncoder(EncoderSuite):
+    data = DataSpec(1, (80 * 16,), levels=256, rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return MelEncoder(data, dim, hidden=8, hop=80, window=96, bands=10, width=1, strides=(), residual_blocks=0)
+
+
+class TestLogMelEncoder(EncoderSuite):
+    data = DataSpec(1, (80 * 16,), levels=256, rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return LogMelEncoder(data, dim, hop=80, window=96)
 
 
 class TestConvDecoder(DecoderSuite):
@@ -117,6 +132,51 @@ def test_the_encoder_is_the_papers(times: int) -> None:
     assert encoder(torch.zeros(1, 1, 6400).long()).shape == (1, 64, 6400 // times)
     if times != 640:
         assert kernels(encoder) == [(32, 1, 4), *[(32, 32, 4)] * (len(PAPER[times]) - 1), (64, 32, 1)]
+
+
+@torch.no_grad()
+def test_a_short_sighted_encoder_hears_one_window_for_a_code() -> None:
+    """Whatever else is said, a latent stays as it is; one that sees neighbours does not."""
+    options = {"hidden": 8, "hop": 160, "window": 200, "bands": 10, "strides": (), "residual_blocks": 0}
+    x = torch.randint(256, (1, 1, 1600))
+    other = torch.randint(256, x.shape)
+    middle = slice(4 * 160 + 80 - 100, 4 * 160 + 80 + 100)
+    other[..., middle] = x[..., middle]
+    for encoder, short in (
+        (MelEncoder(SECOND, 6, width=1, **options), True),
+        (MelEncoder(SECOND, 6, width=3, **options), False),
+        (LogMelEncoder(SECOND, 6, hop=160, window=200), True),
+    ):
+        z, changed = encoder(x), encoder(other)
+        assert torch.allclose(z[..., 4], changed[..., 4], atol=1e-5) == short
+        assert not torch.allclose(z[..., 3], changed[..., 3], atol=1e-3)
+
+
+@torch.no_grad()
+def test_latents_that_are_not_learned_say_how_loud_which_pitch_is() -> None:
+    """A tone in the middle of a band is loudest there, and a tenth of it is by log 10 fainter."""
+    data = DataSpec(1, (16000,), rates=(16000.0,))
+    encoder = LogMelEncoder(data, 20, hop=640, window=800)
+    mel = torch.linspace(0, 2595 * log10(1 + 8000 / 700), 22)[1:-1]
+    assert not list(encoder.parameters())
+    for band in (4, 10, 17):
+        hertz = 700 * (10 ** (float(mel[band]) / 2595) - 1)
+        tone = torch.sin(2 * pi * hertz * torch.arange(16000) / 16000).view(1, 1, -1)
+        loud, faint = encoder(0.5 * tone)[0, :, 3:-3], encoder(0.05 * tone)[0, :, 3:-3]
+        assert (loud.argmax(0) == band).all()
+        torch.testing.assert_close((loud - faint)[band], torch.full_like(loud[band], log(10) / SPREAD))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"window": 100, "hop": 160}, "window=100: at least as long as hop=160"), ({"width": 2}, "width=2: an odd")],
+)
+def test_encoders_that_would_not_hear_all(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MelEncoder(SECOND, 6, **options)  # type: ignore[arg-type]
+    if "width" not in options:
+        with pytest.raises(ValueError, match=message):
+            LogMelEncoder(SECOND, 6, **options)
 
 
 def test_a_decoder_gives_sound_of_any_length() -> None:

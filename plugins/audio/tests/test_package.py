@@ -19,6 +19,7 @@ class TestPackage(PluginSuite):
     )
     beside: ClassVar = {
         "encoder=audio_mel": ["decoder=wavenet", "dataset.seconds=1.28"],
+        "encoder=audio_logmel": ["decoder=wavenet", "dataset.seconds=1.28"],
         "encoder=audio_seanet": ["decoder=audio_seanet"],
         "decoder=audio_seanet": ["encoder=audio_seanet"],
     }

@@ -5,18 +5,13 @@ from __future__ import annotations
 from math import prod
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from toolkit import DataSpec, Encoder
 from toolkit.nn.conv import conv, down
 from toolkit.nn.residual import residual_stack
+from toolkit_audio.logmel_encoder import LogMelEncoder
 from toolkit_audio.rectified import rectified
-from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
-from toolkit_audio.waveform import heard, sample_rate_of
-
-MIDDLE, SPREAD = -6.0, 3.0
-"""Of the natural logs of speech's mel magnitudes, roughly."""
 
 
 @final
@@ -32,7 +27,9 @@ class MelEncoder(Encoder):
         hop: samples from one spectrum to the next.
         window: samples of a spectrum's Hann window.
         bands: of the mel scale.
-        strides: of the convolutions; their product and the hop's is samples per code.
+        width: spectra that the first convolution sees at once, odd. With 1, no strides and no residual blocks a code
+            hears one window and nothing around it: sounds then have codes of their own, and not their surroundings.
+        strides: of the convolutions behind it; their product and the hop's is samples per code.
         residual_blocks: after them, each ReLU, 3-wide, ReLU, 1-wide.
     """
 
@@ -47,16 +44,16 @@ class MelEncoder(Encoder):
         hop: int = 160,
         window: int = 512,
         bands: int = 80,
+        width: int = 3,
         strides: tuple[int, ...] = (2, 2),
         residual_blocks: int = 2,
     ) -> None:
         super().__init__()
-        if window < hop:
-            raise ValueError(f"window={window}: at least as long as hop={hop}, or samples between windows go unheard")
-        self.data, self.hop, self.stride = data, hop, (hop * prod(strides),)
-        self.register_buffer("window", torch.hann_window(window), persistent=False)
-        self.register_buffer("filters", mel_filters(bands, window, sample_rate_of(data)), persistent=False)
-        layers = rectified(conv(1, bands, hidden, 3))
+        if width % 2 == 0:
+            raise ValueError(f"width={width}: an odd number, so that it sees as far to either side")
+        self.stride = (hop * prod(strides),)
+        self.spectra = LogMelEncoder(data, bands, hop=hop, window=window)
+        layers = rectified(conv(1, bands, hidden, width))
         for stride in strides:
             layers += rectified(down(1, hidden, hidden, stride))
         layers += [residual_stack(1, hidden, hidden, residual_blocks), conv(1, hidden, dim, 1)]
@@ -64,7 +61,5 @@ class MelEncoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, 1, samples)``."""
-        waveform = heard(self.data.scale(x), self.data)[:, 0, self.hop // 2 :]
-        mel = self.get_buffer("filters") @ magnitudes(waveform, self.get_buffer("window"), self.hop)
-        z: Tensor = self.network((mel.clamp(min=FAINTEST).log() - MIDDLE) / SPREAD)
+        z: Tensor = self.network(self.spectra(x))
         return z
