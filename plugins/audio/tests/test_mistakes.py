@@ -26,7 +26,6 @@ ONLY = [
     "trainer.batch_size=4",
     "trainer.validate_examples=4",
     "dataset.seconds=0.2",
-    "encoder.hidden=4",
     "decoder.hidden=8",
 ]
 

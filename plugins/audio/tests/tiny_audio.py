@@ -10,8 +10,14 @@ TINY = [
     "prior_trainer.validate_examples=4",
     "prior_trainer.workers=0",
     "prior_trainer.allow_collapsed=true",  # two steps teach no codebook anything
-    "encoder.hidden=4",
     "prior.hidden=8",
     "prior.layers=2",
 ]
-WAVENET = ["dataset.seconds=0.128", "decoder.hidden=4", "decoder.layers=3", "decoder.skip=8", "decoder.head=8"]
+WAVENET = [
+    "dataset.seconds=0.128",
+    "encoder.hidden=4",
+    "decoder.hidden=4",
+    "decoder.layers=3",
+    "decoder.skip=8",
+    "decoder.head=8",
+]
