@@ -29,6 +29,7 @@ DATA = {
         "dataset.val_size=4",
         "dataset.test_size=4",
         "prior_dataset.seconds=0.64",
+        "prior_dataset.train_size=32",
     ],
     "audio_vctk_paper": [*WAVENET, "prior_dataset.seconds=0.256"],
     "audio_librispeech_paper": [*WAVENET, "prior_dataset.seconds=0.256"],
