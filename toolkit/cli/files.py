@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -26,14 +27,17 @@ def read_examples(model: Model, paths: list[Path], beginning: int | None = None)
 
     ToolkitError naming a file that cannot be read.
     """
-    rows = []
+    rows, spec = [], model.spec
+    if beginning is not None and any(spec.rates[:1]):
+        # Of what goes on in time no more is needed; of a picture the beginning is that of all of it.
+        spec = replace(spec, axes=(beginning, *spec.axes[1:]))
     for path in paths:
         if path.is_dir():
             raise ToolkitError(f"{path} is a folder: name its files, such as {path}/*")
         if not path.is_file():
             raise ToolkitError(f"{path}: there is no such file")
         try:
-            rows.append(model.files.read(path, model.spec)[:, :beginning])
+            rows.append(model.files.read(path, spec)[:, :beginning])
         except ValueError as e:
             raise ToolkitError(f"{path}: {e}") from e
     return rows

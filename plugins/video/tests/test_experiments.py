@@ -78,6 +78,14 @@ def test_experiment(name: str, plays: Path, tmp_path: Path, capsys: pytest.Captu
     files = sorted((tmp_path / "samples").glob("sample-*.mp4"))
     assert [len(read_timeline(path).ticks) for path in files] == [longer] * 2
     assert (tmp_path / "samples" / "samples.png").is_file()
+    if frames > 1:
+        # A beginning needs no more frames than are asked of it, however long the clips of the training were.
+        each, begun = frames // model.latent.grid[0], tmp_path / "begun.mp4"
+        model.files.write(model.files.read(files[0], model.spec)[:, :each], model.spec, begun)
+        beginning = [f"prefix.file={begun}", f"prefix.frames={each}"]
+        assert run(["sample", *words, *beginning, f"frames={longer}"]) == 0, capsys.readouterr().err
+        assert run(["sample", *words, f"prefix.file={begun}", f"prefix.frames={frames}"]) == 2
+        assert f"{begun}: there are {each} frames" in capsys.readouterr().err
     assert run(["reconstruct", f"run={out}", "examples=2"]) == 0
     assert (out / "samples" / "reconstructions.png").is_file()
 
