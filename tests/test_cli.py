@@ -9,15 +9,13 @@ import shutil
 import subprocess
 import sys
 import types
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from toolkit import __main__ as command
 from toolkit import registry
-from toolkit.cli.arguments import help_text, parse
 from toolkit.cli.completion import BASH, candidates
 from toolkit.errors import ToolkitError
 
@@ -365,96 +363,6 @@ def test_plugins_names_both_claims(plugin: Path, capsys: pytest.CaptureFixture[s
 def test_plugins_knows_its_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no kind of component is called encodr" in fails(capsys, "plugins", "encodr")
     assert "--jsn" in fails(capsys, "plugins", "--jsn")
-
-
-# -- arguments of the other commands
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Samples something."""
-
-    run: str = field(metadata={"help": "a run's folder"})
-    n: int = 16
-    """How many."""
-    temperature: float = 1.0
-    top_k: int | None = None
-    quick: bool = False
-    mode: Literal["a", "b"] = "a"
-    metrics: list[str] = field(default_factory=list)
-    condition: dict[str, str] = field(default_factory=dict)
-    prefix_file: Path | None = field(default=None, metadata={"key": "prefix.file"})
-    files: list[Path] = field(default_factory=list)
-
-
-def test_words_become_a_dataclass(tmp_path: Path) -> None:
-    odd = tmp_path / "a=b.png"
-    odd.write_text("")
-    words = ["run=/my runs/[1]=(x), y", "n=3", "temperature=1e-1", "top_k=", "quick=true", "mode=b", "metrics=[a, b]"]
-    more = ["condition.speaker=화자 1, (x)", "condition.class=a=b", "prefix.file=x y.wav", "c d.png", str(odd)]
-    made = parse("sample", Sampling, [*words, *more])
-    assert made == Sampling(
-        run="/my runs/[1]=(x), y",
-        n=3,
-        temperature=0.1,
-        quick=True,
-        mode="b",
-        metrics=["a", "b"],
-        condition={"speaker": "화자 1, (x)", "class": "a=b"},
-        prefix_file=Path("x y.wav"),
-        files=[Path("c d.png"), odd],
-    )
-    assert parse("sample", Sampling, ["run=x", "metrics=a", "top_k=3"]) == Sampling("x", metrics=["a"], top_k=3)
-    assert parse("sample", Sampling, ["run=x", "metrics=[]"]).metrics == []
-
-
-@pytest.mark.parametrize(
-    ("word", "text"),
-    [
-        ("n=x", "n=x: expects int"),
-        ("n=1.5", "n=1.5: expects int"),
-        ("top_k=x", "top_k=x: expects int or null"),
-        ("temperature=nan", "temperature=nan: expects float"),
-        ("quick=yes", "quick=yes: expects bool"),
-        ("mode=c", "mode=c: expects one of a, b"),
-        ("temprature=1", "temprature=1: there is no temprature (did you mean temperature?)"),
-        ("--n=3", "--n=3: there is no --n"),
-        ("conditon.a=b", "conditon.a=b: there is no conditon.a"),
-    ],
-)
-def test_a_wrong_word_is_told(word: str, text: str) -> None:
-    with pytest.raises(ToolkitError) as error:
-        parse("sample", Sampling, ["run=x", word])
-    assert str(error.value).startswith(text)
-
-
-def test_what_is_required_is_asked_for() -> None:
-    with pytest.raises(ToolkitError, match="no run given: add run=PATH"):
-        parse("sample", Sampling, ["n=3"])
-
-
-def test_words_without_a_place_for_files_need_a_value() -> None:
-    @dataclass
-    class Few:
-        """Few."""
-
-        n: int = 1
-
-    with pytest.raises(ToolkitError, match="n: write n=VALUE"):
-        parse("few", Few, ["n"])
-
-
-def test_help_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        parse("sample", Sampling, ["--help"])
-    assert stop.value.code == 0
-    out = capsys.readouterr().out
-    assert out.startswith("toolkit sample run=PATH FILES… [KEY=VALUE …]\n\nSamples something.")
-    assert "a run's folder" in out
-    assert "n=16" in out
-    assert "How many." in out
-    assert "condition.KEY=VALUE" in help_text("sample", Sampling)
-    assert "prefix.file=" in out
 
 
 # -- completion

@@ -74,10 +74,11 @@ class WaveNetDecoder(Decoder):
                 f"decoder=wavenet: {data.axes[0]} positions are no whole number for each of {grid[0]} latents;"
                 " change the data's length or the encoder's strides"
             )
-        if history_dropout and not data.ordered:
-            raise ToolkitError("decoder.history_dropout: these levels are in no order, so none is the middle one")
-        if history_noise and not data.ordered:
-            raise ToolkitError("decoder.history_noise: these levels are in no order, so none is near another")
+        if (history_dropout or history_noise) and not data.ordered:
+            raise ToolkitError(
+                "decoder.history_dropout and decoder.history_noise need levels in an order, with a middle and"
+                " neighbours, and these are in none: leave them 0"
+            )
         self.data, self.stride, self.condition_dropout = data, data.axes[0] // grid[0], condition_dropout
         self.history_dropout, self.history_noise = history_dropout, history_noise
         self.inward = conv(1, dim, context, 3)
