@@ -25,12 +25,12 @@ from torch import Tensor
 
 import toolkit
 from toolkit.batches import TrainBatches, split_batches
-from toolkit.build import build_autoencoder, build_metrics, build_objective, build_options
-from toolkit.cli.compose import compose
-from toolkit.evaluate import Evaluation, evaluate
+from toolkit.build import build_autoencoder, build_metrics, build_objective
+from toolkit.cli.config.compose import compose
+from toolkit.evaluation import Evaluation, evaluate
 from toolkit.optimization import Optimization
-from toolkit.run import Run
-from toolkit.train import Recorder, Stage, train_autoencoder
+from toolkit.runs.folder import Run
+from toolkit.training import Recorder, Stage, train_steps
 from toolkit_image.cifar10 import CIFAR10Dataset
 
 SMALL = [
@@ -81,16 +81,16 @@ class Lines:
 
 def trained(config: Any, data: Few) -> tuple[Stage, Optimization, float]:
     """A model after its first stage, and the seconds that it took."""
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(config.seed)
     model = build_autoencoder(config, data.dataset.spec)
-    stage, options = Stage(build_objective(config, model), model), build_options(config, "trainer")
+    stage, options = Stage(build_objective(config, model), model), config.trainer
     optimization = Optimization(stage, options)
     batches = TrainBatches(data, torch.device("cpu"), batch_size=options.batch_size, seed=0, workers=0)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder))
         recorder = Recorder(run, "autoencoder", run.autoencoder, optimization, Lines())
         began = time.perf_counter()
-        recorder.follow(train_autoencoder(stage, batches, optimization), batches)
+        recorder.follow(train_steps(stage, batches, optimization), batches)
     return stage, optimization, time.perf_counter() - began
 
 

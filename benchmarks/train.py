@@ -33,11 +33,11 @@ from torch import Tensor, nn
 
 import toolkit
 from toolkit.batches import TrainBatches
-from toolkit.build import build_autoencoder, build_objective, build_options
-from toolkit.cli.compose import compose
+from toolkit.build import build_autoencoder, build_objective
+from toolkit.cli.config.compose import compose
 from toolkit.optimization import Optimization
-from toolkit.run import Run
-from toolkit.train import Recorder, Stage, train_autoencoder
+from toolkit.runs.folder import Run
+from toolkit.training import Recorder, Stage, train_steps
 
 Steps = Callable[[int], None]
 
@@ -80,7 +80,7 @@ def stage_of(words: list[str]) -> tuple[Stage, Any]:
     config = compose(words).config
     torch.manual_seed(0)
     model = build_autoencoder(config, CIFAR10Dataset().spec)
-    return Stage(build_objective(config, model), model), build_options(config, "trainer")
+    return Stage(build_objective(config, model), model), config.trainer
 
 
 def toolkit_loop(data: Images, words: list[str], folder: Path, device: torch.device) -> Steps:
@@ -89,7 +89,7 @@ def toolkit_loop(data: Images, words: list[str], folder: Path, device: torch.dev
     batches = TrainBatches(data, device, batch_size=options.batch_size, seed=0, workers=options.workers)
     run = Run(folder)
     recorder = Recorder(run, "autoencoder", run.autoencoder, optimization, Silent())
-    updates = train_autoencoder(stage, batches, optimization)
+    updates = train_steps(stage, batches, optimization)
 
     def take(steps: int) -> Iterator[dict[str, Tensor]]:
         for _ in range(steps):

@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from toolkit.checkpoint import FACTS, MODEL, STATE, sha256
+from toolkit.runs.checkpoint import FACTS, MODEL, STATE, sha256
 
 GIB = 1 << 30
 OLD, NEW = "step-00000002", "step-00000004"

@@ -19,11 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from toolkit import checkpoint as subject
-from toolkit.checkpoint import FACTS, MODEL, STATE, found, newest, save, sha256
 from toolkit.errors import ToolkitError
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
+from toolkit.runs import checkpoint
+from toolkit.runs import tensors as subject
+from toolkit.runs.checkpoint import FACTS, MODEL, STATE, found, newest, save, sha256
 
 OPTIONS = TrainerOptions(steps=10, learning_rate=0.1, ema=0.5)
 
@@ -354,7 +355,7 @@ def broken(*_: object, **__: object) -> None:
         (os, "replace", full, "no space is left on the disk"),
         (subject, "save_file", full, "no space is left on the disk"),
         (subject, "save_file", full_in_safetensors, "no space is left on the disk"),
-        (subject, "write_text", full, "no space is left on the disk"),
+        (checkpoint, "write_text", full, "no space is left on the disk"),
     ],
 )
 def test_a_failed_save_keeps_what_there_was(

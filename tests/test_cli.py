@@ -89,9 +89,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Path]]:
     """What ``train`` would have trained."""
     calls: list[tuple[dict[str, Any], Path]] = []
-    fake = types.ModuleType("toolkit.cli.train")
-    fake.run = lambda config, folder: calls.append((config, folder))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "toolkit.cli.train", fake)
+    fake = types.ModuleType("toolkit.cli.job")
+    fake.train_run = lambda config, folder: calls.append((config.values(), folder))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "toolkit.cli.job", fake)
     return calls
 
 
@@ -312,12 +312,12 @@ def test_hydras_own_flags_answer(plugin: Path, capsys: pytest.CaptureFixture[str
 def test_check_composes_as_train_does(
     plugin: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proved: list[dict[str, Any]] = []
+    proved: list[Any] = []
     fake = types.ModuleType("toolkit.cli.check")
     fake.check = lambda config: proved.append(config) or 0  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "toolkit.cli.check", fake)
     assert command.run(["check", "experiment=d_small", "dim=3"]) == 0
-    assert proved[0]["dim"] == 3
+    assert proved[0].dim == 3
     assert fails(capsys, "check", "experiment=d_small", "dim=x") == "toolkit check: dim: expects int, got 'x'\n"
     assert command.run(["check", "--help"]) == 0
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from toolkit.batches import Batch
-from toolkit.codes import CachedCodes, cache_key, code_type, encode_batches, read_codes, write_codes
 from toolkit.errors import ToolkitError
 from toolkit.quantizers.categorical import CategoricalQuantizer
+from toolkit.runs.codes import CachedCodes, cache_key, code_type, encode_batches, read_codes, write_codes
 from toolkit.spec import DataSpec, LatentSpec
 from toolkit.testing.parts import point_autoencoder, random_data
 
@@ -66,7 +66,7 @@ def test_the_file_is_a_safetensors_like_any_other(tmp_path: Path) -> None:
     with safe_open(written(tmp_path / "codes", whole), "pt") as file:
         assert set(file.keys()) == set(whole)
         assert torch.equal(file.get_tensor("codes").long(), whole["codes"])
-        assert file.metadata() == {"key": "abc"}
+        assert file.metadata() == {"format": "1", "key": "abc"}
 
 
 def test_arrays_stay_on_the_disk(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import torch
 from toolkit import ToolkitError, collapse
 from toolkit import __main__ as command
 from toolkit.build import make
-from toolkit.cli.compose import compose, reopen
-from toolkit.cli.train import run as train
-from toolkit.codes import CachedCodes
+from toolkit.cli.config.compose import compose, reopen
+from toolkit.config import PartConfig
 from toolkit.figures import histogram
 from toolkit.quantizers.vq import VectorQuantizer
-from toolkit.run import Run
+from toolkit.runs.codes import CachedCodes
+from toolkit.runs.folder import Run
 from toolkit.spec import LatentSpec
+from toolkit.stages import train
 
 TOY = Path(__file__).parent / "toy"
 PARTS = [
@@ -74,7 +75,7 @@ def test_many_collapsed_depths_are_one_sentence() -> None:
     ],
 )
 def test_remedies_are_options_of_this_model(node: dict[str, Any], words: list[str]) -> None:
-    found = collapse.remedies(make("quantizer", node, dim=4))
+    found = collapse.remedies(make("quantizer", PartConfig.read(node, "quantizer", "here"), dim=4))
     assert set(words) <= set(found)
     assert len(set(found)) == len(found)
     assert ("quantizer.restart=0.1" in found) == ("quantizer.restart=0.1" in words)
@@ -82,10 +83,10 @@ def test_remedies_are_options_of_this_model(node: dict[str, Any], words: list[st
 
 
 def test_a_remedy_can_be_composed() -> None:
-    quantizer = make("quantizer", {"name": "product", "inner": {"name": "vq"}}, dim=4)
+    quantizer = make("quantizer", PartConfig("product", {"inner": {"name": "vq"}}), dim=4)
     words = [word for word in collapse.remedies(quantizer) if "=" in word]
     assert words
-    composed = compose(["quantizer=product", "quantizer.inner.name=vq", *words], complete=False).config["quantizer"]
+    composed = compose(["quantizer=product", "quantizer.inner.name=vq", *words], complete=False).values["quantizer"]
     for word in words:
         key, _, value = word.removeprefix("quantizer.inner.").partition("=")
         assert str(composed["inner"][key]) == value
@@ -109,7 +110,7 @@ def test_stage_two_refuses_collapsed_codes(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(ToolkitError, match=r"(?s)of 256 entries .*quantizer\.restart=0\.1.*allow_collapsed=true"):
         train(compose([*PARTS, *COLLAPSING]).config, run.path)
     assert run.priors() == []
-    train(reopen(run.config(), ["prior_trainer.allow_collapsed=true"]).config, run.path)
+    train(reopen(run.config_values(), ["prior_trainer.allow_collapsed=true"]).config, run.path)
     assert run.priors() == ["pixelcnn"]
     assert capsys.readouterr().out.count("autoencoder: from 0") == 1
 
@@ -134,7 +135,7 @@ def test_the_evaluate_command_says_it_and_draws(tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("stretch", [1, 50, 1 << 20])
 def test_cached_codes_are_gone_through_once(monkeypatch: pytest.MonkeyPatch, stretch: int) -> None:
-    monkeypatch.setattr("toolkit.codes.STRETCH", stretch)
+    monkeypatch.setattr("toolkit.runs.codes.STRETCH", stretch)
     latent, codes = LatentSpec((3, 4), (7, 5)), torch.randint(5, (37, 2, 3, 4))
     parts = list(CachedCodes({"train": {"codes": codes.to(torch.uint8).numpy()}}).stretches("train"))
     assert torch.equal(torch.cat(parts), codes)

@@ -13,11 +13,11 @@ import pytest
 
 from toolkit import __main__ as command
 from toolkit.cli.compare import run_folders
-from toolkit.cli.compose import compose
+from toolkit.cli.config.compose import compose
 from toolkit.cli.differences import differences, labels
 from toolkit.cli.report import number
-from toolkit.cli.train import run as train
 from toolkit.plots.comparison import PANELS, Point, draw_comparison
+from toolkit.stages import train
 
 TOY = Path(__file__).parent / "toy"
 PARTS = [
@@ -356,6 +356,6 @@ def test_what_only_asks_imports_neither_torch_nor_matplotlib(words: list[str]) -
 
 
 def test_training_imports_no_matplotlib() -> None:
-    code = "import sys, toolkit.cli.train, toolkit.metrics.codebook; print('matplotlib' in sys.modules)"
+    code = "import sys, toolkit.stages, toolkit.metrics.codebook; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from toolkit import registry
-from toolkit.cli import groups, source
-from toolkit.cli.compose import Composed, compose, reopen
-from toolkit.cli.quote import prepare
+from toolkit.cli.config import groups, source
+from toolkit.cli.config.compose import Composed, compose, reopen
+from toolkit.cli.config.quote import prepare
 from toolkit.errors import ToolkitError
 from toolkit.options import RunOptions
 
@@ -158,7 +158,7 @@ def plain(value: Any) -> bool:
 
 def test_a_configuration_is_plain_and_complete() -> None:
     composed = small()
-    config = composed.config
+    config = composed.values
     assert plain(config)
     assert list(config) == [
         *(field.name for field in dataclasses.fields(RunOptions)),
@@ -176,14 +176,14 @@ def test_a_configuration_is_plain_and_complete() -> None:
 
 
 def test_words_override_an_experiment_which_overrides_defaults() -> None:
-    config = small("dim=16", "encoder.hidden=5", "encoder.norm=group", "trainer.steps=3").config
+    config = small("dim=16", "encoder.hidden=5", "encoder.norm=group", "trainer.steps=3").values
     assert (config["dim"], config["encoder"]["hidden"], config["encoder"]["norm"]) == (16, 5, "group")
     assert (config["trainer"]["steps"], config["prior_trainer"]["steps"]) == (3, 10000)
     assert config["quantizer"]["size"] == 24
 
 
 def test_without_an_experiment_every_part_is_chosen_by_name() -> None:
-    assert compose(CHOSEN).config["quantizer"] == {"name": "c_plain", "size": 16, "rate": 0.5}
+    assert compose(CHOSEN).values["quantizer"] == {"name": "c_plain", "size": 16, "rate": 0.5}
     assert compose(CHOSEN).experiment is None
 
 
@@ -191,7 +191,7 @@ def test_without_an_experiment_every_part_is_chosen_by_name() -> None:
 def test_a_part_that_is_not_chosen_is_asked_for(kind: str) -> None:
     text = refusal(*(word for word in CHOSEN if not word.startswith(kind)))
     assert text.startswith(f"no {kind} chosen: add {kind}=NAME or experiment=NAME; installed: ")
-    assert compose([], complete=False).config[kind] is None
+    assert compose([], complete=False).values[kind] is None
 
 
 def test_where_nobody_brings_experiments_none_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,8 +204,8 @@ def test_where_nobody_brings_experiments_none_is_known(monkeypatch: pytest.Monke
 
 
 def test_both_spellings_of_a_nested_part_are_the_same() -> None:
-    spelt = small("quantizer=c_stack", "quantizer.inner.name=c_other", "quantizer.inner.size=3").config
-    grouped = small("quantizer=c_stack", "quantizer/inner=c_other", "quantizer.inner.size=3").config
+    spelt = small("quantizer=c_stack", "quantizer.inner.name=c_other", "quantizer.inner.size=3").values
+    grouped = small("quantizer=c_stack", "quantizer/inner=c_other", "quantizer.inner.size=3").values
     assert spelt == grouped
     assert spelt["quantizer"] == {
         "name": "c_stack",
@@ -216,18 +216,18 @@ def test_both_spellings_of_a_nested_part_are_the_same() -> None:
 
 def test_nesting_has_no_end() -> None:
     words = ["quantizer=c_stack", "quantizer.inner.name=c_stack", "quantizer.inner.inner.name=c_few"]
-    config = small(*words, "quantizer.inner.inner.levels=[7]").config
+    config = small(*words, "quantizer.inner.inner.levels=[7]").values
     assert config["quantizer"]["inner"]["inner"] == {"name": "c_few", "levels": [7]}
 
 
 def test_a_preset_chooses_an_inner_part_and_survives_swaps() -> None:
     composed = compose(["experiment=preset"])
-    assert composed.config["quantizer"] == {
+    assert composed.values["quantizer"] == {
         "name": "c_stack",
         "inner": {"name": "c_other", "size": 48, "decay": 0.9},
         "depth": 2,
     }
-    assert compose(["experiment=preset", "quantizer=c_few"]).config["quantizer"]["name"] == "c_few"
+    assert compose(["experiment=preset", "quantizer=c_few"]).values["quantizer"]["name"] == "c_few"
 
 
 def test_groups_are_listed_one_level_deep_and_resolved_at_any() -> None:
@@ -259,14 +259,14 @@ def test_mistakes_in_nested_parts_are_told(words: list[str], text: str) -> None:
 
 def test_what_a_swapped_away_part_was_told_is_dropped_with_one_line() -> None:
     composed = small("quantizer=c_few")
-    assert composed.config["quantizer"] == {"name": "c_few", "levels": [8, 5]}
+    assert composed.values["quantizer"] == {"name": "c_few", "levels": [8, 5]}
     [notice] = composed.notices
     assert notice == "note: quantizer=c_few has no size, rate (set for quantizer=c_plain): ignored"
 
 
 def test_an_option_that_both_parts_have_is_kept() -> None:
     composed = small("quantizer=c_other")
-    assert composed.config["quantizer"]["size"] == 24
+    assert composed.values["quantizer"]["size"] == 24
     assert composed.notices == ("note: quantizer=c_other has no rate (set for quantizer=c_plain): ignored",)
 
 
@@ -276,7 +276,7 @@ def test_what_a_person_typed_is_never_dropped() -> None:
 
 
 def test_a_part_that_breaks_hurts_only_who_selects_it() -> None:
-    assert small().config
+    assert small().values
     assert refusal("experiment=small", "encoder=c_gone").endswith("defines no class Gone")
 
 
@@ -356,14 +356,14 @@ def test_an_option_of_another_part_is_pointed_to() -> None:
 
 
 def test_metrics_are_a_list_of_parts_with_options() -> None:
-    config = small("metric=[c_met,c_met2]", "metric.c_met2.share=0.75").config
+    config = small("metric=[c_met,c_met2]", "metric.c_met2.share=0.75").values
     assert {name: part["share"] for name, part in config["metric"].items()} == {"c_met": 0.5, "c_met2": 0.75}
-    assert small("metric=[]").config["metric"] == {}
-    assert list(small("metric=c_met2").config["metric"]) == ["c_met2"]
+    assert small("metric=[]").values["metric"] == {}
+    assert list(small("metric=c_met2").values["metric"]) == ["c_met2"]
 
 
 def test_a_trainer_has_presets() -> None:
-    assert small("trainer=c_long").config["trainer"]["steps"] == 77
+    assert small("trainer=c_long").values["trainer"]["steps"] == 77
 
 
 def test_a_preset_of_a_components_name_is_told(tmp_path: Path) -> None:
@@ -374,12 +374,12 @@ def test_a_preset_of_a_components_name_is_told(tmp_path: Path) -> None:
 
 
 def test_null_takes_a_part_away() -> None:
-    assert small("prior=null").config["prior"] is None
-    assert small("likelihood=null").config["likelihood"] is None
+    assert small("prior=null").values["prior"] is None
+    assert small("likelihood=null").values["likelihood"] is None
 
 
 def test_the_priors_stage_may_read_the_dataset_otherwise() -> None:
-    config = small("prior_dataset.crop=64", "prior_dataset.root=/a b").config
+    config = small("prior_dataset.crop=64", "prior_dataset.root=/a b").values
     assert config["prior_dataset"] == {"crop": 64, "root": "/a b"}
     assert config["dataset"]["crop"] == 8
 
@@ -389,7 +389,7 @@ def test_a_folder_adds_experiments(tmp_path: Path) -> None:
     (home / "experiment").mkdir(parents=True)
     text = "# @package _global_\ndefaults: [small, _self_]\ndim: 5\n"
     (home / "experiment" / "mine.yaml").write_text(text)
-    assert compose(["experiment=mine"], folder=str(home)).config["dim"] == 5
+    assert compose(["experiment=mine"], folder=str(home)).values["dim"] == 5
 
 
 # -- plain text
@@ -421,21 +421,21 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("key", ["dataset.root", "dataset.label", "metric.c_met.path", "init"])
 def test_text_arrives_as_it_is_written(key: str, text: str) -> None:
-    node: Any = small(f"{key}={text}").config
+    node: Any = small(f"{key}={text}").values
     for part in key.split("."):
         node = node[part]
     assert node == text
 
 
 def test_null_and_nothing_are_not_text_where_an_option_may_be_null() -> None:
-    assert small("dataset.label=null").config["dataset"]["label"] is None
-    assert small("dataset.label=").config["dataset"]["label"] == ""
-    assert small("dataset.root=null").config["dataset"]["root"] == "null"
+    assert small("dataset.label=null").values["dataset"]["label"] is None
+    assert small("dataset.label=").values["dataset"]["label"] == ""
+    assert small("dataset.root=null").values["dataset"]["root"] == "null"
 
 
 def test_a_persons_own_quotes_and_interpolations_are_kept() -> None:
-    assert small("dataset.root='a,b'").config["dataset"]["root"] == "a,b"
-    assert small("dataset.root=x${dim}").config["dataset"]["root"] == "x8"
+    assert small("dataset.root='a,b'").values["dataset"]["root"] == "a,b"
+    assert small("dataset.root=x${dim}").values["dataset"]["root"] == "x8"
 
 
 @pytest.mark.parametrize(
@@ -471,17 +471,17 @@ def test_only_what_needs_it_is_rewritten(word: str, made: str) -> None:
 
 def test_a_saved_configuration_comes_back_as_it_was() -> None:
     words = ["quantizer=c_stack", "quantizer.inner.name=c_other", "quantizer.inner.size=3"]
-    saved = small(*words, "dataset.root=/a ${dim}[1]", "prior_dataset.crop=3", "metric.c_met.share=0.1").config
+    saved = small(*words, "dataset.root=/a ${dim}[1]", "prior_dataset.crop=3", "metric.c_met.share=0.1").values
     saved["dataset"]["label"] = "${oc.env:HOME}"
     reopened = reopen(saved, [])
-    assert reopened.config == saved
+    assert reopened.values == saved
     assert reopened.notices == ()
 
 
 def test_words_change_a_saved_configuration() -> None:
-    saved = small().config
+    saved = small().values
     words = ["trainer.steps=9", "stage=prior", "prior=c_pri", "prior.layers=5", "prior_dataset.crop=2"]
-    config = reopen(saved, [*words, "metric=[c_met2]", "dataset.root=/new place", "encoder=c_enc", "dim=8"]).config
+    config = reopen(saved, [*words, "metric=[c_met2]", "dataset.root=/new place", "encoder=c_enc", "dim=8"]).values
     assert (config["trainer"]["steps"], config["stage"]) == (9, "prior")
     assert config["prior"] == {"name": "c_pri", "layers": 5}
     assert config["prior_dataset"] == {"crop": 2}
@@ -508,12 +508,12 @@ def test_words_change_a_saved_configuration() -> None:
 )
 def test_a_saved_run_refuses_with_one_sentence(word: str, text: str) -> None:
     with pytest.raises(ToolkitError) as error:
-        reopen(small("quantizer=c_stack").config, [word])
+        reopen(small("quantizer=c_stack").values, [word])
     assert str(error.value).startswith(text)
 
 
 def test_options_that_came_or_went_since_are_told() -> None:
-    saved = small().config
+    saved = small().values
     saved["encoder"]["old"] = 1
     del saved["encoder"]["hidden"]
     reopened = reopen(saved, [])
@@ -521,7 +521,7 @@ def test_options_that_came_or_went_since_are_told() -> None:
         "note: encoder=c_enc: the saved old no longer exists: ignored",
         "note: encoder=c_enc: new since the run was saved: hidden=8",
     )
-    assert reopened.config["encoder"]["hidden"] == 8
+    assert reopened.values["encoder"]["hidden"] == 8
 
 
 @pytest.mark.parametrize(
@@ -538,5 +538,5 @@ def test_options_that_came_or_went_since_are_told() -> None:
 )
 def test_a_saved_configuration_that_was_tampered_with_is_refused(change: dict[str, Any], text: str) -> None:
     with pytest.raises(ToolkitError) as error:
-        reopen({**small().config, **change}, [])
+        reopen({**small().values, **change}, [])
     assert str(error.value).startswith(text)

@@ -11,8 +11,8 @@ import torch
 
 from toolkit import registry
 from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
-from toolkit.cli.compose import compose
-from toolkit.cli.groups import presets
+from toolkit.cli.config.compose import compose
+from toolkit.cli.config.groups import presets
 from toolkit.errors import ToolkitError
 
 QUANTIZERS = {  # and the depth of their codes

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.evaluate import Evaluation, evaluate
+from toolkit.evaluation import Evaluation, evaluate
 from toolkit.metric import Metric
 from toolkit.objective import Bound, Objective
 from toolkit.objectives.elbo import ELBO

@@ -48,9 +48,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from toolkit import __main__ as command
-from toolkit.checkpoint import MODEL
-from toolkit.cli.compose import compose, reopen
-from toolkit.cli.train import run as train
+from toolkit.cli.config.compose import compose, reopen
+from toolkit.runs.checkpoint import MODEL
+from toolkit.stages import train
 
 TOY = Path(__file__).parent / "toy"
 WORDS = [
@@ -415,7 +415,7 @@ def test_nothing_of_a_run_moves_the_terminal(runs: Runs, tmp_path: Path, capsys:
 def test_a_saved_text_is_never_an_interpolation() -> None:
     saved = compose(WORDS).config
     for text in ("${oc.env:HOME}", r"\${oc.env:HOME}", r"a\\${b}\\"):
-        assert reopen(saved | {"init": text}, []).config["init"] == text
+        assert reopen(saved | {"init": text}, []).config.init == text
 
 
 # -- as commands, with little memory

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toolkit.checkpoint import newest, save
 from toolkit.optimization import Optimization, rate
 from toolkit.options import TrainerOptions
+from toolkit.runs.checkpoint import newest, save
 
 PLAIN = TrainerOptions(steps=10, learning_rate=0.1, optimizer="adam")
 

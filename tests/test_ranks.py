@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from torch import Tensor
 import toolkit
 from toolkit import distributed
 from toolkit.batches import TrainBatches
-from toolkit.build import build_autoencoder, build_dataset, build_objective, build_options, build_prior
-from toolkit.cli.compose import compose
+from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
+from toolkit.cli.config.compose import compose
+from toolkit.config import RunConfig
 from toolkit.figures import RunningFigures
 from toolkit.optimization import Optimization
-from toolkit.run import Run
+from toolkit.runs.folder import Run
 from toolkit.spec import LatentSpec
-from toolkit.train import PriorStage, Stage, train_autoencoder, train_prior
+from toolkit.training import PriorStage, Stage, train_steps
 
 TOY = Path(__file__).parent / "toy"
 MODEL = "dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4 conditions.decoder=[kind]"
@@ -49,7 +51,7 @@ NOISY = {"nvil": "quantizer=categorical quantizer.codebook_size=8 objective=nvil
 """What draws numbers of its own on each rank: only that all ranks stay alike."""
 
 
-def config_of(case: str) -> dict[str, Any]:
+def config_of(case: str) -> RunConfig:
     words = f"{MODEL} {PRIOR} {TRAINER} {(CASES | NOISY)[case]}"
     return compose(words.split()).config
 
@@ -75,18 +77,17 @@ def trained(case: str, scale: int = 1) -> dict[str, Tensor]:
     """Everything that a stage's steps left: weights, tables, counts, moments, averages."""
     torch.manual_seed(0)
     config = config_of(case)
-    trainer = "prior_trainer" if case == "prior" else "trainer"
-    config[trainer]["batch_size"] *= scale
+    options = config.prior_trainer if case == "prior" else config.trainer
+    options = replace(options, batch_size=options.batch_size * scale)
     dataset = sized(build_dataset(config), 37 if case == "odd" else 48)
     if case == "prior":
         module: Any = PriorStage(build_prior(config, LatentSpec((4, 4), (16,)), dataset.spec))
-        examples, loop = Codes(), train_prior
+        examples: Any = Codes()
     else:
         autoencoder = build_autoencoder(config, dataset.spec)
         module = Stage(build_objective(config, autoencoder), autoencoder)
-        examples, loop = dataset, train_autoencoder
+        examples = dataset
     distributed.seed_noise(0)
-    options = build_options(config, trainer)
     optimization = Optimization(module, options)
     batches = TrainBatches(
         examples,
@@ -97,7 +98,7 @@ def trained(case: str, scale: int = 1) -> dict[str, Tensor]:
         rank=distributed.rank(),
         ranks=distributed.ranks(),
     )
-    for _ in loop(module, batches, optimization):
+    for _ in train_steps(module, batches, optimization):
         pass
     return {**module.state_dict(), **optimization.state()}
 
@@ -268,7 +269,7 @@ def train(*words: str, before: tuple[str, ...] | list[str] = ()) -> tuple[int, s
 
 
 def steps(run: Path) -> list[tuple[str, str, int]]:
-    return [(line["stage"], line["split"], line["step"]) for line in Run(run).read_log()]
+    return [(line["stage"], line["split"], line["step"]) for line in list(Run(run).log)]
 
 
 ONCE = [
@@ -327,7 +328,7 @@ def test_two_ranks_continue_exactly(whole: Path, tmp_path: Path, stage: str, las
 
 def figures_of(run: Path, stage: str) -> list[dict[str, Any]]:
     """A stage's log without what depends on the clock."""
-    lines = [line for line in Run(run).read_log() if line["stage"] == stage]
+    lines = [line for line in list(Run(run).log) if line["stage"] == stage]
     return [{k: v for k, v in line.items() if k not in ("steps_per_second", "data_wait")} for line in lines]
 
 
@@ -422,7 +423,7 @@ def test_an_interrupt_during_validation(failing: list[str], tmp_path: Path) -> N
     """The others wait for rank 0, and yet all end; the checkpoint that was due is written."""
     words = ["dataset.after=100000000", "dataset.nap=1.0", "trainer.validate_every=3"]
     process = started(*failing, *words)
-    until(lambda: (tmp_path / "run" / "metrics.jsonl").is_file() and len(Run(tmp_path / "run").read_log()) > 0)
+    until(lambda: (tmp_path / "run" / "metrics.jsonl").is_file() and len(list(Run(tmp_path / "run").log)) > 0)
     time.sleep(1)
     os.kill(process.pid, signal.SIGINT)
     assert ended(process)[0] == 130
@@ -472,7 +473,7 @@ def test_torchrun(tmp_path: Path) -> None:
     assert code == 0, err
     assert out.splitlines()[-1] == str(run)
     assert steps(run) == ONCE
-    assert Run(run).config()["trainer"]["ranks"] == 2
+    assert Run(run).config().trainer.ranks == 2
     assert train(*WORDS, f"hydra.run.dir={other}", "trainer.ranks=2")[0] == 0
     one, two = (load_file(path / "autoencoder" / "step-00000006" / "model.safetensors") for path in (run, other))
     assert all(torch.equal(one[name], two[name]) for name in one)

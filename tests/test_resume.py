@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from toolkit import __main__ as command
-from toolkit.cli.compose import compose, reopen
-from toolkit.cli.train import run as train
-from toolkit.run import Run
+from toolkit.cli.config.compose import compose, reopen
+from toolkit.runs.folder import Run
+from toolkit.stages import train
 
 TOY = Path(__file__).parent / "toy"
 STEPS = 24
@@ -90,7 +90,7 @@ def test_stop_and_continue(whole: Path, tmp_path: Path, monkeypatch: pytest.Monk
         patch.setattr(TrainReport, "step", stop)
         with pytest.raises(Stopped):
             train(compose(WORDS).config, tmp_path / "run")
-    train(reopen(Run.open(tmp_path / "run").config(), []).config, tmp_path / "run")
+    train(reopen(Run.open(tmp_path / "run").config_values(), []).config, tmp_path / "run")
     assert fingerprint(tmp_path / "run") == fingerprint(whole)
     assert figures(tmp_path / "run") == figures(whole)
 
@@ -101,7 +101,9 @@ def test_training_longer_equals_training_long_at_once(whole: Path, tmp_path: Pat
     half = [w.replace(f"steps={STEPS}", f"steps={STEPS // 2}") for w in words]
     train(compose(words).config, tmp_path / "once")
     train(compose(half).config, tmp_path / "twice")
-    again = reopen(Run.open(tmp_path / "twice").config(), [f"trainer.steps={STEPS}", f"prior_trainer.steps={STEPS}"])
+    again = reopen(
+        Run.open(tmp_path / "twice").config_values(), [f"trainer.steps={STEPS}", f"prior_trainer.steps={STEPS}"]
+    )
     train(again.config, tmp_path / "twice")
     assert fingerprint(tmp_path / "twice") == fingerprint(tmp_path / "once")
     assert (tmp_path / "twice" / "config-2.yaml").is_file()

@@ -14,12 +14,12 @@ from torch import Tensor
 
 import toolkit
 from toolkit.__main__ import run as command
-from toolkit.cli.compose import compose
-from toolkit.cli.train import run as train
+from toolkit.cli.config.compose import compose
 from toolkit.errors import ToolkitError
 from toolkit.prior import PLAIN, Controls, Prior
 from toolkit.rollout import kept, roll_out, within
 from toolkit.spec import Condition, LatentSpec
+from toolkit.stages import train
 
 MOVE = Condition("move", 3, ("left", "right", "stay"), per_step=True)
 PARTS = [

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 import toolkit
 from toolkit.__main__ import run as command
-from toolkit.cli.compose import compose
-from toolkit.cli.train import run as train
+from toolkit.cli.config.compose import compose
+from toolkit.stages import train
 
 PARTS = [
     "dataset=toy_tiles",
@@ -60,7 +60,7 @@ def sampled(run: Path, out: Path, *words: str) -> tuple[torch.Tensor, torch.Tens
 
 def test_a_likelihood_that_nobody_asks_for_is_ignored(trained: Path) -> None:
     composed = compose([*PARTS, "decoder=pixelcnn", "likelihood=normal", "prior=pixelcnn"])
-    assert composed.config["likelihood"] is None
+    assert composed.config.likelihood is None
     assert any("decoder=pixelcnn models the data itself: likelihood=normal is ignored" in n for n in composed.notices)
     components = json.loads((trained / "components.json").read_text())
     assert components["decoder"]["name"] == "pixelcnn"

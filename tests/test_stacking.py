@@ -13,11 +13,11 @@ import torch
 import toolkit
 from toolkit import Dataset, ToolkitError
 from toolkit.__main__ import run as command
-from toolkit.cli.compose import compose
-from toolkit.cli.train import run as train
-from toolkit.codes import read_codes
+from toolkit.cli.config.compose import compose
 from toolkit.datasets.codes import CodesDataset
 from toolkit.model import open_dataset
+from toolkit.runs.codes import read_codes
+from toolkit.stages import train
 from toolkit.testing.dataset import DatasetSuite
 
 TRAINERS = [

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from hydra.errors import MissingConfigException
 
-from toolkit.cli.errors import explain
-from toolkit.run import Run
+from toolkit.cli.config.errors import explain
+from toolkit.runs.folder import Run
 
 TOY = Path(__file__).parent / "toy"
 MODEL = "dataset=toy_tiles encoder=toy_conv quantizer=vq quantizer.codebook_size=16 decoder=toy_conv dim=4"
@@ -68,7 +68,7 @@ def scores(sweep: Path) -> list[float]:
     """What the runs of a sweep were judged by, read off their logs: nats per example, both stages."""
     found = []
     for run in sorted(path.parent for path in sweep.glob("*/metrics.jsonl")):
-        lines = [line for line in Run(run).read_log() if line["split"] == "val"]
+        lines = [line for line in list(Run(run).log) if line["split"] == "val"]
         assert {line["stage"] for line in lines} == {"autoencoder", "prior-pixelcnn"}
         found.append(lines[-2]["nll"] + lines[-1]["loss"])
     return found
@@ -83,7 +83,7 @@ def test_a_launcher_runs_each_job_in_a_folder_of_its_own(
     assert done.stdout.splitlines()[0] == "sweep: sweep"
     sweep = tmp_path / "sweep"
     assert sorted(path.parent.name for path in sweep.glob("*/config.yaml")) == ["0", "1"]
-    assert [Run(sweep / name).config()["seed"] for name in ("0", "1")] == [0, 1]
+    assert [Run(sweep / name).config().seed for name in ("0", "1")] == [0, 1]
     assert len(set(scores(sweep))) == 2
     done = toolkit("compare", "sweep")
     assert done.returncode == 0, done.stderr
@@ -158,7 +158,7 @@ def test_optuna_finds_the_run_with_the_fewest_bits(
     assert len(set(nats)) == 2
     best = nats.index(min(nats))
     assert found["best_value"] == pytest.approx(nats[best] / (128 * 0.6931471805599453))
-    rates = [Run(tmp_path / "sweep" / str(job)).config()["trainer"]["learning_rate"] for job in (0, 1)]
+    rates = [Run(tmp_path / "sweep" / str(job)).config().trainer.learning_rate for job in (0, 1)]
     assert found["best_params"]["trainer.learning_rate"] == pytest.approx(rates[best])
 
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 import toolkit
 from toolkit import ToolkitError, registry
 from toolkit import __main__ as command
-from toolkit.cli.compose import compose, reopen
-from toolkit.cli.train import run as train
-from toolkit.run import Run
+from toolkit.cli.config.compose import compose, reopen
+from toolkit.runs.folder import Run
+from toolkit.stages import train
 
 TOY = Path(__file__).parent / "toy"
 PARTS = [
@@ -89,7 +89,7 @@ def test_the_run_folder(trained: Callable[..., Run]) -> None:
 
 
 def test_the_logs_figures(trained: Callable[..., Run]) -> None:
-    lines = trained("likelihood=normal", "stage=autoencoder").read_log()
+    lines = list(trained("likelihood=normal", "stage=autoencoder").log)
     logged = [line for line in lines if line["split"] == "train"]
     assert [line["step"] for line in logged] == [2, 4, 6]
     names = {
@@ -230,15 +230,15 @@ def test_a_refused_continuation_leaves_the_run_as_it_was(trained: Callable[..., 
         (["dataset.size=16"], "start a new run for other data"),
     ]:
         with pytest.raises(ToolkitError, match=why):
-            train(reopen(run.config(), words).config, run.path)
+            train(reopen(run.config_values(), words).config, run.path)
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
 
 
 def test_words_for_a_stage_that_is_not_trained_are_refused(trained: Callable[..., Run]) -> None:
     run = trained("stage=autoencoder")
     with pytest.raises(ToolkitError, match="stage=autoencoder, which does not use it; add stage=all"):
-        reopen(run.config(), ["prior_trainer.steps=9"])
-    assert reopen(run.config(), ["prior_trainer.steps=9", "stage=all"]).config["prior_trainer"]["steps"] == 9
+        reopen(run.config_values(), ["prior_trainer.steps=9"])
+    assert reopen(run.config_values(), ["prior_trainer.steps=9", "stage=all"]).config.prior_trainer.steps == 9
 
 
 def test_weights_that_break_in_the_update_are_not_saved(tmp_path: Path) -> None:
@@ -266,18 +266,18 @@ def test_averages_of_a_short_run_are_not_of_its_random_start(trained: Callable[.
     """An average over 10 000 steps that begins at random weights would be those weights."""
     words = ["stage=autoencoder", "trainer.steps=60", "trainer.learning_rate=1e-2", "trainer.checkpoint_every=60"]
     run = trained(*words, "trainer.ema=0.9999")
-    last = {(line["split"], line["step"]): line["nll"] for line in run.read_log() if "nll" in line}
+    last = {(line["split"], line["step"]): line["nll"] for line in run.log if "nll" in line}
     assert last["val", 60] < 0.95 * last["train", 2]
 
 
 def test_a_run_is_judged_by_both_its_stages(trained: Callable[..., Run], tmp_path: Path) -> None:
     """What a sweep minimises: bits per dim with the trained prior's code bits, or nats of a density."""
     score = train(compose([*PARTS, *VQ]).config, tmp_path / "run")
-    lines = [line for line in Run(tmp_path / "run").read_log() if line["split"] == "val"]
+    lines = [line for line in list(Run(tmp_path / "run").log) if line["split"] == "val"]
     assert score == pytest.approx((lines[-2]["nll"] + lines[-1]["loss"]) / (128 * log(2)))
     drawn = ["quantizer=categorical", "quantizer.codebook_size=16"]
     score = train(compose([*PARTS, *drawn]).config, tmp_path / "drawn")
-    first, last = (line for line in Run(tmp_path / "drawn").read_log() if line["split"] == "val")
+    first, last = (line for line in list(Run(tmp_path / "drawn").log) if line["split"] == "val")
     assert first["posterior_entropy"] > 1
     cost = first["nll"] + last["loss"] - first["posterior_entropy"]
     assert score == pytest.approx(cost / (128 * log(2)))

@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
 from shlex import quote
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
 from toolkit import labels, registry
 from toolkit.build import (
-    Config,
     asks_for_source,
-    build_autoencoder,
     build_dataset,
-    build_objective,
     build_prior,
-    check_parts,
+    build_prior_stage,
+    build_stage,
     dropped,
 )
 from toolkit.causal.sampling import compiled
-from toolkit.checkpoint import Checkpoint, newest
+from toolkit.config import PartConfig, RunConfig
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
 from toolkit.errors import ToolkitError
-from toolkit.limits import no_larger
 from toolkit.prior import Controls, Prior
 from toolkit.quantizer import Quantized
 from toolkit.rollout import within
-from toolkit.run import LARGEST_EXAMPLE, Run
+from toolkit.runs.checkpoint import Checkpoint, newest
+from toolkit.runs.folder import LARGEST_EXAMPLE, Run
 from toolkit.sample import BATCH, Progress, decode, decode_latents, sample, unwatched
 from toolkit.spec import DataSpec, LatentSpec
-from toolkit.train import PriorStage, Stage
 
 
 class Sample(NamedTuple):
@@ -58,47 +54,15 @@ def load(run: str | Path, device: str = "auto") -> Model:
     return Model(Run.open(run), choose_device(device))
 
 
-def open_dataset(config: Config, overrides: Config | None = None, base: Path | None = None) -> Dataset:
+def open_dataset(config: RunConfig, overrides: Mapping[str, Any] | None = None, base: Path | None = None) -> Dataset:
     """A configuration's dataset; where that is another run's codes, of the run in ``base``, if it is there already,
     else of the one that is named. The other run is opened on the CPU, where data is read."""
     source = None
     if asks_for_source(config):
         kept = base is not None and base.is_dir()
-        try:
-            source = load(base if kept and base else config["dataset"]["run"], "cpu")
-        except ToolkitError as e:
-            raise ToolkitError(str(e).replace("run=", "dataset.run=", 1)) from e
+        run = Run.open(base if kept and base else config.dataset.options["run"], key="dataset.run")
+        source = Model(run, choose_device("cpu"))
     return build_dataset(config, overrides, source)
-
-
-def build_stage(config: Config, data: DataSpec, held: Checkpoint | None) -> Stage:
-    """The first stage. Where there is a checkpoint of it: as that fits, and ToolkitError where it does not, before
-    there is any memory in it."""
-    with _fitting(held):
-        autoencoder = build_autoencoder(config, data)
-        stage = Stage(build_objective(config, autoencoder), autoencoder)
-    if held is not None:
-        held.check_weights(stage)
-    return stage
-
-
-def build_prior_stage(config: Config, latent: LatentSpec, data: DataSpec, held: Checkpoint | None) -> PriorStage:
-    """The second one, likewise."""
-    with _fitting(held):
-        stage = PriorStage(build_prior(config, latent, data))
-    if held is not None:
-        held.check_weights(stage)
-    return stage
-
-
-@contextmanager
-def _fitting(held: Checkpoint | None) -> Iterator[None]:
-    """For building what is loaded then: no more than that has, and the caller's random numbers stay where they were."""
-    if held is None:
-        yield
-        return
-    with torch.random.fork_rng([]), no_larger(shape.shape for shape in held.shapes().values()):
-        yield
 
 
 @final
@@ -113,7 +77,6 @@ class Model:
     def __init__(self, run: Run, device: torch.device) -> None:
         self.run, self.device, self.notices = run, device, list[str]()
         self.config = run.config()
-        check_parts(self.config, run.path, *registry.REQUIRED)
         self.data: DataSpec
         self.latent: LatentSpec
         self.data, self.latent = run.spec()
@@ -136,7 +99,7 @@ class Model:
     @cached_property
     def files(self) -> type[Dataset]:
         """The dataset's class, which reads and writes files of this data."""
-        return registry.load("dataset", self.bottom.config["dataset"]["name"])
+        return registry.load("dataset", self.bottom.config.dataset.name)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -156,10 +119,10 @@ class Model:
 
     def prior(self, name: str | None = None) -> Prior:
         """A trained prior, or any without parameters; by default the configured one. ToolkitError if untrained."""
-        name = name or self.config["prior"]["name"]
+        name = name or self.config.chosen_prior().name
         if name in self.run.priors():
             return self._trained(name)
-        prior = build_prior({**self.config, "prior": {"name": name}}, self.latent, self.data).to(self.device)
+        prior = build_prior(replace(self.config, prior=PartConfig(name, {})), self.latent, self.data).to(self.device)
         if any(True for _ in prior.parameters()):
             have = ", ".join(self.run.priors()) or "none"
             raise ToolkitError(
@@ -170,7 +133,7 @@ class Model:
 
     def sampled_spec(self, name: str | None = None) -> DataSpec:
         """The data that a prior's samples are: it may have been trained on longer or larger examples."""
-        name = name or self.config["prior"]["name"]
+        name = name or self.config.chosen_prior().name
         if name not in self.run.priors() or self.base is not None:
             return self.spec
         return replace(self.spec, axes=self._prior_shape(self._newest(self.run.prior(name)), "axes"))
@@ -274,7 +237,7 @@ class Model:
         condition that neither the decoder nor the named prior sees.
         """
         known = {condition.name: condition for condition in self.spec.conditions}
-        seen = {*self.config["conditions"]["decoder"], *self._seen_by(prior)}
+        seen = {*self.config.decoder_conditions, *self._seen_by(prior)}
         made = {}
         for name, text in values.items():
             if name not in known:
@@ -309,11 +272,11 @@ class Model:
         """A length of the data's first axis as that of what its own autoencoder models."""
         return -(-length * self.data.axes[0] // self.spec.axes[0])
 
-    def _seen_by(self, prior: str | None) -> list[str]:
+    def _seen_by(self, prior: str | None) -> tuple[str, ...]:
         if prior is None:
-            return []
+            return ()
         config = self.run.prior_config(prior) if prior in self.run.priors() else self.config
-        return list(config["conditions"]["prior"])
+        return config.prior_conditions
 
     def _check_latent(self) -> None:
         """ToolkitError where the parts, or those of the base, make other codes than the run says."""
@@ -351,7 +314,6 @@ class Model:
             )
         latent = LatentSpec(self._prior_shape(checkpoint, "grid"), self.latent.codebook_sizes)
         config = self.run.prior_config(name)
-        check_parts(config, self.run.prior(name), "prior")
         data = replace(self.data, axes=self._prior_shape(checkpoint, "axes"))
         with self.run.blaming():
             stage = build_prior_stage(config, latent, data, checkpoint)

@@ -6,9 +6,10 @@ from math import prod
 from typing import Any
 
 from toolkit.cli.report import number, show_plugin_notes, table
+from toolkit.config import RunConfig
 
 
-def check(config: dict[str, Any]) -> int:
+def check(config: RunConfig) -> int:
     """Builds what the configuration says, trains nothing, and prints shapes, parameters, rate and receptive field."""
     import torch
 
@@ -16,7 +17,7 @@ def check(config: dict[str, Any]) -> int:
     from toolkit.model import open_dataset
 
     show_plugin_notes()
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(config.seed)
     data = open_dataset(config).spec
     model = build_autoencoder(config, data)
     objective = build_objective(config, model)
@@ -35,7 +36,7 @@ def check(config: dict[str, Any]) -> int:
         ),
         _row("objective", config, _shape(data.shape), "nats", _count(objective)),
     ]
-    if config["stage"] != "autoencoder" and model.latent.depth:
+    if config.stage != "autoencoder" and model.latent.depth:
         prior = build_prior(config, model.latent, data)
         rows.append(_row("prior", config, _shape(model.latent.shape), "nats", _count(prior)))
     table("the parts fit", ("part", "name", "takes", "gives", "parameters"), rows)
@@ -82,10 +83,10 @@ def receptive_field(model: Any) -> tuple[int, ...] | None:
     return tuple((touched.amax(0) - touched.amin(0) + 1).tolist()) if len(touched) else None
 
 
-def _row(kind: str, config: dict[str, Any], takes: str, gives: str, parameters: int) -> tuple[str, ...]:
-    name = config[kind]["name"]
-    if kind == "decoder" and config.get("likelihood"):
-        name += f" + {config['likelihood']['name']}"
+def _row(kind: str, config: RunConfig, takes: str, gives: str, parameters: int) -> tuple[str, ...]:
+    name: str = getattr(config, kind).name
+    if kind == "decoder" and config.likelihood:
+        name += f" + {config.likelihood.name}"
     return kind, name, takes, gives, f"{parameters:,}" if parameters else ""
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 COMMANDS = {
-    "train": ("toolkit.cli.launch:train", "train an autoencoder and a prior, or continue a run"),
+    "train": ("toolkit.cli.train:train", "train an autoencoder and a prior, or continue a run"),
     "sample": ("toolkit.cli.sample:main", "sample from a run's prior and decoder"),
     "evaluate": ("toolkit.cli.evaluate:main", "measure a run on a split"),
     "reconstruct": ("toolkit.cli.reconstruct:main", "originals beside their reconstructions"),
     "encode": ("toolkit.cli.encode:main", "files to codes"),
     "decode": ("toolkit.cli.decode:main", "codes to files"),
     "compare": ("toolkit.cli.compare:main", "figures of several runs side by side"),
-    "check": ("toolkit.cli.launch:check", "prove that the parts fit, without training"),
+    "check": ("toolkit.cli.train:check", "prove that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),
     "new-plugin": ("toolkit.cli.new_plugin:main", "write a package with parts of your own"),
     "completion": ("toolkit.cli.completion:main", "print a shell's completion script"),

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, number, show_plugin_notes, table
+from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 
 COLUMNS = {
@@ -53,7 +54,7 @@ class Row(NamedTuple):
     """One run in the comparison."""
 
     run: Path
-    config: Mapping[str, Any]
+    config: RunConfig
     figures: Mapping[str, Any]
     label: str
 
@@ -98,7 +99,7 @@ def _rows(folders: Sequence[Path], options: CompareOptions) -> list[Row]:
     """A row for each run that can be opened and measured, the fewest bits per dim first; ToolkitError for none."""
     from toolkit.cli.differences import labels
     from toolkit.registry import blame
-    from toolkit.run import Run
+    from toolkit.runs.folder import Run
 
     found = []
     for folder in folders:
@@ -111,7 +112,7 @@ def _rows(folders: Sequence[Path], options: CompareOptions) -> list[Row]:
             notes([f"{folder} is left out: {blame(e)}"])
     if not found:
         raise ToolkitError("none of these runs can be compared")
-    names = labels([config for _, config, _ in found], [folder.resolve().name for folder, _, _ in found])
+    names = labels([config.values() for _, config, _ in found], [folder.resolve().name for folder, _, _ in found])
     return sorted((Row(*each, name) for each, name in zip(found, names, strict=True)), key=_order)
 
 
@@ -122,9 +123,9 @@ def _order(row: Row) -> tuple[bool, float, float]:
 
 def _held(run: Any, options: CompareOptions) -> dict[str, Any] | None:
     """What a run's evaluation.json holds, where that is of this split, enough examples and the newest checkpoints."""
-    from toolkit.checkpoint import found
-    from toolkit.cli.evaluate import prior_steps
-    from toolkit.plain import read_json
+    from toolkit.runs.checkpoint import found
+    from toolkit.runs.plain import read_json
+    from toolkit.scoring import prior_steps
 
     path = run.path / "evaluation.json"
     if not path.is_file():
@@ -146,16 +147,16 @@ def _held(run: Any, options: CompareOptions) -> dict[str, Any] | None:
 def _measured(run: Any, options: CompareOptions) -> dict[str, Any]:
     """What ``toolkit evaluate`` writes."""
     from toolkit.build import build_metrics
-    from toolkit.cli.evaluate import measure
     from toolkit.cli.files import build_dataset_of
     from toolkit.model import load
+    from toolkit.scoring import measure
 
     model = load(run.path, options.device)
     metrics = build_metrics(model.config, model.autoencoder)
     dataset = build_dataset_of(model, {})
-    figures, told = measure(model, dataset, metrics, options.split, options.examples, options.batch_size)
-    notes([f"{run.path}: {text}" for text in told])
-    return figures
+    measured = measure(model, dataset, metrics, options.split, options.examples, options.batch_size)
+    notes([f"{run.path}: {notice}" for notice in measured.notices])
+    return measured.metrics
 
 
 def _cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -178,8 +179,8 @@ def _out(options: CompareOptions) -> Path:
 
 def _write(out: Path, rows: Sequence[Row], split: str) -> list[Path]:
     """The comparison as JSON, as Markdown and as a picture; the files that were written."""
-    from toolkit.checkpoint import write_text
     from toolkit.plots.comparison import draw_comparison
+    from toolkit.runs.tensors import write_text
 
     held = [{"run": str(row.run), "label": row.label, "figures": row.figures} for row in rows]
     try:
@@ -195,7 +196,7 @@ def _write(out: Path, rows: Sequence[Row], split: str) -> list[Path]:
 def _point(row: Row) -> Any:
     from toolkit.plots.comparison import Point
 
-    quantizer, figures = row.config["quantizer"]["name"], row.figures
+    quantizer, figures = row.config.quantizer.name, row.figures
     label = " ".join(word for word in row.label.split(" ") if word != f"quantizer={quantizer}")
     return Point(label, quantizer, *(figures.get(n) for n in ("code_bits_per_dim", "data_bits_per_dim", "psnr")))
 

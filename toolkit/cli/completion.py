@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import registry
-from toolkit.cli import groups
 from toolkit.cli.arguments import PATHS, keyed
 from toolkit.cli.commands import COMMANDS
+from toolkit.cli.config import groups
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS
 from toolkit.schema import Option
@@ -116,12 +116,12 @@ def _configuration(words: Sequence[str], last: str, command: str) -> Iterator[st
 
 def _composed(words: Sequence[str]) -> Mapping[str, Any]:
     """The configuration so far; words that are wrong are left out."""
-    from toolkit.cli.compose import compose
+    from toolkit.cli.config.compose import compose
 
     chosen = [word for word in words if "=" in word and re.match(r"[\w/]+=", word)]
     for attempt in ([word for word in words if not word.startswith("-")], chosen, []):
         try:
-            return compose(attempt, complete=False).config
+            return compose(attempt, complete=False).values
         except ToolkitError:
             continue
     return {}
@@ -209,7 +209,7 @@ def _run(words: Sequence[str]) -> Path:
 
 def _conditions(words: Sequence[str]) -> list[dict[str, Any]]:
     """The conditions of the run that the words name, as its spec.json has them."""
-    from toolkit.plain import read_json
+    from toolkit.runs.plain import read_json
 
     try:
         found: list[dict[str, Any]] = read_json(_run(words) / "spec.json")["data"]["conditions"]

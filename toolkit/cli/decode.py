@@ -35,9 +35,9 @@ def main(args: list[str]) -> int:
 
     from toolkit.causal.sampling import compiled
     from toolkit.cli.files import decode_varying, unlabelled, write_examples
-    from toolkit.codes import read_codes
     from toolkit.errors import ToolkitError
     from toolkit.model import load
+    from toolkit.runs.codes import read_codes
 
     if len(options.files) != 1:
         raise ToolkitError(

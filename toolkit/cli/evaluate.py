@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,7 @@ from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, number, progress, show_plugin_notes, table
 
 if TYPE_CHECKING:
-    from toolkit.dataset import Dataset
     from toolkit.metric import Metric
-    from toolkit.model import Model
-    from toolkit.run import Run
 
 
 @dataclass(frozen=True)
@@ -44,70 +40,23 @@ def main(args: list[str]) -> int:
     from toolkit.build import build_metrics
     from toolkit.cli.files import build_dataset_of
     from toolkit.model import load
+    from toolkit.scoring import example_count, measure, with_metrics
 
     show_plugin_notes()
     model = load(options.run, options.device)
     with nullcontext() if options.metrics else model.run.blaming():
-        metrics = build_metrics(_with_metrics(model.config, options.metrics), model.autoencoder)
+        metrics = build_metrics(with_metrics(model.config, options.metrics), model.autoencoder)
     dataset = build_dataset_of(model, options.dataset)
-    figures, told = measure(model, dataset, metrics, options.split, options.examples, options.batch_size)
-    notes(told)
+    with progress("evaluate", example_count(dataset, options.split, options.examples)) as report:
+        measured = measure(
+            model, dataset, metrics, options.split, options.examples, options.batch_size, progress=report
+        )
+    notes(measured.notices)
     pictures = _draw(metrics, model.run.samples)
-    _print(figures)
+    _print(measured.metrics)
     for path in pictures:
         print(path)
     return 0
-
-
-def measure(
-    model: Model,
-    dataset: Dataset,
-    metrics: list[Metric],
-    split: str,
-    examples: int | None = None,
-    batch_size: int = 64,
-) -> tuple[dict[str, Any], list[str]]:
-    """The figures of a run over a split's first ``examples``, written to its evaluation.json, and what a person should
-    know about them. ToolkitError where the split is empty.
-    """
-    from toolkit.batches import split_batches
-    from toolkit.checkpoint import write_text
-    from toolkit.errors import ToolkitError
-    from toolkit.evaluate import evaluate
-
-    size = dataset.size(split)
-    total = size if examples is None else min(size, examples)
-    if not total:
-        raise ToolkitError(f"split={split} has no examples to evaluate")
-    batches = split_batches(dataset, split, model.device, batch_size=batch_size, limit=total)
-    training = split_batches(dataset, "train", model.device, batch_size=batch_size, limit=examples)
-    with progress("evaluate", total) as report:
-        evaluation = evaluate(
-            model.objective, model.autoencoder, batches, metrics, model.priors, training=training, progress=report
-        )
-    density = "the likelihood is a density, which has no bits per dim"
-    trained = {"step": model.checkpoint.step, "prior_steps": prior_steps(model.run)}
-    figures = {"split": split, **trained, **evaluation.figures()}
-    path = model.run.path / "evaluation.json"
-    try:
-        write_text(path, json.dumps(figures, indent=1))
-    except OSError as e:
-        raise ToolkitError(f"{path}: {e.strerror or e}") from e
-    return figures, [*model.notices, *evaluation.warnings, *([density] if evaluation.density else [])]
-
-
-def prior_steps(run: Run) -> dict[str, int]:
-    """How far each prior is trained."""
-    from toolkit.checkpoint import found
-
-    return {name: int(found(run.prior(name))[-1].name[5:]) for name in run.priors()}
-
-
-def _with_metrics(config: Mapping[str, Any], names: list[str]) -> Mapping[str, Any]:
-    """The configuration with other metrics, which keep the options that it has for them."""
-    if not names:
-        return config
-    return {**config, "metric": {name: config["metric"].get(name, {"name": name}) for name in names}}
 
 
 def _draw(metrics: Iterable[Metric], folder: Path) -> list[Path]:

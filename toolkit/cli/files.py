@@ -12,11 +12,11 @@ import yaml
 from torch import Tensor
 
 from toolkit.build import build_dataset
-from toolkit.codes import write_codes
 from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
 from toolkit.model import Model, load
 from toolkit.registry import did_you_mean
+from toolkit.runs.codes import write_codes
 from toolkit.sample import Progress, unwatched
 from toolkit.schema import signature
 from toolkit.spec import DataSpec
@@ -156,7 +156,7 @@ def build_dataset_of(model: Model, options: dict[str, str]) -> Dataset:
         source = load(model.run.base, "cpu")
         source.dataset = build_dataset_of(source, options)
         return build_dataset(model.config, None, source)
-    name = model.config["dataset"]["name"]
+    name = model.config.dataset.name
     known = {option.name: option for option in signature("dataset", name).options}
     values = {}
     for key, text in options.items():

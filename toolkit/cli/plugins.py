@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from toolkit import registry
-from toolkit.cli.groups import shadows
+from toolkit.cli.config.groups import shadows
 from toolkit.cli.probe import load_all
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS, Registration

@@ -7,8 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import Self, final
 
 from rich.console import Console
 from rich.progress import (
@@ -25,14 +24,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from toolkit import registry
-from toolkit.errors import ToolkitError, printable
-
-if TYPE_CHECKING:
-    from toolkit.run import Run
-
-SHOWN = ("loss", "nll", "nmse", "mse", "batch_perplexity", "bits_per_dim", "code_bits_per_dim", "perplexity")
-"""Figures worth a place in a line, in this order."""
-
+from toolkit.errors import printable
+from toolkit.report import Lines, brief
 
 COMPILE = "a minute's preparation, then faster steps: for long samples, and few at once"
 """What an option says that compiles what is drawn position by position."""
@@ -63,78 +56,47 @@ def _bars(console: Console) -> Progress:
 
 @final
 class TrainReport:
-    """A progress bar with the newest figures on a terminal, plain lines elsewhere; TensorBoard where asked for."""
+    """A progress bar with the newest metrics on a terminal, plain lines elsewhere."""
 
-    def __init__(self, run: Run, config: Mapping[str, Any]) -> None:
-        self._console = Console(stderr=False, highlight=False, soft_wrap=True)
-        self._bars = _bars(self._console) if self._console.is_terminal else None
-        self._run, self._writer = run, _tensorboard() if config.get("tensorboard") else None
-        self._board: Any = None
-        self._stage, self._task = "", TaskID(0)
+    def __init__(self) -> None:
+        console = Console(stderr=False, highlight=False, soft_wrap=True)
+        self._bars = _bars(console) if console.is_terminal else None
+        self._lines = Lines()
+        self._task = TaskID(0)
 
     def __enter__(self) -> Self:
         if self._bars:
             self._bars.start()
-        if self._writer:
-            self._board = self._writer(str(self._run.path / "tensorboard"))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bars:
             self._bars.stop()
-        if self._board:
-            self._board.close()
 
     def begin(self, stage: str, done: int, steps: int) -> None:
-        self._stage = stage
         if self._bars:
             self._task = self._bars.add_task(stage, total=steps, completed=done, figures="")
         else:
-            self.note(f"{stage}: from {done} to {steps}")
+            self._lines.begin(stage, done, steps)
 
     def step(self, done: int) -> None:
         if self._bars:
             self._bars.update(self._task, completed=done)
 
-    def figures(self, split: str, step: int, figures: Mapping[str, float]) -> None:
-        line = brief(figures)
-        if self._bars and split == "train":
-            self._bars.update(self._task, figures=line.rpartition("  ")[0])  # the bar has the speed
+    def metrics(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
+        if not self._bars:
+            self._lines.metrics(split, step, metrics)
+        elif split == "train":
+            self._bars.update(self._task, figures=brief(metrics).rpartition("  ")[0])  # the bar has the speed
         else:
-            self.note(f"{self._stage} {split} {step}: {line}")
-        if self._board:
-            for name, value in figures.items():
-                self._board.add_scalar(f"{self._stage}/{split}/{name}", value, step)
+            stage = self._bars.tasks[self._task].description
+            self.note(f"{stage} {split} {step}: {brief(metrics)}")
 
     def note(self, text: str) -> None:
-        (self._bars.console if self._bars else self._console).print(text, markup=False)
-
-
-@final
-class Silence:
-    """Where nobody watches: the ranks beside the first."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def begin(self, stage: str, done: int, steps: int) -> None: ...
-
-    def step(self, done: int) -> None: ...
-
-    def figures(self, split: str, step: int, figures: Mapping[str, float]) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-
-def brief(figures: Mapping[str, float]) -> str:
-    """The figures worth a line."""
-    speed = figures.get("steps_per_second")
-    words = [f"{name} {figures[name]:.4g}" for name in SHOWN if name in figures]
-    return "  ".join(words + ([f"{speed:.3g} steps/s"] if speed else []))
+        if self._bars:
+            self._bars.console.print(text, markup=False)
+        else:
+            self._lines.note(text)
 
 
 @contextmanager
@@ -218,11 +180,3 @@ def number(value: float) -> str:
     """Four decimals for what is small, thousands set apart for what is large; a whole number has no decimals."""
     whole = float(value).is_integer() or abs(value) >= 100
     return f"{round(value, 1):,.10g}" if whole else f"{value:,.4f}"
-
-
-def _tensorboard() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as e:
-        raise ToolkitError("tensorboard=true needs the extra: pip install 'discrete-toolkit[tensorboard]'") from e
-    return SummaryWriter

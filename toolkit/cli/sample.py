@@ -71,7 +71,7 @@ def main(args: list[str]) -> int:
 
     Controls(options.temperature, options.top_k, options.top_p)  # refused before a run is opened
     model = load(options.run, options.device)
-    name = options.prior or model.config["prior"]["name"]
+    name = options.prior or model.config.chosen_prior().name
     spec = _spec(options, model.sampled_spec(name))
     conditions = model.labels(options.condition, options.n, prior=name, length=spec.axes[0])
     prefix = _prefix(options, model, name)

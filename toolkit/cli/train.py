@@ -1,412 +1,316 @@
-"""``toolkit train``: from a validated configuration to a run folder with both stages trained."""
+"""``toolkit train``: from the words to one run, a sweep of runs, or the continuation of one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
-from math import log
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+import hydra
+import yaml  # type: ignore[import-untyped]
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
-from toolkit import collapse, registry
-from toolkit.autoencoder import encoded_grid
-from toolkit.batches import Examples, TrainBatches, split_batches
-from toolkit.build import (
-    asks_for_source,
-    build_metrics,
-    build_options,
-    build_prior,
-)
-from toolkit.checkpoint import Checkpoint, newest
-from toolkit.cli.report import Silence, TrainReport, show_plugin_notes
-from toolkit.codes import CachedCodes, cache_key, check_codes, encode_batches, read_codes, write_codes
-from toolkit.dataset import Dataset
-from toolkit.device import choose_device
-from toolkit.distributed import agreed, check_device, first, rank, ranks, seed_noise
+from toolkit import registry
+from toolkit.cli.config import errors, groups, source
+from toolkit.cli.config.compose import VERSION, Composed, compose, reopen, validate
+from toolkit.cli.config.quote import key_of, prepare, text
+from toolkit.cli.ranks import launch, torchrun
+from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
-from toolkit.evaluate import evaluate
-from toolkit.figures import histogram
-from toolkit.model import Model, build_prior_stage, build_stage, load, open_dataset
-from toolkit.optimization import Optimization
-from toolkit.prior import Controls, Prior
-from toolkit.quantizer import Quantizer
-from toolkit.run import Run, write_config
-from toolkit.sample import sample
-from toolkit.schema import signature
-from toolkit.spec import DataSpec, LatentSpec
-from toolkit.train import PriorStage, Recorder, Report, Stage, train_autoencoder, train_prior
+from toolkit.registry import did_you_mean
 
-Config = dict[str, Any]
-SHOWN = 8
-"""Examples in a row of a picture."""
+_SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun", "-i": "--info", "-cd": "--config-dir"}
+_FLAGS: dict[str, tuple[str, ...] | None] = {
+    "--help": None,
+    "--hydra-help": None,
+    "--multirun": None,
+    "--resolve": None,
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--package": (),
+    "--config-dir": (),
+}
+"""Hydra's flags that make sense here, with the values that they take; () is any, None is none."""
+_ASKING = ("--help", "--hydra-help", "--info", "--cfg")
+_MOST_CHECKED = 64
+_LOST = ("FailedJobError", "TerminatedWorkerError", "UncompletedJobError")
+"""What submitit and joblib raise for a job that ended without a word, as where memory runs out."""
+CHECK = """toolkit check [experiment=NAME] [PART=NAME …] [PART.OPTION=VALUE …]
+toolkit check run=DIR
+
+Builds the parts, proves on a made-up example that they fit, and prints shapes, parameters, rate and receptive
+field. Takes the words of toolkit train."""
 
 
-def run(config: Config, folder: Path) -> float | None:
-    """Trains what ``stage`` says into the folder, going on from the checkpoints it finds there.
+def train(args: Sequence[str]) -> int:
+    """Trains what the words describe; nothing is written before the whole configuration is valid."""
+    command = partial(_train, args)
+    return torchrun.take_part(command) if torchrun.here() else command()
 
-    Everything is built, and so proved to fit, together and with what the folder holds, before a file is written.
-    Returns what a sweep may minimise: bits per dim or, for a density, nats, of the last validation.
-    """
-    leads = rank() == 0
-    if leads:
-        show_plugin_notes()
-    where = Run(folder)
+
+def _train(args: Sequence[str]) -> int:
+    flags, words = split(args)
+    run, others = _run(words)
+    if run:
+        return _continue(run, others, flags)
+    if flags.get("--cfg") == "job":
+        return _print(compose(words, folder=_folder(flags), complete=False))
+    if not any(flag in flags for flag in _ASKING):
+        words = [*words, *_checked(words, flags)]
+    _hydra(flags, words)
+    return 0
+
+
+def split(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Flags by their long names, with their values, and words; Hydra wants the flags first."""
+    flags: dict[str, str] = {}
+    words: list[str] = []
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        if not arg.startswith("-"):
+            words.append(arg)
+            continue
+        flag, separator, value = arg.partition("=")
+        flag = _SHORT.get(flag, flag)
+        if flag not in _FLAGS:
+            raise ToolkitError(f"{flag}: there is no such flag{did_you_mean(flag, _FLAGS)}; see toolkit train --help")
+        flags[flag] = value if separator else _value(flag, rest)
+    return flags, words
+
+
+def _value(flag: str, rest: list[str]) -> str:
+    """Takes a flag's value off the rest."""
+    choices = _FLAGS[flag]
+    if choices is None:
+        return ""
+    if rest and (not choices or rest[0] in choices):
+        return rest.pop(0)
+    if flag == "--info":
+        return "all"
+    raise ToolkitError(f"{flag}: give a value{', one of ' + ', '.join(choices) if choices else ''}")
+
+
+def check(args: Sequence[str]) -> int:
+    """Proves that the parts fit which the words describe, or those of ``run=DIR``."""
+    flags, words = split(args)
+    if "--help" in flags:
+        print(CHECK)
+        return 0
+    run, words = _run(words)
+    composed = _saved(run, words) if run else compose(words, folder=_folder(flags))
+    _tell(composed.notices)
+    from toolkit.cli.check import check as prove
+
+    return prove(composed.config)
+
+
+def job(cfg: DictConfig) -> float | None:
+    """One run, as Hydra's launcher starts it, possibly in another process; gives what a sweeper may minimise."""
+    _start_processes_plainly()
+    settings = HydraConfig.get()
+    overrides = list(settings.overrides.task)
+    if settings.mode == RunMode.MULTIRUN:
+        print(f"run {settings.job.num}: {settings.job.override_dirname.replace(',', ' ')}", flush=True)
+    values, _ = validate(cfg, [key_of(word) for word in overrides], complete=True)
+    folder = Path(settings.runtime.output_dir)
     try:
-        with agreed():
-            watch = TrainReport(where, config) if leads else Silence()
-            torch.manual_seed(config["seed"])
-            dataset = open_dataset(config, base=where.base)
-            held = newest(where.autoencoder, [])
-            stage = build_stage(config, dataset.spec, held)
-            autoencoder = stage.model
-            build_metrics(config, autoencoder)
-            dataset.example("train", 0, None)
-            for trainer in ("trainer", "prior_trainer"):
-                check_device(choose_device(config[trainer]["device"]))
-            with torch.random.fork_rng([]):
-                _prove_continuation(where, config, dataset.spec, stage)
-            if config["init"] and held is None:
-                _initialise(stage, config["init"])
-    except Exception:
-        _remove_empty(folder)
-        raise
-    seed_noise(config["seed"])
-    first(partial(_write, where, config, dataset, stage))
-    with watch as report:
-        try:
-            examples = _base_codes(where, config, report) if asks_for_source(config) else dataset
-            if config["stage"] != "prior":
-                _first_stage(where, config, dataset, examples, stage, report)
-            if config["stage"] != "autoencoder" and not autoencoder.latent.depth:
-                report.note("the bottleneck is continuous: samples are drawn from the unit normal, no prior is trained")
-            elif config["stage"] != "autoencoder":
-                _second_stage(where, config, dataset, examples, report)
-        except KeyboardInterrupt:
-            report.note(f"stopped; toolkit train run={quote(str(folder))} goes on from the last checkpoint")
+        return _start(RunConfig.read(values), folder)
+    except Exception as error:
+        if settings.mode == RunMode.MULTIRUN:  # told here, beside the run's title; Hydra goes on with the others
+            told = error if isinstance(error, ToolkitError) else registry.blame(error)
+            print(f"run {settings.job.num} failed: {told}", file=sys.stderr, flush=True)
             raise
-    if leads:
-        print(folder)
-    return _score(where, dataset.spec, config)
-
-
-def _write(where: Run, config: Config, dataset: Dataset, stage: Stage) -> None:
-    """What a run says about itself."""
-    write_config(where.path, config)
-    if asks_for_source(config) and not where.base.is_dir():
-        where.copy_base(Run.open(config["dataset"]["run"]))
-    where.write_spec(dataset.spec, stage.model.latent)
-    made = components(config, {"dataset": dataset, **_parts(stage)})
-    where.write_components({**made, **metric_components(config)})
-
-
-def _prove_continuation(where: Run, config: Config, data: DataSpec, stage: Stage) -> None:
-    """ToolkitError where the folder's checkpoints are of another model than the configuration's."""
-    held = newest(where.autoencoder, [])
-    if held is None and config["stage"] == "prior":
-        raise ToolkitError(
-            "stage=prior needs a trained autoencoder: toolkit train run=DIR stage=prior, or stage=all for both"
-        )
-    if held is not None:
-        then = where.spec()[0]
-        if (then.shape, then.levels, then.conditions) != (data.shape, data.levels, data.conditions):
-            raise ToolkitError(
-                f"{where.path} was trained on data {then.shape} with {then.levels} levels, this is {data.shape} with"
-                f" {data.levels}: start a new run for other data"
-            )
-        held.check_weights(stage)
-    if config["stage"] == "autoencoder" or (config["stage"] == "all" and not stage.model.latent.depth):
-        return
-    trained = newest(where.prior(config["prior"]["name"]), [])
-    goes_on = held is not None and trained is not None and trained.facts.get("autoencoder") == held.weights_hash
-    build_prior_stage(config, stage.model.latent, data, trained if goes_on else None)
-
-
-def _base_codes(where: Run, config: Config, report: Report) -> CachedCodes:
-    """The data of a run over another's codes, encoded once and kept in its copy of that one."""
-    base = load(where.base, build_options(config, "trainer").device)
-    plain = {**base.config, "prior_dataset": {}}
-    return _codes(base.run, plain, base, base.dataset, base.latent, report)
-
-
-def _first_stage(
-    where: Run, config: Config, dataset: Dataset, examples: Examples, stage: Stage, report: Report
-) -> None:
-    options = build_options(config, "trainer")
-    device = choose_device(options.device)
-    optimization = Optimization(stage.to(device), options)
-    spec = dataset.spec
-    shown = min(SHOWN, examples.size("val"))
-    told = set[str]()
-
-    def validate() -> dict[str, float]:
-        limit = options.validate_examples
-        batches = split_batches(examples, "val", device, batch_size=options.batch_size, limit=limit, workers=0)
-        training = split_batches(examples, "train", device, batch_size=options.batch_size, limit=limit, workers=0)
-        metrics = build_metrics(config, stage.model)
-        evaluation = evaluate(stage.objective, stage.model, batches, metrics, training=training)
-        for warning in evaluation.warnings:
-            subject = warning.partition(":")[0]
-            if subject not in told:
-                report.note(warning)
-            told.add(subject)
-        return {k: v for k, v in evaluation.figures().items() if isinstance(v, float)}
-
-    @torch.no_grad()
-    def draw(path: Path) -> None:
-        stage.eval()
-        batch = next(split_batches(examples, "val", device, batch_size=shown, limit=shown, workers=0))
-        bound = stage.objective.bound(stage.model, batch.x, batch.conditions)
-        mean = bound.likelihood.mean
-        made = bound.likelihood.sample() if mean is None else spec.unscale(mean)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        dataset.draw([batch.x.cpu(), made.cpu()], spec, path)
-
-    recorder = Recorder(
-        where,
-        "autoencoder",
-        where.autoencoder,
-        optimization,
-        report,
-        validate=validate if examples.size("val") else None,
-        draw=draw if shown else None,
-    )
-    recorder.resume()
-    _loop(recorder, examples, config["seed"], lambda batches: train_autoencoder(stage, batches, optimization))
-
-
-def _second_stage(where: Run, config: Config, dataset: Dataset, examples: Examples, report: Report) -> None:
-    options = build_options(config, "prior_trainer")
-    model = Model(where, choose_device(options.device))
-    if config["prior_dataset"]:
-        dataset = examples = open_dataset(config, config["prior_dataset"], where.base)
-    grid = encoded_grid(model.autoencoder.encoder, dataset.spec, model.autoencoder.quantizer)
-    latent = LatentSpec(grid, model.latent.codebook_sizes)
-    torch.manual_seed(config["seed"] + 1)
-    prior = build_prior(config, latent, dataset.spec)
-    seed_noise(config["seed"] + 1)
-    name = config["prior"]["name"]
-    first(partial(where.write_components, components(config, {"prior": prior})))
-    if not any(True for _ in prior.parameters()):
-        report.note(f"prior={name} has nothing to train")
-        return
-    codes = _codes(where, config, model, examples, latent, report)
-    first(partial(_judge, codes, latent, model.autoencoder.quantizer, config))
-    stage = PriorStage(prior)
-    optimization = Optimization(stage.to(model.device), options)
-    folder = where.prior(name)
-    first(partial(_set_stale_aside, where, name, model.checkpoint, report))
-    first(partial(write_config, folder, config))
-
-    @torch.no_grad()
-    def validate() -> dict[str, float]:
-        stage.eval()
-        limit = options.validate_examples
-        batches = split_batches(codes, "val", model.device, batch_size=options.batch_size, limit=limit, workers=0)
-        losses = [stage.model.loss(batch.x, batch.conditions) for batch in batches]
-        return {"loss": float(torch.cat(losses).double().mean())}
-
-    def draw(path: Path) -> None:
-        _draw_samples(path, model, stage.model, codes, dataset, config["seed"])
-
-    recorder = Recorder(
-        where,
-        f"prior-{name}",
-        folder,
-        optimization,
-        report,
-        facts={"autoencoder": model.checkpoint.weights_hash, "grid": list(grid), "axes": list(dataset.spec.axes)},
-        validate=validate if codes.size("val") else None,
-        draw=draw if codes.size("val") else None,
-    )
-    recorder.resume()
-    _loop(recorder, codes, config["seed"] + 1, lambda batches: train_prior(stage, batches, optimization))
-
-
-def _loop(
-    recorder: Recorder, examples: Any, seed: int, loop: Callable[[TrainBatches], Iterable[dict[str, Tensor]]]
-) -> None:
-    """Batches from where the checkpoint stopped, through a loop, to the recorder."""
-    optimization, options = recorder.optimization, recorder.optimization.options
-    if optimization.done:
-        recorder.report.note(f"{recorder.stage}: all {options.steps} steps are done")
-        return
-    batches = TrainBatches(
-        examples,
-        next(optimization.module.parameters()).device,
-        batch_size=options.batch_size,
-        seed=seed,
-        start=optimization.step * options.accumulate,
-        workers=options.workers,
-        rank=rank(),
-        ranks=ranks(),
-    )
-    recorder.follow(iter(loop(batches)), batches)
-
-
-def _codes(
-    where: Run, config: Config, model: Model, examples: Examples, latent: LatentSpec, report: Report
-) -> CachedCodes:
-    """The codes of the training and validation splits: from the cache where its key fits, else encoded now."""
-    made = {}
-    for split in (split for split in ("train", "val") if examples.size(split)):
-        path = where.codes / f"{split}.safetensors"
-        first(partial(_encode, path, split, config, model, examples, latent, report))
-        made[split] = read_codes(path)[0]
-    return CachedCodes(made)
-
-
-def _encode(
-    path: Path, split: str, config: Config, model: Model, examples: Examples, latent: LatentSpec, report: Report
-) -> None:
-    options, size = build_options(config, "prior_trainer"), examples.size(split)
-    key = cache_key(
-        model.checkpoint.weights_hash,
-        {**config["dataset"], **config["prior_dataset"]},
-        registry.find("dataset", config["dataset"]["name"]).version,
-        [split, size],
-    )
-    if _fresh(path, key, latent, size, report):
-        return
-    batches = split_batches(examples, split, model.device, batch_size=options.batch_size, workers=options.workers)
-    report.begin(f"codes of {split}", 0, size)
-    write_codes(path, latent, encode_batches(model.autoencoder, batches), size, {"key": key}, report.step)
-
-
-def _judge(codes: CachedCodes, latent: LatentSpec, quantizer: Quantizer, config: Config) -> None:
-    """ToolkitError where almost none of the codes are used: a prior would learn them in no time, and sample noise."""
-    if config["prior_trainer"]["allow_collapsed"]:
-        return
-    counts = torch.zeros(sum(latent.codebook_sizes), dtype=torch.double)
-    for part in codes.stretches("train"):
-        counts += histogram(part, latent)
-    warning = collapse.warning(counts, latent, quantizer)
-    if warning:
-        raise ToolkitError(
-            f"{warning}\n"
-            "no prior is trained, its samples would be noise: prior_trainer.allow_collapsed=true trains one anyway"
-        )
-
-
-def _fresh(path: Path, key: str, latent: LatentSpec, size: int, report: Report) -> bool:
-    """Whether the cache holds just these codes; a stale or damaged one is never read."""
-    if not path.is_file():
-        return False
-    try:
-        arrays, metadata = read_codes(path)
-        held = metadata.get("key")
-    except ToolkitError as e:
-        report.note(f"{e}: encoding again")
-        return False
-    if held != key:
-        report.note(f"{path} holds codes of other weights or data: encoding again")
-        return False
-    try:
-        check_codes(arrays, latent, size)
-    except ValueError as e:
-        report.note(f"{path}: {e}: encoding again")
-        return False
-    return True
-
-
-def _draw_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int) -> None:
-    """Two rows of samples, under the conditions of the first validation examples."""
-    batch = next(split_batches(codes, "val", model.device, batch_size=2 * SHOWN, limit=2 * SHOWN, workers=0))
-    generator = torch.Generator().manual_seed(seed)
-    x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, Controls(), generator=generator)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.draw(x.cpu().split(SHOWN), dataset.spec, path)
-
-
-def _set_stale_aside(where: Run, name: str, checkpoint: Checkpoint, report: Report) -> None:
-    """A prior of an older autoencoder's codes is kept under another name, and training starts at 0."""
-    held = newest(where.prior(name), [])
-    if held is None or held.facts.get("autoencoder") == checkpoint.weights_hash:
-        return
-    number = 1 + sum(1 for _ in where.path.glob(f"priors/{name}.old-*"))
-    aside = where.prior(f"{name}.old-{number}")
-    where.prior(name).rename(aside)
-    where.cut_log(f"prior-{name}", 0)
-    report.note(f"prior={name} was trained on codes of an older autoencoder: kept as {aside}, starting again")
-
-
-def _initialise(stage: Stage, init: str) -> None:
-    try:
-        other = Run.open(init)
-    except ToolkitError as e:
-        raise ToolkitError(str(e).replace("run=", "init=", 1)) from e
-    checkpoint = newest(other.autoencoder, [])
-    if checkpoint is None:
-        raise ToolkitError(f"init={init}: this run has no checkpoint")
-    checkpoint.load_weights(stage, averaged=True)
-
-
-def _score(where: Run, data: DataSpec, config: Config) -> float | None:
-    """Bits per dim, or nats of a density, of the last validation: with the prior's code bits if it was trained last and
-    can tell them."""
-    first = last = None
-    for line in where.lines():
-        if line["split"] == "val":
-            last = line
-            first = line if line["stage"] == "autoencoder" and "nll" in line else first
-    if first is None or last is None:
+        _failures.append(error)  # of a single run Hydra would tell in its own words
         return None
-    prior: type[Prior] = registry.load("prior", config["prior"]["name"])
-    if last is first or "loss" not in last or not prior.tractable:
-        return float(first.get("bits_per_dim", first["nll"]))
-    nats = float(first["nll"] + last["loss"] - first.get("posterior_entropy", 0.0))
-    return nats / (data.dims * log(2)) if "bits_per_dim" in first else nats
 
 
-def _parts(stage: Stage) -> dict[str, Any]:
-    model = stage.model
-    return {
-        "encoder": model.encoder,
-        "quantizer": model.quantizer,
-        "decoder": model.decoder,
-        "likelihood": getattr(model.decoder, "likelihood", None),
-        "objective": stage.objective,
-    }
+_failures: list[Exception] = []
 
 
-def components(config: Config, parts: dict[str, Any]) -> Config:
-    """Who provided each part, and how many parameters it has; those inside a part, and metrics, by dotted keys."""
-    made = {}
-    for kind, part in parts.items():
-        if config.get(kind):
-            count = sum(p.numel() for p in part.parameters()) if isinstance(part, nn.Module) else 0
-            made[kind] = {**_provided(kind, config[kind]), "parameters": count}
-            made |= {key: _provided(*inner) for key, inner in _nested(kind, kind, config[kind])}
-    return made
+def _start_processes_plainly() -> None:
+    """In joblib's processes others start in joblib's own way, which neither ranks nor loading workers survive."""
+    methods = multiprocessing.get_all_start_methods()
+    if multiprocessing.get_start_method() not in methods:
+        multiprocessing.set_start_method(methods[0], force=True)
 
 
-def metric_components(config: Config) -> Config:
-    """Who provided each metric."""
-    return {f"metric.{name}": _provided("metric", node) for name, node in (config.get("metric") or {}).items()}
+def _start(config: RunConfig, folder: Path) -> float | None:
+    if torchrun.here():
+        return torchrun.train(config, folder)
+    if config.trainer.ranks > 1:
+        return launch.train(config, folder)
+    from toolkit.cli.job import train_run  # here, so that a wrong word never waits for torch
+
+    return train_run(config, folder)
 
 
-def _provided(kind: str, node: Config) -> dict[str, Any]:
-    found = registry.find(kind, node["name"])
-    return {"name": found.name, "distribution": found.distribution, "version": found.version}
+def _continue(folder: str, words: Sequence[str], flags: dict[str, str]) -> int:
+    if flags:
+        raise ToolkitError(f"{', '.join(flags)}: a run is continued without flags")
+    from toolkit.runs.folder import Run
+
+    composed = _saved(folder, words)
+    _tell(composed.notices)
+    with Run(Path(folder)).blaming():
+        _start(composed.config, Path(folder))
+    return 0
 
 
-def _nested(path: str, kind: str, node: Config) -> Iterator[tuple[str, tuple[str, Config]]]:
-    """The parts inside a part, at any depth."""
-    for option in signature(kind, node["name"]).options:
-        if option.nested and node.get(option.name):
-            key, inner = f"{path}.{option.name}", node[option.name]
-            yield key, (option.nested, inner)
-            yield from _nested(key, option.nested, inner)
+def _run(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder that ``run=`` names, or nothing, and the other words."""
+    runs = [word.partition("=")[2] for word in words if key_of(word) == "run"]
+    return runs[-1] if runs else "", [word for word in words if key_of(word) != "run"]
 
 
-def _remove_empty(folder: Path) -> None:
-    """Takes back the folders that were made for a run that cannot start."""
-    outputs = Path("outputs").resolve()
-    own = [path for path in folder.resolve().parents if path == outputs or outputs in path.parents]
-    with suppress(OSError):
-        for path in (folder, *own):
-            path.rmdir()
+def _saved(folder: str, words: Sequence[str]) -> Composed:
+    from toolkit.runs.folder import Run
+
+    run = Run.open(folder)
+    with run.blaming():
+        return reopen(run.config_values(), words)
+
+
+def _folder(flags: dict[str, str]) -> str | None:
+    folder = flags.get("--config-dir")
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise ToolkitError(f"--config-dir {folder}: there is no such folder")
+    return str(Path(folder).resolve())
+
+
+def _print(composed: Composed) -> int:
+    _tell(composed.notices)
+    print(yaml.safe_dump(composed.values, sort_keys=False, allow_unicode=True), end="")
+    return 0
+
+
+def _tell(notices: Sequence[str]) -> None:
+    for notice in notices:
+        print(notice, file=sys.stderr)
+
+
+def _checked(words: Sequence[str], flags: dict[str, str]) -> list[str]:
+    """Validates every run that the words ask for; gives back the words that say where they are written."""
+    folder = _folder(flags)
+    if not any(key_of(word) in ("dataset", "experiment") for word in words):
+        raise ToolkitError(_nothing_chosen(folder))
+    multirun = "--multirun" in flags
+    choices = _singles(words) if multirun else [list(words)]
+    composed = [compose(choice, folder=folder) for choice in choices[:_MOST_CHECKED]]
+    _tell(tuple(dict.fromkeys(notice for each in composed for notice in each.notices)))
+    return [*_place(words, composed[0].experiment, multirun), *(_constants(words) if multirun else [])]
+
+
+def _place(words: Sequence[str], experiment: str | None, multirun: bool) -> list[str]:
+    """Where the run is written: ``outputs/EXPERIMENT/TIME``, unless the words say it. A sweep's folder is told."""
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    given = [word.partition("=")[2] for word in words if key_of(word) == key]
+    folder = given[-1] if given else _fresh(Path("outputs") / (experiment or ("sweep" if multirun else "custom")))
+    _prove_unused(folder, "*/config.yaml" if multirun else "config.yaml")
+    if multirun:
+        print(f"sweep: {folder}", flush=True)
+    return [] if given else [f"{key}={text(folder)}"]
+
+
+def _constants(words: Sequence[str]) -> list[str]:
+    """Keeps what every run of a sweep shares out of the runs' titles."""
+    parsed = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
+    keys = ",".join(text(each.key_or_group) for each in parsed if not each.is_sweep_override())
+    return [f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
+
+
+def _singles(words: Sequence[str]) -> list[list[str]]:
+    """A sweep's words as words of single runs: every value once, beside the others' first."""
+    overrides = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
+    values = [
+        [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
+        if each.is_discrete_sweep()
+        else [str(each.input_line)]
+        for each in overrides
+        if not each.is_sweep_override() or each.is_discrete_sweep()
+    ]
+    first = [each[0] for each in values]
+    changed = [[*first[:i], value, *first[i + 1 :]] for i, each in enumerate(values) for value in each[1:]]
+    return [first, *changed]
+
+
+def _prove_unused(folder: str, runs: str) -> None:
+    """ToolkitError where a run of this folder, or of the sweep in it, is there already."""
+    held = min(Path(folder).glob(runs), default=None)
+    if held:
+        cure = f"continue it with toolkit train run={quote(str(held.parent))}, or take another folder"
+        raise ToolkitError(f"{folder} holds a run: {cure}")
+
+
+def _fresh(parent: Path) -> str:
+    """A folder named by date and time that does not exist yet."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    candidates = (parent / (stamp + suffix) for suffix in ("", *(f"_{n}" for n in range(2, 1000))))
+    return str(next(folder for folder in candidates if not folder.exists()))
+
+
+def _nothing_chosen(folder: str | None) -> str:
+    experiments = ", ".join(groups.presets("experiment", folder)) or "none"
+    lines = ["nothing chosen: add experiment=NAME, or dataset=NAME and the other parts"]
+    lines += [f"experiments: {experiments}", f"datasets: {', '.join(registry.names('dataset')) or 'none'}"]
+    return "\n".join(lines)
+
+
+def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
+    source.install()
+    multirun = "--multirun" in flags
+    arguments = [part for flag, value in flags.items() for part in ([flag, value] if value else [flag])]
+    overrides = [] if "--hydra-help" in flags else prepare(words, multirun)  # it composes nothing of ours
+    with _argv([*arguments, *overrides]):
+        try:
+            hydra.main(config_path="pkg://toolkit.conf", config_name="train", **VERSION)(job)()
+            if _failures:
+                raise _failures.pop()
+        except HydraException as error:
+            raise errors.explain(error, words) from error
+        except BrokenPipeError:  # of --help, to a reader that has seen enough
+            raise
+        except OSError as error:  # before the job, Hydra only makes its folder
+            raise ToolkitError(f"the run's folder cannot be made: {error}") from error
+        except SystemExit as stop:  # after --help and the like
+            if stop.code:
+                raise
+        except Exception as error:
+            if type(error).__name__ not in _LOST:
+                raise
+            raise ToolkitError(_lost(error)) from error
+
+
+def _lost(error: Exception) -> str:
+    said = " ".join(str(error).split("\n---")[0].split())
+    return (
+        f"a job of the sweep was lost: {said}\ntoolkit train run=DIR goes on with a run of it from its last checkpoint"
+    )
+
+
+@contextmanager
+def _argv(arguments: list[str]) -> Iterator[None]:
+    """Hydra reads the process's arguments, raises its errors only where the environment says so, and may log."""
+    before, log = sys.argv, logging.getLogger()
+    handlers, level = list(log.handlers), log.level
+    sys.argv = [before[0], *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        log.handlers[:] = handlers
+        log.setLevel(level)

@@ -21,7 +21,7 @@ from toolkit.quantizer import Quantizer
 from toolkit.spec import Condition, DataSpec, LatentSpec
 from toolkit.testing.laws import PartLaws
 from toolkit.testing.parts import PointEncoder, plain_likelihood, point_autoencoder, random_data
-from toolkit.train import Stage
+from toolkit.training import Stage
 
 TINY = DataSpec(1, (2,), levels=3)
 LABEL = Condition("label", 3)

@@ -76,7 +76,7 @@ class PluginSuite(Laws):
         registry.load(component.kind, component.name)
 
     def test_its_name_is_nobody_elses(self, component: Registration) -> None:
-        from toolkit.cli.groups import claims
+        from toolkit.cli.config.groups import claims
 
         others = claims(component.kind, component.name)
         assert not others, f"{' and '.join(others)} brings a {component.name}.yaml for {component.kind}: rename it"
@@ -91,7 +91,7 @@ class PluginSuite(Laws):
     def test_it_takes_its_place_in_a_model(self, component: Registration) -> None:
         """A whole model with it is composed, made and proved to fit."""
         from toolkit.build import build_autoencoder, build_metrics, build_objective, build_prior
-        from toolkit.cli.compose import compose
+        from toolkit.cli.config.compose import compose
         from toolkit.model import open_dataset
 
         config = compose(self._model_with(component)).config
@@ -103,8 +103,8 @@ class PluginSuite(Laws):
             build_prior(config, model.latent, data)
 
     def test_it_composes(self, yaml: Path) -> None:
-        from toolkit.cli.compose import compose
-        from toolkit.cli.groups import kind_of
+        from toolkit.cli.config.compose import compose
+        from toolkit.cli.config.groups import kind_of
 
         group = self._group(yaml)
         word = f"{group.replace('/', '.')}={yaml.stem}"
@@ -114,7 +114,7 @@ class PluginSuite(Laws):
 
     def test_its_name_is_its_own(self, yaml: Path) -> None:
         """No YAML file shadows a registered name, nor another package's file."""
-        from toolkit.cli.groups import claims, kind_of
+        from toolkit.cli.config.groups import claims, kind_of
 
         kind, owners = kind_of(self._group(yaml)), claims(self._group(yaml), yaml.stem)
         names = registry.names(kind) if kind else ()

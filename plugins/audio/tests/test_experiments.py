@@ -18,7 +18,7 @@ import toolkit_audio
 from toolkit import DataSpec
 from toolkit.__main__ import run
 from toolkit.build import build_autoencoder, build_dataset
-from toolkit.cli.compose import compose
+from toolkit.cli.config.compose import compose
 from toolkit_audio.reading import read_header, read_span
 
 CONF = Path(toolkit_audio.__file__).parent / "conf" / "experiment"
@@ -153,5 +153,5 @@ def test_the_papers_prior_sees_320_codes(voices: Path) -> None:
     """Chunks of 40 960 samples, 128 to a code."""
     words = ["experiment=audio_librispeech_paper", *places("audio_librispeech_paper", voices)]
     config = compose(words).config
-    assert build_dataset(config, config["prior_dataset"]).spec.axes == (40960,)
-    assert 40960 // prod(config["encoder"]["strides"]) == 320
+    assert build_dataset(config, config.prior_dataset).spec.axes == (40960,)
+    assert 40960 // prod(config.encoder.options["strides"]) == 320

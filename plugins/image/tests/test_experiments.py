@@ -13,7 +13,7 @@ import toolkit
 import toolkit_image
 from toolkit.__main__ import run
 from toolkit.build import build_autoencoder, build_dataset
-from toolkit.cli.compose import compose
+from toolkit.cli.config.compose import compose
 
 CONF = Path(toolkit_image.__file__).parent / "conf" / "experiment"
 TINY = [

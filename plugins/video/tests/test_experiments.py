@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import toolkit
 import toolkit_video
 from toolkit.__main__ import run
 from toolkit.build import build_autoencoder, build_dataset
-from toolkit.cli.compose import compose
+from toolkit.cli.config.compose import compose
 from toolkit_video.reading import read_timeline
 
 CONF = Path(toolkit_video.__file__).parent / "conf" / "experiment"
@@ -71,7 +72,7 @@ def test_experiment(name: str, plays: Path, tmp_path: Path, capsys: pytest.Captu
     frames = model.spec.axes[0]
     words = [f"run={out}", "n=2", f"out={tmp_path / 'samples'}"]
     longer = frames + 2 if frames > 1 else 1
-    for seen in model.config["conditions"]["prior"]:
+    for seen in model.config.prior_conditions:
         (labels,) = (condition.labels for condition in model.spec.conditions if condition.name == seen)
         words += [f"condition.{seen}={labels[0]},{labels[-1]}"]
     assert run(["sample", *words, f"frames={longer}"]) == 0, capsys.readouterr().err
@@ -103,8 +104,8 @@ def test_the_papers_grids(name: str, plays: Path) -> None:
     words = [f"experiment={name}", f"dataset.root={plays}", *dataset, "encoder.hidden=2", "decoder.hidden=2"]
     config = compose(words).config
     data = build_dataset(config).spec
-    frames = compose([f"experiment={name}", "dataset.root=."]).config["dataset"]["frames"]
+    frames = compose([f"experiment={name}", "dataset.root=."]).config.dataset.options["frames"]
     data = toolkit.DataSpec(3, (frames, *data.axes[1:]), levels=256, variance=0.1, rates=data.rates)
-    config["conditions"]["prior"] = []
+    config = replace(config, prior_conditions=())
     latent = build_autoencoder(config, data).latent
     assert (latent.grid, latent.rate) == GRIDS[name]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from toolkit import registry
-from toolkit.cli.groups import kind_of
+from toolkit.cli.config.groups import kind_of
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS
 from toolkit.schema import Option, signature

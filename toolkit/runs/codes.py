@@ -22,9 +22,10 @@ from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
-from toolkit.checkpoint import DamagedFile, check_safetensors
 from toolkit.errors import ToolkitError
 from toolkit.nn.noise import seeded
+from toolkit.runs.formats import FORMAT, format_of
+from toolkit.runs.tensors import DamagedFileError, check_safetensors
 from toolkit.spec import LatentSpec
 
 STRETCH = 1 << 20
@@ -123,12 +124,14 @@ def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Memory-mapped arrays and metadata; ToolkitError where the file is damaged or none of ours."""
     try:
         check_safetensors(path)
-    except DamagedFile as e:
+    except DamagedFileError as e:
         raise ToolkitError(f"{path}: {e}") from e
     with path.open("rb") as file:
         length = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(length))
     metadata = header.pop("__metadata__", {})
+    number = metadata.pop("format", "0")
+    format_of(int(number) if number.isdecimal() else number, path)
     whole = header.get("codes", {"dtype": "F32"})["dtype"] != "F32"
     if not whole or any(entry["dtype"] not in _TYPES or not entry["shape"] for entry in header.values()):
         raise ToolkitError(f"{path} holds no codes")
@@ -156,7 +159,7 @@ def _create(
     path: Path, arrays: dict[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: dict[str, str]
 ) -> dict[str, np.ndarray]:
     """An empty safetensors file of the right size, its arrays mapped for writing."""
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, Any] = {"__metadata__": {"format": str(FORMAT), **metadata}}
     at = 0
     for name, (dtype, shape) in sorted(arrays.items(), key=lambda item: -item[1][0].itemsize):
         size = int(np.prod(shape)) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""The two training loops, and what is recorded along the way."""
+"""The training loop, and what is recorded along the way."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, cast, final
+from typing import Any, NamedTuple, NoReturn, cast, final
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import TrainBatches
-from toolkit.checkpoint import Checkpoint, found, newest, save, set_aside
 from toolkit.device import autocast
 from toolkit.distributed import agreed, averaging, first, holding, rank, ranks
 from toolkit.errors import NotFinite, ToolkitError
@@ -23,14 +22,22 @@ from toolkit.objective import Loss, Objective
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
 from toolkit.prior import Prior
-from toolkit.run import Run
+from toolkit.report import Report
+from toolkit.runs.checkpoint import Checkpoint, found, newest, save, set_aside
+from toolkit.runs.folder import Run
 
-Figures = dict[str, Tensor]
+Metrics = dict[str, Tensor]
+
+
+class StepLoss(NamedTuple):
+    """The loss of a batch, where a stage has nothing else to say of it."""
+
+    loss: Tensor
 
 
 @final
 class Stage(nn.Module):
-    """Objective and model as one module whose forward is the loss: what is compiled, wrapped and stepped."""
+    """Stage one: objective and autoencoder."""
 
     def __init__(self, objective: Objective, model: Autoencoder) -> None:
         super().__init__()
@@ -39,58 +46,46 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
         return self.objective(self.model, x, conditions)
 
+    def metrics(self, output: Loss, x: Tensor) -> Metrics:
+        return autoencoder_figures(output, x, self.model.data, self.model.latent)
+
 
 @final
 class PriorStage(nn.Module):
-    """The same shape for stage two: codes in, the mean loss out."""
+    """Stage two: a prior, and codes in place of data."""
 
     def __init__(self, model: Prior) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        return self.model.loss(codes, conditions).mean()
+    def forward(self, x: Tensor, conditions: Mapping[str, Tensor]) -> StepLoss:
+        return StepLoss(self.model.loss(x, conditions).mean())
+
+    def metrics(self, output: StepLoss, x: Tensor) -> Metrics:
+        return {"loss": output.loss.detach()}
 
 
-def train_autoencoder(stage: Stage, batches: TrainBatches, optimization: Optimization) -> Iterator[Figures]:
-    """Stage one: an update per turn until all steps are done; yields each one's figures, 0-d on the device."""
+def train_steps(stage: Stage | PriorStage, batches: TrainBatches, optimization: Optimization) -> Iterator[Metrics]:
+    """One update after another until all steps are done; yields each one's metrics."""
     options = optimization.options
-    forward = _called(stage, options)
+    forward = _wrapped(stage, options)
     stage.train()
     while not optimization.done:
         parts = []
-        for at in range(options.accumulate):
+        for number in range(options.accumulate):
             batch = next(batches)
-            with holding(forward, at + 1 < options.accumulate):
+            with holding(forward, number + 1 < options.accumulate):
                 with autocast(batches.device, options.precision):
-                    output: Loss = forward(batch.x, batch.conditions)
+                    output = forward(batch.x, batch.conditions)
                 (output.loss / options.accumulate).backward()
-            parts.append(autoencoder_figures(output, batch.x, stage.model.data, stage.model.latent))
+            parts.append(stage.metrics(output, batch.x))
             del output, batch  # their memory is the next pass's
         optimization.update()
         yield mean_figures(parts)
 
 
-def train_prior(stage: PriorStage, batches: TrainBatches, optimization: Optimization) -> Iterator[Figures]:
-    """Stage two: the same over codes."""
-    options = optimization.options
-    forward = _called(stage, options)
-    stage.train()
-    while not optimization.done:
-        parts = []
-        for at in range(options.accumulate):
-            batch = next(batches)
-            with holding(forward, at + 1 < options.accumulate):
-                with autocast(batches.device, options.precision):
-                    loss: Tensor = forward(batch.x, batch.conditions)
-                (loss / options.accumulate).backward()
-            parts.append({"loss": loss.detach()})
-        optimization.update()
-        yield mean_figures(parts)
-
-
-def _called(stage: nn.Module, options: TrainerOptions) -> nn.Module:
-    """What a loop calls in a stage's place: compiled where asked for, gradients averaged over the ranks."""
+def _wrapped(stage: nn.Module, options: TrainerOptions) -> nn.Module:
+    """What the loop calls in a stage's place: compiled where asked for, gradients averaged over the ranks."""
     if not options.compile:
         return averaging(stage)
     if ranks() > 1 and isinstance(stage, Stage):
@@ -98,18 +93,6 @@ def _called(stage: nn.Module, options: TrainerOptions) -> nn.Module:
         quantizer = stage.model.quantizer
         quantizer.forward = torch.compiler.disable(quantizer.forward)  # type: ignore[method-assign]
     return averaging(cast(nn.Module, torch.compile(stage)))
-
-
-class Report(Protocol):
-    """Where a person watches."""
-
-    def begin(self, stage: str, done: int, steps: int) -> None: ...
-
-    def step(self, done: int) -> None: ...
-
-    def figures(self, split: str, step: int, figures: Mapping[str, float]) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 @final
@@ -149,10 +132,10 @@ class Recorder:
         for newer in found(self.folder):
             if checkpoint is not None and newer.name > checkpoint.path.name:
                 set_aside(newer)
-        self.run.cut_log(self.stage, checkpoint.step if checkpoint else 0)
+        self.run.log.cut(self.stage, checkpoint.step if checkpoint else 0)
         return checkpoint
 
-    def follow(self, updates: Iterator[Figures], batches: TrainBatches) -> None:
+    def follow(self, updates: Iterator[Metrics], batches: TrainBatches) -> None:
         """Takes every update in. ToolkitError, naming the last good checkpoint, where loss or weights broke."""
         options, running = self.optimization.options, self.running
         self.report.begin(self.stage, self.optimization.step, options.steps)
@@ -176,7 +159,7 @@ class Recorder:
                         self.save()
             self.report.step(step)
 
-    def _watched(self, updates: Iterator[Figures]) -> Iterator[Figures]:
+    def _watched(self, updates: Iterator[Metrics]) -> Iterator[Metrics]:
         """The updates, until a part refuses numbers that are none; an earlier step's loss tells where they began."""
         try:
             yield from updates
@@ -207,8 +190,8 @@ class Recorder:
 
     def _log(self, split: str, figures: dict[str, float] | None) -> None:
         if rank() == 0 and figures is not None:
-            self.run.log(self.stage, split, self.optimization.step, figures)
-            self.report.figures(split, self.optimization.step, figures)
+            self.run.log.append(self.stage, split, self.optimization.step, figures)
+            self.report.metrics(split, self.optimization.step, figures)
 
     def _check(self, saves: bool) -> None:
         try:

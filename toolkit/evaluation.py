@@ -42,7 +42,7 @@ class Evaluation:
     def bits(self, nats: float) -> float:
         return nats / (self.dims * log(2))
 
-    def figures(self) -> dict[str, Any]:
+    def metrics_by_name(self) -> dict[str, Any]:
         """By the names under which they are stored; ``priors`` has a row for each prior."""
         bits = {} if self.density else {"data_bits_per_dim": self.bits(self.nll)}
         uniform = self.code_nats.get("uniform")
@@ -68,7 +68,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(
+def evaluate_parts(
     objective: Objective,
     autoencoder: Autoencoder,
     batches: Iterable[Batch],

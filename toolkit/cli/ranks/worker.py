@@ -15,9 +15,10 @@ import warnings
 from dataclasses import asdict, dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from toolkit import registry
+from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 
 
@@ -32,7 +33,7 @@ class Report:
     score: float | None = None
 
 
-def work(rank: int, aside: str, config: dict[str, Any], folder: Path) -> None:
+def work(rank: int, aside: str, config: RunConfig, folder: Path) -> None:
     """The whole life of a rank; ``aside`` is the folder where ranks meet and report."""
     threading.Thread(target=_end_with_parent, args=(aside,), daemon=True).start()
     signal.signal(signal.SIGTERM, _stop)
@@ -71,17 +72,17 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _train(rank: int, meeting: str, config: dict[str, Any], folder: Path) -> float | None:
+def _train(rank: int, meeting: str, config: RunConfig, folder: Path) -> float | None:
     import torch
 
     from toolkit import distributed
-    from toolkit.cli.train import run
+    from toolkit.cli.job import train_run
 
-    ranks = config["trainer"]["ranks"]
+    ranks = config.trainer.ranks
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // ranks))
     with distributed.together(meeting, rank, ranks, rank):
-        return run(config, folder)
+        return train_run(config, folder)
 
 
 def _report(error: BaseException) -> Report:

@@ -12,8 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
 from toolkit import registry
-from toolkit.cli.groups import kind_of
-from toolkit.cli.quote import key_of
+from toolkit.cli.config.groups import kind_of
+from toolkit.cli.config.quote import key_of
 from toolkit.errors import ToolkitError
 from toolkit.options import TRAINERS
 from toolkit.registry import KINDS, did_you_mean

@@ -11,8 +11,8 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from toolkit import registry
-from toolkit.cli.groups import kind_of, nested
-from toolkit.cli.nodes import component_node, trainer_node
+from toolkit.cli.config.groups import kind_of, nested
+from toolkit.cli.config.nodes import component_node, trainer_node
 from toolkit.options import TRAINERS
 from toolkit.registry import KINDS
 

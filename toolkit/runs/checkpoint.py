@@ -1,62 +1,47 @@
 """Checkpoints: whole or not at all, checked when read, never unpickled.
 
 A checkpoint is a folder ``step-00001000/`` with ``model.safetensors`` (weights and buffers), ``state.safetensors``
-(weight averages, optimizer, random number generators) and ``state.json`` (step, what else the caller notes, and the
-sha256 of the other two).
+(weight averages, optimizer, random number generators) and ``state.json`` (format, step, what else the caller notes, and
+the sha256 of the other two).
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from stat import S_ISREG
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from toolkit.distributed import first, gathered, rank
 from toolkit.errors import ToolkitError
 from toolkit.optimization import Optimization
-from toolkit.plain import read_json
+from toolkit.runs.formats import FORMAT, current_tensor, format_of
+from toolkit.runs.plain import read_json
+from toolkit.runs.tensors import (
+    DamagedFileError,
+    Shape,
+    check_fit,
+    check_safetensors,
+    flush_folder,
+    read_shapes,
+    read_tensors,
+    sha256,
+    write_tensors,
+    write_text,
+)
 
 MODEL, STATE, FACTS = "model.safetensors", "state.safetensors", "state.json"
-LARGEST_HEADER = 1 << 24
-"""Bytes. The format allows more, which would take gigabytes to parse; a model's takes a hundred per tensor."""
 LARGEST_RANDOM = 1 << 16
 """Bytes of a random number generator's state."""
-TYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "U16": torch.uint16,
-    "I16": torch.int16,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "U32": torch.uint32,
-    "I32": torch.int32,
-    "F32": torch.float32,
-    "U64": torch.uint64,
-    "I64": torch.int64,
-    "F64": torch.float64,
-}
-"""By the format's names."""
-
-
-class DamagedFile(Exception):
-    """A file torn or changed since it was written."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +58,18 @@ class Checkpoint:
 
     def shapes(self) -> dict[str, Shape]:
         """Of the weights and buffers, by name."""
-        return read_shapes(self.path / MODEL)
+        return self._shapes(MODEL)
 
     def load_weights(self, module: nn.Module, *, averaged: bool) -> None:
         """Weights and buffers into a module of the same make; ``averaged`` takes the averages where there are any."""
         self.check_weights(module)
-        weights = read_tensors(self.path / MODEL, self.shapes())
+        weights = self._tensors(MODEL)
         if averaged:
             own = {f"average.{name}": Shape.of(tensor) for name, tensor in module.state_dict().items()}
-            held = read_shapes(self.path / STATE)
-            averages = {name: shape for name, shape in held.items() if name.startswith("average.")}
+            averages = {name: shape for name, shape in self._shapes(STATE).items() if name.startswith("average.")}
             check_fit({name: own[name] for name in own if name in averages}, averages, self.path)
-            made = read_tensors(self.path / STATE, averages)
-            weights.update({name.removeprefix("average."): value for name, value in made.items()})
+            values = self._tensors(STATE, "average.")
+            weights.update({name.removeprefix("average."): value for name, value in values.items()})
         module.load_state_dict(weights)
 
     def check_weights(self, module: nn.Module) -> None:
@@ -98,26 +82,26 @@ class Checkpoint:
         ToolkitError where that is not what was saved of a module of this make.
         """
         self.load_weights(optimization.module, averaged=False)
-        held = read_shapes(self.path / STATE)
         try:
-            _check_state(held, optimization)
-            state = read_tensors(self.path / STATE, held)
+            _check_state(self._shapes(STATE), optimization)
+            state = self._tensors(STATE)
             optimization.load({k: v for k, v in state.items() if k.startswith(("average.", "optimizer."))}, self.step)
             set_random_state(state)
         except (RuntimeError, ValueError, TypeError, LookupError) as e:
             raise ToolkitError(f"{self.path / STATE} is not this model's: {str(e).splitlines()[0]}") from e
-        return {k.removeprefix("figures."): v for k, v in state.items() if k.startswith("figures.")}
+        return {k.removeprefix("metrics."): v for k, v in state.items() if k.startswith("metrics.")}
 
+    def _shapes(self, file: str) -> dict[str, Shape]:
+        """What a file holds, under today's names."""
+        return {self._current(name): shape for name, shape in read_shapes(self.path / file).items()}
 
-class Shape(NamedTuple):
-    """What is known of a tensor before it is read."""
+    def _tensors(self, file: str, prefix: str = "") -> dict[str, Tensor]:
+        """A file's tensors whose names begin so, under today's names."""
+        names = [name for name in read_shapes(self.path / file) if self._current(name).startswith(prefix)]
+        return {self._current(name): tensor for name, tensor in read_tensors(self.path / file, names).items()}
 
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> Shape:
-        return cls(tuple(tensor.shape), tensor.dtype)
+    def _current(self, name: str) -> str:
+        return current_tensor(name, self.facts.get("format", 0))
 
 
 def save(
@@ -133,7 +117,7 @@ def save(
     ``facts`` and ``figures`` are what the caller wants to find again. All ranks take part: the first one writes, with
     the random numbers of them all.
     """
-    beside = {**random_state(), **{f"figures.{name}": value for name, value in (figures or {}).items()}}
+    beside = {**random_state(), **{f"metrics.{name}": value for name, value in (figures or {}).items()}}
     first(partial(_save, folder, optimization, facts, beside, keep))
 
 
@@ -145,14 +129,19 @@ def _save(
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        _write(aside / MODEL, optimization.module.state_dict())
-        _write(aside / STATE, {**optimization.state(), **beside})
-        facts = {"step": step, **facts, "sha256": {name: sha256(aside / name) for name in (MODEL, STATE)}}
+        write_tensors(aside / MODEL, optimization.module.state_dict())
+        write_tensors(aside / STATE, {**optimization.state(), **beside})
+        facts = {
+            "format": FORMAT,
+            "step": step,
+            **facts,
+            "sha256": {name: sha256(aside / name) for name in (MODEL, STATE)},
+        }
         write_text(aside / FACTS, json.dumps(facts, indent=1))
         if final.exists():
             shutil.rmtree(final)
         os.replace(aside, final)
-        _flush_folder(folder)
+        flush_folder(folder)
     except OSError as e:
         shutil.rmtree(aside, ignore_errors=True)
         why = "no space is left on the disk" if e.errno == errno.ENOSPC else str(e)
@@ -175,7 +164,7 @@ def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
     for path in reversed(paths):
         try:
             return _open(path)
-        except DamagedFile as e:
+        except DamagedFileError as e:
             notices.append(f"{path} is damaged ({e}): falling back to the checkpoint before it")
     if paths:
         raise ToolkitError(f"{folder}: none of its {len(paths)} checkpoints is whole ({notices[-1]})")
@@ -197,11 +186,12 @@ def found(folder: Path) -> list[Path]:
 def _open(path: Path) -> Checkpoint:
     try:
         facts = read_json(path / FACTS)
-        hashes, step = dict(facts["sha256"]), int(facts["step"])
+        hashes, step, written = dict(facts["sha256"]), int(facts["step"]), facts.get("format")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as e:
-        raise DamagedFile(f"{FACTS}: {e}") from e
+        raise DamagedFileError(f"{FACTS}: {e}") from e
     if step != int(path.name[5:]):
-        raise DamagedFile(f"{FACTS} is of step {step}")
+        raise DamagedFileError(f"{FACTS} is of step {step}")
+    format_of(written, path / FACTS)
     for name in (MODEL, STATE):
         _check_written(path / name, hashes.get(name))
     return Checkpoint(path, step, facts)
@@ -211,87 +201,12 @@ def _check_written(path: Path, written: str | None) -> None:
     """A file against the hash that was noted; one that is as it was written was not cut short, but lies."""
     try:
         check_safetensors(path)
-    except DamagedFile as e:
+    except DamagedFileError as e:
         if path.is_file() and sha256(path) == written:
             raise ToolkitError(f"{path} lies about its sizes: it is as it was written, but {e}") from e
         raise
     if sha256(path) != written:
-        raise DamagedFile(f"{path.name} is not what was written")
-
-
-def check_safetensors(path: Path) -> None:
-    """DamagedFile where a safetensors file is torn; ToolkitError where it never was one, or lies about its sizes."""
-    try:
-        found = path.stat()
-        if not S_ISREG(found.st_mode):
-            raise DamagedFile(f"{path.name} is no file")
-        size = found.st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            text = file.read(min(length, LARGEST_HEADER))
-    except OSError as e:
-        raise DamagedFile(f"{path.name}: {e.strerror}") from e
-    if size < 8:
-        raise DamagedFile(f"{path.name} has {size} bytes")
-    if length > LARGEST_HEADER or (size > 8 and text[:1] != b"{"):
-        raise ToolkitError(f"{path} is no safetensors file: nothing else is read")
-    if len(text) < length:
-        raise DamagedFile(f"{path.name} is cut short")
-    try:
-        end = 8 + length + _data_size(text)
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
-        raise ToolkitError(f"{path} lies about its sizes, or is no safetensors file: {e}") from e
-    if size < end:
-        raise DamagedFile(f"{path.name} is cut short")
-    try:
-        safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
-    except (SafetensorError, OSError, ValueError) as e:
-        raise ToolkitError(f"{path} lies about its sizes: {e}") from e
-
-
-def _data_size(text: bytes) -> int:
-    """Bytes of data that a header announces; ValueError where its entries contradict one another or themselves."""
-    header, at = json.loads(text, parse_float=int, parse_constant=int), 0  # int refuses fractions and infinity
-    header.pop("__metadata__", None)
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        begin, end = entry["data_offsets"]
-        if begin != at or end - begin != prod(entry["shape"]) * TYPES[entry["dtype"]].itemsize:
-            raise ValueError(f"{name} of {entry['dtype']} {entry['shape']} does not fill {entry['data_offsets']}")
-        at = end
-    return at
-
-
-def read_shapes(path: Path) -> dict[str, Shape]:
-    """What a safetensors file holds, by name; none of it is read."""
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-        held = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return {name: Shape(tuple(part.get_shape()), TYPES[part.get_dtype()]) for name, part in held.items()}
-
-
-def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """The named tensors of a safetensors file."""
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-        return {name: file.get_tensor(name) for name in names}
-
-
-def check_fit(own: Mapping[str, Shape], held: Mapping[str, Shape], where: Path) -> None:
-    """ToolkitError naming the first tensors of which only one side knows, or that differ in shape or type."""
-    wrong = [name for name in sorted({*own, *held}) if own.get(name) != held.get(name)]
-    if wrong:
-        told = [f"{name} {_told(own, held, name)} here, {_told(held, own, name)} there" for name in wrong[:2]]
-        more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
-        raise ToolkitError(
-            f"the weights of {where} do not fit this model: {'; '.join(told)}{more}\n"
-            "a run keeps its parts and their sizes: start a new run for others"
-        )
-
-
-def _told(held: Mapping[str, Shape], other: Mapping[str, Shape], name: str) -> str:
-    """A tensor as far as it differs from the other's."""
-    if name not in held:
-        return "absent"
-    shape, dtype = held[name]
-    return str(dtype).removeprefix("torch.") if name in other and other[name].shape == shape else str(shape)
+        raise DamagedFileError(f"{path.name} is not what was written")
 
 
 def _check_state(held: Mapping[str, Shape], optimization: Optimization) -> None:
@@ -304,7 +219,7 @@ def _check_state(held: Mapping[str, Shape], optimization: Optimization) -> None:
         wanted = {
             "average": own.get(rest),
             "optimizer": number if moment == "step" else own.get(of),
-            "figures": Shape((), torch.int64) if rest == "count" else number,
+            "metrics": Shape((), torch.int64) if rest == "count" else number,
             "random": shape if prod(shape.shape) <= LARGEST_RANDOM else None,
         }
         if shape != wanted.get(kind):
@@ -331,39 +246,3 @@ def set_random_state(state: dict[str, Tensor]) -> None:
 
 def _random(number: int, name: str) -> str:
     return f"random.{number}.{name}" if number else f"random.{name}"
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file, flushed to the disk."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
-    except SafetensorError as e:
-        raise _as_oserror(e) from e
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _as_oserror(e: SafetensorError) -> OSError:
-    """safetensors reports a full disk as its own error, with the system's number in the text."""
-    full = "os error 28" in str(e).lower() or "no space left" in str(e).lower()
-    return OSError(errno.ENOSPC if full else errno.EIO, str(e))
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,22 +15,23 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from shlex import quote
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from toolkit.cli import worker
-from toolkit.cli.worker import Report
+from toolkit.cli.ranks import worker
+from toolkit.cli.ranks.worker import Report
+from toolkit.config import RunConfig
 from toolkit.errors import Elsewhere, ToolkitError
 
 GRACE = 3.0
 """Seconds for ranks to end by themselves once one has failed, and again once they are asked to."""
 
 
-def train(config: dict[str, Any], folder: Path) -> float | None:
+def train(config: RunConfig, folder: Path) -> float | None:
     """Trains with as many processes as ``trainer.ranks`` says; gives what a sweep may minimise.
 
     ToolkitError or Elsewhere, with what the rank told that failed first. No process is left behind.
     """
-    ranks = range(config["trainer"]["ranks"])
+    ranks = range(config.trainer.ranks)
     with TemporaryDirectory(prefix="toolkit-") as aside:
         processes = [get_context("spawn").Process(target=worker.work, args=(r, aside, config, folder)) for r in ranks]
         killed: set[int] = set()

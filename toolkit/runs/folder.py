@@ -26,18 +26,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from toolkit import registry, schema
-from toolkit.checkpoint import newest, write_text
+from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
-from toolkit.plain import read_json, read_yaml, write_yaml
 from toolkit.registry import NotInstalled
+from toolkit.runs.checkpoint import newest
+from toolkit.runs.formats import FORMAT, current_config, current_spec
+from toolkit.runs.log import Log
+from toolkit.runs.plain import read_json, read_yaml, write_yaml
+from toolkit.runs.tensors import write_text
 from toolkit.spec import Condition, DataSpec, LatentSpec
 
 FILES = ("config.yaml", "components.json", "spec.json", "metrics.jsonl", "evaluation.json")
 FOLDERS = ("autoencoder", "priors", "codes", "samples", "base")
 DEEPEST = 32
 """Folders inside one another."""
-LONGEST_LINE = 1 << 16
-"""Characters of a line of the log."""
 LARGEST_EXAMPLE = 1 << 27
 """Numbers, and codes, of an example."""
 
@@ -51,13 +53,16 @@ class Run:
     path: Path
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
-        """An existing run, all of which lies in its folder; ToolkitError where the folder holds none."""
+    def open(cls, path: str | Path, key: str = "run") -> Run:
+        """An existing run, all of which lies in its folder; ToolkitError where the folder has no run in it.
+
+        ``key``: the option that named it, for the error.
+        """
         run = cls(Path(path))
         if not run.path.is_dir():
-            raise ToolkitError(f"run={path}: there is no such folder")
+            raise ToolkitError(f"{key}={path}: there is no such folder")
         if not (run.path / "config.yaml").exists():
-            raise ToolkitError(f"run={path}: this folder holds no run (no config.yaml)")
+            raise ToolkitError(f"{key}={path}: this folder holds no run (no config.yaml)")
         _check_folder(run.path)
         return run
 
@@ -78,8 +83,8 @@ class Run:
         return self.path / "base"
 
     @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+    def log(self) -> Log:
+        return Log(self.path / "metrics.jsonl")
 
     def prior(self, name: str) -> Path:
         return self.path / "priors" / name
@@ -89,13 +94,19 @@ class Run:
         folders = [path for path in self.path.glob("priors/*") if ".old-" not in path.name]
         return sorted(path.name for path in folders if any(path.glob("step-*")) and (path / "config.yaml").is_file())
 
-    def config(self) -> dict[str, Any]:
-        """The newest configuration."""
+    def config(self) -> RunConfig:
+        """The newest configuration. ToolkitError where its parts or values are not those of a run."""
+        return RunConfig.read(self.config_values(), self.path)
+
+    def config_values(self) -> dict[str, Any]:
+        """The same as plain values, which may hold options that no longer exist."""
         return read_config(self.path)
 
-    def prior_config(self, name: str) -> dict[str, Any]:
-        """The newest configuration that a prior was trained with."""
-        return read_config(self.prior(name))
+    def prior_config(self, name: str) -> RunConfig:
+        """The newest configuration that a prior was trained with; ToolkitError where it has no prior."""
+        config = RunConfig.read(read_config(self.prior(name)), self.prior(name))
+        config.chosen_prior()
+        return config
 
     # -- shapes and labels
 
@@ -103,16 +114,16 @@ class Run:
         """Once: what a run was trained on does not change."""
         path = self.path / "spec.json"
         if not path.is_file():
-            write_text(path, json.dumps({"data": asdict(data), "latents": [asdict(latent)]}, indent=1))
+            write_text(path, json.dumps({"format": FORMAT, "data": asdict(data), "codes": asdict(latent)}, indent=1))
 
     def spec(self) -> tuple[DataSpec, LatentSpec]:
         """Raises ToolkitError where the file is missing or does not say what it should."""
         path = self.path / "spec.json"
         try:
-            held = read_json(path)
-            conditions = [_made(Condition, each) for each in held["data"].pop("conditions")]
-            data = _made(DataSpec, {**held["data"], "conditions": ()}, conditions=tuple(conditions))
-            latent = _made(LatentSpec, held["latents"][0])
+            written = current_spec(read_json(path), path)
+            conditions = [_made(Condition, condition) for condition in written["data"].pop("conditions")]
+            data = _made(DataSpec, {**written["data"], "conditions": ()}, conditions=tuple(conditions))
+            latent = _made(LatentSpec, written["codes"])
             _check_spec(data, latent)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
             raise ToolkitError(f"{path} cannot be read: {e}") from e
@@ -190,65 +201,27 @@ class Run:
                 shutil.copy2(part, to)
         aside.rename(self.base)
 
-    # -- the log
 
-    def log(self, stage: str, split: str, step: int, figures: dict[str, float]) -> None:
-        line = {"stage": stage, "split": split, "step": step, **figures}
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def read_log(self) -> list[dict[str, Any]]:
-        """All of the log's lines."""
-        return list(self.lines())
-
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """One after another, with ``stage``, ``split``, ``step`` and figures. What a kill, or anybody, tore is left
-        out."""
-        if not self.metrics.is_file():
-            return
-        with self.metrics.open(encoding="utf-8", errors="replace") as file:
-            while text := file.readline(LONGEST_LINE):
-                try:
-                    line = json.loads(text)
-                except (ValueError, RecursionError):
-                    continue
-                if _is_line(line):
-                    yield line
-
-    def cut_log(self, stage: str, step: int) -> None:
-        """Drops the stage's lines after a step."""
-        if not self.metrics.is_file():
-            return
-        aside = self.metrics.with_suffix(".partial")
-        with aside.open("w", encoding="utf-8") as file:
-            for line in self.lines():
-                if line["stage"] != stage or line["step"] <= step:
-                    file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.metrics)
-
-
-def write_config(folder: Path, config: dict[str, Any]) -> None:
+def write_config(folder: Path, config: RunConfig) -> None:
     """Writes a folder's first configuration, or the next one where the values differ from the newest."""
-    files = _configs(folder)
-    if files and read_config(folder) == config:
+    files, values = _configs(folder), config.values()
+    if files and read_config(folder) == values:
         return
     folder.mkdir(parents=True, exist_ok=True)
     name = f"config-{_number(files[-1]) + 1}.yaml" if files else "config.yaml"
-    write_text(folder / name, write_yaml(config))
+    write_text(folder / name, write_yaml({"format": FORMAT, **values}))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's newest configuration; ToolkitError where it is no plain YAML."""
+    """A folder's newest configuration under today's names; ToolkitError where it is not plain YAML."""
     path = _configs(folder)[-1]
     try:
-        held = read_yaml(path)
+        values = read_yaml(path)
     except (OSError, ValueError) as e:
         raise ToolkitError(f"{path} cannot be read: {e}") from e
-    if not isinstance(held, dict):
+    if not isinstance(values, dict):
         raise ToolkitError(f"{path} holds no configuration")
-    return held
+    return current_config(values, path)
 
 
 def _configs(folder: Path) -> list[Path]:
@@ -332,12 +305,3 @@ def _is_component(part: Any) -> bool:
         return False
     words = [part.get("distribution"), part.get("version")]
     return all(isinstance(word, str) and WORD.fullmatch(word) and word[0] != "-" for word in words)
-
-
-def _is_line(line: Any) -> bool:
-    if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-        return False
-    figures = (value for key, value in line.items() if key not in ("stage", "split"))
-    return all(isinstance(line.get(key), str) for key in ("stage", "split")) and all(
-        isinstance(value, int | float) for value in figures
-    )

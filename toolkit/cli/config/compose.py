@@ -13,9 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from toolkit import registry, schema
-from toolkit.cli import errors, groups, source
-from toolkit.cli.nodes import chosen, plain
-from toolkit.cli.quote import key_of, prepare, text
+from toolkit.cli.config import errors, groups, source
+from toolkit.cli.config.nodes import chosen, plain
+from toolkit.cli.config.quote import key_of, prepare, text
+from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 from toolkit.options import TRAINERS, RunOptions
 from toolkit.registry import KINDS, find
@@ -29,16 +30,21 @@ _REPLACEABLE = ("prior", "metric")
 
 @dataclass(frozen=True)
 class Composed:
-    """A configuration of plain dict, list, number, string, bool and None, in a fixed order.
+    """What the words of a command ask for.
 
-    Every kind is a key: a dict with ``name`` and the options, None where none is chosen; ``metric`` is a
-    dict of such dicts by name.
+    ``values``: plain dict, list, number, string, bool and None, in a fixed order. Every kind is a key: a dict with
+    ``name`` and the options, None where none is chosen; ``metric`` is a dict of such dicts by name.
     """
 
-    config: dict[str, Any]
+    values: dict[str, Any]
     notices: tuple[str, ...] = ()
     """What a person should know, a line each: options that were dropped or have appeared since."""
     experiment: str | None = None
+
+    @property
+    def config(self) -> RunConfig:
+        """The values as one object; they are complete."""
+        return RunConfig.read(self.values)
 
 
 def compose(words: Sequence[str], *, folder: str | None = None, complete: bool = True) -> Composed:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from toolkit.cli.worker import hush, leave
+from toolkit.cli.ranks.worker import hush, leave
+from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 
 _unfinished: list[Path] = []
@@ -41,10 +43,10 @@ def take_part(command: Callable[[], int]) -> NoReturn:
     leave(status)
 
 
-def train(config: dict[str, Any], folder: Path) -> float | None:
+def train(config: RunConfig, folder: Path) -> float | None:
     """One job, on rank 0 for all."""
     from toolkit import distributed
-    from toolkit.cli.train import run
+    from toolkit.cli.job import train_run
 
     if distributed.ranks() == 1:  # a launcher's process: it has torchrun's variables, but met nobody
         raise ToolkitError(
@@ -53,11 +55,11 @@ def train(config: dict[str, Any], folder: Path) -> float | None:
         )
     if _unfinished:
         raise ToolkitError(f"not started: the other ranks were lost with {_unfinished[0]}")
-    config["trainer"]["ranks"] = distributed.ranks()
+    config = replace(config, trainer=replace(config.trainer, ranks=distributed.ranks()))
     distributed.told((config, folder))
     _unfinished.append(folder)
     try:
-        score = run(config, folder)
+        score = train_run(config, folder)
     except Exception as error:
         if not distributed.aftermath(error):
             raise
@@ -80,10 +82,10 @@ def _lead(command: Callable[[], int]) -> int:
 
 def _follow() -> int:
     from toolkit import distributed
-    from toolkit.cli.train import run
+    from toolkit.cli.job import train_run
 
     while job := distributed.told(None):
-        run(*job)
+        train_run(*job)
     return 0
 
 

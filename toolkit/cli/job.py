@@ -1,0 +1,41 @@
+"""One run of ``toolkit train``, in a process of its own or in one of several ranks: training with a person watching."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from shlex import quote
+
+from toolkit.cli.report import TrainReport, show_plugin_notes
+from toolkit.config import RunConfig
+from toolkit.distributed import rank
+from toolkit.report import Silence
+from toolkit.stages import train
+
+
+def train_run(config: RunConfig, folder: Path) -> float | None:
+    """Trains, and prints the folder at the end; gives what a search may minimise."""
+    if rank():
+        return train(config, folder, report=Silence())
+    show_plugin_notes()
+    try:
+        with TrainReport() as report:
+            try:
+                score = train(config, folder, report=report)
+            except KeyboardInterrupt:
+                report.note(f"stopped; toolkit train run={quote(str(folder))} goes on from the last checkpoint")
+                raise
+    except Exception:
+        _remove_empty(folder)
+        raise
+    print(folder)
+    return score
+
+
+def _remove_empty(folder: Path) -> None:
+    """Takes back the folders that were made for a run that cannot start."""
+    outputs = Path("outputs").resolve()
+    own = [path for path in folder.resolve().parents if path == outputs or outputs in path.parents]
+    with suppress(OSError):
+        for path in (folder, *own):
+            path.rmdir()

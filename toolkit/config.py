@@ -1,0 +1,133 @@
+"""A run's configuration as one frozen object, made once; who needs a piece of it takes that piece."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar, cast
+
+from toolkit import schema
+from toolkit.errors import ToolkitError
+from toolkit.options import AutoencoderTrainerOptions, PriorTrainerOptions, RunOptions
+from toolkit.registry import KINDS, REQUIRED
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class PartConfig:
+    """A part by name, with its options as YAML holds them: one that is itself a part is a mapping with ``name``."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, values: Any, kind: str, source: object) -> PartConfig:
+        """ToolkitError where the values are not a mapping with a name."""
+        if not (isinstance(values, Mapping) and isinstance(values.get("name"), str)):
+            raise ToolkitError(f"{source}: {kind} is not a part with a name")
+        return cls(values["name"], {key: value for key, value in values.items() if key != "name"})
+
+    def values(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {"name": self.name, **self.options}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(RunOptions):
+    """All that says what a run is: its parts by kind, who sees which conditions, and how both stages are trained."""
+
+    dataset: PartConfig
+    encoder: PartConfig
+    quantizer: PartConfig
+    decoder: PartConfig
+    likelihood: PartConfig | None = None
+    objective: PartConfig
+    prior: PartConfig | None = None
+    metric: Mapping[str, PartConfig]
+    decoder_conditions: tuple[str, ...] = ()
+    prior_conditions: tuple[str, ...] = ()
+    trainer: AutoencoderTrainerOptions
+    prior_trainer: PriorTrainerOptions
+    prior_dataset: Mapping[str, Any]
+    """Options of the dataset that the prior's stage reads otherwise."""
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], source: object = "the configuration") -> RunConfig:
+        """From plain values, as YAML holds them; ``source`` is named in errors.
+
+        Options of the trainers that do not exist are left out, and those that are absent have their defaults: a saved
+        run may be older than they are. ToolkitError where a part, a list of conditions or a value is missing or wrong.
+        """
+        chosen = {kind: values.get(kind) for kind in KINDS if kind != "metric"}
+        parts = {
+            kind: PartConfig.read(part, kind, source)
+            for kind, part in chosen.items()
+            if part is not None or kind in REQUIRED
+        }
+        conditions = _mapping(values.get("conditions"), "conditions", source)
+        return cls(
+            **_fields(RunOptions, values, "", source),
+            **cast(dict[str, Any], parts),
+            metric={
+                name: PartConfig.read(part, f"metric.{name}", source)
+                for name, part in _mapping(values.get("metric"), "metric", source).items()
+            },
+            decoder_conditions=_names(conditions.get("decoder"), "decoder", source),
+            prior_conditions=_names(conditions.get("prior"), "prior", source),
+            trainer=_options(AutoencoderTrainerOptions, values.get("trainer"), "trainer", source),
+            prior_trainer=_options(PriorTrainerOptions, values.get("prior_trainer"), "prior_trainer", source),
+            prior_dataset=_mapping(values.get("prior_dataset"), "prior_dataset", source),
+        )
+
+    def values(self) -> dict[str, Any]:
+        """The same as plain values, in a fixed order: what ``config.yaml`` holds."""
+        parts = {kind: getattr(self, kind) for kind in KINDS}
+        parts["metric"] = {name: part.values() for name, part in self.metric.items()}
+        return {
+            **{option.name: getattr(self, option.name) for option in schema.fields(RunOptions)},
+            **{kind: part.values() if isinstance(part, PartConfig) else part for kind, part in parts.items()},
+            "conditions": {"decoder": list(self.decoder_conditions), "prior": list(self.prior_conditions)},
+            "trainer": _plain(self.trainer),
+            "prior_trainer": _plain(self.prior_trainer),
+            "prior_dataset": dict(self.prior_dataset),
+        }
+
+    def chosen_prior(self) -> PartConfig:
+        """The prior; ToolkitError where none is chosen."""
+        if self.prior is None:
+            raise ToolkitError("no prior is chosen: add prior=NAME")
+        return self.prior
+
+
+def _options(cls: type[Options], values: Any, key: str, source: object) -> Options:
+    found = _fields(cls, _mapping(values, key, source), f"{key}.", source)
+    try:
+        return cls(**found)
+    except ToolkitError as error:
+        raise ToolkitError(f"{source}: {key}.{error}") from None
+
+
+def _fields(cls: type, values: Mapping[str, Any], prefix: str, source: object) -> dict[str, Any]:
+    """Of a dataclass, the fields that the values have, of its types."""
+    fields = [field for field in schema.fields(cls) if field.name in values]
+    try:
+        return {field.name: field.convert(values[field.name], f"{prefix}{field.name}") for field in fields}
+    except ToolkitError as error:
+        raise ToolkitError(f"{source}: {error}") from None
+
+
+def _mapping(values: Any, key: str, source: object) -> dict[str, Any]:
+    if values is not None and not isinstance(values, Mapping):
+        raise ToolkitError(f"{source}: {key} is not a mapping")
+    return dict(values or {})
+
+
+def _names(values: Any, part: str, source: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(name, str) for name in values):
+        raise ToolkitError(f"{source}: conditions.{part} is not a list of names")
+    return tuple(values)
+
+
+def _plain(options: Any) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}

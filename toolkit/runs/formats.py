@@ -1,0 +1,98 @@
+"""The version of what a run's files hold, and what was renamed since the versions before.
+
+``config.yaml``, ``spec.json``, a checkpoint's ``state.json`` and the metadata of codes carry ``format``. Files of
+version 0.1 carry no number: their format is 0. An older file is read under today's names; a newer one is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from toolkit.errors import ToolkitError
+
+FORMAT = 1
+"""What this version writes."""
+
+OPTIONS: dict[str, dict[str, str]] = {
+    "quantizer": {"normalise": "normalize", "restart": "dead_code_threshold"},
+}
+"""By kind, options that were renamed: what they were called, and what they are called."""
+
+CONDITIONS = {"colour": "color"}
+"""Conditions of bundled datasets that were renamed."""
+
+SPEC = {"every": "stride", "together": "steps_per_code"}
+"""Fields of a condition's spec that were renamed."""
+
+WEIGHTS = {
+    "back": "proj_out",
+    "figures": "metrics",
+    "initialised": "initialized",
+    "into": "proj_in",
+    "inward": "proj_in",
+    "outward": "proj_out",
+    "widen": "proj",
+}
+"""Modules, buffers and other tensors of a checkpoint that were renamed: each is one word of a dotted name."""
+
+
+def format_of(written: Any, file: object) -> int:
+    """A file's format number; what is absent is 0. ToolkitError for one that this version cannot read."""
+    number = 0 if written is None else written
+    if type(number) is not int or number < 0:
+        raise ToolkitError(f"{file}: format={number!r} is not a format number")
+    if number > FORMAT:
+        raise ToolkitError(
+            f"{file} has format {number}, and this version reads up to {FORMAT}: upgrade discrete-toolkit to read it"
+        )
+    return number
+
+
+def current_config(values: Mapping[str, Any], file: object) -> dict[str, Any]:
+    """A saved configuration under today's names, without its format number."""
+    plain = {key: value for key, value in values.items() if key != "format"}
+    if format_of(values.get("format"), file) >= 1:
+        return plain
+    for kind in plain:
+        if kind == "metric" and isinstance(plain[kind], Mapping):
+            plain[kind] = {name: _current_part(kind, part) for name, part in plain[kind].items()}
+        else:
+            plain[kind] = _current_part(kind, plain[kind])
+    chosen = plain.get("conditions")
+    if isinstance(chosen, Mapping):
+        plain["conditions"] = {
+            part: [_current(CONDITIONS, name) for name in names] if isinstance(names, list) else names
+            for part, names in chosen.items()
+        }
+    return plain
+
+
+def current_spec(values: Any, file: object) -> Any:
+    """What ``spec.json`` holds, under today's names: ``data`` and ``codes``."""
+    if not isinstance(values, Mapping) or format_of(values.get("format"), file) >= 1:
+        return values
+    data = dict(values["data"])
+    data["conditions"] = [
+        {_current(SPEC, key): value for key, value in condition.items()} for condition in data["conditions"]
+    ]
+    for condition in data["conditions"]:
+        condition["name"] = _current(CONDITIONS, condition["name"])
+    return {"data": data, "codes": values["latents"][0]}
+
+
+def current_tensor(name: str, number: int) -> str:
+    """The name today of a tensor in a checkpoint of this format."""
+    return name if number >= 1 else ".".join(_current(WEIGHTS, word) for word in name.split("."))
+
+
+def _current_part(kind: str, part: Any) -> Any:
+    """A part's options under today's names, nested parts included."""
+    if not isinstance(part, Mapping) or not isinstance(part.get("name"), str):
+        return part
+    renamed = OPTIONS.get(kind, {})
+    return {_current(renamed, key): _current_part(kind, value) for key, value in part.items()}
+
+
+def _current(names: Mapping[str, str], name: Any) -> Any:
+    return names.get(name, name) if isinstance(name, str) else name

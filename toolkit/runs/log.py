@@ -1,0 +1,60 @@
+"""The log of a run: a line of metrics for each step that is reported."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LONGEST_LINE = 1 << 16
+"""Characters."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """``metrics.jsonl``: each line holds ``stage``, ``split``, ``step`` and metrics by name."""
+
+    path: Path
+
+    def append(self, stage: str, split: str, step: int, metrics: dict[str, float]) -> None:
+        line = {"stage": stage, "split": split, "step": step, **metrics}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Line by line. What a kill, or anybody, tore is left out."""
+        if not self.path.is_file():
+            return
+        with self.path.open(encoding="utf-8", errors="replace") as file:
+            while text := file.readline(LONGEST_LINE):
+                try:
+                    line = json.loads(text)
+                except (ValueError, RecursionError):
+                    continue
+                if _is_line(line):
+                    yield line
+
+    def cut(self, stage: str, step: int) -> None:
+        """Drops the stage's lines after a step."""
+        if not self.path.is_file():
+            return
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            for line in self:
+                if line["stage"] != stage or line["step"] <= step:
+                    file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+
+
+def _is_line(line: Any) -> bool:
+    if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        return False
+    metrics = (value for key, value in line.items() if key not in ("stage", "split"))
+    return all(isinstance(line.get(key), str) for key in ("stage", "split")) and all(
+        isinstance(value, int | float) for value in metrics
+    )

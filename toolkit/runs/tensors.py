@@ -1,0 +1,167 @@
+"""Tensors on disk: safetensors files, checked before they are read, flushed when they are written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from math import prod
+from pathlib import Path
+from stat import S_ISREG
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from toolkit.errors import ToolkitError
+
+LARGEST_HEADER = 1 << 24
+"""Bytes. The format allows more, which would take gigabytes to parse; a model's takes a hundred per tensor."""
+TYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F64": torch.float64,
+}
+"""By the format's names."""
+
+
+class DamagedFileError(Exception):
+    """A file torn or changed since it was written."""
+
+
+class Shape(NamedTuple):
+    """What is known of a tensor before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Shape:
+        return cls(tuple(tensor.shape), tensor.dtype)
+
+
+def check_safetensors(path: Path) -> None:
+    """DamagedFileError for a torn safetensors file; ToolkitError for what is not one, or has an inconsistent header."""
+    try:
+        found = path.stat()
+        if not S_ISREG(found.st_mode):
+            raise DamagedFileError(f"{path.name} is no file")
+        size = found.st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(min(length, LARGEST_HEADER))
+    except OSError as e:
+        raise DamagedFileError(f"{path.name}: {e.strerror}") from e
+    if size < 8:
+        raise DamagedFileError(f"{path.name} has {size} bytes")
+    if length > LARGEST_HEADER or (size > 8 and text[:1] != b"{"):
+        raise ToolkitError(f"{path} is no safetensors file: nothing else is read")
+    if len(text) < length:
+        raise DamagedFileError(f"{path.name} is cut short")
+    try:
+        end = 8 + length + _data_size(text)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
+        raise ToolkitError(f"{path} lies about its sizes, or is no safetensors file: {e}") from e
+    if size < end:
+        raise DamagedFileError(f"{path.name} is cut short")
+    try:
+        safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
+    except (SafetensorError, OSError, ValueError) as e:
+        raise ToolkitError(f"{path} lies about its sizes: {e}") from e
+
+
+def _data_size(text: bytes) -> int:
+    """Bytes of data that a header announces; ValueError where its entries contradict one another or themselves."""
+    header, at = json.loads(text, parse_float=int, parse_constant=int), 0  # int refuses fractions and infinity
+    header.pop("__metadata__", None)
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        begin, end = entry["data_offsets"]
+        if begin != at or end - begin != prod(entry["shape"]) * TYPES[entry["dtype"]].itemsize:
+            raise ValueError(f"{name} of {entry['dtype']} {entry['shape']} does not fill {entry['data_offsets']}")
+        at = end
+    return at
+
+
+def read_shapes(path: Path) -> dict[str, Shape]:
+    """What a safetensors file holds, by name; none of it is read."""
+    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        held = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: Shape(tuple(part.get_shape()), TYPES[part.get_dtype()]) for name, part in held.items()}
+
+
+def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """The named tensors of a safetensors file."""
+    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        return {name: file.get_tensor(name) for name in names}
+
+
+def check_fit(own: Mapping[str, Shape], held: Mapping[str, Shape], where: Path) -> None:
+    """ToolkitError naming the first tensors of which only one side knows, or that differ in shape or type."""
+    wrong = [name for name in sorted({*own, *held}) if own.get(name) != held.get(name)]
+    if wrong:
+        told = [f"{name} {_told(own, held, name)} here, {_told(held, own, name)} there" for name in wrong[:2]]
+        more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
+        raise ToolkitError(
+            f"the weights of {where} do not fit this model: {'; '.join(told)}{more}\n"
+            "a run keeps its parts and their sizes: start a new run for others"
+        )
+
+
+def _told(held: Mapping[str, Shape], other: Mapping[str, Shape], name: str) -> str:
+    """A tensor as far as it differs from the other's."""
+    if name not in held:
+        return "absent"
+    shape, dtype = held[name]
+    return str(dtype).removeprefix("torch.") if name in other and other[name].shape == shape else str(shape)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, flushed to the disk."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as e:
+        raise _as_oserror(e) from e
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _as_oserror(e: SafetensorError) -> OSError:
+    """safetensors reports a full disk as its own error, with the system's number in the text."""
+    full = "os error 28" in str(e).lower() or "no space left" in str(e).lower()
+    return OSError(errno.ENOSPC if full else errno.EIO, str(e))
+
+
+def flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,334 @@
+"""A two-stage run from a checked configuration: what ``toolkit train`` and ``toolkit.train`` both call."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toolkit import collapse, registry
+from toolkit.autoencoder import encoded_grid
+from toolkit.batches import Examples, TrainBatches, split_batches
+from toolkit.build import asks_for_source, build_metrics, build_prior, build_prior_stage, build_stage
+from toolkit.config import RunConfig
+from toolkit.dataset import Dataset
+from toolkit.device import choose_device
+from toolkit.distributed import agreed, check_device, first, rank, ranks, seed_noise
+from toolkit.errors import ToolkitError
+from toolkit.evaluation import evaluate_parts
+from toolkit.figures import histogram
+from toolkit.model import Model, load, open_dataset
+from toolkit.optimization import Optimization
+from toolkit.prior import Controls, Prior
+from toolkit.provenance import components, metric_components
+from toolkit.quantizer import Quantizer
+from toolkit.report import Lines, Report, Silence, require_tensorboard, with_tensorboard
+from toolkit.runs.checkpoint import Checkpoint, newest
+from toolkit.runs.code_cache import CodeCache
+from toolkit.runs.codes import CachedCodes
+from toolkit.runs.folder import Run, write_config
+from toolkit.sample import sample
+from toolkit.scoring import validation_score
+from toolkit.spec import DataSpec, LatentSpec
+from toolkit.training import PriorStage, Recorder, Stage, train_steps
+
+SHOWN = 8
+"""Examples in a row of a picture."""
+
+
+def train(config: RunConfig, folder: str | Path, *, report: Report | None = None) -> float | None:
+    """Trains what ``config.stage`` says into the folder, going on from the checkpoints that it finds there.
+
+    Everything is built, and so proved to fit, together and with what the folder holds, before a file is written.
+    ``report`` is told how it goes; by default a line is printed for everything that is logged. Of several ranks, each
+    calls this, and the first one writes and reports.
+
+    Returns what a search may minimise: bits per dim or, for a density, nats, of the last validation. Raises
+    ToolkitError where the parts do not fit, the folder holds another model, or the loss breaks.
+    """
+    _check_ranks(config)
+    run = Run(Path(folder))
+    leads = rank() == 0
+    with agreed():
+        if config.tensorboard and leads:
+            require_tensorboard()
+        torch.manual_seed(config.seed)
+        dataset = open_dataset(config, base=run.base)
+        checkpoint = newest(run.autoencoder, [])
+        stage = build_stage(config, dataset.spec, checkpoint)
+        build_metrics(config, stage.model)
+        dataset.example("train", 0, None)
+        for trainer in (config.trainer, config.prior_trainer):
+            check_device(choose_device(trainer.device))
+        with torch.random.fork_rng([]):
+            _prove_continuation(run, config, dataset.spec, stage)
+        if config.init and checkpoint is None:
+            _initialize(stage, config.init)
+    seed_noise(config.seed)
+    first(partial(_write, run, config, dataset, stage))
+    watch = (report or Lines()) if leads else Silence()
+    board = with_tensorboard(watch, run.path / "tensorboard") if config.tensorboard and leads else nullcontext(watch)
+    with board as watch:
+        _Training(run, config, watch).stages(dataset, stage)
+    return validation_score(run, dataset.spec, config)
+
+
+def _check_ranks(config: RunConfig) -> None:
+    if config.trainer.ranks not in (1, ranks()):
+        raise ToolkitError(
+            f"trainer.ranks={config.trainer.ranks}: this process is one of {ranks()}; `toolkit train` starts the"
+            " others, or torchrun does"
+        )
+
+
+def _write(run: Run, config: RunConfig, dataset: Dataset, stage: Stage) -> None:
+    """What a run says about itself."""
+    write_config(run.path, config)
+    if asks_for_source(config) and not run.base.is_dir():
+        run.copy_base(Run.open(config.dataset.options["run"]))
+    run.write_spec(dataset.spec, stage.model.latent)
+    parts = {"dataset": dataset, **_parts(stage)}
+    run.write_components({**components(config, parts), **metric_components(config)})
+
+
+def _parts(stage: Stage) -> dict[str, Any]:
+    model = stage.model
+    return {
+        "encoder": model.encoder,
+        "quantizer": model.quantizer,
+        "decoder": model.decoder,
+        "likelihood": getattr(model.decoder, "likelihood", None),
+        "objective": stage.objective,
+    }
+
+
+def _prove_continuation(run: Run, config: RunConfig, data: DataSpec, stage: Stage) -> None:
+    """ToolkitError where the folder's checkpoints are of another model than the configuration's."""
+    checkpoint = newest(run.autoencoder, [])
+    if checkpoint is None and config.stage == "prior":
+        raise ToolkitError(
+            "stage=prior needs a trained autoencoder: toolkit train run=DIR stage=prior, or stage=all for both"
+        )
+    if checkpoint is not None:
+        then = run.spec()[0]
+        if (then.shape, then.levels, then.conditions) != (data.shape, data.levels, data.conditions):
+            raise ToolkitError(
+                f"{run.path} was trained on data {then.shape} with {then.levels} levels, this is {data.shape} with"
+                f" {data.levels}: start a new run for other data"
+            )
+        checkpoint.check_weights(stage)
+    if config.stage == "autoencoder" or (config.stage == "all" and not stage.model.latent.depth):
+        return
+    trained = newest(run.prior(config.chosen_prior().name), [])
+    goes_on = checkpoint is not None and trained is not None and is_current(trained, checkpoint)
+    build_prior_stage(config, stage.model.latent, data, trained if goes_on else None)
+
+
+def is_current(prior: Checkpoint, autoencoder: Checkpoint) -> bool:
+    """Whether a prior was trained on the codes of these weights."""
+    return prior.facts.get("autoencoder") == autoencoder.weights_hash
+
+
+def _initialize(stage: Stage, init: str) -> None:
+    """The weights of another run of the same make."""
+    checkpoint = newest(Run.open(init, key="init").autoencoder, [])
+    if checkpoint is None:
+        raise ToolkitError(f"init={init}: this run has no checkpoint")
+    checkpoint.load_weights(stage, averaged=True)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What both stages of a run share."""
+
+    run: Run
+    config: RunConfig
+    report: Report
+
+    def stages(self, dataset: Dataset, stage: Stage) -> None:
+        """One after the other, as far as ``config.stage`` says."""
+        config = self.config
+        examples: Examples = self._base_codes() if asks_for_source(config) else dataset
+        if config.stage != "prior":
+            self._first(dataset, examples, stage)
+        if config.stage == "autoencoder":
+            return
+        if not stage.model.latent.depth:
+            self.report.note("the bottleneck is continuous: samples come from the unit normal, no prior is trained")
+            return
+        self._second(dataset, examples)
+
+    def _base_codes(self) -> CachedCodes:
+        """The data of a run over another's codes, encoded once and kept in its copy of that one."""
+        base = load(self.run.base, self.config.trainer.device)
+        cache = self._cache(base.run, replace(base.config, prior_dataset={}), base, base.latent)
+        return cache.read(base.dataset)
+
+    def _first(self, dataset: Dataset, examples: Examples, stage: Stage) -> None:
+        options = self.config.trainer
+        device = choose_device(options.device)
+        optimization = Optimization(stage.to(device), options)
+        shown = min(SHOWN, examples.size("val"))
+        noted = set[str]()
+
+        def validate() -> dict[str, float]:
+            limit, size = options.validate_examples, options.batch_size
+            batches = split_batches(examples, "val", device, batch_size=size, limit=limit, workers=0)
+            training = split_batches(examples, "train", device, batch_size=size, limit=limit, workers=0)
+            metrics = build_metrics(self.config, stage.model)
+            evaluation = evaluate_parts(stage.objective, stage.model, batches, metrics, training=training)
+            for warning in evaluation.warnings:
+                subject = warning.partition(":")[0]
+                if subject not in noted:
+                    self.report.note(warning)
+                noted.add(subject)
+            return {k: v for k, v in evaluation.metrics_by_name().items() if isinstance(v, float)}
+
+        def plot(path: Path) -> None:
+            _plot_reconstructions(path, stage, examples, dataset, device, shown)
+
+        recorder = Recorder(
+            self.run,
+            "autoencoder",
+            self.run.autoencoder,
+            optimization,
+            self.report,
+            validate=validate if examples.size("val") else None,
+            draw=plot if shown else None,
+        )
+        recorder.resume()
+        self._loop(recorder, stage, examples, self.config.seed)
+
+    def _second(self, dataset: Dataset, examples: Examples) -> None:
+        config, options = self.config, self.config.prior_trainer
+        model = Model(self.run, choose_device(options.device))
+        if config.prior_dataset:
+            dataset = open_dataset(config, config.prior_dataset, self.run.base)
+            examples = dataset
+        grid = encoded_grid(model.autoencoder.encoder, dataset.spec, model.autoencoder.quantizer)
+        latent = LatentSpec(grid, model.latent.codebook_sizes)
+        torch.manual_seed(config.seed + 1)
+        prior = build_prior(config, latent, dataset.spec)
+        seed_noise(config.seed + 1)
+        name = config.chosen_prior().name
+        first(partial(self.run.write_components, components(config, {"prior": prior})))
+        if not any(True for _ in prior.parameters()):
+            self.report.note(f"prior={name} has nothing to train")
+            return
+        codes = self._cache(self.run, config, model, latent).read(examples)
+        if not options.allow_collapsed:
+            first(partial(_refuse_collapsed, codes, latent, model.autoencoder.quantizer))
+        stage = PriorStage(prior)
+        optimization = Optimization(stage.to(model.device), options)
+        first(partial(self._set_stale_aside, name, model.checkpoint))
+        first(partial(write_config, self.run.prior(name), config))
+
+        @torch.no_grad()
+        def validate() -> dict[str, float]:
+            stage.eval()
+            limit, size = options.validate_examples, options.batch_size
+            batches = split_batches(codes, "val", model.device, batch_size=size, limit=limit, workers=0)
+            losses = [stage.model.loss(batch.x, batch.conditions) for batch in batches]
+            return {"loss": float(torch.cat(losses).double().mean())}
+
+        def plot(path: Path) -> None:
+            _plot_samples(path, model, stage.model, codes, dataset, config.seed)
+
+        axes = {"grid": list(grid), "axes": list(dataset.spec.axes)}
+        recorder = Recorder(
+            self.run,
+            f"prior-{name}",
+            self.run.prior(name),
+            optimization,
+            self.report,
+            facts={"autoencoder": model.checkpoint.weights_hash, **axes},
+            validate=validate if codes.size("val") else None,
+            draw=plot if codes.size("val") else None,
+        )
+        recorder.resume()
+        self._loop(recorder, stage, codes, config.seed + 1)
+
+    def _loop(self, recorder: Recorder, stage: Stage | PriorStage, examples: Examples, seed: int) -> None:
+        """Batches from where the checkpoint stopped, through the loop, to the recorder."""
+        optimization, options = recorder.optimization, recorder.optimization.options
+        if optimization.done:
+            self.report.note(f"{recorder.stage}: all {options.steps} steps are done")
+            return
+        batches = TrainBatches(
+            examples,
+            next(stage.parameters()).device,
+            batch_size=options.batch_size,
+            seed=seed,
+            start=optimization.step * options.accumulate,
+            workers=options.workers,
+            rank=rank(),
+            ranks=ranks(),
+        )
+        recorder.follow(train_steps(stage, batches, optimization), batches)
+
+    def _cache(self, run: Run, config: RunConfig, model: Model, latent: LatentSpec) -> CodeCache:
+        """The codes that a run's model makes of its data."""
+        version = registry.find("dataset", config.dataset.name).version
+        dataset = {**config.dataset.values(), **config.prior_dataset}
+        return CodeCache(
+            run.codes,
+            model.autoencoder,
+            latent,
+            (model.checkpoint.weights_hash, dataset, version),
+            model.device,
+            config.prior_trainer.batch_size,
+            config.prior_trainer.workers,
+            self.report,
+        )
+
+    def _set_stale_aside(self, name: str, checkpoint: Checkpoint) -> None:
+        """A prior of an older autoencoder's codes is kept under another name, and training starts at 0."""
+        run = self.run
+        trained = newest(run.prior(name), [])
+        if trained is None or is_current(trained, checkpoint):
+            return
+        number = 1 + sum(1 for _ in run.path.glob(f"priors/{name}.old-*"))
+        kept = run.prior(f"{name}.old-{number}")
+        run.prior(name).rename(kept)
+        run.log.cut(f"prior-{name}", 0)
+        self.report.note(f"prior={name} was trained on codes of an older autoencoder: kept as {kept}, starting again")
+
+
+def _refuse_collapsed(codes: CachedCodes, latent: LatentSpec, quantizer: Quantizer) -> None:
+    """ToolkitError where almost none of the codes are used: a prior would learn them in no time, and sample noise."""
+    counts = torch.zeros(sum(latent.codebook_sizes), dtype=torch.double)
+    for part in codes.stretches("train"):
+        counts += histogram(part, latent)
+    warning = collapse.warning(counts, latent, quantizer)
+    if warning:
+        raise ToolkitError(
+            f"{warning}\n"
+            "no prior is trained, its samples would be noise: prior_trainer.allow_collapsed=true trains one anyway"
+        )
+
+
+@torch.no_grad()
+def _plot_reconstructions(
+    path: Path, stage: Stage, examples: Examples, dataset: Dataset, device: torch.device, n: int
+) -> None:
+    """A row of validation examples above what comes back of them."""
+    stage.eval()
+    batch = next(split_batches(examples, "val", device, batch_size=n, limit=n, workers=0))
+    likelihood = stage.objective.bound(stage.model, batch.x, batch.conditions).likelihood
+    mean = likelihood.mean
+    x = likelihood.sample() if mean is None else dataset.spec.unscale(mean)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.draw([batch.x.cpu(), x.cpu()], dataset.spec, path)
+
+
+def _plot_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int) -> None:
+    """Two rows of samples, under the conditions of the first validation examples."""
+    batch = next(split_batches(codes, "val", model.device, batch_size=2 * SHOWN, limit=2 * SHOWN, workers=0))
+    generator = torch.Generator().manual_seed(seed)
+    x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, Controls(), generator=generator)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.draw(x.cpu().split(SHOWN), dataset.spec, path)
