@@ -65,8 +65,12 @@ def test_public_names() -> None:
         "Prior",
         "Quantized",
         "Quantizer",
+        "RunConfig",
         "ToolkitError",
+        "compose",
+        "evaluate",
         "load",
+        "train",
     ]
     for name in toolkit.__all__:
         assert getattr(toolkit, name).__name__ == name

@@ -11,7 +11,8 @@ import torch
 from toolkit import ToolkitError, collapse
 from toolkit import __main__ as command
 from toolkit.build import make
-from toolkit.cli.config.compose import compose, reopen
+from toolkit.cli.config.compose import compose
+from toolkit.cli.config.reopen import reopen
 from toolkit.config import PartConfig
 from toolkit.figures import histogram
 from toolkit.quantizers.vq import VectorQuantizer

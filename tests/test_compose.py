@@ -12,8 +12,9 @@ import pytest
 
 from toolkit import registry
 from toolkit.cli.config import groups, source
-from toolkit.cli.config.compose import Composed, compose, reopen
+from toolkit.cli.config.compose import Composed, compose
 from toolkit.cli.config.quote import prepare
+from toolkit.cli.config.reopen import reopen
 from toolkit.errors import ToolkitError
 from toolkit.options import RunOptions
 

@@ -48,7 +48,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from toolkit import __main__ as command
-from toolkit.cli.config.compose import compose, reopen
+from toolkit.cli.config.compose import compose
+from toolkit.cli.config.reopen import reopen
 from toolkit.runs.checkpoint import MODEL
 from toolkit.stages import train
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from toolkit import __main__ as command
-from toolkit.cli.config.compose import compose, reopen
+from toolkit.cli.config.compose import compose
+from toolkit.cli.config.reopen import reopen
 from toolkit.runs.folder import Run
 from toolkit.stages import train
 

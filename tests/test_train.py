@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 import toolkit
 from toolkit import ToolkitError, registry
 from toolkit import __main__ as command
-from toolkit.cli.config.compose import compose, reopen
+from toolkit.cli.config.compose import compose
+from toolkit.cli.config.reopen import reopen
 from toolkit.runs.folder import Run
 from toolkit.stages import train
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.autoencoder import Autoencoder as Autoencoder
+    from toolkit.cli.config.python import compose as compose
+    from toolkit.config import RunConfig as RunConfig
     from toolkit.dataset import Dataset as Dataset
     from toolkit.decoder import Decoder as Decoder
     from toolkit.encoder import Encoder as Encoder
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
     from toolkit.quantizer import Posterior as Posterior
     from toolkit.quantizer import Quantized as Quantized
     from toolkit.quantizer import Quantizer as Quantizer
+    from toolkit.scoring import evaluate as evaluate
     from toolkit.spec import Condition as Condition
     from toolkit.spec import DataSpec as DataSpec
     from toolkit.spec import LatentSpec as LatentSpec
+    from toolkit.stages import train as train
 
 _HOMES = {
     "Autoencoder": "autoencoder",
@@ -52,8 +56,12 @@ _HOMES = {
     "Prior": "prior",
     "Quantized": "quantizer",
     "Quantizer": "quantizer",
+    "RunConfig": "config",
     "ToolkitError": "errors",
+    "compose": "cli.config.python",
+    "evaluate": "scoring",
     "load": "model",
+    "train": "stages",
 }
 
 __all__ = sorted(_HOMES)

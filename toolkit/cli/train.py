@@ -23,25 +23,15 @@ from omegaconf import DictConfig
 
 from toolkit import registry
 from toolkit.cli.config import errors, groups, source
-from toolkit.cli.config.compose import VERSION, Composed, compose, reopen, validate
+from toolkit.cli.config.check import validate
+from toolkit.cli.config.compose import VERSION, Composed, compose
 from toolkit.cli.config.quote import key_of, prepare, text
+from toolkit.cli.config.reopen import reopen
+from toolkit.cli.flags import split
 from toolkit.cli.ranks import launch, torchrun
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
-from toolkit.registry import did_you_mean
 
-_SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun", "-i": "--info", "-cd": "--config-dir"}
-_FLAGS: dict[str, tuple[str, ...] | None] = {
-    "--help": None,
-    "--hydra-help": None,
-    "--multirun": None,
-    "--resolve": None,
-    "--cfg": ("job", "hydra", "all"),
-    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
-    "--package": (),
-    "--config-dir": (),
-}
-"""Hydra's flags that make sense here, with the values that they take; () is any, None is none."""
 _ASKING = ("--help", "--hydra-help", "--info", "--cfg")
 _MOST_CHECKED = 64
 _LOST = ("FailedJobError", "TerminatedWorkerError", "UncompletedJobError")
@@ -70,36 +60,6 @@ def _train(args: Sequence[str]) -> int:
         words = [*words, *_checked(words, flags)]
     _hydra(flags, words)
     return 0
-
-
-def split(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Flags by their long names, with their values, and words; Hydra wants the flags first."""
-    flags: dict[str, str] = {}
-    words: list[str] = []
-    rest = list(args)
-    while rest:
-        arg = rest.pop(0)
-        if not arg.startswith("-"):
-            words.append(arg)
-            continue
-        flag, separator, value = arg.partition("=")
-        flag = _SHORT.get(flag, flag)
-        if flag not in _FLAGS:
-            raise ToolkitError(f"{flag}: there is no such flag{did_you_mean(flag, _FLAGS)}; see toolkit train --help")
-        flags[flag] = value if separator else _value(flag, rest)
-    return flags, words
-
-
-def _value(flag: str, rest: list[str]) -> str:
-    """Takes a flag's value off the rest."""
-    choices = _FLAGS[flag]
-    if choices is None:
-        return ""
-    if rest and (not choices or rest[0] in choices):
-        return rest.pop(0)
-    if flag == "--info":
-        return "all"
-    raise ToolkitError(f"{flag}: give a value{', one of ' + ', '.join(choices) if choices else ''}")
 
 
 def check(args: Sequence[str]) -> int:
@@ -270,11 +230,10 @@ def _nothing_chosen(folder: str | None) -> str:
 
 
 def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
-    source.install()
     multirun = "--multirun" in flags
     arguments = [part for flag, value in flags.items() for part in ([flag, value] if value else [flag])]
     overrides = [] if "--hydra-help" in flags else prepare(words, multirun)  # it composes nothing of ours
-    with _argv([*arguments, *overrides]):
+    with source.installed(), _argv([*arguments, *overrides]):
         try:
             hydra.main(config_path="pkg://toolkit.conf", config_name="train", **VERSION)(job)()
             if _failures:

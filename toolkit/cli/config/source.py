@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -19,11 +21,21 @@ from toolkit.registry import KINDS
 DEFAULT = "default"
 
 
-def install() -> None:
-    """Makes Hydra see the registry; the plugins of other Hydra programs are left alone."""
+_composing = False
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """While it lasts, Hydra sees the registry; what else uses Hydra in this process is left alone."""
+    global _composing
     for plugin in (RegistrySource, PluginFolders):
         if plugin not in Plugins.instance().discover(plugin):
             Plugins.instance().register(plugin)
+    before, _composing = _composing, True
+    try:
+        yield
+    finally:
+        _composing = before
 
 
 class RegistrySource(ConfigSource):
@@ -68,6 +80,8 @@ class PluginFolders(SearchPathPlugin):
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if not _composing:
+            return
         search_path.append(provider="registry", path="toolkit://registry")
         for distribution, folder in registry.conf_folders():
             search_path.append(provider=distribution, path=f"file://{folder}")

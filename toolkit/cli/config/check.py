@@ -1,0 +1,179 @@
+"""A composed configuration against the signatures of its parts: every value of its type, nothing unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig
+
+from toolkit import registry, schema
+from toolkit.cli.config import errors
+from toolkit.cli.config.nodes import chosen, plain
+from toolkit.errors import ToolkitError
+from toolkit.options import TRAINERS, RunOptions
+from toolkit.registry import KINDS, find
+from toolkit.schema import Option, Signature, signature
+
+_RUN = schema.fields(RunOptions)
+_CONDITIONS = tuple(Option(part, list[str], []) for part in ("decoder", "prior"))
+
+
+def validate(composed: DictConfig, typed: Sequence[str], complete: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A composed configuration, without Hydra's own part, as a plain one, and the notices.
+
+    ``typed`` are the dotted keys that a person wrote, which are never dropped.
+    """
+    check = _Check(tuple(typed), complete)
+    values = errors.resolved(composed)
+    known = [*(option.name for option in _RUN), *KINDS, "conditions", *TRAINERS, "prior_dataset"]
+    for key in values:
+        if key not in known:
+            raise ToolkitError(errors.unknown(key, known))
+    config = {option.name: check.value(option, values.get(option.name), option.name) for option in _RUN}
+    _ranged(RunOptions, config, "")
+    for kind in KINDS:
+        config[kind] = check.part(kind, kind, composed.get(kind), values.get(kind))
+    check.likelihood(config)
+    config["conditions"] = check.table("conditions", values["conditions"], _CONDITIONS)
+    for trainer, options in TRAINERS.items():
+        config[trainer] = check.table(trainer, values.get(trainer), schema.fields(options))
+        _ranged(options, config[trainer], f"{trainer}.")
+    config["prior_dataset"] = check.prior_dataset(values["prior_dataset"], config["dataset"])
+    return config, tuple(check.notices)
+
+
+@dataclass
+class _Check:
+    """One pass over a composed configuration."""
+
+    typed: tuple[str, ...]
+    complete: bool
+    notices: list[str] = field(default_factory=list)
+
+    def part(self, kind: str, path: str, node: Any, values: Any) -> dict[str, Any] | None:
+        """A component with its options in the signature's order, nested parts included."""
+        if kind == path == "metric":
+            return {name: self.part(kind, f"{path}.{name}", node[name], values[name]) for name in values or {}}
+        if values is None or values == schema.MISSING:
+            self._absent(kind, path)
+            return None
+        found = _chosen(kind, path, node, values)
+        self._leftovers(found, path, values)
+        config: dict[str, Any] = {"name": found.name}
+        for option in found.options:
+            config[option.name] = self._option(option, f"{path}.{option.name}", node, values)
+        return config
+
+    def likelihood(self, config: dict[str, Any]) -> None:
+        """None for a decoder that asks for none, whichever was chosen for another."""
+        decoder, chosen = config["decoder"], config["likelihood"]
+        if decoder and chosen and "likelihood" not in signature("decoder", decoder["name"]).given:
+            taken = f"decoder={decoder['name']} models the data itself"
+            self.notices.append(f"note: {taken}: likelihood={chosen['name']} is ignored")
+            config["likelihood"] = None
+
+    def table(self, path: str, values: Any, options: Sequence[Option]) -> dict[str, Any]:
+        """Options that belong to no component."""
+        values = mapping_of(values, path)
+        names = [option.name for option in options]
+        for key in values:
+            if key not in names:
+                raise ToolkitError(errors.no_option(f"{path}.{key}", path, names))
+        pairs = ((option, values.get(option.name, option.default)) for option in options)
+        return {option.name: self.value(option, value, f"{path}.{option.name}") for option, value in pairs}
+
+    def prior_dataset(self, values: Any, dataset: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Options of the dataset that the prior's stage reads otherwise."""
+        given = mapping_of(values, "prior_dataset")
+        if dataset is None:
+            return given
+        found = signature("dataset", dataset["name"])
+        config = {}
+        for key, value in given.items():
+            option = found.option(key)
+            if option is None:
+                raise ToolkitError(_no_option(found, "prior_dataset", key))
+            config[key] = self.value(option, value, f"prior_dataset.{key}")
+        return config
+
+    def value(self, option: Option, value: Any, path: str) -> Any:
+        """One value, of the option's type."""
+        if isinstance(value, str) and value == schema.MISSING:
+            if self.complete:
+                raise ToolkitError(f"{path}: no value; add {path}=VALUE ({schema.spell(option.type)})")
+            return None
+        return plain(option.convert(value, path))
+
+    def _absent(self, kind: str, path: str) -> None:
+        if self.complete and path in registry.REQUIRED:
+            raise ToolkitError(errors.no_part(kind))
+        if self.complete and path not in KINDS:
+            installed = ", ".join(registry.names(kind)) or "none"
+            raise ToolkitError(f"{path}: no {kind} chosen: add {path}.name=NAME; installed: {installed}")
+
+    def _option(self, option: Option, path: str, node: Any, values: Mapping[str, Any]) -> Any:
+        value = values.get(option.name, schema.MISSING)
+        if option.nested:
+            inner = None if value == schema.MISSING else node.get(option.name)
+            return self.part(option.nested, path, inner, value)
+        return self.value(option, value, path)
+
+    def _leftovers(self, found: Signature, path: str, values: Mapping[str, Any]) -> None:
+        """Unknown options: a person's are mistakes, an experiment's may be meant for another part."""
+        left = [key for key in values if key != "name" and not found.option(key)]
+        for key in left:
+            if self._typed(f"{path}.{key}") or not _owners(found.kind, key):
+                raise ToolkitError(_no_option(found, path, key))
+        if left:
+            owners = set.intersection(*(_owners(found.kind, key) for key in left)) or {"another"}
+            meant = f"set for {path}={' or '.join(sorted(owners))}"
+            self.notices.append(f"note: {path}={found.name} has no {', '.join(left)} ({meant}): ignored")
+
+    def _typed(self, key: str) -> bool:
+        return any(word == key or word.startswith(f"{key}.") for word in self.typed)
+
+
+def _chosen(kind: str, path: str, node: Any, values: Any) -> Signature:
+    name = chosen(node) if isinstance(node, DictConfig) else None
+    written = values.get("name") if isinstance(values, Mapping) else values
+    if name is None:
+        key = f"{path}.name" if "." in path else path
+        listed = f"choose it by name, {key}=NAME; installed: {', '.join(registry.names(kind)) or 'none'}"
+        raise ToolkitError(f"{path}: no {kind} was chosen for these options; {listed}")
+    if written != name:
+        cure = f"in YAML a part is chosen in the defaults list: override /{path.replace('.', '/')}: {written}"
+        raise ToolkitError(f"{path}.name: {written} stands there as a value; {cure}")
+    return signature(kind, name)
+
+
+def _no_option(found: Signature, path: str, key: str) -> str:
+    options = [option.name for option in found.options]
+    elsewhere = [f"{kind}.{key}" for kind in KINDS if kind != found.kind and _owners(kind, key)]
+    return errors.no_option(f"{path}.{key}", str(find(found.kind, found.name)), options, elsewhere)
+
+
+def _owners(kind: str, option: str) -> set[str]:
+    """Which components of a kind have an option of this name."""
+    found = set()
+    for name in registry.names(kind):
+        try:
+            found |= {name} if signature(kind, name).option(option) else set()
+        except ToolkitError:  # told to whoever selects it
+            continue
+    return found
+
+
+def mapping_of(values: Any, path: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ToolkitError(f"{path}: expects {path}.OPTION=VALUE, got {values!r}")
+    return dict(values)
+
+
+def _ranged(cls: type, config: Mapping[str, Any], prefix: str) -> None:
+    options = {option.name: option.convert(config[option.name]) for option in schema.fields(cls)}
+    try:
+        cls(**options)
+    except ToolkitError as error:
+        raise ToolkitError(f"{prefix}{error}") from None

@@ -1,0 +1,36 @@
+"""``toolkit.compose``: the words of the command line, in Python."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from toolkit.cli.config.compose import compose as compose_words
+from toolkit.cli.config.reopen import reopen
+from toolkit.config import RunConfig
+from toolkit.errors import ToolkitError
+
+
+def compose(*words: str, run: str | Path | None = None, config_dir: str | Path | None = None) -> RunConfig:
+    """The checked configuration of a run, from the words that ``toolkit train`` takes.
+
+    ``compose("image_shapes", "quantizer=fsq", "trainer.steps=500")``: a word without ``=`` names an experiment. With
+    ``run``, a run's folder, it is that run's own configuration under the words, to continue it. ``config_dir`` holds
+    further YAML files. What a person should know is warned of.
+
+    Raises ToolkitError where a name, an option or a value is wrong. Nothing of Hydra stays behind in the process.
+    """
+    overrides = [word if "=" in word or word.startswith("~") else f"experiment={word}" for word in words]
+    if sum(word.startswith("experiment=") for word in overrides) > 1:
+        raise ToolkitError(f"{' '.join(words)}: name one experiment")
+    if run is None:
+        composed = compose_words(overrides, folder=None if config_dir is None else str(Path(config_dir).resolve()))
+    else:
+        from toolkit.runs.folder import Run
+
+        opened = Run.open(run)
+        with opened.blaming():
+            composed = reopen(opened.config_values(), overrides)
+    for notice in composed.notices:
+        warnings.warn(notice, stacklevel=2)
+    return composed.config

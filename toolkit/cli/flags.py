@@ -1,0 +1,51 @@
+"""The flags of ``toolkit train`` and ``toolkit check``: those of Hydra's that make sense here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toolkit.errors import ToolkitError
+from toolkit.registry import did_you_mean
+
+_SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun", "-i": "--info", "-cd": "--config-dir"}
+_FLAGS: dict[str, tuple[str, ...] | None] = {
+    "--help": None,
+    "--hydra-help": None,
+    "--multirun": None,
+    "--resolve": None,
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--package": (),
+    "--config-dir": (),
+}
+"""Hydra's flags that make sense here, with the values that they take; () is any, None is none."""
+
+
+def split(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Flags by their long names, with their values, and words; Hydra wants the flags first."""
+    flags: dict[str, str] = {}
+    words: list[str] = []
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        if not arg.startswith("-"):
+            words.append(arg)
+            continue
+        flag, separator, value = arg.partition("=")
+        flag = _SHORT.get(flag, flag)
+        if flag not in _FLAGS:
+            raise ToolkitError(f"{flag}: there is no such flag{did_you_mean(flag, _FLAGS)}; see toolkit train --help")
+        flags[flag] = value if separator else _value(flag, rest)
+    return flags, words
+
+
+def _value(flag: str, rest: list[str]) -> str:
+    """Takes a flag's value off the rest."""
+    choices = _FLAGS[flag]
+    if choices is None:
+        return ""
+    if rest and (not choices or rest[0] in choices):
+        return rest.pop(0)
+    if flag == "--info":
+        return "all"
+    raise ToolkitError(f"{flag}: give a value{', one of ' + ', '.join(choices) if choices else ''}")
