@@ -11,12 +11,16 @@ import sys
 from importlib import util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from markdown_blocks import TINY, blocks, commands, write_files
 
+import toolkit
 from toolkit import registry, testing
 from toolkit.__main__ import run
+from toolkit.runs.checkpoint import found
+from toolkit.runs.folder import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -94,13 +98,50 @@ def test_the_examples_load(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_trained_model_in_python(folder: Path) -> None:
-    """All blocks of the page, one after the other, with one name space."""
     (train,) = commands(PAGES["python.md"])[:1]
     assert run([*train, *TINY]) == 0
-    names: dict[str, object] = {}
-    for block in blocks(PAGES["python.md"], "python"):
-        exec(compile(block, "python.md", "exec"), names)
+    execute("python.md")
     assert (folder / "shape.png").is_file()
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pages compose, in sizes of seconds; a run that is continued goes on for two steps."""
+    compose = toolkit.compose
+
+    def composed(*words: str, **given: Any) -> toolkit.RunConfig:
+        longer = ["trainer.steps=4", "prior_trainer.steps=4", "stage=all"]
+        return compose(*words, *(longer if "run" in given else TINY), **given)
+
+    monkeypatch.setattr(toolkit, "compose", composed, raising=False)
+
+
+def execute(page: str) -> dict[str, Any]:
+    """All Python blocks of a page, one after the other, with one name space."""
+    names: dict[str, Any] = {}
+    for block in blocks(PAGES[page], "python"):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def test_training_in_python(folder: Path, tiny: None) -> None:
+    names = execute("train.md")
+    assert (folder / "samples.png").is_file()
+    assert names["report"].loss == names["report"].loss, "the page's report was told of no loss"
+    kept = Run(folder / "outputs" / "simvq")
+    assert [path.name for stage in (kept.autoencoder, kept.prior("pixelcnn")) for path in found(stage)[-1:]] == [
+        "step-00000004",
+        "step-00000004",
+    ]
+    assert (kept.path / "evaluation.json").is_file()
+
+
+def test_a_loop_of_ones_own(folder: Path, tiny: None) -> None:
+    """It continues from its checkpoint, and leaves a run whose prior can be trained."""
+    names = execute("loop.md")
+    assert names["optimization"].step == 2
+    assert execute("loop.md")["checkpoint"].step == 2
+    assert run(["train", "run=outputs/own", "stage=prior", "prior=categorical", "prior_trainer.steps=1"]) == 0
 
 
 @needs_mkdocs

@@ -32,5 +32,5 @@ def compose(*words: str, run: str | Path | None = None, config_dir: str | Path |
         with opened.blaming():
             composed = reopen(opened.config_values(), overrides)
     for notice in composed.notices:
-        warnings.warn(notice, stacklevel=2)
+        warnings.warn(notice.removeprefix("note: "), stacklevel=2)
     return composed.config
