@@ -51,7 +51,7 @@ def fakes(*parts: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def blame(part: nn.Module, doing: str) -> Iterator[None]:
+def as_misfit(part: nn.Module, doing: str) -> Iterator[None]:
     """What a part raises on a fake example becomes a Misfit: which part, of whom, doing what, on which line."""
     try:
         yield

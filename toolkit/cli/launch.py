@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from toolkit import registry
+from toolkit.blame import blame
 from toolkit.cli import errors, groups, ranks, source, torchrun
 from toolkit.cli.compose import VERSION, Composed, compose, reopen, validate
 from toolkit.cli.quote import key_of, prepare, text
@@ -128,7 +129,7 @@ def job(cfg: DictConfig) -> float | None:
         return _start(config, folder)
     except Exception as error:
         if settings.mode == RunMode.MULTIRUN:  # told here, beside the run's title; Hydra goes on with the others
-            told = error if isinstance(error, ToolkitError) else registry.blame(error)
+            told = error if isinstance(error, ToolkitError) else blame(error)
             print(f"run {settings.job.num} failed: {told}", file=sys.stderr, flush=True)
             raise
         _failures.append(error)  # of a single run Hydra would tell in its own words
