@@ -21,7 +21,7 @@ from toolkit.dataset import Dataset
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
 from toolkit.errors import ToolkitError
-from toolkit.fit import Broken, Misfit, as_misfit, fakes, title
+from toolkit.fit import Broken, Misfit, as_misfit, fakes, label, title
 from toolkit.likelihood import Likelihood
 from toolkit.metric import Metric
 from toolkit.objective import Objective
@@ -57,8 +57,7 @@ def make(kind: str, node: Config, where: str | None = None, /, **offered: Any) -
     except Exception as e:  # a part that breaks on its options; which, only the part's author knows
         raise ToolkitError(f"{where}={name} cannot be made with these options: {blame(e)}") from e
     if isinstance(part, nn.Module):
-        part.title = f"{where}={name}"  # type: ignore[assignment]
-        part.package = _package(kind, name)  # type: ignore[assignment]
+        label(part, f"{where}={name}", _package(kind, name))
     return part
 
 
