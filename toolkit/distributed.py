@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -146,8 +146,10 @@ def holding(module: nn.Module, hold: bool) -> Iterator[None]:
 
     PeerError where another rank is gone.
     """
-    wait = hold and isinstance(module, nn.parallel.DistributedDataParallel)
-    with _ddp(), module.no_sync() if wait else nullcontext():
+    waiting: AbstractContextManager[Any] = nullcontext()
+    if hold and isinstance(module, nn.parallel.DistributedDataParallel):
+        waiting = module.no_sync()
+    with _ddp(), waiting:
         yield
 
 
