@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from toolkit.autoencoder import Autoencoder, fold, unfold
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
-from toolkit.fit import Misfit
+from toolkit.fit import Misfit, label
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.likelihoods.normal import NormalLikelihood
@@ -331,7 +331,7 @@ def test_a_misfit_names_both_sides_and_both_numbers(parts, message: str) -> None
 
 def test_parts_are_called_as_they_were_chosen() -> None:
     encoder = PointEncoder(SOUND, 5)
-    encoder.title = "encoder=mine"  # type: ignore[assignment]
+    label(encoder, "encoder=mine")
     with pytest.raises(Misfit, match="encoder=mine gives 5 channels"):
         compose(encoder)
 

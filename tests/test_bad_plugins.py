@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit import Condition, LatentSpec, Prior, Quantized, Quantizer, registry
+from toolkit import Condition, LatentSpec, Prior, Quantized, Quantizer, entry_points, registry
 from toolkit.__main__ import run
 from toolkit.priors.categorical import CategoricalPrior
 from toolkit.quantizers.vq import VectorQuantizer
@@ -178,7 +178,7 @@ def test_a_line_of_a_plugin_that_fails_in_training_is_named(home: Path, capsys: 
         return x
 """
     write(home, "late", source)
-    registry._sources.cache_clear()
+    entry_points._sources.cache_clear()
     words = ["trainer.steps=2", "trainer.batch_size=4", "stage=autoencoder", "dataset.train_size=8"]
     text = told(capsys, "train", "experiment=image_shapes", "encoder=late", "hydra.run.dir=late", *words, status=1)
     assert "encoder=late of bad-late 0.7" in text
@@ -293,7 +293,7 @@ def package(name: str) -> PluginSuite:
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(registry.PLUGIN_PATH, str(tmp_path))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    registry._sources.cache_clear()
+    entry_points._sources.cache_clear()
     return tmp_path
 
 

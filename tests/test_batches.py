@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from itertools import islice
 
@@ -29,7 +30,7 @@ class Numbers:
 
 class Torn(Numbers):
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        raise ToolkitError("folder/7.png is cut short: take it away")
+        raise ToolkitError("ToolkitError: folder/7.png is cut short: take it away")
 
 
 def batches(size: int = 10, batch_size: int = 4, seed: int = 0, start: int = 0, workers: int = 0) -> TrainBatches:
@@ -111,8 +112,9 @@ def test_waiting_is_counted() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bad_example_is_told_as_it_is(workers: int) -> None:
     loading = TrainBatches(Torn(10), CPU, batch_size=2, seed=0, workers=workers)
-    with pytest.raises(ToolkitError, match=r"^folder/7.png is cut short: take it away$"):
+    with pytest.raises(ToolkitError, match=r"^ToolkitError: folder/7.png is cut short: take it away$") as error:
         next(loading)
+    assert "in example" in "".join(traceback.format_exception(error.value))
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [3, 3, 1]), (4, [3, 1]), (100, [3, 3, 1]), (0, [])])

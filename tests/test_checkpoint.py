@@ -11,6 +11,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -340,7 +341,7 @@ def full(*_: object, **__: object) -> None:
 
 
 def full_in_safetensors(*_: object, **__: object) -> None:
-    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    raise SafetensorError("Error while serializing: I/O error")
 
 
 def broken(*_: object, **__: object) -> None:
@@ -354,7 +355,7 @@ def broken(*_: object, **__: object) -> None:
         (os, "fsync", broken, "Input/output error"),
         (os, "replace", full, "no space is left on the disk"),
         (subject, "save_file", full, "no space is left on the disk"),
-        (subject, "save_file", full_in_safetensors, "no space is left on the disk"),
+        (subject, "save_file", full_in_safetensors, "Error while serializing: I/O error"),
         (checkpoint, "write_text", full, "no space is left on the disk"),
     ],
 )
@@ -372,6 +373,17 @@ def test_a_failed_save_keeps_what_there_was(
     assert newest_step(folder) == 2
     save(folder, made, {}, keep=1)
     assert names(folder) == ["step-00000003"]
+
+
+@pytest.mark.parametrize(("free", "message"), [(0, "no space is left on the disk"), (1 << 30, "I/O error")])
+def test_a_full_disk_is_seen_by_its_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, message: str
+) -> None:
+    """safetensors' own error has no number."""
+    monkeypatch.setattr(subject, "save_file", full_in_safetensors)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(ToolkitError, match=message):
+        save(tmp_path, optimization(), {}, keep=1)
 
 
 def test_a_kill_in_the_middle_of_a_save_leaves_the_one_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import toolkit
 from toolkit import distributed
@@ -125,7 +125,7 @@ def agreement() -> dict[str, Tensor]:
             raised.append(0)
         except ValueError:
             raised.append(1)
-        except distributed.Abandoned:
+        except distributed.PeerError:
             raised.append(2)
     return {"raised": torch.tensor(raised)}
 
@@ -185,6 +185,32 @@ def test_all_come_through_or_none_does(two: Callable[..., Any]) -> None:
     first, second = (made["raised"].tolist() for made in two("agreement"))
     assert first == [2, 1, 1, 0]
     assert second == [1, 2, 2, 0]
+
+
+def test_a_collective_that_fails_says_that_a_peer_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    for name, call in {
+        "all_reduce": lambda: distributed.total(torch.zeros(1)),
+        "broadcast": lambda: distributed.share(torch.zeros(1)),
+        "all_gather": lambda: distributed.gathered(torch.zeros(1)),
+    }.items():
+        monkeypatch.setattr(torch.distributed, name, closed)
+        with pytest.raises(distributed.PeerError) as error:
+            call()
+        assert distributed.aftermath(error.value)
+
+
+@pytest.mark.parametrize(("text", "peer"), [("[/src/gloo/tcp/pair.cc:1] closed", True), ("shapes 2 and 3", False)])
+def test_a_parts_own_error_in_a_pass_stays_its_own(text: str, peer: bool) -> None:
+    with (
+        pytest.raises(distributed.PeerError if peer else RuntimeError) as error,
+        distributed.holding(nn.Linear(1, 1), True),
+    ):
+        raise RuntimeError(text)
+    assert distributed.aftermath(error.value) == peer
 
 
 def test_ranks_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from toolkit import registry
+from toolkit.modules import locate
 from toolkit.registry import RegistryError
 
 METRIC = """
@@ -194,9 +195,9 @@ def test_conf_folders_are_found_without_importing(plugins: Path, packaged: bool)
 
 def test_locate_imports_neither_the_module_nor_its_parents(plugins: Path) -> None:
     home = write_plugin(plugins, "asleep", {}, "raise RuntimeError")
-    assert registry.locate("asleep.parts", home) == home / "asleep" / "parts.py"
-    assert registry.locate("asleep.nothing", home) is None
-    assert registry.locate("asleep.parts") is None
+    assert locate("asleep.parts", home) == home / "asleep" / "parts.py"
+    assert locate("asleep.nothing", home) is None
+    assert locate("asleep.parts") is None
     assert "asleep" not in sys.modules
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from toolkit import registry, schema
+from toolkit import entry_points, registry, schema
 from toolkit.errors import ToolkitError
 from toolkit.options import TRAINERS, RunOptions, TrainerOptions
 from toolkit.schema import MISSING, SchemaError, convert, signature, spell
@@ -36,7 +36,7 @@ class Written:
             self.module(source)
         points = f'[project.entry-points."toolkit.{self.kind}"]\npart = "{self.target}"\n'
         (self.home / "pyproject.toml").write_text(f'[project]\nname = "{self.package}"\nversion = "1"\n{points}')
-        registry._sources.cache_clear()
+        entry_points._sources.cache_clear()
         return signature(self.kind, "part")
 
     def options(self, arguments: str, above: str = "") -> dict[str, schema.Option]:

@@ -39,18 +39,14 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        return _report(f"{title}: {_blame(error)}\nrun with --debug for the traceback", 1)
+        from toolkit.blame import blame
+
+        return _report(f"{title}: {blame(error)}\nrun with --debug for the traceback", 1)
 
 
 def _report(text: str, status: int) -> int:
     print(printable(text), file=sys.stderr)
     return status
-
-
-def _blame(error: Exception) -> str:
-    from toolkit.registry import blame
-
-    return blame(error)
 
 
 def _globals(words: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
-from toolkit.fit import Broken, Misfit, blame, device_of, example, fakes, title
+from toolkit.fit import Broken, Misfit, as_misfit, device_of, example, fakes, title
 from toolkit.likelihood import Distribution
 from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.spec import Condition, DataSpec, LatentSpec
@@ -84,7 +84,7 @@ class Autoencoder(nn.Module):
         grid = encoded_grid(self.encoder, self.data, self.quantizer)
         latents = (self.quantizer.channels, *grid)
         with fakes(self.quantizer, self.decoder):
-            with blame(self.quantizer, f"on latents {latents}"):
+            with as_misfit(self.quantizer, f"on latents {latents}"):
                 quantized = self.quantizer(torch.zeros(2, *latents, device=device_of(self.quantizer)))
             codes = (2, self.quantizer.depth, *grid)
             if tuple(quantized.codes.shape) != codes:
@@ -98,14 +98,14 @@ class Autoencoder(nn.Module):
     def _fit_decoder(self, z: Tensor, grid: tuple[int, ...]) -> None:
         where = f"{title(self.encoder)} makes a grid of {grid}"
         none = {condition.name: _none(condition, self.data, z.device) for condition in self.data.conditions}
-        with blame(self.decoder, f"on latents {tuple(z.shape[1:])} ({where})"):
+        with as_misfit(self.decoder, f"on latents {tuple(z.shape[1:])} ({where})"):
             likelihood = self.decode(z, none)
         if likelihood.shape != self.data.shape:
             raise Misfit(
                 f"{title(self.decoder)} gives {likelihood.shape}, the data is {self.data.shape}: {where}; "
                 "change the encoder's or the decoder's strides, or the data's size"
             )
-        with blame(self.decoder, f"in log_prob of data {self.data.shape}"):
+        with as_misfit(self.decoder, f"in log_prob of data {self.data.shape}"):
             nats = likelihood.log_prob(example(self.data, self.decoder))
         if tuple(nats.shape) != (2,):
             raise Broken(self.decoder, f"has a log_prob of shape {tuple(nats.shape)}: one number per example is needed")
@@ -113,7 +113,7 @@ class Autoencoder(nn.Module):
 
 def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tuple[int, ...]:
     """The grid that an encoder makes of the data, read off a fake example; Misfit where it cannot."""
-    with fakes(encoder), blame(encoder, f"on data {data.shape}"):
+    with fakes(encoder), as_misfit(encoder, f"on data {data.shape}"):
         x, extra = fold(example(data, encoder), encoder.rank)
         z = unfold(encoder(x), extra)
     if z.dim() != 2 + data.rank or 0 in z.shape:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import struct
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import RemoteTraceback, ToolkitError
 
 BESIDE_A_GPU = 4
 """Loading processes by default; on a CPU they would take the cores that train."""
@@ -95,19 +97,46 @@ def _load(
     if workers is None:
         workers = BESIDE_A_GPU if device.type == "cuda" else 0
     loader = DataLoader(
-        examples,
+        _Guarded(examples),
         batch_sampler=order,  # type: ignore[arg-type]
+        collate_fn=_collate,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
         # its own, or each new loader would draw from the numbers that training goes on with
         generator=torch.Generator(),
     )
-    try:
-        for tensors in loader:
-            yield Batch(tensors, device)
-    except ToolkitError as e:  # from a worker it comes with the worker's traceback as its text
-        raise ToolkitError(str(e).rpartition("ToolkitError: ")[2].strip()) from e
+    for tensors in loader:
+        if isinstance(tensors, _Mistake):
+            raise ToolkitError(tensors.text) from RemoteTraceback(tensors.trace)
+        yield Batch(tensors, device)
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    """A ToolkitError in a worker, which sends it in a batch's place: torch would put its traceback into the text."""
+
+    text: str
+    trace: str
+
+
+class _Guarded(Dataset[Any]):
+    """Examples, or in a worker the ToolkitError that one raises."""
+
+    def __init__(self, examples: Dataset[Any]) -> None:
+        self.examples = examples
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.examples[key]
+        except ToolkitError as e:
+            if get_worker_info() is None:
+                raise
+            return _Mistake(str(e), traceback.format_exc())
+
+
+def _collate(examples: list[Any]) -> Any:
+    return next((x for x in examples if isinstance(x, _Mistake)), None) or default_collate(examples)
 
 
 class _Plain(Dataset[Any]):

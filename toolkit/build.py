@@ -12,12 +12,13 @@ from torch import nn
 
 from toolkit import registry, schema
 from toolkit.autoencoder import Autoencoder, encoded_grid
+from toolkit.blame import blame
 from toolkit.config import PartConfig, RunConfig
 from toolkit.dataset import Dataset
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
 from toolkit.errors import ToolkitError
-from toolkit.fit import Broken, Misfit, blame, fakes, title
+from toolkit.fit import Broken, Misfit, as_misfit, fakes, label, title
 from toolkit.likelihood import Likelihood
 from toolkit.metric import Metric
 from toolkit.objective import Objective
@@ -55,10 +56,9 @@ def make(kind: str, chosen: PartConfig, where: str | None = None, /, **offered: 
     except ToolkitError:
         raise
     except Exception as e:  # a part that breaks on its options; which, only the part's author knows
-        raise ToolkitError(f"{where}={name} cannot be made with these options: {registry.blame(e)}") from e
+        raise ToolkitError(f"{where}={name} cannot be made with these options: {blame(e)}") from e
     if isinstance(part, nn.Module):
-        part.title = f"{where}={name}"  # type: ignore[assignment]
-        part.package = _package(kind, name)  # type: ignore[assignment]
+        label(part, f"{where}={name}", _package(kind, name))
     return part
 
 
@@ -125,7 +125,7 @@ def build_prior(config: RunConfig, latent: LatentSpec, data: DataSpec) -> Prior:
         raise Misfit("a continuous bottleneck has no codes, and so no prior over them: choose stage=autoencoder")
     conditions = tuple(c.along(data.axes[0], latent.grid[0]) for c in chosen_conditions(config, data, "prior"))
     prior: Prior = make("prior", config.chosen_prior(), latent=latent, conditions=conditions)
-    with fakes(prior), blame(prior, f"on codes {latent.shape}"):
+    with fakes(prior), as_misfit(prior, f"on codes {latent.shape}"):
         nats = prior.loss(torch.zeros(2, *latent.shape, dtype=torch.long), {})
     if tuple(nats.shape) != (2,):
         raise Broken(prior, f"gives two examples a loss of shape {tuple(nats.shape)}, not (2,)")

@@ -23,8 +23,8 @@ PATIENCE = timedelta(days=7)
 """How long ranks wait for one another: they wait while the first validates, encodes a split or draws."""
 
 
-class Abandoned(Exception):
-    """Another rank failed, and tells why."""
+class PeerError(Exception):
+    """Another rank has failed, and says why itself, or is gone."""
 
 
 def ranks() -> int:
@@ -41,15 +41,17 @@ def rank() -> int:
 def total(*tensors: Tensor) -> None:
     """Sums each tensor over the ranks, in place, on every rank."""
     if ranks() > 1:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
+        with _collective():
+            for tensor in tensors:
+                dist.all_reduce(tensor)
 
 
 @torch.no_grad()
 def share(tensor: Tensor) -> Tensor:
     """Rank 0's tensor, in place of every other rank's."""
     if ranks() > 1:
-        dist.broadcast(tensor, 0)
+        with _collective():
+            dist.broadcast(tensor, 0)
     return tensor
 
 
@@ -65,7 +67,8 @@ def average(tensor: Tensor) -> None:
 def least(tensor: Tensor) -> None:
     """Elementwise the smallest over the ranks, in place."""
     if ranks() > 1:
-        dist.all_reduce(tensor, dist.ReduceOp.MIN)
+        with _collective():
+            dist.all_reduce(tensor, dist.ReduceOp.MIN)
 
 
 def gathered(tensor: Tensor) -> list[Tensor]:
@@ -73,7 +76,8 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     if ranks() == 1:
         return [tensor]
     made = [torch.empty_like(tensor) for _ in range(ranks())]
-    dist.all_gather(made, tensor)
+    with _collective():
+        dist.all_gather(made, tensor)
     return made
 
 
@@ -81,7 +85,8 @@ def told(thing: Any) -> Any:
     """Rank 0's thing, whatever it is."""
     things = [thing]
     if ranks() > 1:
-        dist.broadcast_object_list(things, 0, device=torch.device("cpu"))
+        with _collective():
+            dist.broadcast_object_list(things, 0, device=torch.device("cpu"))
     return things[0]
 
 
@@ -89,7 +94,7 @@ def told(thing: Any) -> Any:
 def agreed() -> Iterator[None]:
     """All ranks come through the block, or none does.
 
-    Where some fail, the first of them raises its own error and the others raise Abandoned, all at the same place.
+    Where some fail, the first of them raises its own error and the others raise PeerError, all at the same place.
     """
     error: BaseException | None = None
     try:
@@ -109,11 +114,11 @@ def _settle(error: BaseException | None) -> None:
     if error is not None and int(failed.argmax()) == rank():
         raise error
     if failed.any():
-        raise Abandoned(f"rank {int(failed.argmax())} failed") from error
+        raise PeerError(f"rank {int(failed.argmax())} failed") from error
 
 
 def first(act: Callable[[], Made]) -> Made | None:
-    """Rank 0 acts while the others wait; what it makes, None on the others, who raise Abandoned where it fails."""
+    """Rank 0 acts while the others wait; what it makes, None on the others, who raise PeerError where it fails."""
     with agreed():
         return act() if rank() == 0 else None
     return None
@@ -131,14 +136,21 @@ def averaging(module: nn.Module) -> nn.Module:
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     with warnings.catch_warnings():  # the option's next name is unknown to the oldest torch that is supported
         warnings.simplefilter("ignore", FutureWarning)
-        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+        with _ddp():
+            return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
 
 
-def holding(module: nn.Module, hold: bool) -> AbstractContextManager[Any]:
-    """For a forward and backward pass: whether its gradients wait for a later pass to be averaged."""
+@contextmanager
+def holding(module: nn.Module, hold: bool) -> Iterator[None]:
+    """For a forward and backward pass: whether its gradients wait for a later pass to be averaged.
+
+    PeerError where another rank is gone.
+    """
+    waiting: AbstractContextManager[Any] = nullcontext()
     if hold and isinstance(module, nn.parallel.DistributedDataParallel):
-        return module.no_sync()  # type: ignore[no-any-return]
-    return nullcontext()
+        waiting = module.no_sync()
+    with _ddp(), waiting:
+        yield
 
 
 def seed_noise(seed: int) -> None:
@@ -168,7 +180,8 @@ def together(meeting: str, rank: int, ranks: int, local_rank: int) -> Iterator[N
     if torch.cuda.is_available() and dist.is_nccl_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=ranks, timeout=PATIENCE)
+    with _collective():
+        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=ranks, timeout=PATIENCE)
     yield
     total(torch.zeros(1))  # nobody leaves while another still listens
     dist.destroy_process_group()
@@ -176,8 +189,32 @@ def together(meeting: str, rank: int, ranks: int, local_rank: int) -> Iterator[N
 
 def aftermath(error: BaseException | None) -> bool:
     """Whether an error only says that another rank has failed or is gone."""
-    if error is None:
-        return False
-    # gloo's errors have no type of their own, but name its source file
-    lost = isinstance(error, Abandoned | dist.DistError) or (type(error) is RuntimeError and "/gloo/" in str(error))
-    return lost or aftermath(error.__cause__)
+    return error is not None and (isinstance(error, PeerError | dist.DistError) or aftermath(error.__cause__))
+
+
+@contextmanager
+def _collective() -> Iterator[None]:
+    """What a collective raises becomes a PeerError: by its place, as gloo's errors have no type of their own."""
+    try:
+        yield
+    except RuntimeError as e:
+        raise _failed(e) from e
+
+
+@contextmanager
+def _ddp() -> Iterator[None]:
+    """The same for DDP's own collectives, which come up in the midst of a module's passes.
+
+    NCCL's errors have a type there. Gloo's have that of any operation that fails and no frame of Python's: nothing but
+    the name of a source file of gloo's in their text tells them from a part's.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if isinstance(e, dist.DistError) or (type(e) is RuntimeError and "/gloo/" in str(e)):
+            raise _failed(e) from e
+        raise
+
+
+def _failed(error: RuntimeError) -> PeerError:
+    return PeerError(f"a collective operation failed: {str(error).partition(chr(10))[0]}")

@@ -18,5 +18,9 @@ class NotFinite(ToolkitError):
     """Numbers that became NaN or infinite."""
 
 
+class RemoteTraceback(Exception):
+    """Another process's traceback as text: the cause of an error that came from there, which --debug shows."""
+
+
 class Elsewhere(Exception):
     """A failure in another process, blamed there: type, message and place in one line."""

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,18 @@ class Broken(Misfit):
         super().__init__(f"{title(part)} {text}{_home(part)}")
 
 
+_LABELS: WeakKeyDictionary[nn.Module, tuple[str, str]] = WeakKeyDictionary()
+"""Title and package of the parts that were made by name; not attributes, as those are the parts' own."""
+
+
+def label(part: nn.Module, title: str, package: str = "") -> None:
+    """Notes how a part is called in messages, and which package brings it, where that is not the core."""
+    _LABELS[part] = title, package
+
+
 def title(part: nn.Module) -> str:
     """How a part is called in a message: ``encoder=image_conv`` where it was made by name, else its class."""
-    return getattr(part, "title", None) or type(part).__name__
+    return _LABELS[part][0] if part in _LABELS else type(part).__name__
 
 
 @contextmanager
@@ -51,7 +61,7 @@ def fakes(*parts: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def blame(part: nn.Module, doing: str) -> Iterator[None]:
+def as_misfit(part: nn.Module, doing: str) -> Iterator[None]:
     """What a part raises on a fake example becomes a Misfit: which part, of whom, doing what, on which line."""
     try:
         yield
@@ -64,7 +74,7 @@ def blame(part: nn.Module, doing: str) -> Iterator[None]:
 
 def _home(part: nn.Module, error: Exception | None = None) -> str:
     """Who brings a part, and the last of its own lines that an error went through; nothing of the core's."""
-    package = getattr(part, "package", "")
+    _, package = _LABELS.get(part, ("", ""))
     if not package:
         return ""
     file = getattr(sys.modules.get(type(part).__module__), "__file__", None) or ""

@@ -8,6 +8,7 @@ from math import cos, pi
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from toolkit.errors import ToolkitError
 from toolkit.options import TrainerOptions
@@ -98,7 +99,7 @@ class Optimization:
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
         averages: list[Tensor] = list(self.averages.values())
         parameters: list[Tensor] = list(self.parameters.values())
-        torch._foreach_lerp_(averages, parameters, 1 - decay)
+        get_ema_multi_avg_fn(decay)(averages, parameters, self.step)
 
     @torch.no_grad()
     def _set(self, values: dict[str, Tensor]) -> None:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from toolkit.errors import ToolkitError
-from toolkit.registry import KINDS, Registration, find, locate, registrations
+from toolkit.modules import locate
+from toolkit.registry import KINDS, Registration, find, registrations
 
 MISSING: Final = "???"
 """The default of an option that must be given."""

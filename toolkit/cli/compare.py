@@ -97,8 +97,8 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _rows(folders: Sequence[Path], options: CompareOptions) -> list[Row]:
     """A row for each run that can be opened and measured, the fewest bits per dim first; ToolkitError for none."""
+    from toolkit.blame import blame
     from toolkit.cli.differences import labels
-    from toolkit.registry import blame
     from toolkit.runs.folder import Run
 
     found = []

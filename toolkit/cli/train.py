@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from toolkit import registry
+from toolkit.blame import blame
 from toolkit.cli.config import errors, groups, source
 from toolkit.cli.config.check import validate
 from toolkit.cli.config.compose import VERSION, Composed, compose
@@ -89,7 +90,7 @@ def job(cfg: DictConfig) -> float | None:
         return _start(RunConfig.read(values), folder)
     except Exception as error:
         if settings.mode == RunMode.MULTIRUN:  # told here, beside the run's title; Hydra goes on with the others
-            told = error if isinstance(error, ToolkitError) else registry.blame(error)
+            told = error if isinstance(error, ToolkitError) else blame(error)
             print(f"run {settings.job.num} failed: {told}", file=sys.stderr, flush=True)
             raise
         _failures.append(error)  # of a single run Hydra would tell in its own words

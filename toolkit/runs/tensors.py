@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
@@ -145,17 +146,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file, flushed to the disk. OSError where it cannot be written."""
+    values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+        save_file(values, path)
     except SafetensorError as e:
-        raise _as_oserror(e) from e
+        raise _as_oserror(e, path, sum(value.nbytes for value in values.values())) from e
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def _as_oserror(e: SafetensorError) -> OSError:
-    """safetensors reports a full disk as its own error, with the system's number in the text."""
-    full = "os error 28" in str(e).lower() or "no space left" in str(e).lower()
+def _as_oserror(e: SafetensorError, path: Path, size: int) -> OSError:
+    """What safetensors reports without the system's number: a file of ``size`` bytes that could not be written.
+
+    Whether the disk is full is asked of the disk. A file written here, by its bytes, would bring the number, but hold
+    the weights in memory twice.
+    """
+    written = path.stat().st_size if path.exists() else 0
+    full = written + shutil.disk_usage(path.parent).free < size
     return OSError(errno.ENOSPC if full else errno.EIO, str(e))
 
 

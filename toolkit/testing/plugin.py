@@ -16,7 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from toolkit import registry, schema
-from toolkit.registry import CORE, KINDS, Registration, Source
+from toolkit.entry_points import PLUGIN_PATH, Source, checkout, sources
+from toolkit.registry import CORE, KINDS, Registration
 from toolkit.testing.laws import Laws
 
 LEFT_BEHIND = (".git", ".venv*", "*.egg-info", "build", "dist", "outputs", "__pycache__", ".*_cache")
@@ -149,11 +150,11 @@ class PluginSuite(Laws):
 
     def _source(self) -> Source:
         name = self.distribution.lower().replace("_", "-")
-        for source in registry.sources():
+        for source in sources():
             if source.name.lower().replace("_", "-") == name:
                 return source
-        have = ", ".join(source.name for source in registry.sources())
-        raise AssertionError(f"no {self.distribution} is installed or on {registry.PLUGIN_PATH} (there is {have})")
+        have = ", ".join(source.name for source in sources())
+        raise AssertionError(f"no {self.distribution} is installed or on {PLUGIN_PATH} (there is {have})")
 
     def _registrations(self) -> Iterator[Registration]:
         for kind in KINDS:
@@ -175,7 +176,7 @@ class PluginSuite(Laws):
         if self._source().folder:
             return self._source().folder
         for found in distributions(name=self.distribution):
-            project = registry.checkout(found)
+            project = checkout(found)
             if project:
                 return project.parent
         return None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from toolkit.errors import ToolkitError
+from toolkit.fit import label
 from toolkit.quantizer import Quantized, Quantizer
 from toolkit.testing.laws import assert_same
 from toolkit.testing.posterior import PosteriorLaws, assert_codes, latents
@@ -67,7 +68,7 @@ class QuantizerSuite(PosteriorLaws):
     @pytest.mark.parametrize("training", [False, True])
     def test_latents_that_are_none_are_refused_by_name(self, training: bool) -> None:
         quantizer = self.quantizer().train(training)
-        quantizer.title = "quantizer=this"  # type: ignore[assignment]
+        label(quantizer, "quantizer=this")
         z = latents(quantizer, (3, 4))
         nan, infinite = z.clone(), z.clone()
         nan[0, 0, 0, 0], infinite[-1, -1, -1, -1] = float("nan"), float("inf")

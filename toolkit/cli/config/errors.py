@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import (
+    BooleanNode,
+    DictConfig,
+    EnumNode,
+    FloatNode,
+    IntegerNode,
+    ListConfig,
+    OmegaConf,
+    StringNode,
+)
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 from yaml import MarkedYAMLError, YAMLError  # type: ignore[import-untyped]
 
 from toolkit import registry
@@ -21,6 +36,15 @@ from toolkit.registry import KINDS, did_you_mean
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
 """What composing raises for a person's mistakes."""
 
+
+# What Hydra says in its text alone: its exceptions carry no file, and no word where the composition itself fails.
+_FILE = re.compile(r"In '([^']+)'")
+_SEVERAL = re.compile(r"Ambiguous value for argument '([^']*)'")
+_NO_GROUP = re.compile(r"Could not override '([^']+)'. No match in the defaults list")
+_NO_NAME = "Config group override must be a string"
+_NO_PACKAGE = "@experiment."
+
+_TYPES: dict[type, str] = {IntegerNode: "int", FloatNode: "float", BooleanNode: "bool", StringNode: "str"}
 
 _EXTRAS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 """Hydra's launchers and sweepers that an extra of ours brings."""
@@ -36,8 +60,9 @@ def explain(error: BaseException, words: Sequence[str]) -> ToolkitError:
         return ToolkitError(_unreadable(error, words))
     if isinstance(error, RecursionError):
         return ToolkitError("a YAML file includes itself: a preset must not have the name of a component")
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        return ToolkitError(_cause(error, error.__cause__))
+    for inner in (error, error.__cause__, error.__context__):
+        if isinstance(inner, OmegaConfBaseException):
+            return ToolkitError(_unfit(error, inner, words))
     return ToolkitError(_other(error, words))
 
 
@@ -57,9 +82,7 @@ def no_option(key: str, owner: str, options: Iterable[str], elsewhere: Sequence[
 
 
 def _missing(error: MissingConfigException) -> str:
-    found = re.search(r"Could not (?:find|load) '([^']+)'", str(error))
-    file = error.missing_cfg_file or (found[1] if found else "")
-    group, _, name = str(file).removesuffix(".yaml").rpartition("/")
+    group, _, name = str(error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
     if not group:
         return f"there is no configuration {name}"
     kind = kind_of(group)
@@ -74,32 +97,43 @@ def _missing(error: MissingConfigException) -> str:
 
 def _file_of(error: BaseException) -> str:
     """The YAML file that Hydra blames, where it is not the toolkit's own."""
-    found = re.match(r"In '([^']+)'", str(error))
+    found = _FILE.match(str(error))
     file = found[1] if found else "train"
     own = file == "train" or file.startswith("hydra/") or kind_of(file.rpartition("/")[0])
     return "" if own else f"{file}.yaml: "
 
 
 def _unreadable(error: OverrideParseException, words: Sequence[str]) -> str:
-    word = getattr(error, "override", None) or next((word for word in words if word in str(error)), "")
-    reason = str(error).splitlines()[0]
+    word = error.override or ""
     if word and "=" not in word:
         return f"{word}: write KEY=VALUE"
     key, _, value = word.partition("=")
-    return f"{word or reason}: the value cannot be read; as plain text it is written \"{key}='{value}'\""
+    what = word or str(error).splitlines()[0]
+    return f"{what}: the value cannot be read; as plain text it is written \"{key}='{value}'\""
 
 
-def _cause(error: BaseException, cause: OmegaConfBaseException) -> str:
-    key = str(cause.full_key or "")
-    text = str(cause).splitlines()[0]
-    if "not in struct" not in text and "Key '" not in text:
-        return f"{key or error}: {_typed(text)}"
-    written = re.search(r"Could not override '([^']+)'", str(error))
-    key = written[1] if written else key
+def _unfit(error: BaseException, inner: OmegaConfBaseException, words: Sequence[str]) -> str:
+    """What OmegaConf refuses, and the file that Hydra was at, if it was at one."""
+    file = _FILE.match(str(error))
+    where = f"{file[1]}.yaml: " if file else ""
+    if isinstance(inner, ConfigKeyError | ConfigAttributeError):
+        return f"{where}{_no_key(inner, words)}"
+    if inner.full_key:
+        return f"{where}{inner.full_key}: {_typed(inner)}"
+    group = file[1].rpartition("/")[0] if file else ""
+    if isinstance(inner, ValidationError) and kind_of(group):
+        return f"{group}: choose one, not several"
+    return f"{where}{_typed(inner)}"
+
+
+def _no_key(error: OmegaConfBaseException, words: Sequence[str]) -> str:
+    """A key that the configuration does not have."""
+    key = str(error.full_key)
+    key = next((whole for whole in map(key_of, words) if whole.startswith(f"{key}.")), key)
     head = key.partition(".")[0]
     if head in KINDS:
         return f"{key}: {no_part(head)}"
-    root: Any = cause.parent_node._get_root() if cause.parent_node is not None else {}
+    root: Any = error.parent_node._get_root() if error.parent_node is not None else {}
     known = [str(name) for name in root if name != "hydra"]
     if head == "hydra":
         return f"{key}: Hydra has no such setting"
@@ -116,46 +150,36 @@ def unknown(key: str, known: Iterable[str]) -> str:
     return f"{key}: the configuration has no {head}{near}; it has {', '.join(sorted(known))}"
 
 
-def _typed(text: str) -> str:
-    """OmegaConf's words about types, in ours."""
-    wrong = re.match(r"Value '(.*)' of type '(\w+)' could not be converted to (\w+)", text)
-    if wrong:
-        names = {"Integer": "int", "Float": "float", "Boolean": "bool", "String": "str"}
-        value = f"'{wrong[1]}'" if wrong[2] == "str" else wrong[1]
-        return f"expects {names.get(wrong[3], wrong[3])}, got {value}"
-    choice = re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text)
-    if choice:
-        return f"expects one of {choice[2]}, got '{choice[1]}'"
-    if text.startswith("Invalid value assigned: "):
+def _typed(error: OmegaConfBaseException) -> str:
+    """What OmegaConf says of a value that does not fit its node, in our words."""
+    node, value = error.child_node, error.value
+    shown = f"'{value}'" if isinstance(value, str) else value
+    if not isinstance(error, ValidationError) or isinstance(error, InterpolationResolutionError):
+        return str(error).splitlines()[0]
+    if isinstance(node, EnumNode):
+        return f"expects one of {', '.join(node.enum_type.__members__)}, got {shown}"
+    if isinstance(node, ListConfig):
         return "expects a list, written [a,b]"
-    return "null is no value for it" if text.endswith("is not Optional") else text
+    if node is not None and value is None:
+        return "null is no value for it"
+    wanted = _TYPES.get(type(node)) or next((item.__name__ for item in get_args(error.ref_type)), None)
+    return f"expects {wanted}, got {shown}" if wanted else str(error).splitlines()[0]
 
 
 def _other(error: BaseException, words: Sequence[str]) -> str:
     text = str(error)
-    several = re.match(r"Ambiguous value for argument '([^']*)'", text)
-    if several:
+    file = _FILE.match(text)
+    if several := _SEVERAL.match(text):
         return f"{several[1]}: several values; -m trains one run for each, and a list is written [a,b]"
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"{mark.name}:{mark.line + 1}: {error.problem}"
-    if "Config group override must be a string" in text:
+    if _NO_NAME in text:
         return f"{_no_name(words)}: write KEY=VALUE, and a part as PART=NAME"
-    inside = re.match(r"In '([^']+)': \w+ raised while composing config:\n(.*)\n\s*full_key: (.*)", text)
-    if inside and "is not a subclass of" in inside[2]:
-        group = inside[1].rpartition("/")[0]
-        return f"{group}: choose one, not several"
-    if inside:
-        return f"{inside[1]}.yaml: {inside[3]}: {_typed(inside[2])}"
-    part = re.search(r"Could not override '([^']+)'. No match in the defaults list", text)
-    if "@experiment." in text and "Could not override" in text:
-        file = re.match(r"In '([^']+)'", text)
+    if _NO_PACKAGE in text and "Could not override" in text:
         return f"{file[1] if file else 'the experiment'}.yaml: its first line must be  # @package _global_"
-    if part:
-        at = re.match(r"In '([^']+)'", text)
-        return f"{at[1] + '.yaml: override ' if at else ''}{_no_group(part[1])}"
-    if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return f"{error.full_key}: {_typed(text.splitlines()[0])}"
+    if part := _NO_GROUP.search(text):
+        return f"{file[1] + '.yaml: override ' if file else ''}{_no_group(part[1])}"
     return _first_lines(text)
 
 

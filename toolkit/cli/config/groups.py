@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from toolkit import registry
+from toolkit.modules import locate
 from toolkit.registry import KINDS
 from toolkit.schema import SchemaError, signature
 
@@ -68,6 +69,6 @@ def shadows() -> list[str]:
 
 
 def _homes(folder: str | None = None) -> list[tuple[str, Path]]:
-    own = registry.locate("toolkit.conf")
+    own = locate("toolkit.conf")
     homes = [(registry.CORE, own.parent)] if own else []
     return [*homes, *registry.conf_folders(), *([(folder, Path(folder))] if folder else [])]

@@ -20,7 +20,7 @@ from typing import NoReturn
 from toolkit.cli.ranks import worker
 from toolkit.cli.ranks.worker import Report
 from toolkit.config import RunConfig
-from toolkit.errors import Elsewhere, ToolkitError
+from toolkit.errors import Elsewhere, RemoteTraceback, ToolkitError
 
 GRACE = 3.0
 """Seconds for ranks to end by themselves once one has failed, and again once they are asked to."""
@@ -109,11 +109,7 @@ def _fail(reports: dict[int, Report], statuses: dict[int, int], folder: Path) ->
 def _raise(rank: int, report: Report) -> NoReturn:
     kind = ToolkitError if report.ended == "mistake" else Elsewhere
     text = f"rank {rank}: {report.text}" if rank else report.text
-    raise kind(text) from _Traceback(f"of rank {rank}\n{report.trace}")
-
-
-class _Traceback(Exception):
-    """Another process's, as text: what --debug shows."""
+    raise kind(text) from RemoteTraceback(f"of rank {rank}\n{report.trace}")
 
 
 def _death(status: int) -> str:

@@ -17,7 +17,7 @@ from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from toolkit import registry
+from toolkit.blame import blame
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 
@@ -92,10 +92,10 @@ def _report(error: BaseException) -> Report:
 
     trace = "".join(traceback.format_exception(error))
     if aftermath(error):
-        return Report("aftermath", time.time(), registry.blame(error), trace)
+        return Report("aftermath", time.time(), blame(error), trace)
     if isinstance(error, ToolkitError):
         return Report("mistake", time.time(), str(error), trace)
-    return Report("failure", time.time(), registry.blame(error), trace)
+    return Report("failure", time.time(), blame(error), trace)
 
 
 def _write(aside: str, rank: int, report: Report) -> None:
