@@ -146,6 +146,27 @@ def test_the_decoders_gradient_does_not_grow_with_depth(depth: int) -> None:
     torch.testing.assert_close(z.grad, upstream)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ResidualQuantizer(4, inner=small_product, depth=2),
+        lambda: ProductQuantizer(4, inner=small_vq),
+        lambda: ProductQuantizer(4, inner=small_vq, shared=True),
+    ],
+    ids=["residual", "product", "shared"],
+)
+def test_latents_are_checked_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the quantizer that is called, not again by those within it; these are called as modules nevertheless."""
+    checked, called = [], []
+    monkeypatch.setattr(Quantizer, "check", lambda self, z: checked.append(self))
+    quantizer = make()
+    for part in quantizer.modules():
+        part.register_forward_hook(lambda part, z, quantized: called.append(part))
+    quantizer(torch.randn(2, 4, 5))
+    assert checked == [quantizer]
+    assert {*called} == {part for part in quantizer.modules() if isinstance(part, Quantizer)}
+
+
 def test_losses_add_up() -> None:
     quantizer, z = residual(), latents(2, 4, 5)
     loss, left = torch.zeros(2).double(), z

@@ -116,6 +116,55 @@ def test_constants_and_aliases_are_followed(written: Written) -> None:
     assert options["c"].choices == ("p", "q")
 
 
+WIDTH = 'Width = Annotated[int, Doc("how wide, in "\n    "channels")]\n'
+
+
+@pytest.mark.parametrize(
+    ("above", "written_as", "wanted", "doc"),
+    [
+        (WIDTH, "Width = 3", int, "how wide, in channels"),
+        (WIDTH, "'Width' = 3", int, "how wide, in channels"),
+        (WIDTH + "Size: TypeAlias = Width\n", "Size = 3", int, "how wide, in channels"),
+        (WIDTH + "Size = Annotated[Width | None, Doc('or as it is')]\n", "Size = 3", int | None, "or as it is"),
+        (WIDTH, "Annotated[Width, Doc('how broad')] = 3", int, "how broad"),
+        (WIDTH, "tuple[Width, Width] = (3, 4)", tuple[int, int], ""),
+        ("", "Annotated[int, 'how wide'] = 3", int, "how wide"),
+        ("", "typing.Annotated[int, Range(1, 9), typing_extensions.Doc('how wide')] = 3", int, "how wide"),
+        ("", "Annotated[Literal['a', 'b'], Range(1)] = 'a'", Literal["a", "b"], ""),
+    ],
+)  # fmt: skip
+def test_an_annotation_explains_an_option(written: Written, above: str, written_as: str, wanted: Any, doc: str) -> None:
+    option = written.options(f"x: {written_as}", above)["x"]
+    assert (option.type, option.doc) == (wanted, doc)
+
+
+def test_a_shared_explanation_is_followed_through_imports(written: Written) -> None:
+    written.module("from .deep import Width as Size\n", "other")
+    written.module(WIDTH, "deep")
+    options = written.options("a: Size = 3, b: Size", "from .other import Size\n")
+    assert [(option.type, option.doc) for option in options.values()] == [(int, "how wide, in channels")] * 2
+
+
+def test_the_classs_own_words_come_first(written: Written) -> None:
+    doc = '"""A part.\n\n    Args:\n        a: of this part.\n    """'
+    found = written.read(
+        f"{WIDTH}class Part:\n    {doc}\n\n    def __init__(self, *, a: Width = 1, b: Width = 2) -> None: ...\n"
+    )
+    assert [option.doc for option in found.options] == ["of this part.", "how wide, in channels"]
+
+
+def test_an_alias_may_stand_for_a_nested_part(written: Written) -> None:
+    above = "Inner = Annotated[Callable[[int], Quantizer], Doc('what is in it')]\n"
+    option = written.options("inner: Inner = Part", above)["inner"]
+    assert (option.nested, option.default, option.doc) == ("quantizer", "part", "what is in it")
+
+
+@pytest.mark.parametrize("above", ["A = A\n", "A = A | None\n", "A = list[A]\n", "A = Annotated[A, Doc('a')]\n"])
+def test_an_alias_of_itself_is_refused(written: Written, above: str) -> None:
+    with pytest.raises(SchemaError, match="x: A is no plain data"):
+        written.options("x: A = 1", above)
+
+
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [

@@ -100,8 +100,12 @@ class Quantizer(nn.Module, ABC):
     def __call__(self, z: Tensor) -> Quantized:
         """``forward``, once the latents are checked."""
         self.check(z)
-        made: Quantized = super().__call__(z)
-        return made
+        return self.unchecked(z)
+
+    def unchecked(self, z: Tensor) -> Quantized:
+        """The same of latents that the quantizer around this one has checked."""
+        quantized: Quantized = super().__call__(z)
+        return quantized
 
     def check(self, z: Tensor) -> None:
         """ToolkitError for latents that no quantizer can take.

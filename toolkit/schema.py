@@ -3,14 +3,14 @@
 The bare ``*`` of a constructor is the border: before it what the composition gives, matched by name, after
 it the options. An option is plain data (bool, int, float, str, None, Literal and list, tuple, dict of these)
 or a nested part, annotated ``Callable[[int], Quantizer]`` with any interface, whose default is a registered
-class.
+class. What it means is said by the class's docstring, under "Args:", or else by the annotation, in words that
+several classes may share: ``Depth = Annotated[int, Doc("how many blocks")]``.
 """
 
 from __future__ import annotations
 
 import ast
 import dataclasses
-import re
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -20,16 +20,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
+from toolkit import signatures
 from toolkit.errors import ToolkitError
-from toolkit.modules import locate
-from toolkit.registry import KINDS, Registration, find, registrations
+from toolkit.registry import Registration, find, registrations
+from toolkit.signatures import RuleError, Scope, SourceError
 
 MISSING: Final = "???"
 """The default of an option that must be given."""
-
-INTERFACES = {target.partition(":")[2]: kind for kind, target in KINDS.items()}
-_PLAIN = {"bool": bool, "int": int, "float": float, "str": str}
-_DEEPEST = 16
 
 
 class SchemaError(ToolkitError):
@@ -45,7 +42,6 @@ class Option:
     """A type in Python's own terms, such as ``tuple[int, ...]`` or ``Literal["a", "b"] | None``."""
     default: Any
     """``MISSING`` where the option must be given; of a nested part, a registered name."""
-    annotation: str = ""
     nested: str | None = None
     """The kind of a nested part."""
     doc: str = ""
@@ -110,12 +106,11 @@ def signature(kind: str, name: str) -> Signature:
 @cache
 def read(registration: Registration) -> Signature:
     """The signature of the class behind a registration."""
-    scope, found = _class(registration)
     try:
-        return _read(registration, scope, found)
-    except _Rule as rule:
-        raise SchemaError(f"{registration.kind}={registration.name}: {rule} ({rule.place})") from None
-    except SchemaError as error:
+        return _read(registration)
+    except RuleError as error:
+        raise SchemaError(f"{registration.kind}={registration.name}: {error} ({error.place})") from None
+    except SourceError as error:
         raise SchemaError(f"{registration}: {error}") from None
 
 
@@ -130,7 +125,6 @@ def fields(cls: type) -> tuple[Option, ...]:
             field.name,
             hints[field.name],
             _field_default(field),
-            str(field.type),
             doc=field.metadata.get("help", notes.get(field.name, "")),
         )
         for field in dataclasses.fields(cls)
@@ -195,290 +189,79 @@ def _field_default(field: dataclasses.Field[Any]) -> Any:
 def _field_notes(cls: type) -> dict[str, str]:
     """The string literal under each field."""
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    statements = _tree(Path(file)).body if file else []
+    statements = signatures.parse(Path(file)).body if file else []
     classes = (node for node in statements if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
     notes = {}
     for field, note in pairwise(next((found.body for found in classes), [])):
         if isinstance(field, ast.AnnAssign) and isinstance(note, ast.Expr):
-            notes[_name(field.target)] = " ".join(str(ast.literal_eval(note.value)).split())
+            notes[signatures.name_of(field.target)] = " ".join(str(ast.literal_eval(note.value)).split())
     return notes
 
 
-@dataclass(frozen=True)
-class _Scope:
-    """A module's source, where names are looked up."""
-
-    module: str
-    file: Path
-    folder: Path | None
-
-    def look(self, name: str, depth: int = 0) -> tuple[_Scope, ast.AST] | None:
-        """The class, or the expression, that a name stands for, followed through imports."""
-        for statement in _statements(_tree(self.file).body):
-            if isinstance(statement, ast.ClassDef) and statement.name == name:
-                return self, statement
-            if isinstance(statement, ast.Assign) and name in map(_name, statement.targets):
-                return self, statement.value
-            if isinstance(statement, ast.AnnAssign) and _name(statement.target) == name and statement.value:
-                return self, statement.value
-            if isinstance(statement, ast.ImportFrom) and depth < _DEEPEST:
-                for alias in statement.names:
-                    if name == (alias.asname or alias.name):
-                        return self._from(statement, alias.name, depth)
-        return None
-
-    def _from(self, statement: ast.ImportFrom, name: str, depth: int) -> tuple[_Scope, ast.AST] | None:
-        scope = _scope(self._absolute(statement), self.folder)
-        return scope.look(name, depth + 1) if scope else None
-
-    def _absolute(self, statement: ast.ImportFrom) -> str:
-        if not statement.level:
-            return statement.module or ""
-        parts = self.module.split(".")
-        up = statement.level - (self.file.name == "__init__.py")
-        return ".".join([*parts[: len(parts) - up], *filter(None, [statement.module])])
-
-
-@cache
-def _scope(module: str, folder: Path | None) -> _Scope | None:
-    file = locate(module, folder) if module else None
-    return _Scope(module, file, folder) if file and file.suffix == ".py" and file.is_file() else None
-
-
-@cache
-def _tree(file: Path) -> ast.Module:
-    try:
-        return ast.parse(file.read_text(encoding="utf-8"), str(file))
-    except SyntaxError as error:
-        raise SchemaError(f"{file}:{error.lineno}: syntax error: {error.msg}") from None
-    except (OSError, ValueError) as error:
-        raise SchemaError(f"{file}: cannot be read: {error}") from None
-
-
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for statement in body:
-        yield statement
-        if isinstance(statement, ast.If | ast.Try):
-            yield from _statements([*statement.body, *statement.orelse])
-
-
-def _name(node: ast.AST | None) -> str:
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _class(registration: Registration) -> tuple[_Scope, ast.ClassDef]:
-    module, _, name = registration.target.partition(":")
-    try:
-        scope = _scope(module, registration.folder)
-        found = scope.look(name) if scope else None
-    except SchemaError as error:
-        raise SchemaError(f"{registration}: {error}") from None
-    if scope is None:
-        raise SchemaError(f"{registration}: there is no source of a module {module}")
-    if found is None or not isinstance(found[1], ast.ClassDef):
-        raise SchemaError(f"{registration}: {scope.file} defines no class {name}")
-    return found[0], found[1]
-
-
-def _read(registration: Registration, scope: _Scope, found: ast.ClassDef) -> Signature:
-    doc = ast.get_docstring(found) or ""
-    home, holder, function = _constructor(scope, found)
+def _read(registration: Registration) -> Signature:
+    scope, found = signatures.class_of(registration)
+    home, holder, function = signatures.constructor(scope, found)
     given: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     if function:
-        given = _given(home, function)
-        told = _arguments(ast.get_docstring(holder) or "") | _arguments(doc)
-        reader = _Reader(home, registration, told)
-        options = tuple(reader.option(*pair) for pair in _keywords(function))
+        given = signatures.given(home, function)
+        docs = signatures.arguments_section(holder) | signatures.arguments_section(found)
+        options = tuple(_option(home, *pair, docs) for pair in signatures.keywords(function))
+    doc = ast.get_docstring(found) or ""
     return Signature(registration.kind, registration.name, given, options, doc, scope.file, found.lineno)
 
 
-class _Rule(Exception):
-    """A broken rule and the line where it is broken."""
-
-    def __init__(self, scope: _Scope, node: ast.AST, text: str) -> None:
-        super().__init__(text)
-        self.place = f"{scope.file}:{getattr(node, 'lineno', 1)}"
-
-
-def _constructor(
-    scope: _Scope, found: ast.ClassDef, depth: int = 0
-) -> tuple[_Scope, ast.ClassDef, ast.FunctionDef | None]:
-    """The class's own ``__init__``, or the nearest inherited one that is no interface's, and its class."""
-    for statement in found.body:
-        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            return scope, found, statement
-    for base in found.bases if depth < _DEEPEST else []:
-        parent = scope.look(_name(base)) if _name(base) not in INTERFACES else None
-        if parent and isinstance(parent[1], ast.ClassDef) and parent[0].module.partition(".")[0] != "torch":
-            inherited = _constructor(parent[0], parent[1], depth + 1)
-            if inherited[2]:
-                return inherited
-    return scope, found, None
+def _option(scope: Scope, argument: ast.arg, default: ast.expr | None, docs: Mapping[str, str]) -> Option:
+    name = argument.arg
+    if name == "name":
+        raise RuleError(scope, argument, "an option cannot be called name: that is the component's")
+    if argument.annotation is None:
+        raise RuleError(scope, argument, f"{name}: an option needs a type")
+    home, node, doc = signatures.annotation(scope, argument.annotation)
+    doc = docs.get(name, doc)
+    kind = signatures.part_kind(node)
+    if kind:
+        part = _registered(scope, kind, name, default) if default else MISSING
+        return Option(name, dict, part, kind, doc)
+    wanted = signatures.plain_type(home, node)
+    if wanted is None:
+        raise RuleError(scope, argument, _refusal(name, argument.annotation))
+    return Option(name, wanted, _default(scope, name, wanted, default), None, doc)
 
 
-def _given(scope: _Scope, function: ast.FunctionDef) -> tuple[str, ...]:
-    arguments = function.args
-    for star, argument in (("*", arguments.vararg), ("**", arguments.kwarg)):
-        if argument:
-            raise _Rule(scope, argument, f"{star}{argument.arg}: a component names everything that it takes")
-    if arguments.defaults:
-        first = (arguments.posonlyargs + arguments.args)[-len(arguments.defaults)]
-        text = f"{first.arg} has a default before the *: an option stands after it; what is given has none"
-        raise _Rule(scope, first, text)
-    return tuple(argument.arg for argument in (arguments.posonlyargs + arguments.args)[1:])
+def _refusal(name: str, node: ast.expr) -> str:
+    written = ast.unparse(signatures.unquoted(node))
+    if written.startswith("Callable"):
+        return f"{name}: {written} names no interface, import it by its own name: {', '.join(signatures.INTERFACES)}"
+    return f"{name}: {written} is no plain data; move it before the * if the composition gives it"
 
 
-def _keywords(function: ast.FunctionDef) -> Iterator[tuple[ast.arg, ast.expr | None]]:
-    return zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+def _default(scope: Scope, name: str, wanted: Any, node: ast.expr | None) -> Any:
+    if node is None:
+        return MISSING
+    try:
+        return convert(wanted, signatures.literal(scope, node))
+    except ValueError as error:
+        raise RuleError(scope, node, f"{name}: its default {ast.unparse(node)} {error}") from None
 
 
-def _arguments(doc: str) -> dict[str, str]:
-    """The "Args:" section of a docstring, by name."""
-    section = re.split(r"^\s*Args:\s*$", doc, maxsplit=1, flags=re.MULTILINE)
-    found: dict[str, str] = {}
-    name = ""
-    for line in section[1].strip("\n").splitlines() if len(section) > 1 else []:
-        if not line.strip() or not line.startswith(" "):
-            break
-        start = re.match(r" {4}(\w+):\s*(.*)", line)
-        if start:
-            name, found[start[1]] = start[1], start[2]
-        elif name:
-            found[name] += " " + line.strip()
-    return found
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Turns annotations and defaults of one constructor into options."""
-
-    scope: _Scope
-    registration: Registration
-    docs: Mapping[str, str]
-
-    def option(self, argument: ast.arg, default: ast.expr | None) -> Option:
-        name = argument.arg
-        if name == "name":
-            raise _Rule(self.scope, argument, "an option cannot be called name: that is the component's")
-        if argument.annotation is None:
-            raise _Rule(self.scope, argument, f"{name}: an option needs a type")
-        annotation = _unquoted(argument.annotation)
-        written, doc = ast.unparse(annotation), self.docs.get(name, "")
-        kind = self._part(annotation)
-        if kind:
-            part = self._registered(kind, name, default) if default else MISSING
-            return Option(name, dict, part, written, kind, doc)
-        wanted = self._type(self.scope, annotation)
-        if wanted is None:
-            raise _Rule(self.scope, argument, self._refusal(name, written))
-        return Option(name, wanted, self._default(name, wanted, default), written, None, doc)
-
-    def _refusal(self, name: str, written: str) -> str:
-        if written.startswith("Callable"):
-            return f"{name}: {written} names no interface, import it by its own name: {', '.join(INTERFACES)}"
-        return f"{name}: {written} is no plain data; move it before the * if the composition gives it"
-
-    def _part(self, annotation: ast.expr) -> str | None:
-        """The kind of ``Callable[[int], Quantizer]``."""
-        if not isinstance(annotation, ast.Subscript) or _last(annotation.value) != "Callable":
-            return None
-        parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else []
-        return INTERFACES.get(_last(_unquoted(parts[-1]))) if len(parts) == 2 else None
-
-    def _type(self, scope: _Scope, node: ast.expr, depth: int = 0) -> Any:
-        """The type that an annotation says, None where it is no plain data."""
-        node = _unquoted(node)
-        if isinstance(node, ast.Name) and node.id in _PLAIN:
-            return _PLAIN[node.id]
-        if isinstance(node, ast.Name) and depth < _DEEPEST:
-            alias = scope.look(node.id)
-            named = alias and isinstance(alias[1], ast.expr)
-            return self._type(alias[0], alias[1], depth + 1) if alias and named else None  # type: ignore[arg-type]
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-            return self._optional(scope, [node.left, node.right])
-        if isinstance(node, ast.Subscript):
-            return self._generic(scope, node)
-        return None
-
-    def _optional(self, scope: _Scope, members: list[ast.expr]) -> Any:
-        some = [node for node in members if not (isinstance(node, ast.Constant) and node.value is None)]
-        inside = self._type(scope, some[0]) if len(some) == 1 and len(members) == 2 else None
-        return inside and inside | None
-
-    def _generic(self, scope: _Scope, node: ast.Subscript) -> Any:
-        outer = _last(node.value)
-        inside = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        if outer == "Literal":
-            return _literal(inside)
-        if outer == "Optional":
-            return self._optional(scope, [inside[0], ast.Constant(None)])
-        endless = outer == "tuple" and isinstance(inside[-1], ast.Constant) and inside[-1].value is Ellipsis
-        parts = [self._type(scope, part) for part in (inside[:-1] if endless else inside)]
-        if any(part is None for part in parts) or outer not in ("list", "tuple", "dict"):
-            return None
-        if outer == "tuple":
-            return tuple[(parts[0], ...)] if endless else tuple[tuple(parts)]  # type: ignore[valid-type,misc]
-        if outer == "dict":
-            return dict[parts[0], parts[1]] if len(parts) == 2 and parts[0] in (str, int) else None  # type: ignore[misc,valid-type]
-        return list[parts[0]] if len(parts) == 1 else None  # type: ignore[misc,valid-type]
-
-    def _default(self, name: str, wanted: Any, node: ast.expr | None) -> Any:
-        if node is None:
-            return MISSING
-        try:
-            return convert(wanted, self._value(self.scope, node))
-        except ValueError as error:
-            raise _Rule(self.scope, node, f"{name}: its default {ast.unparse(node)} {error}") from None
-
-    def _value(self, scope: _Scope, node: ast.AST) -> Any:
-        """A literal, or a constant of a module that stands for one."""
-        found = scope.look(node.id) if isinstance(node, ast.Name) else (scope, node)
-        if found is None or isinstance(found[1], ast.ClassDef):
-            raise ValueError("is no literal that can be read")
-        if isinstance(found[1], ast.Name):
-            return self._value(*found)
-        try:
-            return ast.literal_eval(found[1])  # type: ignore[arg-type]
-        except ValueError:
-            raise ValueError("is no literal that can be read") from None
-
-    def _registered(self, kind: str, name: str, default: ast.expr) -> str:
-        """The registered name of the class that is a nested part's default."""
-        found = self.scope.look(_name(default))
-        if found and isinstance(found[1], ast.ClassDef):
-            place = (found[0].file, found[1].name)
-            for registration in registrations(kind):
-                if _place(registration) == place:
-                    return registration.name
-        text = f"{name}: its default {ast.unparse(default)} is no registered {kind}"
-        raise _Rule(self.scope, default, text)
+def _registered(scope: Scope, kind: str, name: str, default: ast.expr) -> str:
+    """The registered name of the class that is a nested part's default."""
+    found = scope.look(signatures.name_of(default))
+    if found and isinstance(found[1], ast.ClassDef):
+        place = (found[0].file, found[1].name)
+        for registration in registrations(kind):
+            if _place(registration) == place:
+                return registration.name
+    text = f"{name}: its default {ast.unparse(default)} is no registered {kind}"
+    raise RuleError(scope, default, text)
 
 
 def _place(registration: Registration) -> tuple[Path, str] | None:
     if not registration.target.count(":"):
         return None
     try:
-        scope, found = _class(registration)
-    except SchemaError:  # another plugin's fault, told to whoever selects it
+        scope, found = signatures.class_of(registration)
+    except SourceError:  # another plugin's fault, told to whoever selects it
         return None
     return scope.file, found.name
-
-
-def _unquoted(node: ast.expr) -> ast.expr:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return ast.parse(node.value, mode="eval").body
-    return node
-
-
-def _last(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else _name(node)
-
-
-def _literal(choices: list[ast.expr]) -> Any:
-    values = [choice.value for choice in choices if isinstance(choice, ast.Constant)]
-    some = tuple(value for value in values if value is not None)
-    if len(values) != len(choices) or not some or not all(isinstance(value, str | int) for value in some):
-        return None
-    chosen: Any = Literal[some]  # type: ignore[valid-type]
-    return chosen if len(some) == len(values) else chosen | None

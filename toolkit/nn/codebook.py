@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from math import log, prod
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Doc
 
 from toolkit.distributed import total
+
+CodebookSize = Annotated[int, Doc("entries of the codebook, K.")]
+Commitment = Annotated[float, Doc("beta, the weight of |z - sg[e]|^2; the paper finds no change between 0.1 and 2.")]
+
+
+def single(codebook_size: CodebookSize) -> tuple[int, ...]:
+    """The sizes of one codebook alone. ValueError where it has no entry."""
+    if codebook_size < 1:
+        raise ValueError(f"codebook_size={codebook_size}: at least 1")
+    return (codebook_size,)
 
 
 def widen(t: Tensor) -> Tensor:

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Annotated, final
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import Doc
 
 from toolkit.distributed import ranks, total
 from toolkit.nn import lookup
+
+Entropy = Annotated[
+    float,
+    Doc(
+        "weight of E[H(p)] - H(E[p]), p = softmax(-|z - e|^2 / entropy_temperature) over entries, in training: each"
+        " latent sure of its entry, all entries used alike."
+    ),
+]
+EntropyTemperature = Annotated[float, Doc("in units of squared distance; about 0.01 where latents are normalised.")]
+
+
+@final
+class EntropyRegularizer:
+    """What a quantizer's loss gains so that each latent is sure of its entry, and all entries are used alike."""
+
+    def __init__(self, weight: Entropy, temperature: EntropyTemperature) -> None:
+        if temperature <= 0:
+            raise ValueError(f"entropy_temperature={temperature}: above 0")
+        self.weight, self.temperature = weight, temperature
+
+    def __call__(self, rows: Tensor, entries: Tensor) -> Tensor:
+        """``weight * (E[H(p)] - H(E[p]))`` of rows ``(n, dim)`` and entries ``(codebook_size, dim)``, 0-d."""
+        sure, even = choice_entropies(rows, entries, self.temperature)
+        return self.weight * (sure - even)
 
 
 def choice_entropies(z: Tensor, codebook: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

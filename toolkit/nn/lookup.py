@@ -1,12 +1,30 @@
-"""The nearest entry of a table, without the table of all distances."""
+"""The nearest entry of a table, without the table of all distances, and the gradient past it."""
 
 from __future__ import annotations
+
+from typing import Annotated, Literal, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Doc
 
-from toolkit.nn.codebook import widen
+from toolkit.nn.codebook import channels_last, straight_through, widen
+from toolkit.nn.rotation import rotation
+
+GRADIENTS = {"straight_through": straight_through, "rotation": rotation}
+
+Gradient = Annotated[
+    Literal["straight_through", "rotation"],
+    Doc(
+        "of the latents: the entries' as it is, or turned back by the angle between the two (rotation trick, Fifty et"
+        " al. 2024)."
+    ),
+]
+Normalise = Annotated[
+    bool,
+    Doc("latents and entries are scaled to length 1 first, so that the nearest is the most alike in direction."),
+]
 
 TILE = 1 << 20
 """Distances held at once on a CPU: 4 MiB in float32, about a core's share of cache."""
@@ -19,6 +37,30 @@ ROWS = 128
 
 BLOCK = 64
 """Neighbouring distances of which first only the smallest is asked for."""
+
+
+@final
+class Lookup:
+    """How latents and entries are compared, and which gradient passes from the one to the other.
+
+    ``gradient`` is a function of latents z and their entries e, both ``(batch, dim, *grid)``: e as values, with a
+    gradient to z.
+    """
+
+    def __init__(self, gradient: Gradient, normalise: Normalise) -> None:
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient={gradient}: one of {', '.join(GRADIENTS)}")
+        self.gradient, self.normalise = GRADIENTS[gradient], normalise
+
+    def latents(self, z: Tensor, codebook: Tensor) -> Tensor:
+        """z ``(batch, dim, *grid)``, of length 1 where asked for, and as precise as the codebook."""
+        z = channels_last(z).to(widen(codebook[:0]).dtype)
+        return F.normalize(z, dim=1) if self.normalise else z
+
+    def entries(self, codebook: Tensor) -> Tensor:
+        """The codebook ``(codebook_size, dim)`` in at least float32, of length 1 where asked for."""
+        entries = widen(codebook)
+        return F.normalize(entries, dim=1) if self.normalise else entries
 
 
 @torch.no_grad()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated, final
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import Doc
 
 from toolkit.nn.entropy import entropy, over_ranks
 
@@ -15,9 +18,41 @@ LARGEST = 24
 MOST = 1 << 16
 """Bits of a position, which are channels of the latents."""
 
+Bits = Annotated[int, Doc("channels of the latents; the codes of a position number 2^bits.")]
+Heads = Annotated[int, Doc("codes per position, of bits / heads bits each.")]
+EntropyWeight = Annotated[float, Doc("weight of the entropy terms.")]
+Diversity = Annotated[float, Doc("gamma, the weight of the second entropy against the first.")]
+Temperature = Annotated[float, Doc("of the distribution in the entropy terms.")]
 
-def per_head(bits: int, heads: int) -> int:
-    """Bits of each code. ValueError where they cannot be shared out."""
+
+@final
+class SignCodes(nn.Module):
+    """Codes whose bits are the signs of channels; what they stand for is ``unit`` or ``-unit``.
+
+    ValueError where the bits cannot be shared out among the heads. It has no state.
+    """
+
+    def __init__(self, bits: Bits, heads: Heads, unit: float) -> None:
+        super().__init__()
+        self.bits, self.heads, self.per_head = bits, heads, _per_head(bits, heads)
+        self.codebook_sizes = (2**self.per_head,) * heads
+        self.unit: Tensor
+        self.register_buffer("unit", torch.tensor(unit), persistent=False)
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """Latents ``(batch, bits, *grid)`` to what their signs stand for."""
+        return corners(z > 0, self.unit)
+
+    def codes(self, z: Tensor) -> Tensor:
+        """Latents ``(batch, bits, *grid)`` to codes ``(batch, heads, *grid)``."""
+        return pack(z > 0, self.heads)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """Codes of the first heads to latents; channels of heads whose codes are missing are 0."""
+        return points(codes, self.bits, self.per_head, self.unit)
+
+
+def _per_head(bits: int, heads: int) -> int:
     if bits < 1 or heads < 1 or bits % heads:
         raise ValueError(f"bits={bits} do not divide into heads={heads}")
     if bits > MOST:
@@ -54,6 +89,11 @@ def bit_entropy(logits: Tensor) -> Tensor:
     """Nats of a coin with these logits, one by one; without cancellation at any size."""
     size = logits.abs()
     return F.softplus(-size) + size * torch.sigmoid(-size)
+
+
+def code_entropy(logits: Tensor) -> Tensor:
+    """Nats ``(batch,)`` of the bits ``(batch, bits, *grid)`` at a position, averaged over positions."""
+    return bit_entropy(logits).sum(1).flatten(1).mean(1)
 
 
 def mean_code_entropy(logits: Tensor, heads: int) -> Tensor:

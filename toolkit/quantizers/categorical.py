@@ -45,14 +45,12 @@ class CategoricalQuantizer(Quantizer):
         anneal_steps: int = 10_000,
     ) -> None:
         super().__init__()
-        if codebook_size < 1:
-            raise ValueError(f"codebook_size={codebook_size}: at least 1")
+        self.codebook_sizes = table.single(codebook_size)
         if temperature <= 0 or final_temperature <= 0:
             raise ValueError(f"temperature={temperature} final_temperature={final_temperature}: above 0")
         if anneal_steps < 1:
             raise ValueError(f"anneal_steps={anneal_steps}: at least 1")
         self.channels, self.dim = codebook_size, dim
-        self.codebook_sizes = (codebook_size,)
         self.relaxation = relaxation
         self.first, self.last, self.anneal_steps = temperature, final_temperature, anneal_steps
         self.codebook = nn.Parameter(torch.randn(codebook_size, dim))

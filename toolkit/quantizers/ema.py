@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from toolkit.nn import codebook as table
-from toolkit.quantizers.drawn import DrawnQuantizer, random_entries
+from toolkit.nn.codebook import CodebookSize, Commitment
+from toolkit.nn.codebook_init import CodebookInit, Init, NewEntries, Restart, random_entries
+from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
+from toolkit.nn.lookup import Gradient, Lookup, Normalise, nearest
+from toolkit.quantizer import Quantized, Quantizer
 
 
 @final
-class EMAQuantizer(DrawnQuantizer):
+class EMAQuantizer(Quantizer):
     """Entries are moving averages of the latents they won (van den Oord et al. 2017, appendix A.1).
 
     Per entry i, with n_i latents won in the batch::
@@ -21,76 +25,95 @@ class EMAQuantizer(DrawnQuantizer):
         m_i <- decay m_i + (1 - decay) sum of the latents won
         e_i  = m_i / N_i
 
-    An entry starts with the fair share for its N_i: latents per batch / codebook_size. One that wins nothing keeps its
-    place. One whose N_i falls below ``restart`` times the fair share starts again at a latent of the batch, with table,
-    sum and count set together after the averages are written, so that the restart survives the step it is made in.
-    Statistics are float32, and of all ranks' latents. The loss is ``commitment * |z - sg[e]|^2``, summed over dim and
-    averaged over positions.
+    An entry starts with the expected count for its N_i: latents per batch / codebook_size. One that wins nothing keeps
+    its place. One whose N_i falls below ``restart`` times the expected count starts again at a latent of the batch,
+    with table, sum and count set together after the averages are written, so that the restart survives the step it is
+    made in. Statistics are float32, and of all ranks' latents. The loss is ``commitment * |z - sg[e]|^2``, summed over
+    dim and averaged over positions. Computed in at least float32.
 
     Args:
-        codebook_size: entries of the codebook, K.
-        commitment: beta, the weight of the loss.
         decay: gamma of the averages.
-        init: where entries start: at latents of the first training batch, at their k-means, or at random.
-        restart: share of the fair share below which an entry starts again; 0 never restarts.
-        gradient: of the latents: the entries' as it is, or turned back by the angle between the two (rotation trick,
-            Fifty et al. 2024).
-        normalise: latents and entries are scaled to length 1 first, so that the nearest is the most alike in direction.
-        entropy: weight of E[H(p)] - H(E[p]), p = softmax(-|z - e|^2 / entropy_temperature) over entries, in training:
-            each latent sure of its entry, all entries used alike.
-        entropy_temperature: in units of squared distance; about 0.01 where latents are normalised.
     """
 
-    draws_entries = False
+    depth = 1
 
     def __init__(
         self,
         dim: int,
         *,
-        codebook_size: int = 512,
-        commitment: float = 0.25,
+        codebook_size: CodebookSize = 512,
+        commitment: Commitment = 0.25,
         decay: float = 0.99,
-        init: Literal["data", "kmeans", "random"] = "data",
-        restart: float = 0.1,
-        gradient: Literal["straight_through", "rotation"] = "straight_through",
-        normalise: bool = False,
-        entropy: float = 0.0,
-        entropy_temperature: float = 1.0,
+        init: Init = "data",
+        restart: Restart = 0.1,
+        gradient: Gradient = "straight_through",
+        normalise: Normalise = False,
+        entropy: Entropy = 0.0,
+        entropy_temperature: EntropyTemperature = 1.0,
     ) -> None:
-        super().__init__(
-            dim,
-            codebook_size=codebook_size,
-            commitment=commitment,
-            init=init,
-            restart=restart,
-            gradient=gradient,
-            normalise=normalise,
-            entropy=entropy,
-            entropy_temperature=entropy_temperature,
-        )
-        self.decay = decay
+        super().__init__()
+        self.channels = self.dim = dim
+        self.codebook_sizes = table.single(codebook_size)
+        self.commitment, self.decay = commitment, decay
+        self.init = CodebookInit(init, restart)
+        self.lookup = Lookup(gradient, normalise)
+        self.entropy = EntropyRegularizer(entropy, entropy_temperature)
+        self.initialised: Tensor
+        self.codebook: Tensor
         self.counts: Tensor
         self.sums: Tensor
         entries = random_entries(codebook_size, dim)
+        self.register_buffer("initialised", torch.tensor(False))
         self.register_buffer("codebook", entries)
         self.register_buffer("counts", torch.ones(codebook_size))
         self.register_buffer("sums", entries.clone())
+        self.register_load_state_dict_post_hook(self.init.mirror)
+
+    def forward(self, z: Tensor) -> Quantized:
+        with torch.autocast(z.device.type, enabled=False):
+            z = self.lookup.latents(z, self.codebook)
+            rows = table.flatten(z)
+            if self.training and not self.init.begun:
+                self._set_entries(self.init.begin(rows.detach(), self.codebook, self.initialised))
+            entries = self.lookup.entries(self.codebook)
+
+            # Equation 1: the code is the nearest entry's. Equation 2: that entry stands in the latent's place.
+            assignments = nearest(rows.detach(), entries)
+            codes = table.unflatten(assignments, z)
+            e = table.look_up(codes, entries)
+
+            # Equation 3's last term: the latent stays near the entry. The averages move the entry to the latent.
+            distance = table.distance(z, e.detach())
+            loss = self.commitment * distance
+            if self.training:
+                if self.entropy.weight:
+                    loss = loss + self.entropy(rows, entries)
+                self._update(rows.detach(), assignments)
+
+            kl = table.uniform_kl(z, len(entries))
+            metrics = {"quantization_error": distance.detach().mean()}
+            return Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        with torch.autocast(codes.device.type, enabled=False):
+            return table.look_up(codes, self.lookup.entries(self.codebook))
 
     @torch.no_grad()
-    def follow(self, rows: Tensor, won: Tensor) -> None:
-        counts, sums = table.won_by(won, rows, len(self.codebook))
+    def _update(self, rows: Tensor, assignments: Tensor) -> None:
+        """The averages of appendix A.1, then what starts again."""
+        counts, sums = table.won_by(assignments, rows, len(self.codebook))
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         # Sum and count of an entry that won nothing shrink alike, until they underflow: its place is not 0 / 0.
         won_any = (counts > 0).unsqueeze(1)
         self.codebook.copy_(torch.where(won_any, self.sums / self.counts.unsqueeze(1), self.codebook))
-        if self.restart > 0:
-            self.start_again(self.counts, rows)
+        if self.init.restart > 0:
+            self._set_entries(self.init.revive(rows, self.counts))
 
     @torch.no_grad()
-    def place(self, where: Tensor, entries: Tensor, fair: float) -> None:
+    def _set_entries(self, new: NewEntries) -> None:
         """Table, sums and counts together."""
-        each = where.unsqueeze(1)
-        self.codebook.copy_(torch.where(each, entries, self.codebook))
-        self.sums.copy_(torch.where(each, fair * entries, self.sums))
-        self.counts.masked_fill_(where, fair)
+        where = new.where.unsqueeze(1)
+        self.codebook.copy_(torch.where(where, new.entries, self.codebook))
+        self.sums.copy_(torch.where(where, new.expected_count * new.entries, self.sums))
+        self.counts.masked_fill_(new.where, new.expected_count)

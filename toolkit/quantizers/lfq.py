@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
 from torch import Tensor
 
 from toolkit.nn import codebook as table
 from toolkit.nn import signs
 from toolkit.nn.lattice import fixed
+from toolkit.nn.signs import Bits, Diversity, EntropyWeight, Heads, Temperature
 from toolkit.quantizer import Quantized, Quantizer
 
 
@@ -30,49 +30,38 @@ class LFQQuantizer(Quantizer):
     The dim of the configuration is not asked for: the latents have one channel per bit, before and after.
 
     Args:
-        bits: channels of the latents; the codes of a position number 2^bits.
-        heads: codes per position, of bits / heads bits each.
         commitment: weight of the distance to the signs.
-        entropy: weight of the entropy terms.
-        diversity: gamma, the weight of the second entropy against the first.
-        temperature: of the distribution in the entropy terms.
     """
 
     def __init__(
         self,
         *,
-        bits: int = 18,
-        heads: int = 2,
+        bits: Bits = 18,
+        heads: Heads = 2,
         commitment: float = 0.25,
-        entropy: float = 0.1,
-        diversity: float = 1.0,
-        temperature: float = 0.01,
+        entropy: EntropyWeight = 0.1,
+        diversity: Diversity = 1.0,
+        temperature: Temperature = 0.01,
     ) -> None:
         super().__init__()
-        self.size = signs.per_head(bits, heads)
         if temperature <= 0:
             raise ValueError(f"temperature={temperature}: above 0")
+        self.signs = signs.SignCodes(bits, heads, unit=1.0)
         self.channels = self.dim = bits
-        self.depth = heads
-        self.codebook_sizes = (2**self.size,) * heads
+        self.depth, self.codebook_sizes = heads, self.signs.codebook_sizes
         self.commitment, self.entropy, self.diversity = commitment, entropy, diversity
         self.temperature = temperature
-        self.unit: Tensor
-        self.register_buffer("unit", torch.tensor(1.0), persistent=False)
 
     def forward(self, z: Tensor) -> Quantized:
         z = table.widen(z)
-        e = signs.corners(z > 0, self.unit)
+        e = self.signs.nearest(z)
         loss = self.commitment * table.distance(z, e)
         if self.training and self.entropy:
-            loss = loss + self.entropy * self._entropy(z)
-        return fixed(z, e, signs.pack(z > 0, self.depth), 2**self.dim)._replace(loss=loss)
+            logits = z * (4 / self.temperature)  # |z + 1|^2 - |z - 1|^2 = 4 z
+            sure, even = signs.code_entropy(logits), signs.mean_code_entropy(logits, self.depth)
+            loss = loss + self.entropy * (sure - self.diversity * even)
+        return fixed(z, e, self.signs.codes(z), 2**self.dim)._replace(loss=loss)
 
     def embed(self, codes: Tensor) -> Tensor:
         """The latents of the first heads; channels of heads whose codes are missing are 0."""
-        return signs.points(codes, self.dim, self.size, self.unit)
-
-    def _entropy(self, z: Tensor) -> Tensor:
-        logits = z * (4 / self.temperature)  # |z + 1|^2 - |z - 1|^2 = 4 z
-        unsure = signs.bit_entropy(logits).sum(1).flatten(1).mean(1)
-        return unsure - self.diversity * signs.mean_code_entropy(logits, self.depth)
+        return self.signs.embed(codes)

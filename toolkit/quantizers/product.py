@@ -51,8 +51,8 @@ class ProductQuantizer(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         if self.shared:
-            return self._join_shared(self._part(0)(self._gather(z)), len(z))
-        return self._join([part(latents) for part, latents in self._split(z)])
+            return self._join_shared(self._part(0).unchecked(self._gather(z)), len(z))
+        return self._join([part.unchecked(latents) for part, latents in self._split(z)])
 
     def embed(self, codes: Tensor) -> Tensor:
         """The latents of the first groups; groups whose codes are missing give zeros."""

@@ -51,7 +51,7 @@ class ResidualQuantizer(Quantizer):
         self.dropout = dropout
 
     def forward(self, z: Tensor) -> Quantized:
-        return self._sum(z, _chain(z, self._each()), self._lengths(z))
+        return self._sum(z, _chain(z, [stage.unchecked for stage in self._each()]), self._lengths(z))
 
     def embed(self, codes: Tensor) -> Tensor:
         """The sum of the first stages' latents."""

@@ -2,56 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from toolkit.quantizers.table import TableQuantizer
+from toolkit.nn import codebook as table
+from toolkit.nn.codebook import CodebookSize, Commitment
+from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
+from toolkit.nn.lookup import Gradient, Lookup, Normalise, nearest
+from toolkit.quantizer import Quantized, Quantizer
 
 
 @final
-class SimVQQuantizer(TableQuantizer):
+class SimVQQuantizer(Quantizer):
     """Entries are ``C W``: C random and frozen, W learned (Zhu et al. 2024, "Addressing Representation Collapse in
     Vector Quantized Models with One Linear Layer").
 
     Each latent's gradient moves W, and with it all entries, not only the one that won: none is left behind.
-    The loss is ``|sg[z] - e|^2 + commitment * |z - sg[e]|^2``, summed over dim and averaged over positions.
-
-    Args:
-        codebook_size: entries of the codebook, K.
-        commitment: beta.
-        gradient: of the latents: the entries' as it is, or turned back by the angle between the two (rotation trick,
-            Fifty et al. 2024).
-        normalise: latents and entries are scaled to length 1 first, so that the nearest is the most alike in direction.
-        entropy: weight of E[H(p)] - H(E[p]), p = softmax(-|z - e|^2 / entropy_temperature) over entries, in training:
-            each latent sure of its entry, all entries used alike.
-        entropy_temperature: in units of squared distance; about 0.01 where latents are normalised.
+    The loss is ``|sg[z] - e|^2 + commitment * |z - sg[e]|^2``, summed over dim and averaged over positions. Computed in
+    at least float32.
     """
+
+    depth = 1
 
     def __init__(
         self,
         dim: int,
         *,
-        codebook_size: int = 512,
-        commitment: float = 0.25,
-        gradient: Literal["straight_through", "rotation"] = "straight_through",
-        normalise: bool = False,
-        entropy: float = 0.0,
-        entropy_temperature: float = 1.0,
+        codebook_size: CodebookSize = 512,
+        commitment: Commitment = 0.25,
+        gradient: Gradient = "straight_through",
+        normalise: Normalise = False,
+        entropy: Entropy = 0.0,
+        entropy_temperature: EntropyTemperature = 1.0,
     ) -> None:
-        super().__init__(
-            dim,
-            codebook_size=codebook_size,
-            commitment=commitment,
-            gradient=gradient,
-            normalise=normalise,
-            entropy=entropy,
-            entropy_temperature=entropy_temperature,
-        )
+        super().__init__()
+        self.channels = self.dim = dim
+        self.codebook_sizes = table.single(codebook_size)
+        self.commitment = commitment
+        self.lookup = Lookup(gradient, normalise)
+        self.entropy = EntropyRegularizer(entropy, entropy_temperature)
+        self.codebook: Tensor
         self.register_buffer("codebook", torch.randn(codebook_size, dim) / dim**0.5)
         self.linear = nn.Linear(dim, dim, bias=False)
 
-    def entries(self) -> Tensor:
-        entries: Tensor = self.linear(self.codebook)
-        return entries
+    def forward(self, z: Tensor) -> Quantized:
+        with torch.autocast(z.device.type, enabled=False):
+            z = self.lookup.latents(z, self.codebook)
+            rows = table.flatten(z)
+            entries = self.lookup.entries(self.linear(self.codebook))
+            assignments = nearest(rows.detach(), entries)
+            codes = table.unflatten(assignments, z)
+            e = table.look_up(codes, entries)
+
+            distance = table.distance(z, e.detach())
+            loss = table.distance(z.detach(), e) + self.commitment * distance
+            if self.training and self.entropy.weight:
+                loss = loss + self.entropy(rows, entries)
+
+            kl = table.uniform_kl(z, len(entries))
+            metrics = {"quantization_error": distance.detach().mean()}
+            return Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        with torch.autocast(codes.device.type, enabled=False):
+            return table.look_up(codes, self.lookup.entries(self.linear(self.codebook)))

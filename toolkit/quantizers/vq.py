@@ -2,81 +2,106 @@
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.distributed import total
-from toolkit.quantizers.drawn import DrawnQuantizer, random_entries
+from toolkit.nn import codebook as table
+from toolkit.nn.codebook import CodebookSize, Commitment
+from toolkit.nn.codebook_init import CodebookInit, Init, NewEntries, Restart, random_entries
+from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
+from toolkit.nn.lookup import Gradient, Lookup, Normalise, nearest
+from toolkit.quantizer import Quantized, Quantizer
 
 DECAY = 0.99
 """Of the counts that say which entries start again."""
 
 
 @final
-class VectorQuantizer(DrawnQuantizer):
+class VectorQuantizer(Quantizer):
     """Nearest entry of a learned codebook, straight-through gradient (van den Oord et al. 2017, eq. 1-3).
 
     The loss is ``|sg[z] - e|^2 + commitment * |z - sg[e]|^2``, each norm summed over dim and averaged over
-    positions, so that ``commitment`` is the paper's beta at any dim.
-
-    Args:
-        codebook_size: entries of the codebook, K.
-        commitment: beta; the paper finds no change between 0.1 and 2.
-        init: where entries start: at latents of the first training batch, at their k-means, or at random.
-        restart: share of latents / codebook_size, in a moving average, below which an entry starts again at a latent
-            of the batch; 0 never restarts.
-        gradient: of the latents: the entries' as it is, or turned back by the angle between the two (rotation trick,
-            Fifty et al. 2024).
-        normalise: latents and entries are scaled to length 1 first, so that the nearest is the most alike in direction.
-        entropy: weight of E[H(p)] - H(E[p]), p = softmax(-|z - e|^2 / entropy_temperature) over entries, in training:
-            each latent sure of its entry, all entries used alike.
-        entropy_temperature: in units of squared distance; about 0.01 where latents are normalised.
+    positions, so that ``commitment`` is the paper's beta at any dim. Computed in at least float32.
     """
+
+    depth = 1
 
     def __init__(
         self,
         dim: int,
         *,
-        codebook_size: int = 512,
-        commitment: float = 0.25,
-        init: Literal["data", "kmeans", "random"] = "data",
-        restart: float = 0.0,
-        gradient: Literal["straight_through", "rotation"] = "straight_through",
-        normalise: bool = False,
-        entropy: float = 0.0,
-        entropy_temperature: float = 1.0,
+        codebook_size: CodebookSize = 512,
+        commitment: Commitment = 0.25,
+        init: Init = "data",
+        restart: Restart = 0.0,
+        gradient: Gradient = "straight_through",
+        normalise: Normalise = False,
+        entropy: Entropy = 0.0,
+        entropy_temperature: EntropyTemperature = 1.0,
     ) -> None:
-        super().__init__(
-            dim,
-            codebook_size=codebook_size,
-            commitment=commitment,
-            init=init,
-            restart=restart,
-            gradient=gradient,
-            normalise=normalise,
-            entropy=entropy,
-            entropy_temperature=entropy_temperature,
-        )
-        self.codebook = nn.Parameter(random_entries(codebook_size, dim))
+        super().__init__()
+        self.channels = self.dim = dim
+        self.codebook_sizes = table.single(codebook_size)
+        self.commitment = commitment
+        self.init = CodebookInit(init, restart)
+        self.lookup = Lookup(gradient, normalise)
+        self.entropy = EntropyRegularizer(entropy, entropy_temperature)
+        self.initialised: Tensor
         self.counts: Tensor  # kept without restarts, too, so that these may be turned on later
+        self.register_buffer("initialised", torch.tensor(False))
+        self.codebook = nn.Parameter(random_entries(codebook_size, dim))
         self.register_buffer("counts", torch.ones(codebook_size))
+        self.register_load_state_dict_post_hook(self.init.mirror)
+
+    def forward(self, z: Tensor) -> Quantized:
+        with torch.autocast(z.device.type, enabled=False):
+            z = self.lookup.latents(z, self.codebook)
+            rows = table.flatten(z)
+            if self.training:
+                self._renew(rows.detach())
+            entries = self.lookup.entries(self.codebook)
+
+            # Equation 1: the code is the nearest entry's. Equation 2: that entry stands in the latent's place.
+            assignments = nearest(rows.detach(), entries)
+            codes = table.unflatten(assignments, z)
+            e = table.look_up(codes, entries)
+
+            # Equation 3, but for the likelihood: the entry moves to the latent, and the latent stays near the entry.
+            distance = table.distance(z, e.detach())
+            loss = table.distance(z.detach(), e) + self.commitment * distance
+            if self.training:
+                if self.entropy.weight:
+                    loss = loss + self.entropy(rows, entries)
+                self._count(assignments)
+
+            kl = table.uniform_kl(z, len(entries))
+            metrics = {"quantization_error": distance.detach().mean()}
+            return Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        with torch.autocast(codes.device.type, enabled=False):
+            return table.look_up(codes, self.lookup.entries(self.codebook))
 
     @torch.no_grad()
-    def begin(self, rows: Tensor) -> None:
-        """Starts again before the look-up: after it, the entries wait for their gradient."""
-        super().begin(rows)
-        if self.restart > 0:
-            self.start_again(self.counts, rows)
+    def _renew(self, rows: Tensor) -> None:
+        """Starts and revives entries, before the look-up: after it, they wait for their gradient."""
+        if not self.init.begun:
+            self._set_entries(self.init.begin(rows, self.codebook, self.initialised))
+        if self.init.restart > 0:
+            self._set_entries(self.init.revive(rows, self.counts))
 
     @torch.no_grad()
-    def follow(self, rows: Tensor, won: Tensor) -> None:
-        counts = torch.zeros_like(self.counts).index_add_(0, won, torch.ones_like(rows[:, 0]))
+    def _set_entries(self, new: NewEntries) -> None:
+        self.codebook.copy_(torch.where(new.where.unsqueeze(1), new.entries, self.codebook))
+        self.counts.masked_fill_(new.where, new.expected_count)
+
+    @torch.no_grad()
+    def _count(self, assignments: Tensor) -> None:
+        """The moving average of how many latents of a batch an entry wins."""
+        ones = torch.ones_like(assignments, dtype=self.counts.dtype)
+        counts = torch.zeros_like(self.counts).index_add_(0, assignments, ones)
         total(counts)
         self.counts.lerp_(counts, 1 - DECAY)
-
-    @torch.no_grad()
-    def place(self, where: Tensor, entries: Tensor, fair: float) -> None:
-        self.codebook.copy_(torch.where(where.unsqueeze(1), entries, self.codebook))
-        self.counts.masked_fill_(where, fair)

@@ -83,7 +83,7 @@ class PluginSuite(Laws):
         assert not others, f"{' and '.join(others)} brings a {component.name}.yaml for {component.kind}: rename it"
 
     def test_its_options_are_typed_and_told(self, component: Registration) -> None:
-        """Every option has a plain type, and a line under "Args:" that says what it means."""
+        """Every option has a plain type, and a line under "Args:", or in its annotation, that says what it means."""
         found = schema.read(component)
         untold = [option.name for option in found.options if not option.doc]
         assert found.doc, f"{component} has no docstring"

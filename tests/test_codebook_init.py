@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -48,16 +49,29 @@ LEARNED = [VectorQuantizer, EMAQuantizer]
 
 
 @pytest.mark.parametrize("make", LEARNED)
-@pytest.mark.parametrize("way", ["strict", "loose", "assign", "deepcopy"])
+@pytest.mark.parametrize("way", ["strict", "loose", "assign", "deepcopy", "pickle"])
 def test_a_resumed_table_is_not_drawn_again(make: type[VectorQuantizer], way: str) -> None:
     trained, z = make(3, codebook_size=5), torch.randn(2, 3, 9)
     trained(z)
-    resumed = copy.deepcopy(trained) if way == "deepcopy" else make(3, codebook_size=5)
-    if way != "deepcopy":
+    copies = {"deepcopy": copy.deepcopy, "pickle": lambda module: pickle.loads(pickle.dumps(module))}
+    resumed = copies[way](trained) if way in copies else make(3, codebook_size=5)
+    if way not in copies:
         resumed.load_state_dict(trained.state_dict(), strict=way != "loose", assign=way == "assign")
     kept = resumed.codebook.detach().clone()
     resumed(100 + z)
     assert (resumed.codebook.detach() == kept).all(1).sum() >= 4, "of one entry's average at most"
+
+
+@pytest.mark.parametrize("make", LEARNED)
+def test_a_copy_that_loads_a_state_leaves_the_original_alone(make: type[VectorQuantizer]) -> None:
+    trained, fresh = make(3, codebook_size=5), make(3, codebook_size=5)
+    trained(torch.randn(2, 3, 9))
+    loaded = copy.deepcopy(fresh)
+    loaded.load_state_dict(trained.state_dict())
+    z = 100 + torch.randn(2, 3, 9)
+    for quantizer, starts in ((loaded, False), (fresh, True)):
+        quantizer(z)
+        assert ((quantizer.codebook > 90).all(1).sum() == 5) == starts
 
 
 def test_a_fresh_state_is_drawn_again() -> None:

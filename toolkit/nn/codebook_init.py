@@ -1,0 +1,98 @@
+"""Where the entries of a codebook start, and where those start again that win too few latents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple, final, get_args
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from typing_extensions import Doc
+
+from toolkit.distributed import ranks
+from toolkit.nn.kmeans import draw_rows, kmeans
+
+_Way = Literal["data", "kmeans", "random"]
+
+Init = Annotated[
+    _Way, Doc("where entries start: at latents of the first training batch, at their k-means, or at random.")
+]
+Restart = Annotated[
+    float,
+    Doc(
+        "share of latents / codebook_size, in a moving average, below which an entry starts again at a latent of the"
+        " batch; 0 never restarts."
+    ),
+]
+
+
+class NewEntries(NamedTuple):
+    """Entries to set in a codebook."""
+
+    where: Tensor
+    """``(codebook_size,)``, bool: which are to be set."""
+    entries: Tensor
+    """``(codebook_size, dim)``."""
+    expected_count: float
+    """Latents per step that an entry wins if all win alike: what their counts start with."""
+
+
+@final
+class CodebookInit:
+    """Starts and revives entries; held by a quantizer, which has the codebook and sets what this gives.
+
+    That the entries have started is part of the quantizer's state, as its buffer ``initialised``. The forward pass asks
+    ``begun`` instead, a plain bool that mirrors it, so that no graph branches on data, and that a step samples nothing
+    which it throws away: compiled, the first training step is a graph of its own. ``mirror`` is to be the quantizer's
+    ``load_state_dict`` post hook.
+    """
+
+    def __init__(self, init: Init, restart: Restart) -> None:
+        if init not in get_args(_Way):
+            raise ValueError(f"init={init}: one of {', '.join(get_args(_Way))}")
+        self.init, self.restart = init, restart
+        self.begun = False
+
+    @torch.no_grad()
+    def begin(self, rows: Tensor, codebook: Tensor, initialised: Tensor) -> NewEntries:
+        """All entries, from the first batch's latents, rows ``(n, dim)``; says in ``initialised`` that they are."""
+        everywhere = torch.ones_like(codebook[:, 0], dtype=torch.bool)
+        first = NewEntries(everywhere, self._first(rows, codebook), _expected_count(rows, codebook))
+        initialised.fill_(True)
+        self.begun = _has_numbers(rows)
+        return first
+
+    @torch.no_grad()
+    def revive(self, rows: Tensor, counts: Tensor) -> NewEntries:
+        """Latents of the batch for the entries whose counts are less than ``restart`` times what is expected.
+
+        On every rank in every step, whether or not there are such entries: ranks wait for one another.
+        """
+        expected = _expected_count(rows, counts)
+        return NewEntries(counts < self.restart * expected, draw_rows(rows, len(counts)), expected)
+
+    def mirror(self, quantizer: nn.Module, missing: object) -> None:
+        """After a state is loaded."""
+        initialised = quantizer.get_buffer("initialised")
+        if _has_numbers(initialised):
+            self.begun = bool(initialised)
+
+    def _first(self, rows: Tensor, codebook: Tensor) -> Tensor:
+        if self.init == "random":
+            return codebook
+        sampled = draw_rows(rows, len(codebook))
+        return kmeans(rows, sampled) if self.init == "kmeans" else sampled
+
+
+def random_entries(codebook_size: int, dim: int) -> Tensor:
+    """Entries ``(codebook_size, dim)`` around the origin, for as long as there is no data."""
+    return torch.empty(codebook_size, dim).uniform_(-1, 1) / max(1, codebook_size)
+
+
+def _expected_count(rows: Tensor, entries: Tensor) -> float:
+    return len(rows) * ranks() / len(entries)
+
+
+def _has_numbers(t: Tensor) -> bool:
+    """Not so on a meta device, nor where only shapes are pushed through."""
+    return torch.compiler.is_compiling() or not (t.is_meta or isinstance(t, FakeTensor))
