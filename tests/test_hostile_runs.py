@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from hostile_variants import (
     NEW,
     OLD,
     PRIOR,
+    REPRESENTATIVES,
     Mutation,
     at,
     config,
@@ -204,11 +205,17 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 VARIANTS = dict(variants())
 
 
+def named(names: Iterable[str], default_lane: Collection[str]) -> list[Any]:
+    """Every name, of which those that are not of the default lane are slow."""
+    return [name if name in default_lane else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 def test_there_are_enough() -> None:
     assert len(VARIANTS) > 200
+    assert VARIANTS.keys() >= REPRESENTATIVES
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", named(VARIANTS, REPRESENTATIVES))
 def test_a_strangers_run(
     name: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,7 +296,10 @@ def towers(run: Path) -> None:
         at_ = made
 
 
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(
+    "name",
+    named(BASES, ("without its base", "over another size", "over a pickle", "over a base outside", "over many bases")),
+)
 def test_a_strangers_run_over_a_run(
     name: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,7 +345,20 @@ CODES: dict[str, tuple[Mutation, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CODES)
+CODES_IN_SHORT = (
+    "a pickle 4",
+    "a tensor of 4 TB",
+    "a pipe",
+    "cut",
+    "floats",
+    "too deep",
+    "too large",
+    "2**28 of them",
+    "axes of 10**12",
+)
+
+
+@pytest.mark.parametrize("name", named(CODES, CODES_IN_SHORT))
 def test_a_strangers_codes(
     name: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,16 +447,16 @@ LITTLE = ("bash", "-c", f'ulimit -v {4 * GIB // 1024}; exec "$@"', "bash")
 """Torch alone maps three GiB of libraries."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "autoencoder/step-00000004/model.safetensors a pickle 4",
-        "autoencoder/step-00000004/model.safetensors a header of 90 MB",
-        "config.yaml merged aliases",
-        "config.yaml apply",
-        "a config with an encoder of 10**9 channels",
-    ],
+COMMANDS = (
+    "autoencoder/step-00000004/model.safetensors a header of 90 MB",
+    "config.yaml apply",
+    "autoencoder/step-00000004/model.safetensors a pickle 4",
+    "config.yaml merged aliases",
+    "a config with an encoder of 10**9 channels",
 )
+
+
+@pytest.mark.parametrize("name", named(COMMANDS, COMMANDS[:2]))
 def test_a_command_on_a_strangers_run(name: str, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variant = VARIANTS[name]
     run, outside = copied(runs.run, tmp_path, monkeypatch)
