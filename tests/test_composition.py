@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -66,11 +68,28 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(Path(__file__).parent / "toy"))
 
 
-def fit(choice: dict[str, str]) -> tuple[int, ...]:
-    """Builds all parts; the shape of the codes."""
+@cache
+def composed(kind: str, value: str) -> dict[str, Any]:
+    """The configuration of the base with one part in its kind's place."""
+    choice = {**BASE, kind: value}
     words = [word for kind, value in choice.items() for word in f"{kind}={value}".split()]
     words += [word for kind, value in choice.items() for word in SIZES.get(f"{kind}={value}", [])]
-    config = compose([*words, *SMALL]).config
+    return compose([*words, *SMALL]).config
+
+
+def config_of(choice: dict[str, str]) -> dict[str, Any]:
+    """What composing all the words at once gives, put together from parts that are composed once each."""
+    config = deepcopy(composed("dataset", choice["dataset"]))
+    for kind, value in choice.items():
+        config[kind] = deepcopy(composed(kind, value)[kind])
+    if composed("decoder", choice["decoder"])["likelihood"] is None:  # as it models the data itself
+        config["likelihood"] = None
+    return config
+
+
+def fit(choice: dict[str, str]) -> tuple[int, ...]:
+    """Builds all parts; the shape of the codes."""
+    config = config_of(choice)
     data = build_dataset(config).spec
     model = build_autoencoder(config, data)
     build_objective(config, model)
@@ -118,6 +137,13 @@ def pairs() -> list[dict[str, str]]:
             if choice not in made:
                 made.append(choice)
     return made
+
+
+@pytest.mark.parametrize(("kind", "other"), [("decoder", "prior"), ("encoder", "quantizer"), ("dataset", "likelihood")])
+def test_parts_composed_apart_are_those_composed_together(kind: str, other: str) -> None:
+    choice = {**BASE, kind: CHOICES[kind][1], other: CHOICES[other][1]}
+    words = [word for kind, value in choice.items() for word in [f"{kind}={value}", *SIZES.get(f"{kind}={value}", [])]]
+    assert config_of(choice) == compose([*words, *SMALL]).config
 
 
 @pytest.mark.parametrize("choice", pairs(), ids=lambda c: " ".join(c.values()).replace("quantizer.", ""))
