@@ -129,14 +129,30 @@ def judge(choice: dict[str, str]) -> None:
 
 
 def pairs() -> list[dict[str, str]]:
-    """Every pair of names of two kinds, the other kinds at their base."""
-    made = []
-    for one, other in combinations(KINDS, 2):
-        for a, b in product(CHOICES[one], CHOICES[other]):
-            choice = {**BASE, one: a, other: b}
-            if choice not in made:
-                made.append(choice)
-    return made
+    """Choices in which every pair of names of two kinds stands: in one that fits, or else beside the base's parts."""
+    choices, seen = list[dict[str, str]](), set[Pair]()
+    for one, other in sorted(
+        combinations(KINDS, 2), key=lambda kinds: -len(CHOICES[kinds[0]]) * len(CHOICES[kinds[1]])
+    ):
+        for pair in product(CHOICES[one], CHOICES[other]):
+            if (one, other, *pair) in seen:
+                continue
+            wanted = dict(zip((one, other), pair, strict=True))
+            choice = fitting(wanted, turn=len(choices)) or BASE | wanted
+            choices.append(choice)
+            seen |= {(a, b, choice[a], choice[b]) for a, b in combinations(KINDS, 2)}
+    return choices
+
+
+Pair = tuple[str, str, str, str]
+
+
+def fitting(wanted: dict[str, str], turn: int) -> dict[str, str] | None:
+    """A choice with these names that fits, if there is one; at every turn others stand beside them."""
+    rest = [kind for kind in KINDS if kind not in wanted]
+    turned = [CHOICES[kind][turn % len(CHOICES[kind]) :] + CHOICES[kind][: turn % len(CHOICES[kind])] for kind in rest]
+    choices = (wanted | dict(zip(rest, names, strict=True)) for names in product(*turned))
+    return next(({kind: choice[kind] for kind in KINDS} for choice in choices if refusal(choice) is None), None)
 
 
 @pytest.mark.parametrize(("kind", "other"), [("decoder", "prior"), ("encoder", "quantizer"), ("dataset", "likelihood")])
