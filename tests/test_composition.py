@@ -5,7 +5,6 @@ from __future__ import annotations
 from copy import deepcopy
 from functools import cache
 from itertools import combinations, product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,12 +59,8 @@ SIZES = {  # of what is made small
     "decoder=patch": ["decoder.hidden=8", "decoder.patch=2"],
 }
 BASE = {kind: names[0] for kind, names in CHOICES.items()} | {"dataset": "toy_tiles"}
+pytestmark = pytest.mark.usefixtures("toys")
 SMALL = ["dim=4", "conditions.prior=[kind]", "conditions.decoder=[kind]"]
-
-
-@pytest.fixture(autouse=True)
-def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(Path(__file__).parent / "toy"))
 
 
 @cache
@@ -222,7 +217,7 @@ def test_misfits_name_both_parts_and_their_numbers(words: str, said: list[str]) 
         assert text in str(caught.value)
 
 
-def test_a_part_of_too_many_axes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_too_many_axes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank-2 parts run on three axes frame by frame, but not on one."""
     monkeypatch.setattr(registry.load("encoder", "toy_conv"), "rank", 2)
     config = compose([f"{kind}={name}" for kind, name in {**BASE, "dataset": "toy_waves"}.items()]).config

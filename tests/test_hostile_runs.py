@@ -47,46 +47,22 @@ from hostile_variants import (
 )
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from toys import PIXELCNN, PIXELCNN_DECODER, TILES, TOY, VQ, trainers
 
 from toolkit import __main__ as command
 from toolkit.checkpoint import MODEL
 from toolkit.cli.compose import compose, reopen
 from toolkit.cli.train import run as train
 
-TOY = Path(__file__).parent / "toy"
-WORDS = [
-    "dataset=toy_tiles",
-    "encoder=toy_conv",
-    "quantizer=vq",
-    "quantizer.codebook_size=16",
-    "decoder=toy_conv",
-    "likelihood=categorical",
-    "dim=4",
-    "prior=pixelcnn",
-    "prior.hidden=8",
-    "prior.layers=2",
-    "prior.head=8",
-    "conditions.prior=[kind]",
-    "prior_trainer.allow_collapsed=true",
-]
+WORDS = [*TILES, *VQ, *PIXELCNN, "conditions.prior=[kind]", "prior_trainer.allow_collapsed=true"]
 STACKED = [
-    "dataset=codes",
-    "encoder=pool",
-    "encoder.hidden=8",
-    "quantizer=vq",
-    "quantizer.codebook_size=8",
-    "decoder=pixelcnn",
-    "decoder.hidden=8",
-    "decoder.layers=2",
-    "decoder.head=8",
-    "dim=4",
-    "prior=uniform",
-    "stage=autoencoder",
-    "trainer.steps=2",
-    "trainer.batch_size=4",
-    "trainer.workers=0",
+    *("dataset=codes", "encoder=pool", "encoder.hidden=8", "quantizer=vq", "quantizer.codebook_size=8", "dim=4"),
+    *(*PIXELCNN_DECODER, "prior=uniform", "stage=autoencoder"),
+    *("trainer.steps=2", "trainer.batch_size=4", "trainer.workers=0"),
 ]
 TRAINER = ["steps=4", "batch_size=4", "checkpoint_every=2", "log_every=1", "workers=0", "ema=0.1", "learning_rate=0.1"]
+
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 class Runs(NamedTuple):
@@ -99,17 +75,10 @@ class Runs(NamedTuple):
     """Of x, from the newest checkpoint and from the one before; of a sample likewise."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _toys() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
-        yield
-
-
 @pytest.fixture(scope="module")
-def runs(_toys: None, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     home = tmp_path_factory.mktemp("runs")
-    words = [*WORDS, *(f"{stage}.{word}" for stage in ("trainer", "prior_trainer") for word in TRAINER)]
+    words = [*WORDS, *trainers(*TRAINER)]
     train(compose([*words, "prior_trainer.learning_rate=0.5"]).config, home / "run")
     train(compose([*STACKED, f"dataset.run={home / 'run'}"]).config, home / "stacked")
     assert command.run(["evaluate", f"run={home / 'run'}", "examples=4"]) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -11,16 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from toys import TOY, figures, fingerprint, plugged_in
 
 from toolkit import __main__ as command
 from toolkit.cli.compose import compose, reopen
 from toolkit.cli.train import run as train
 from toolkit.run import Run
 
-TOY = Path(__file__).parent / "toy"
 STEPS = 24
 PARTS = """
 dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4
@@ -44,36 +42,17 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+    with plugged_in():
         train(compose(WORDS).config, folder)
     return folder
-
-
-def fingerprint(folder: Path) -> dict[str, Any]:
-    """Hashes of everything in both stages' last checkpoints, and of the codes."""
-    paths = [
-        *(p for stage in ("autoencoder", "priors/pixelcnn") for p in (folder / stage / f"step-{STEPS:08d}").iterdir()),
-        *(folder / "codes").iterdir(),
-    ]
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
-
-
-def figures(folder: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the clock."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("steps_per_second", "data_wait")} for line in lines]
 
 
 class Stopped(Exception):
     """Stands for a kill, in the same process."""
 
 
-@pytest.mark.parametrize(
-    ("stage", "step"),
-    [("autoencoder", 3), ("autoencoder", 17), ("prior-pixelcnn", 5), ("prior-pixelcnn", 23)],
-)
-def test_stop_and_continue(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
+def stop(words: list[str], folder: Path, stage: str, step: int) -> None:
+    """Trains, and stops after a stage's step as if it were killed."""
     from toolkit.cli.report import TrainReport
 
     begun = []
@@ -81,16 +60,28 @@ def test_stop_and_continue(whole: Path, tmp_path: Path, monkeypatch: pytest.Monk
     def begin(self: TrainReport, name: str, done: int, steps: int) -> None:
         begun.append(name)
 
-    def stop(self: TrainReport, done: int) -> None:
+    def follow(self: TrainReport, done: int) -> None:
         if begun[-1] == stage and done == step:
             raise Stopped
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainReport, "begin", begin)
-        patch.setattr(TrainReport, "step", stop)
+        patch.setattr(TrainReport, "step", follow)
         with pytest.raises(Stopped):
-            train(compose(WORDS).config, tmp_path / "run")
-    train(reopen(Run.open(tmp_path / "run").config(), []).config, tmp_path / "run")
+            train(compose(words).config, folder)
+
+
+def resume(folder: Path) -> None:
+    train(reopen(Run.open(folder).config(), []).config, folder)
+
+
+@pytest.mark.parametrize(
+    ("stage", "step"),
+    [("autoencoder", 3), ("autoencoder", 17), ("prior-pixelcnn", 5), ("prior-pixelcnn", 23)],
+)
+def test_stop_and_continue(whole: Path, tmp_path: Path, stage: str, step: int) -> None:
+    stop(WORDS, tmp_path / "run", stage, step)
+    resume(tmp_path / "run")
     assert fingerprint(tmp_path / "run") == fingerprint(whole)
     assert figures(tmp_path / "run") == figures(whole)
 
