@@ -27,8 +27,11 @@ demo: install  ## both stages on procedural shapes, then samples
 	echo "the demo took $$(( $$(date +%s) - start )) s; look at:" && \
 	ls outputs/demo/samples/reconstructions.png outputs/demo/samples/samples.png
 
+# One process per core, up to eight; a file's tests share what they train, so they stay in one process.
+SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
 test: install  ## the tests that take minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 slow: install  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow

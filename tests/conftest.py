@@ -1,13 +1,53 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from toys import PIXELCNN, SIX_STEPS, TILES, VQ, plugged_in
 
 torch.set_num_threads(1)
+
+LONGEST = (
+    "tests/test_hostile_runs.py",
+    "tests/test_docs.py",
+    "tests/test_resume.py",
+    "tests/test_train.py",
+    "tests/test_causal.py",
+    "tests/test_quantizers.py",
+)
+"""Files whose tests start first, so that of several processes none is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="module")
+def toys() -> Iterator[None]:
+    """The toy plugin's parts, for all tests of a file."""
+    with plugged_in():
+        yield
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of both stages, for all files: to look at, and to copy before it is changed."""
+    from toolkit.cli.config.compose import compose
+    from toolkit.stages import train
+
+    folder = tmp_path_factory.mktemp("toy") / "run"
+    with plugged_in():
+        train(compose([*TILES, *VQ, *PIXELCNN, *SIX_STEPS]).config, folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toys import PIXELCNN, TILES, TOY, plugged_in, trainers
 
 from toolkit import __main__ as command
 from toolkit.cli.compare import run_folders
@@ -19,24 +20,9 @@ from toolkit.cli.report import number
 from toolkit.plots.comparison import PANELS, Point, draw_comparison
 from toolkit.stages import train
 
-TOY = Path(__file__).parent / "toy"
 PARTS = [
-    "dataset=toy_tiles",
-    "encoder=toy_conv",
-    "decoder=toy_conv",
-    "likelihood=categorical",
-    "dim=4",
-    "prior=pixelcnn",
-    "prior.hidden=8",
-    "prior.layers=2",
-    "prior.head=8",
-    "trainer.steps=3",
-    "trainer.batch_size=4",
-    "trainer.workers=0",
-    "prior_trainer.steps=2",
-    "prior_trainer.batch_size=4",
-    "prior_trainer.workers=0",
-    "stage=autoencoder",
+    *(*TILES, *PIXELCNN, *trainers("batch_size=4", "workers=0")),
+    *("trainer.steps=3", "prior_trainer.steps=2", "stage=autoencoder"),
 ]
 RUNS = {
     "0": ["quantizer=vq", "quantizer.codebook_size=16"],
@@ -49,8 +35,7 @@ RUNS = {
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of three runs, not evaluated yet."""
     folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+    with plugged_in():
         for name, words in RUNS.items():
             train(compose([*PARTS, *words]).config, folder / name)
     return folder

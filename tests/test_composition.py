@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from itertools import combinations, product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,19 +59,32 @@ SIZES = {  # of what is made small
     "decoder=patch": ["decoder.hidden=8", "decoder.patch=2"],
 }
 BASE = {kind: names[0] for kind, names in CHOICES.items()} | {"dataset": "toy_tiles"}
+pytestmark = pytest.mark.usefixtures("toys")
 SMALL = ["dim=4", "conditions.prior=[kind]", "conditions.decoder=[kind]"]
 
 
-@pytest.fixture(autouse=True)
-def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(Path(__file__).parent / "toy"))
+@cache
+def composed(kind: str, value: str) -> dict[str, Any]:
+    """The configuration of the base with one part in its kind's place."""
+    choice = {**BASE, kind: value}
+    words = [word for kind, value in choice.items() for word in f"{kind}={value}".split()]
+    words += [word for kind, value in choice.items() for word in SIZES.get(f"{kind}={value}", [])]
+    return compose([*words, *SMALL]).config
+
+
+def config_of(choice: dict[str, str]) -> dict[str, Any]:
+    """What composing all the words at once gives, put together from parts that are composed once each."""
+    config = deepcopy(composed("dataset", choice["dataset"]))
+    for kind, value in choice.items():
+        config[kind] = deepcopy(composed(kind, value)[kind])
+    if composed("decoder", choice["decoder"])["likelihood"] is None:  # as it models the data itself
+        config["likelihood"] = None
+    return config
 
 
 def fit(choice: dict[str, str]) -> tuple[int, ...]:
     """Builds all parts; the shape of the codes."""
-    words = [word for kind, value in choice.items() for word in f"{kind}={value}".split()]
-    words += [word for kind, value in choice.items() for word in SIZES.get(f"{kind}={value}", [])]
-    config = compose([*words, *SMALL]).config
+    config = config_of(choice)
     data = build_dataset(config).spec
     model = build_autoencoder(config, data)
     build_objective(config, model)
@@ -110,14 +124,37 @@ def judge(choice: dict[str, str]) -> None:
 
 
 def pairs() -> list[dict[str, str]]:
-    """Every pair of names of two kinds, the other kinds at their base."""
-    made = []
-    for one, other in combinations(KINDS, 2):
-        for a, b in product(CHOICES[one], CHOICES[other]):
-            choice = {**BASE, one: a, other: b}
-            if choice not in made:
-                made.append(choice)
-    return made
+    """Choices in which every pair of names of two kinds stands: in one that fits, or else beside the base's parts."""
+    choices, seen = list[dict[str, str]](), set[Pair]()
+    for one, other in sorted(
+        combinations(KINDS, 2), key=lambda kinds: -len(CHOICES[kinds[0]]) * len(CHOICES[kinds[1]])
+    ):
+        for pair in product(CHOICES[one], CHOICES[other]):
+            if (one, other, *pair) in seen:
+                continue
+            wanted = dict(zip((one, other), pair, strict=True))
+            choice = fitting(wanted, turn=len(choices)) or BASE | wanted
+            choices.append(choice)
+            seen |= {(a, b, choice[a], choice[b]) for a, b in combinations(KINDS, 2)}
+    return choices
+
+
+Pair = tuple[str, str, str, str]
+
+
+def fitting(wanted: dict[str, str], turn: int) -> dict[str, str] | None:
+    """A choice with these names that fits, if there is one; at every turn others stand beside them."""
+    rest = [kind for kind in KINDS if kind not in wanted]
+    turned = [CHOICES[kind][turn % len(CHOICES[kind]) :] + CHOICES[kind][: turn % len(CHOICES[kind])] for kind in rest]
+    choices = (wanted | dict(zip(rest, names, strict=True)) for names in product(*turned))
+    return next(({kind: choice[kind] for kind in KINDS} for choice in choices if refusal(choice) is None), None)
+
+
+@pytest.mark.parametrize(("kind", "other"), [("decoder", "prior"), ("encoder", "quantizer"), ("dataset", "likelihood")])
+def test_parts_composed_apart_are_those_composed_together(kind: str, other: str) -> None:
+    choice = {**BASE, kind: CHOICES[kind][1], other: CHOICES[other][1]}
+    words = [word for kind, value in choice.items() for word in [f"{kind}={value}", *SIZES.get(f"{kind}={value}", [])]]
+    assert config_of(choice) == compose([*words, *SMALL]).config
 
 
 @pytest.mark.parametrize("choice", pairs(), ids=lambda c: " ".join(c.values()).replace("quantizer.", ""))
@@ -180,7 +217,7 @@ def test_misfits_name_both_parts_and_their_numbers(words: str, said: list[str]) 
         assert text in str(caught.value)
 
 
-def test_a_part_of_too_many_axes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_too_many_axes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank-2 parts run on three axes frame by frame, but not on one."""
     monkeypatch.setattr(registry.load("encoder", "toy_conv"), "rank", 2)
     config = compose([f"{kind}={name}" for kind, name in {**BASE, "dataset": "toy_waves"}.items()]).config

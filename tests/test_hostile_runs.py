@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from hostile_variants import (
     NEW,
     OLD,
     PRIOR,
+    REPRESENTATIVES,
     Mutation,
     at,
     config,
@@ -46,6 +47,7 @@ from hostile_variants import (
 )
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from toys import PIXELCNN, PIXELCNN_DECODER, TILES, TOY, VQ, trainers
 
 from toolkit import __main__ as command
 from toolkit.cli.config.compose import compose
@@ -53,40 +55,15 @@ from toolkit.cli.config.reopen import reopen
 from toolkit.runs.checkpoint import MODEL
 from toolkit.stages import train
 
-TOY = Path(__file__).parent / "toy"
-WORDS = [
-    "dataset=toy_tiles",
-    "encoder=toy_conv",
-    "quantizer=vq",
-    "quantizer.codebook_size=16",
-    "decoder=toy_conv",
-    "likelihood=categorical",
-    "dim=4",
-    "prior=pixelcnn",
-    "prior.hidden=8",
-    "prior.layers=2",
-    "prior.head=8",
-    "conditions.prior=[kind]",
-    "prior_trainer.allow_collapsed=true",
-]
+WORDS = [*TILES, *VQ, *PIXELCNN, "conditions.prior=[kind]", "prior_trainer.allow_collapsed=true"]
 STACKED = [
-    "dataset=codes",
-    "encoder=pool",
-    "encoder.hidden=8",
-    "quantizer=vq",
-    "quantizer.codebook_size=8",
-    "decoder=pixelcnn",
-    "decoder.hidden=8",
-    "decoder.layers=2",
-    "decoder.head=8",
-    "dim=4",
-    "prior=uniform",
-    "stage=autoencoder",
-    "trainer.steps=2",
-    "trainer.batch_size=4",
-    "trainer.workers=0",
+    *("dataset=codes", "encoder=pool", "encoder.hidden=8", "quantizer=vq", "quantizer.codebook_size=8", "dim=4"),
+    *(*PIXELCNN_DECODER, "prior=uniform", "stage=autoencoder"),
+    *("trainer.steps=2", "trainer.batch_size=4", "trainer.workers=0"),
 ]
 TRAINER = ["steps=4", "batch_size=4", "checkpoint_every=2", "log_every=1", "workers=0", "ema=0.1", "learning_rate=0.1"]
+
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 class Runs(NamedTuple):
@@ -99,17 +76,10 @@ class Runs(NamedTuple):
     """Of x, from the newest checkpoint and from the one before; of a sample likewise."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _toys() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
-        yield
-
-
 @pytest.fixture(scope="module")
-def runs(_toys: None, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     home = tmp_path_factory.mktemp("runs")
-    words = [*WORDS, *(f"{stage}.{word}" for stage in ("trainer", "prior_trainer") for word in TRAINER)]
+    words = [*WORDS, *trainers(*TRAINER)]
     train(compose([*words, "prior_trainer.learning_rate=0.5"]).config, home / "run")
     train(compose([*STACKED, f"dataset.run={home / 'run'}"]).config, home / "stacked")
     assert command.run(["evaluate", f"run={home / 'run'}", "examples=4"]) == 0
@@ -205,11 +175,17 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 VARIANTS = dict(variants())
 
 
+def named(names: Iterable[str], default_lane: Collection[str]) -> list[Any]:
+    """Every name, of which those that are not of the default lane are slow."""
+    return [name if name in default_lane else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 def test_there_are_enough() -> None:
     assert len(VARIANTS) > 200
+    assert VARIANTS.keys() >= REPRESENTATIVES
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", named(VARIANTS, REPRESENTATIVES))
 def test_a_strangers_run(
     name: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,7 +266,10 @@ def towers(run: Path) -> None:
         at_ = made
 
 
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(
+    "name",
+    named(BASES, ("without its base", "over another size", "over a pickle", "over a base outside", "over many bases")),
+)
 def test_a_strangers_run_over_a_run(
     name: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +315,20 @@ CODES: dict[str, tuple[Mutation, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CODES)
+CODES_IN_SHORT = (
+    "a pickle 4",
+    "a tensor of 4 TB",
+    "a pipe",
+    "cut",
+    "floats",
+    "too deep",
+    "too large",
+    "2**28 of them",
+    "axes of 10**12",
+)
+
+
+@pytest.mark.parametrize("name", named(CODES, CODES_IN_SHORT))
 def test_a_strangers_codes(
     name: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,16 +417,16 @@ LITTLE = ("bash", "-c", f'ulimit -v {4 * GIB // 1024}; exec "$@"', "bash")
 """Torch alone maps three GiB of libraries."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "autoencoder/step-00000004/model.safetensors a pickle 4",
-        "autoencoder/step-00000004/model.safetensors a header of 90 MB",
-        "config.yaml merged aliases",
-        "config.yaml apply",
-        "a config with an encoder of 10**9 channels",
-    ],
+COMMANDS = (
+    "autoencoder/step-00000004/model.safetensors a header of 90 MB",
+    "config.yaml apply",
+    "autoencoder/step-00000004/model.safetensors a pickle 4",
+    "config.yaml merged aliases",
+    "a config with an encoder of 10**9 channels",
 )
+
+
+@pytest.mark.parametrize("name", named(COMMANDS, COMMANDS[:2]))
 def test_a_command_on_a_strangers_run(name: str, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variant = VARIANTS[name]
     run, outside = copied(runs.run, tmp_path, monkeypatch)

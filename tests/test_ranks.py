@@ -12,15 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from toys import TOY, plugged_in
 
 import toolkit
 from toolkit import distributed
@@ -34,7 +37,6 @@ from toolkit.runs.folder import Run
 from toolkit.spec import LatentSpec
 from toolkit.training import PriorStage, Stage, train_steps
 
-TOY = Path(__file__).parent / "toy"
 MODEL = "dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4 conditions.decoder=[kind]"
 PRIOR = "prior=pixelcnn prior.hidden=8 prior.layers=2 prior.head=8 prior_trainer.allow_collapsed=true"
 TRAINER = "trainer.batch_size=8 trainer.steps=50 trainer.learning_rate=1e-3 prior_trainer.batch_size=8"
@@ -130,11 +132,36 @@ def agreement() -> dict[str, Tensor]:
     return {"raised": torch.tensor(raised)}
 
 
+def faults() -> dict[str, tuple[Callable[[], dict[str, Tensor]], Any]]:
+    """What may go wrong between ranks: a case that shows it, and the patch that makes it so."""
+    return {
+        "statistics are each rank's own": (partial(trained, "ema"), patch("torch.distributed.all_reduce", nothing)),
+        "gradients are each rank's own": (
+            partial(trained, "vq"),
+            patch("torch.nn.parallel.DistributedDataParallel", lambda module, **_: module),
+        ),
+        "all ranks take the same examples": (
+            partial(trained, "vq"),
+            patch.object(distributed, "rank", lambda: 0),
+        ),
+        "ranks begin with other entries": (partial(trained, "vq"), patch("torch.distributed.broadcast", nothing)),
+        "figures are each rank's own": (figures, patch.object(RunningFigures, "average", nothing)),
+        "a rank fails unnoticed": (agreement, patch.object(distributed, "agreed", nullcontext)),
+    }
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """In a collective's place."""
+
+
 def main(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     with distributed.together(f"file://{folder}/meeting", rank, 2, rank):
         made = {case: trained(case) for case in CASES | NOISY}
         made |= {"figures": figures(), "agreement": agreement()}
+        for name, (act, fault) in faults().items():
+            with fault:
+                made[name] = act()
     for name, tensors in made.items():
         save_file({k: v.contiguous() for k, v in tensors.items()}, f"{folder}/{name}-{rank}.safetensors")
 
@@ -154,37 +181,66 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[s
     return lambda name: [load_file(folder / f"{name}-{rank}.safetensors") for rank in range(2)]
 
 
+def assert_as_one(made: dict[str, Tensor], one: dict[str, Tensor]) -> None:
+    """What two ranks made is what one makes of the joined batch."""
+    for name, value in made.items():
+        torch.testing.assert_close(value, one[name], atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def assert_alike(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_step_as_one_does_on_the_joined_batch(two: Callable[..., Any], case: str) -> None:
     """Weights, tables, counts, moments, averages; with restarts, accumulation, and sizes that divide nothing."""
-    one = trained(case, scale=2)
-    for name, value in two(case)[0].items():
-        torch.testing.assert_close(value, one[name], atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+    assert_as_one(two(case)[0], trained(case, scale=2))
 
 
 @pytest.mark.parametrize("case", CASES | NOISY)
 def test_ranks_stay_alike(two: Callable[..., Any], case: str) -> None:
     """Bit for bit, those of an objective's own parameters, too, though each rank sees other data."""
-    first, second = two(case)
-    assert first.keys() == second.keys()
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert_alike(*two(case))
 
 
 def test_an_objectives_parameters_are_trained(two: Callable[..., Any]) -> None:
     assert any(name.startswith("optimizer.exp_avg.objective.") for name in two("nvil")[0])
 
 
-def test_figures_are_means_over_ranks(two: Callable[..., Any]) -> None:
-    for made in two("figures"):
+def assert_means(*ranks: dict[str, Tensor]) -> None:
+    for made in ranks:
         assert made["mean"] == 1.5
         assert made["first_bad"].tolist() == [2]
 
 
-def test_all_come_through_or_none_does(two: Callable[..., Any]) -> None:
+def assert_agreement(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     """1 is a rank's own error, 2 says that another rank's is told."""
-    first, second = (made["raised"].tolist() for made in two("agreement"))
-    assert first == [2, 1, 1, 0]
-    assert second == [1, 2, 2, 0]
+    assert first["raised"].tolist() == [2, 1, 1, 0]
+    assert second["raised"].tolist() == [1, 2, 2, 0]
+
+
+def test_figures_are_means_over_ranks(two: Callable[..., Any]) -> None:
+    assert_means(*two("figures"))
+
+
+def test_all_come_through_or_none_does(two: Callable[..., Any]) -> None:
+    assert_agreement(*two("agreement"))
+
+
+@pytest.mark.parametrize("fault", faults())
+def test_a_planted_fault_is_caught(two: Callable[..., Any], fault: str) -> None:
+    def check() -> None:
+        if "figures" in fault:
+            assert_means(*two(fault))
+        elif "unnoticed" in fault:
+            assert_agreement(*two(fault))
+        else:
+            assert_alike(*two(fault))
+            assert_as_one(two(fault)[0], trained("ema" if "statistics" in fault else "vq", scale=2))
+
+    with pytest.raises(AssertionError):
+        check()
 
 
 def test_a_collective_that_fails_says_that_a_peer_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,8 +380,7 @@ def test_a_run_of_two_ranks(tmp_path: Path) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two ranks that was never stopped."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+    with plugged_in():
         words = [
             "trainer.ranks=2",
             "trainer.log_every=4",

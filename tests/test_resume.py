@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -10,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
+from toys import TOY, figures, fingerprint, plugged_in
 
 from toolkit import __main__ as command
 from toolkit.cli.config.compose import compose
@@ -21,7 +21,6 @@ from toolkit.cli.config.reopen import reopen
 from toolkit.runs.folder import Run
 from toolkit.stages import train
 
-TOY = Path(__file__).parent / "toy"
 STEPS = 24
 PARTS = """
 dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4
@@ -45,53 +44,50 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+    with plugged_in():
         train(compose(WORDS).config, folder)
     return folder
-
-
-def fingerprint(folder: Path) -> dict[str, Any]:
-    """Hashes of everything in both stages' last checkpoints, and of the codes."""
-    paths = [
-        *(p for stage in ("autoencoder", "priors/pixelcnn") for p in (folder / stage / f"step-{STEPS:08d}").iterdir()),
-        *(folder / "codes").iterdir(),
-    ]
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
-
-
-def figures(folder: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the clock."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("steps_per_second", "data_wait")} for line in lines]
 
 
 class Stopped(Exception):
     """Stands for a kill, in the same process."""
 
 
+class StopAt:
+    """A report that stops the training it is told of, as a kill would, after a step of a stage."""
+
+    def __init__(self, stage: str, step: int) -> None:
+        self.stage, self.at, self.begun = stage, step, ""
+
+    def begin(self, stage: str, done: int, steps: int) -> None:
+        self.begun = stage
+
+    def step(self, done: int) -> None:
+        if (self.begun, done) == (self.stage, self.at):
+            raise Stopped
+
+    def metrics(self, split: str, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+def stop(words: list[str], folder: Path, stage: str, step: int) -> None:
+    """Trains until a step of a stage."""
+    with pytest.raises(Stopped):
+        train(compose(words).config, folder, report=StopAt(stage, step))
+
+
+def resume(folder: Path) -> None:
+    train(reopen(Run.open(folder).config_values(), []).config, folder)
+
+
 @pytest.mark.parametrize(
     ("stage", "step"),
     [("autoencoder", 3), ("autoencoder", 17), ("prior-pixelcnn", 5), ("prior-pixelcnn", 23)],
 )
-def test_stop_and_continue(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
-    from toolkit.cli.report import TrainReport
-
-    begun = []
-
-    def begin(self: TrainReport, name: str, done: int, steps: int) -> None:
-        begun.append(name)
-
-    def stop(self: TrainReport, done: int) -> None:
-        if begun[-1] == stage and done == step:
-            raise Stopped
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainReport, "begin", begin)
-        patch.setattr(TrainReport, "step", stop)
-        with pytest.raises(Stopped):
-            train(compose(WORDS).config, tmp_path / "run")
-    train(reopen(Run.open(tmp_path / "run").config_values(), []).config, tmp_path / "run")
+def test_stop_and_continue(whole: Path, tmp_path: Path, stage: str, step: int) -> None:
+    stop(WORDS, tmp_path / "run", stage, step)
+    resume(tmp_path / "run")
     assert fingerprint(tmp_path / "run") == fingerprint(whole)
     assert figures(tmp_path / "run") == figures(whole)
 

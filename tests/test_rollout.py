@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from toys import PIXELCNN, TWO_STEPS, VQ
 
 import toolkit
 from toolkit.__main__ import run as command
@@ -23,24 +24,8 @@ from toolkit.stages import train
 
 MOVE = Condition("move", 3, ("left", "right", "stay"), per_step=True)
 PARTS = [
-    "dataset=toy_moves",
-    "encoder=toy_conv",
-    "quantizer=vq",
-    "quantizer.codebook_size=16",
-    "decoder=toy_conv",
-    "likelihood=categorical",
-    "dim=4",
-    "conditions.prior=[move]",
-    "conditions.decoder=[move]",
-    "prior=pixelcnn",
-    "prior.hidden=8",
-    "prior.layers=2",
-    "prior.head=8",
-    "trainer.steps=2",
-    "trainer.batch_size=4",
-    "prior_trainer.steps=2",
-    "prior_trainer.batch_size=4",
-    "prior_trainer.allow_collapsed=true",
+    *("dataset=toy_moves", "encoder=toy_conv", "decoder=toy_conv", "likelihood=categorical", "dim=4", *VQ),
+    *("conditions.prior=[move]", "conditions.decoder=[move]", *PIXELCNN, *TWO_STEPS),
 ]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from toys import TWO_STEPS, VQ
 
 import toolkit
 from toolkit.__main__ import run as command
@@ -16,32 +16,15 @@ from toolkit.cli.config.compose import compose
 from toolkit.stages import train
 
 PARTS = [
-    "dataset=toy_tiles",
-    "encoder=toy_conv",
-    "quantizer=vq",
-    "quantizer.codebook_size=16",
-    "dim=4",
-    "trainer.steps=2",
-    "trainer.batch_size=4",
-    "trainer.workers=0",
-    "prior_trainer.steps=2",
-    "prior_trainer.batch_size=4",
-    "prior_trainer.workers=0",
-    "prior_trainer.allow_collapsed=true",
-    "prior.hidden=8",
-    "prior.layers=2",
+    *("dataset=toy_tiles", "encoder=toy_conv", "dim=4", *VQ),
+    *(*TWO_STEPS, "prior.hidden=8", "prior.layers=2"),
 ]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _toys() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_PLUGIN_PATH", str(Path(__file__).parent / "toy"))
-        yield
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.fixture(scope="module")
-def trained(_toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(toys: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose decoder draws the data number by number, with a prior of each sort."""
     run = tmp_path_factory.mktemp("runs") / "run"
     decoder = ["decoder=pixelcnn", "decoder.hidden=8", "decoder.layers=2", "decoder.head=8", "likelihood=normal"]

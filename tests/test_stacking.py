@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from toys import PIXELCNN_DECODER, TILES, TWO_STEPS, VQ
 
 import toolkit
 from toolkit import Dataset, ToolkitError
@@ -20,30 +20,8 @@ from toolkit.runs.codes import read_codes
 from toolkit.stages import train
 from toolkit.testing.dataset import DatasetSuite
 
-TRAINERS = [
-    "trainer.steps=2",
-    "trainer.batch_size=4",
-    "trainer.workers=0",
-    "prior_trainer.steps=2",
-    "prior_trainer.batch_size=4",
-    "prior_trainer.workers=0",
-    "prior_trainer.allow_collapsed=true",
-    "prior.hidden=8",
-    "prior.layers=2",
-    "prior.head=8",
-]
-BASE = [
-    *TRAINERS,
-    "dataset=toy_tiles",
-    "encoder=toy_conv",
-    "quantizer=vq",
-    "quantizer.codebook_size=16",
-    "decoder=toy_conv",
-    "likelihood=categorical",
-    "dim=4",
-    "prior=pixelcnn",
-    "conditions.decoder=[kind]",
-]
+TRAINERS = [*TWO_STEPS, "prior.hidden=8", "prior.layers=2", "prior.head=8"]
+BASE = [*TRAINERS, *TILES, *VQ, "prior=pixelcnn", "conditions.decoder=[kind]"]
 STACKED = [
     *TRAINERS,
     "dataset=codes",
@@ -52,25 +30,17 @@ STACKED = [
     "quantizer=product",
     "quantizer.groups=3",
     "quantizer.inner.codebook_size=8",
-    "decoder=pixelcnn",
-    "decoder.hidden=8",
-    "decoder.layers=2",
-    "decoder.head=8",
+    *PIXELCNN_DECODER,
     "dim=12",
     "prior=pixelcnn",
     "conditions.prior=[kind]",
 ]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _toys() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_PLUGIN_PATH", str(Path(__file__).parent / "toy"))
-        yield
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.fixture(scope="module")
-def runs(_toys: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def runs(toys: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A base run whose folder has a name that no grammar likes, and a run over its codes."""
     folder = tmp_path_factory.mktemp("runs")
     base, stacked = folder / "바탕 [1], a=b", folder / "stacked"

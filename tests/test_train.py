@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from toys import PIXELCNN, SIX_STEPS, TILES, VQ
 
 import toolkit
 from toolkit import ToolkitError, registry
@@ -20,32 +21,9 @@ from toolkit.cli.config.reopen import reopen
 from toolkit.runs.folder import Run
 from toolkit.stages import train
 
-TOY = Path(__file__).parent / "toy"
-PARTS = [
-    "dataset=toy_tiles",
-    "encoder=toy_conv",
-    "decoder=toy_conv",
-    "likelihood=categorical",
-    "dim=4",
-    "prior=pixelcnn",
-    "prior.hidden=8",
-    "prior.layers=2",
-    "prior.head=8",
-    "trainer.steps=6",
-    "trainer.batch_size=4",
-    "trainer.log_every=2",
-    "trainer.checkpoint_every=3",
-    "trainer.workers=0",
-    "prior_trainer.steps=3",
-    "prior_trainer.batch_size=4",
-    "prior_trainer.workers=0",
-]
-VQ = ["quantizer=vq", "quantizer.codebook_size=16"]
+PARTS = [*TILES, *PIXELCNN, *SIX_STEPS]
 
-
-@pytest.fixture(autouse=True)
-def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.fixture
@@ -60,12 +38,19 @@ def trained(tmp_path: Path) -> Callable[..., Run]:
     return act
 
 
+@pytest.fixture
+def copied(toy_run: Path, tmp_path: Path) -> Run:
+    """What ``trained()`` gives, without training."""
+    shutil.copytree(toy_run, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
 def weights(run: Run, step: int = 6) -> dict[str, torch.Tensor]:
     return load_file(run.autoencoder / f"step-{step:08d}" / "model.safetensors")
 
 
-def test_the_run_folder(trained: Callable[..., Run]) -> None:
-    run = trained()
+def test_the_run_folder(toy_run: Path) -> None:
+    run = Run(toy_run)
     assert {p.name for p in run.path.iterdir()} == {
         "config.yaml",
         "components.json",
@@ -220,9 +205,9 @@ def test_a_second_run_of_the_same_words_is_the_same(trained: Callable[..., Run])
     assert not all(torch.equal(one[name], different[name]) for name in one)
 
 
-def test_a_refused_continuation_leaves_the_run_as_it_was(trained: Callable[..., Run]) -> None:
+def test_a_refused_continuation_leaves_the_run_as_it_was(copied: Run) -> None:
     """Other sizes of parts, or other data, are refused before anything is written."""
-    run = trained()
+    run = copied
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     for words, why in [
         (["quantizer.codebook_size=8"], "do not fit this model"),
@@ -308,21 +293,21 @@ def test_a_damaged_newest_checkpoint_is_set_aside(trained: Callable[..., Run]) -
     assert sorted(p.name for p in run.autoencoder.iterdir()) == ["step-00000008", "step-00000009.damaged"]
 
 
-def test_a_condition_that_nothing_sees_is_refused(trained: Callable[..., Run]) -> None:
-    model = toolkit.load(trained("stage=autoencoder").path)
+def test_a_condition_that_nothing_sees_is_refused(toy_run: Path) -> None:
+    model = toolkit.load(toy_run)
     with pytest.raises(ToolkitError, match=r"condition.kind: nothing here was trained to see it"):
         model.labels({"kind": "a"}, 2, prior="uniform")
 
 
-def test_codes_of_a_loaded_model_train_others(trained: Callable[..., Run]) -> None:
+def test_codes_of_a_loaded_model_train_others(toy_run: Path) -> None:
     """They are plain tensors, not those of inference mode."""
-    model = toolkit.load(trained("stage=autoencoder").path)
+    model = toolkit.load(toy_run)
     codes = model.encode(torch.zeros(3, *model.spec.shape, dtype=torch.long))
     torch.nn.Embedding(16, 2)(codes).sum().backward()
 
 
-def test_a_prior_that_cannot_be_opened_stops_no_other(trained: Callable[..., Run]) -> None:
-    run = trained()
+def test_a_prior_that_cannot_be_opened_stops_no_other(copied: Run) -> None:
+    run = copied
     shutil.copytree(run.prior("pixelcnn"), run.prior("ghost"))
     config = run.prior("ghost") / "config.yaml"
     config.write_text(config.read_text().replace("name: pixelcnn", "name: ghost"))
@@ -345,8 +330,8 @@ def test_a_run_whose_plugin_is_missing_says_where_it_came_from(
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8), (0, 2, 8, 8), (1, 3, 8, 8)])
-def test_data_of_another_shape_is_told_so(trained: Callable[..., Run], shape: tuple[int, ...]) -> None:
-    model = toolkit.load(trained("stage=autoencoder").path)
+def test_data_of_another_shape_is_told_so(toy_run: Path, shape: tuple[int, ...]) -> None:
+    model = toolkit.load(toy_run)
     with pytest.raises(ValueError, match=r"a batch \(n, \*\(2, 8, 8\)\) is needed"):
         model.encode(torch.zeros(shape, dtype=torch.long))
 

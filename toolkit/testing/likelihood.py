@@ -114,6 +114,16 @@ class LikelihoodSuite(PartLaws):
         cold = [distribution.sample(_generator(seed), temperature=1e-6) for seed in range(2)]
         torch.testing.assert_close(cold[0], cold[1], atol=1e-4, rtol=0)
 
+    def test_the_mean_is_on_the_scale_of_the_data(self) -> None:
+        """In [-1, 1], where the samples' mean is: at parameters so small that little is cut off at the ends."""
+        data = self.data()
+        distribution = self.distribution(data, 1, scale=0.1)
+        if distribution.mean is None:
+            pytest.skip("it has no mean")
+        many = self.make(data)(0.1 * _parameters(self.make(data), data, 1).expand(1000, *[-1] * (1 + data.rank)))
+        average = data.scale(many.sample(_generator())).mean(0, keepdim=True)
+        torch.testing.assert_close(distribution.mean.to(average.dtype), average, atol=0.3, rtol=0)
+
     def test_log_prob_is_precise_under_autocast(self) -> None:
         data = self.data()
         likelihood, x = self.make(data), random_data(data, 5)

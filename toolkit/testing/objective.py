@@ -72,6 +72,13 @@ class ObjectiveSuite(PartLaws):
                 assert parameter.grad is not None, f"{name} has no gradient"
                 assert parameter.grad.isfinite().all(), f"{name} has a gradient that is not finite"
 
+    def test_the_loss_is_a_mean_over_the_batch(self) -> None:
+        """Of an example many times, it is that of half as many, but for what is drawn."""
+        autoencoder, objective, x = self.autoencoder(), self.make(self.data).eval(), random_data(self.data, 1)
+        with torch.no_grad():
+            losses = [objective(autoencoder, x.expand(n, *x.shape[1:]), {}).loss.item() for n in (256, 512)]
+        assert losses[1] == pytest.approx(losses[0], rel=0.2)
+
     def test_terms_are_figures(self) -> None:
         made = self.make(self.data)(self.autoencoder(), random_data(self.data, 4), {})
         assert made.terms

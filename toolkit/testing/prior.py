@@ -85,6 +85,15 @@ class PriorSuite(PartLaws):
         alone = [_log_prob(prior, codes[i : i + 1], {k: v[i : i + 1] for k, v in conditions.items()}) for i in range(5)]
         torch.testing.assert_close(together, torch.cat(alone))
 
+    def test_probabilities_depend_on_conditions(self) -> None:
+        if self.prior(CODES).state_dict().keys() == self.prior(CODES, CONDITIONS).state_dict().keys():
+            pytest.skip("has no parameters for conditions")
+        prior, codes, known = self.prior(CODES, CONDITIONS), _some_codes(CODES, 1), _conditions(1)
+        for condition in CONDITIONS:
+            other = {**known, condition.name: known[condition.name] + (1 if not condition.real else 0.5)}
+            nats = [_log_prob(prior, codes, each) for each in (known, other)]
+            assert (nats[0] - nats[1]).abs() > 1e-9, f"{condition.name} changes nothing"
+
     def test_a_missing_condition_is_none(self) -> None:
         prior, codes = self.prior(CODES, (KIND,)), _some_codes(CODES, 5)
         none = torch.full((5,), KIND.size)

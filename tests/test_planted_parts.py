@@ -1,0 +1,818 @@
+"""Every kind's suite catches what goes wrong in parts of its kind; quantizers' faults are in test_suites.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from math import nan
+from pathlib import Path
+from random import random
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from planted import assert_catches
+from torch import Tensor, nn
+from toy.toy_plugin import TilesDataset, WavesDataset
+
+from toolkit.autoencoder import Autoencoder
+from toolkit.dataset import Dataset
+from toolkit.decoder import Decoder
+from toolkit.decoders.pixelcnn import PixelCNNDecoder
+from toolkit.encoder import Encoder
+from toolkit.likelihood import Distribution, Likelihood
+from toolkit.likelihoods.categorical import CategoricalLikelihood
+from toolkit.metric import Metric
+from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.objective import Bound, Loss, Objective
+from toolkit.objectives.elbo import ELBO
+from toolkit.prior import PLAIN, Controls, Prior
+from toolkit.priors.categorical import CategoricalPrior
+from toolkit.quantizer import Quantizer
+from toolkit.quantizers.categorical import CategoricalQuantizer
+from toolkit.spec import Condition, DataSpec, LatentSpec
+from toolkit.testing.dataset import DatasetSuite
+from toolkit.testing.decoder import DecoderSuite
+from toolkit.testing.encoder import EncoderSuite
+from toolkit.testing.likelihood import LikelihoodSuite
+from toolkit.testing.metric import MetricSuite
+from toolkit.testing.objective import ObjectiveSuite
+from toolkit.testing.parts import PointDecoder, PointEncoder
+from toolkit.testing.prior import PriorSuite
+
+# -- encoders
+
+
+class EncoderCase(EncoderSuite):
+    data: ClassVar[DataSpec] = DataSpec(2, (3, 4), levels=5)
+
+    def __init__(self, part: type[PointEncoder] = PointEncoder) -> None:
+        self.of = part
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return self.of(data, dim)
+
+
+class Transposing(PointEncoder):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).transpose(2, 3)
+
+
+class NoisyEncoder(PointEncoder):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + random()
+
+
+class Tracking(PointEncoder):
+    """Goes on averaging in eval mode."""
+
+    def __init__(self, data: DataSpec, dim: int) -> None:
+        super().__init__(data, dim)
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x)
+        self.mean.lerp_(z.detach().mean(), 0.1)
+        return z
+
+
+class OverTheBatch(PointEncoder):
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x)
+        return z - z.mean(0)
+
+
+class CutOff(PointEncoder):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).detach() + self.linear.bias.view(-1, 1, 1)
+
+
+class Blind(PointEncoder):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.zeros_like(x))
+
+
+class Unsaved(PointEncoder):
+    """Draws a shift that no checkpoint keeps."""
+
+    def __init__(self, data: DataSpec, dim: int) -> None:
+        super().__init__(data, dim)
+        self.shift = torch.randn(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.shift
+
+
+class BranchingOnData(PointEncoder):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.float().mean() > 0 else -x)
+
+
+class FlatEncoder(PointEncoder):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).flatten(2)
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (Transposing, "the stride divides the axes"),
+        (NoisyEncoder, "a seed says what it does"),
+        (Tracking, "eval changes no state"),
+        (OverTheBatch, "examples do not influence one another"),
+        (CutOff, "the gradient reaches every parameter"),
+        (Blind, "the latents depend on the data"),
+        (Unsaved, "the state dict is the whole encoder"),
+        (BranchingOnData, "it runs on tensors without memory"),
+        (FlatEncoder, "latents have dim channels and the datas axes"),
+    ],
+)
+def test_a_broken_encoder_is_caught(broken: type[PointEncoder], law: str) -> None:
+    assert_catches(EncoderCase(), EncoderCase(broken), law)
+
+
+# -- decoders
+
+
+class Conditioned(PointDecoder):
+    def __init__(self, dim: int, likelihood: Likelihood, conditions: tuple[Condition, ...]) -> None:
+        super().__init__(dim, likelihood)
+        self.embedding = ConditionEmbedding(conditions, dim)
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(z + over_grid(self.embedding(conditions, len(z)), z.shape[2:]), conditions)
+
+
+class DecoderCase(DecoderSuite):
+    data, grid = DataSpec(2, (3, 4)), (3, 4)
+
+    def __init__(self, part: type[Conditioned] = Conditioned) -> None:
+        self.of = part
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return self.of(dim, likelihood, conditions)
+
+
+class Uncaring(Conditioned):
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(z, {})
+
+
+class FirstLabel(Conditioned):
+    """Takes what is missing for label 0."""
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(z, {"kind": torch.zeros(len(z), dtype=torch.int64), **conditions})
+
+
+class NoGradient(Conditioned):
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(z.detach(), conditions)
+
+
+class Latentless(Conditioned):
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(0 * z, conditions)
+
+
+class Sideways(Conditioned):
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(z.transpose(2, 3), conditions)
+
+
+class Dropping(Conditioned):
+    """Drops latents in eval mode, too."""
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(nn.functional.dropout(z, training=True), conditions)
+
+
+class Normalized(Conditioned):
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(z / z.std(0), conditions)
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (Uncaring, "the data depend on conditions"),
+        (FirstLabel, "a missing condition is none"),
+        (NoGradient, "the gradient reaches latents and every parameter"),
+        (Latentless, "the data depend on the latents"),
+        (Sideways, "it gives a distribution over the data"),
+        (Dropping, "eval changes no state"),
+        (Normalized, "examples do not influence one another"),
+    ],
+)
+def test_a_broken_decoder_is_caught(broken: type[Conditioned], law: str) -> None:
+    assert_catches(DecoderCase(), DecoderCase(broken), law)
+
+
+class Delegating(Distribution):
+    """A distribution to be broken."""
+
+    def __init__(self, inner: Distribution) -> None:
+        self.inner, self.shape = inner, inner.shape
+
+    @property
+    def mean(self) -> Tensor | None:
+        return self.inner.mean
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.inner.log_prob(x)
+
+    def sample(
+        self,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        return self.inner.sample(generator, temperature, progress)
+
+
+class Backwards(Delegating):
+    """Draws its numbers in one order and gives them back in another."""
+
+    def sample(self, *args: Any, **words: Any) -> Tensor:
+        return super().sample(*args, **words).flip(-1)
+
+
+class Overconfident(Delegating):
+    def log_prob(self, x: Tensor) -> Tensor:
+        return super().log_prob(x) + 0.01
+
+
+class LookingAhead(Delegating):
+    """Is surer of a number the more often it comes, later ones included."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return super().log_prob(x) + (x == 0).flatten(1).double().mean(1)
+
+
+class AutoregressiveCase(DecoderSuite):
+    data, grid = DataSpec(1, (4,), 3), (2,)
+    conditional = False
+    tiny = ((DataSpec(1, (4,), 3), (2,)),)
+
+    def __init__(self, distribution: type[Delegating] = Delegating) -> None:
+        self.of = distribution
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        distribution = self.of
+
+        class Broken(PixelCNNDecoder):  # type: ignore[misc]
+            def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+                return distribution(super().forward(z, conditions))
+
+        return Broken(data, dim, conditions, hidden=8, layers=2, head=8, kernel_size=3)
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (Backwards, "samples fit log prob"),
+        (Overconfident, "probabilities of all data sum to one"),
+        (LookingAhead, "probabilities of all data sum to one"),
+    ],
+)
+def test_a_broken_autoregressive_decoder_is_caught(broken: type[Delegating], law: str) -> None:
+    assert_catches(AutoregressiveCase(), AutoregressiveCase(broken), law)
+
+
+# -- likelihoods
+
+
+class LikelihoodCase(LikelihoodSuite):
+    def __init__(self, distribution: type[Delegating] = Delegating) -> None:
+        self.of = distribution
+
+    def make(self, data: DataSpec) -> Likelihood:
+        distribution = self.of
+
+        class Broken(CategoricalLikelihood):  # type: ignore[misc]
+            def forward(self, parameters: Tensor) -> Distribution:
+                made = distribution(super().forward(parameters))
+                made.data = data  # type: ignore[attr-defined]
+                return made
+
+        return Broken(data)
+
+
+class MeanOverDims(Delegating):
+    def log_prob(self, x: Tensor) -> Tensor:
+        return super().log_prob(x) / x[0].numel()
+
+
+class AmongTheBatch(Delegating):
+    def log_prob(self, x: Tensor) -> Tensor:
+        nats = super().log_prob(x)
+        return nats - nats.mean() + nats.mean().detach().round()
+
+
+class OwnNoise(Delegating):
+    def sample(
+        self, generator: torch.Generator | None = None, temperature: float = 1.0, progress: Any = None
+    ) -> Tensor:
+        return super().sample(None, temperature)
+
+
+class OneLevelUp(Delegating):
+    def sample(self, *args: Any, **words: Any) -> Tensor:
+        return (super().sample(*args, **words) + 1).clamp(max=6)
+
+
+class AlwaysWarm(Delegating):
+    def sample(
+        self, generator: torch.Generator | None = None, temperature: float = 1.0, progress: Any = None
+    ) -> Tensor:
+        return super().sample(generator, 1.0)
+
+
+class Scaled(Delegating):
+    """Samples on the scale of [-1, 1], not in levels."""
+
+    def sample(self, *args: Any, **words: Any) -> Tensor:
+        return super().sample(*args, **words) / 3 - 1
+
+
+class InLevels(Delegating):
+    """A mean in levels, not on the scale of [-1, 1]."""
+
+    @property
+    def mean(self) -> Tensor | None:
+        mean = super().mean
+        return None if mean is None else (mean + 1) * 3
+
+
+class Rounded(Delegating):
+    """As precise as the parameters that it is given."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        assert hasattr(self.inner, "logits")
+        with torch.autocast("cpu", enabled=False):
+            return self.inner.logits.log_softmax(1).gather(1, x.unsqueeze(1)).flatten(1).sum(1)
+
+
+class LogOfShares(Delegating):
+    def log_prob(self, x: Tensor) -> Tensor:
+        assert hasattr(self.inner, "logits")
+        return self.inner.logits.softmax(1).gather(1, x.unsqueeze(1)).log().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "law", "words"),
+    [
+        (Overconfident, "probabilities sum to one", {"scale": 1.0}),
+        (MeanOverDims, "an example is the sum of its numbers", {}),
+        (AmongTheBatch, "examples do not influence one another", {}),
+        (OwnNoise, "a seed says which sample", {}),
+        (OneLevelUp, "samples fit log prob", {}),
+        (AlwaysWarm, "a low temperature leaves the likeliest", {}),
+        (Scaled, "samples are data", {}),
+        (InLevels, "the mean is on the scale of the data", {}),
+        (Rounded, "log prob is precise under autocast", {}),
+        (LogOfShares, "gradients are finite in the extremes", {"scale": 1e4}),
+    ],
+)
+def test_a_broken_likelihood_is_caught(broken: type[Delegating], law: str, words: dict[str, Any]) -> None:
+    assert_catches(LikelihoodCase(), LikelihoodCase(broken), law, **words)
+
+
+# -- objectives
+
+
+class Plain(Objective):
+    """An ELBO to be broken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = ELBO()
+
+    def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
+        return self.inner(autoencoder, x, conditions)
+
+    def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
+        return self.inner.bound(autoencoder, x, conditions)
+
+
+class ObjectiveCase(ObjectiveSuite):
+    def __init__(self, part: type[Plain] = Plain) -> None:
+        self.of = part
+
+    def make(self, data: DataSpec) -> Objective:
+        return self.of()
+
+    def quantizer(self) -> Quantizer:
+        return CategoricalQuantizer(4, codebook_size=3)
+
+
+class SummedOverTheBatch(Plain):
+    def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
+        made = super().forward(autoencoder, x, conditions)
+        return made._replace(loss=made.loss * len(x))
+
+
+class FrozenDecoder(Plain):
+    def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
+        made = super().forward(autoencoder, x, conditions)
+        return made._replace(loss=made.terms["kl"] + made.terms["quantizer"])
+
+
+class FreeCodes(Plain):
+    def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
+        made = super().bound(autoencoder, x, conditions)
+        return made._replace(code_nats=0 * made.code_nats)
+
+
+class OthersConditions(Plain):
+    def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
+        return super().bound(autoencoder, x, {name: value.roll(1, 0) for name, value in conditions.items()})
+
+
+class Pooled(Plain):
+    """The batch's mean for each of its examples."""
+
+    def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
+        made = super().bound(autoencoder, x, conditions)
+        return made._replace(data_nats=made.data_nats.mean().expand(len(x)))
+
+
+class CountingBounds(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Tensor
+        self.register_buffer("seen", torch.zeros(()))
+
+    def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
+        self.seen += len(x)
+        return super().bound(autoencoder, x, conditions)
+
+
+class HalfPrecision(Plain):
+    def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
+        made = super().forward(autoencoder, x, conditions)
+        return made._replace(loss=made.loss.bfloat16())
+
+
+class PerExample(Plain):
+    def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
+        made = super().forward(autoencoder, x, conditions)
+        return made._replace(terms={"nll": -made.likelihood.log_prob(x)})
+
+
+class Jittered(Plain):
+    def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
+        made = super().forward(autoencoder, x, conditions)
+        return made._replace(loss=made.loss * (1 + random()))
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (SummedOverTheBatch, "the loss is a mean over the batch"),
+        (FrozenDecoder, "the loss is finite and trains every parameter"),
+        (FreeCodes, "the bound is a bound"),
+        (OthersConditions, "examples keep their conditions"),
+        (Pooled, "examples keep their conditions"),
+        (CountingBounds, "the bound changes no state"),
+        (HalfPrecision, "the loss is precise under autocast"),
+        (PerExample, "terms are figures"),
+        (Jittered, "a seed says what it does"),
+    ],
+)
+def test_a_broken_objective_is_caught(broken: type[Plain], law: str) -> None:
+    assert_catches(ObjectiveCase(), ObjectiveCase(broken), law)
+
+
+# -- priors
+
+
+class Table(CategoricalPrior):  # type: ignore[misc]
+    """A table of probabilities to be broken."""
+
+
+class PriorCase(PriorSuite):
+    def __init__(self, part: type[Table] = Table) -> None:
+        self.of = part
+
+    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return self.of(latent, conditions)
+
+
+Codes = Tensor
+Known = Mapping[str, Tensor]
+
+
+class Unnormalized(Table):
+    def log_prob(self, codes: Codes, conditions: Known) -> Tensor:
+        return super().log_prob(codes, conditions) + 0.01
+
+
+class Peeking(Table):
+    """Is surer of a code the more often it comes, later ones included."""
+
+    def log_prob(self, codes: Codes, conditions: Known) -> Tensor:
+        return super().log_prob(codes, conditions) + (codes == 0).flatten(1).double().mean(1)
+
+
+class MeanOverPositions(Table):
+    def log_prob(self, codes: Codes, conditions: Known) -> Tensor:
+        return super().log_prob(codes, conditions) / codes[0].numel()
+
+
+class Grouping(Table):
+    def log_prob(self, codes: Codes, conditions: Known) -> Tensor:
+        nats = super().log_prob(codes, conditions)
+        return nats.mean().expand(len(codes))
+
+
+class LabelZero(Table):
+    def log_prob(self, codes: Codes, conditions: Known) -> Tensor:
+        return super().log_prob(codes, {"kind": torch.zeros(len(codes), dtype=torch.int64), **conditions})
+
+
+class Deaf(Table):
+    """Ignores the conditions wherever they are."""
+
+    def _logits(self, conditions: Known, n: int, *args: Any) -> Any:
+        return super()._logits({}, n, *args)
+
+
+class Unconditioned(Table):
+    def sample(self, n: int, conditions: Known, *args: Any, **words: Any) -> Tensor:
+        return super().sample(n, {}, *args, **words)
+
+
+class Turned(Table):
+    """Draws in raster order and lays the codes down in another."""
+
+    def sample(self, *args: Any, **words: Any) -> Tensor:
+        return super().sample(*args, **words).flip(-1)
+
+
+class GlobalNoise(Table):
+    def sample(self, n: int, conditions: Known, controls: Controls = PLAIN, **words: Any) -> Tensor:
+        return super().sample(n, conditions, controls, **{**words, "generator": None})
+
+
+class Forgetful(Table):
+    def sample(self, n: int, conditions: Known, controls: Controls = PLAIN, **words: Any) -> Tensor:
+        return super().sample(n, conditions, controls, **{**words, "prefix": None})
+
+
+class Untaught(Table):
+    def loss(self, codes: Codes, conditions: Known) -> Tensor:
+        return super().loss(codes, conditions).detach().requires_grad_()
+
+
+GRID = {"latent": LatentSpec((2, 3), (3,))}
+
+
+@pytest.mark.parametrize(
+    ("broken", "law", "words"),
+    [
+        (Unnormalized, "probabilities of all code maps sum to one", GRID),
+        (Peeking, "probabilities of all code maps sum to one", GRID),
+        (MeanOverPositions, "probabilities sum to one under any condition", {"kind": 1}),
+        (Grouping, "examples do not influence one another", {}),
+        (LabelZero, "a missing condition is none", {}),
+        (Deaf, "probabilities depend on conditions", {}),
+        (Unconditioned, "samples fit log prob under a condition", {}),
+        (Turned, "samples fit log prob", GRID),
+        (GlobalNoise, "a seed says which codes", {}),
+        (Forgetful, "the prefix is kept", {"positions": 2}),
+        (Untaught, "the loss is finite and reaches every parameter", GRID),
+    ],
+)
+def test_a_broken_prior_is_caught(broken: type[Table], law: str, words: dict[str, Any]) -> None:
+    assert_catches(PriorCase(), PriorCase(broken), law, **words)
+
+
+# -- metrics
+
+
+class MeanNats(Metric):
+    """Mean nats of the data, to be broken."""
+
+    def __init__(self, model: Autoencoder) -> None:
+        self.total, self.examples = 0.0, 0
+
+    def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
+        self.total += float(output.data_nats.double().sum())
+        self.examples += len(x)
+
+    def compute(self) -> dict[str, float]:
+        return {"nats": self.total / self.examples} if self.examples else {}
+
+
+class MetricCase(MetricSuite):
+    def __init__(self, part: type[MeanNats] = MeanNats) -> None:
+        self.of = part
+
+    def make(self, model: Autoencoder) -> Metric:
+        return self.of(model)
+
+
+class MeanOfBatches(MeanNats):
+    def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
+        self.total += float(output.data_nats.mean())
+        self.examples += 1
+
+
+class LastBatch(MeanNats):
+    def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
+        self.total, self.examples = float(output.data_nats.double().sum()), len(x)
+
+
+class LosingTheLastExample(MeanNats):
+    def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
+        self.total += float(output.data_nats[:-1].double().sum())
+        self.examples += len(x)
+
+
+class Resetting(MeanNats):
+    def compute(self) -> dict[str, float]:
+        made = super().compute()
+        self.total = 0.0
+        return made
+
+
+class TensorFigures(MeanNats):
+    def compute(self) -> dict[str, float]:
+        return {name: torch.tensor(value) for name, value in super().compute().items()}  # type: ignore[misc]
+
+
+class NotANumber(MeanNats):
+    def compute(self) -> dict[str, float]:
+        return {**super().compute(), "ratio": nan}
+
+
+class DividingByZero(MeanNats):
+    def compute(self) -> dict[str, float]:
+        return {"nats": self.total / self.examples}
+
+
+class SilentPictures(MeanNats):
+    def draw(self, folder: Path) -> list[Path]:
+        (folder / "nats.png").write_bytes(b"")
+        return []
+
+
+class BareWarning(MeanNats):
+    def warnings(self) -> list[str]:
+        return [""] if self.examples else []
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (MeanOfBatches, "order and batching do not matter"),
+        (LastBatch, "order and batching do not matter"),
+        (LosingTheLastExample, "order and batching do not matter"),
+        (Resetting, "asking twice changes nothing"),
+        (TensorFigures, "figures are numbers"),
+        (NotANumber, "figures are numbers"),
+        (DividingByZero, "nothing taken in breaks nothing"),
+        (SilentPictures, "pictures lie in the folder"),
+        (BareWarning, "warnings are sentences"),
+    ],
+)
+def test_a_broken_metric_is_caught(broken: type[MeanNats], law: str, tmp_path: Path) -> None:
+    words: dict[str, Any] = {"groups": [[11, 3, 0, 7, 5], [1], [2, 4, 6, 8, 9, 10]]} if "order" in law else {}
+    if law in ("nothing taken in breaks nothing", "pictures lie in the folder"):
+        words = {"tmp_path": tmp_path}
+    assert_catches(MetricCase(), MetricCase(broken), law, **words)
+
+
+# -- datasets
+
+
+class Tiles(TilesDataset):  # type: ignore[misc]
+    """Levels to be broken."""
+
+
+class Waves(WavesDataset):  # type: ignore[misc]
+    """Real numbers to be broken."""
+
+
+class DatasetCase(DatasetSuite):
+    def __init__(self, part: type[Dataset] = Tiles) -> None:
+        self.of = part
+
+    def make(self) -> Dataset:
+        return self.of()
+
+
+class Whimsical(Tiles):
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return super().example(split, int(random() * 8), generator)
+
+
+class Ungoverned(Tiles):
+    """Draws from torch's generator, not from the one that it is given."""
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return made if generator is None else {**made, "x": torch.randint(8, made["x"].shape)}
+
+
+class OneTooMany(Tiles):
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return {**made, "x": made["x"] + 1}
+
+
+class Lengthwise(Tiles):
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return {**made, "x": made["x"].movedim(0, -1)}
+
+
+class SixteenBit(Waves):
+    """Samples as integers have them, not in [-1, 1]."""
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return {**made, "x": made["x"] * 32767}
+
+
+class Unlabelled(Tiles):
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return {"x": super().example(split, index, generator)["x"]}
+
+
+class FromOne(Tiles):
+    """Labels from 1 on."""
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return {**made, "kind": made["kind"] + 2}
+
+
+class Leaking(Tiles):
+    """Tests on what was trained on."""
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return super().example("train", index, generator)
+
+
+class LossyFiles(Tiles):
+    @classmethod
+    def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
+        path.write_text(json.dumps((x // 2 * 2).tolist()))
+
+
+class Unpicklable(Tiles):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = lambda x: x
+
+
+class Pictureless(Tiles):
+    @classmethod
+    def draw(cls, rows: Any, spec: DataSpec, path: Path) -> None:
+        path.write_bytes(b"GIF89a")
+
+
+class Twins(Tiles):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = DataSpec(2, (8, 8), 8, conditions=(Condition("kind", 3, ("a", "b", "a")),))
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (Whimsical, "without a generator nothing is random"),
+        (Ungoverned, "a generator decides what is random"),
+        (OneTooMany, "examples have the shape type and range of the spec"),
+        (Lengthwise, "examples have the shape type and range of the spec"),
+        (SixteenBit, "examples have the shape type and range of the spec"),
+        (Unlabelled, "examples carry every condition"),
+        (FromOne, "examples carry every condition"),
+        (Leaking, "splits begin with different examples"),
+        (LossyFiles, "what is written is read back"),
+        (Unpicklable, "a worker gets the same dataset"),
+        (Pictureless, "draw makes a png"),
+        (Twins, "labels have names of their own"),
+    ],
+)
+def test_a_broken_dataset_is_caught(broken: type[Dataset], law: str, tmp_path: Path) -> None:
+    words = {"tmp_path": tmp_path} if law in ("what is written is read back", "draw makes a png") else {}
+    sound = Waves if issubclass(broken, Waves) else Tiles
+    assert_catches(DatasetCase(sound), DatasetCase(broken), law, **words)
