@@ -16,7 +16,6 @@ from toolkit.causal.pixelcnn import PixelCNN
 from toolkit.causal.sampling import sample
 from toolkit.causal.transformer import Transformer
 from toolkit.causal.wavenet import WaveNet
-from toolkit.errors import ToolkitError
 from toolkit.prior import Controls
 from toolkit.testing.causal import reach
 from toolkit.testing.reference import sample_slowly
@@ -193,7 +192,7 @@ def test_a_state_is_of_plain_tensors_and_starts_afresh(name: str, grid: Grid) ->
 
 
 def test_depth_zero_is_refused() -> None:
-    with pytest.raises(ToolkitError, match="depth is 0"):
+    with pytest.raises(ValueError, match="depth is 0"):
         CausalNetwork(PixelCNN(2, hidden=4, layers=1), ())
 
 

@@ -104,13 +104,13 @@ def refusal(choice: dict[str, str]) -> str | None:
     if decoder == "wavenet" and dataset != "toy_waves":
         return "decoder=wavenet gives"  # axes but the last as the encoder left them, which halves or pools them all
     if decoder in ("pixelcnn", "wavenet") and dataset == "toy_waves":
-        return f"decoder={decoder} is over levels"
+        return f"decoder={decoder}: it is over levels"
     if choice["encoder"] == "pool" and decoder in ("toy_conv", "patch"):
         return f"decoder={decoder} gives"
     if QUANTIZERS[choice["quantizer"]] == 0:
         return "a continuous bottleneck has no codes"
     if choice["prior"] == "wavenet" and dataset != "toy_waves":
-        return "prior=wavenet works on grids of 1 axis"
+        return "prior=wavenet: 1 axis is needed"
     return None
 
 
@@ -187,7 +187,7 @@ MISFITS: list[tuple[str, list[str]]] = [
     ("dataset.size=7", ["decoder=toy_conv gives (2, 6, 6)", "data is (2, 7, 7)", "grid of (3, 3)"]),
     (
         "encoder=patch encoder.patch=3",
-        ["encoder.patch=3", "do not cover this data's axes (8, 8)", "divides each of them"],
+        ["encoder=patch: patch=3: ", "divides each of this data's axes (8, 8)"],
     ),
     (
         "encoder=patch encoder.patch=4 decoder=patch decoder.patch=2",

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from toolkit.causal.pixelcnn import PixelCNN
-from toolkit.errors import ToolkitError
 from toolkit.testing.causal import reach
 
 
@@ -37,5 +36,5 @@ def test_a_layer_sees_half_a_kernel_further(kernel_size: int) -> None:
     ],
 )
 def test_what_it_cannot_be_is_refused(rank: int, options: dict, message: str) -> None:
-    with pytest.raises(ToolkitError, match=message):
+    with pytest.raises(ValueError, match=message):
         PixelCNN(rank, **options)

@@ -169,7 +169,7 @@ def test_sampling_ignores_the_training_mode(cls: type) -> None:
 
 
 def test_a_wavenet_over_two_axes_is_refused() -> None:
-    with pytest.raises(ToolkitError, match="prior=wavenet works on grids of 1 axis, this one has 2"):
+    with pytest.raises(ValueError, match="1 axis is needed, this grid has 2"):
         WaveNetPrior(CODES, ())
 
 

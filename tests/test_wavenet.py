@@ -71,7 +71,7 @@ def test_a_coarse_context_is_repeated() -> None:
 
 
 def test_what_it_cannot_be_is_refused() -> None:
-    with pytest.raises(ToolkitError, match="layers=0"):
+    with pytest.raises(ValueError, match="layers=0"):
         WaveNet(layers=0)
     net = CausalNetwork(WaveNet(context=3, hidden=4, layers=2), (5,))
     with pytest.raises(ToolkitError, match="10 positions cannot share 4 steps"):

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit.errors import ToolkitError
-
 REACH = 0.2
 """How far apart levels in order, from -1 to 1, begin to be strangers."""
 
@@ -90,7 +88,7 @@ class CausalNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if not codebook_sizes:
-            raise ToolkitError("a causal network needs codes, and the depth is 0: take a quantizer with a codebook")
+            raise ValueError("a causal network needs codes, and the depth is 0: take a quantizer with a codebook")
         self.codebook_sizes = codebook_sizes
         self.tables = nn.ModuleList(nn.Embedding(size, trunk.channels) for size in codebook_sizes)
         self.trunk = trunk

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from toolkit.causal import pixelcnn_steps
 from toolkit.causal.network import Trunk, shift
 from toolkit.causal.pixelcnn_steps import State, changed_axis
-from toolkit.errors import ToolkitError
 
 
 @final
@@ -121,11 +120,11 @@ class _Stack(nn.Module):
 
 def _check(rank: int, kernel_size: int, layers: int) -> None:
     if not 1 <= rank <= 3:
-        raise ToolkitError(f"a PixelCNN works on grids of 1 to 3 axes, this one has {rank}: take another network")
+        raise ValueError(f"a grid of 1 to 3 axes is needed, this one has {rank}: take another network")
     if kernel_size < 3 or kernel_size % 2 == 0:
-        raise ToolkitError(f"kernel_size={kernel_size}: a PixelCNN needs an odd number of at least 3")
+        raise ValueError(f"kernel_size={kernel_size}: an odd number of at least 3")
     if layers < 1:
-        raise ToolkitError(f"layers={layers}: a PixelCNN needs at least 1")
+        raise ValueError(f"layers={layers}: at least 1")
 
 
 def _parameter(layers: int, channels: int, *inputs: int) -> nn.Parameter:

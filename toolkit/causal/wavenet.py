@@ -63,7 +63,7 @@ class WaveNet(Trunk):
     ) -> None:
         super().__init__()
         if blocks < 1 or layers < 1:
-            raise ToolkitError(f"blocks={blocks}, layers={layers}: a WaveNet needs at least 1 of each")
+            raise ValueError(f"blocks={blocks} layers={layers}: at least 1 of each")
         self.channels, self.features = hidden, skip
         self.dilations = [1 << layer for layer in range(layers)] * blocks
         count = len(self.dilations)

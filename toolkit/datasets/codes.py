@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from toolkit.dataset import Dataset
-from toolkit.errors import ToolkitError
 from toolkit.spec import DataSpec, LatentSpec
 
 
@@ -48,10 +47,10 @@ class CodesDataset(Dataset):
     def __init__(self, source: Source, *, run: str) -> None:
         latent = source.latent
         if not latent.depth:
-            raise ToolkitError(f"dataset.run={run}: this run's bottleneck is continuous: it has no codes")
+            raise ValueError(f"run={run}: this run's bottleneck is continuous: it has no codes")
         if len(set(latent.codebook_sizes)) > 1:
-            raise ToolkitError(
-                f"dataset.run={run}: its codebooks have {latent.codebook_sizes} entries; as data they need equal sizes"
+            raise ValueError(
+                f"run={run}: its codebooks have {latent.codebook_sizes} entries; as data they need equal sizes"
             )
         self.source, self.suffix = source, source.files.suffix  # type: ignore[misc]
         data = source.spec

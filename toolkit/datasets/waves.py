@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from toolkit.dataset import SPLITS, Dataset
-from toolkit.errors import ToolkitError
 from toolkit.plots.sheet import draw_sheet
 from toolkit.spec import Condition, DataSpec
 
@@ -52,15 +51,15 @@ class WavesDataset(Dataset):
         test_size: int = 2_000,
     ) -> None:
         if not axes or min(axes) < 1:
-            raise ToolkitError(f"dataset.axes={list(axes)}: waves need at least one axis, each of at least 1 position")
+            raise ValueError(f"axes={list(axes)}: waves need at least one axis, each of at least 1 position")
         if channels < 1:
-            raise ToolkitError(f"dataset.channels={channels}: must be at least 1")
+            raise ValueError(f"channels={channels}: at least 1")
         if levels is not None and levels < 2:
-            raise ToolkitError(f"dataset.levels={levels}: must be at least 2, or null for real values")
+            raise ValueError(f"levels={levels}: at least 2, or null for real values")
         self.sizes = dict(zip(SPLITS, (train_size, val_size, test_size), strict=True))
         for split, size in self.sizes.items():
             if size < 1:
-                raise ToolkitError(f"dataset.{split}_size={size}: a split needs at least one example")
+                raise ValueError(f"{split}_size={size}: a split needs at least one example")
         pace = Condition("pace", len(PACES), tuple(PACES))
         self.spec = DataSpec(channels, axes, levels, variance=variance(levels), conditions=(pace,))
 

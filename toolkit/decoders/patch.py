@@ -8,7 +8,6 @@ from typing import final
 from torch import Tensor, nn
 
 from toolkit.decoder import Decoder
-from toolkit.errors import ToolkitError
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.patches import from_patches
@@ -38,7 +37,7 @@ class PatchDecoder(Decoder):
     ) -> None:
         super().__init__()
         if patch < 1:
-            raise ToolkitError(f"decoder.patch={patch}: must be at least 1")
+            raise ValueError(f"patch={patch}: at least 1")
         self.likelihood, self.patch = likelihood, patch
         self.inward = nn.Linear(dim, hidden)
         self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None

@@ -52,7 +52,7 @@ class PixelCNNDecoder(Decoder):
         condition_dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        sizes = (require_levels(data, "pixelcnn", "decoder"),) * data.channels
+        sizes = (require_levels(data, "choose another decoder, and likelihood=normal"),) * data.channels
         self.data, self.condition_dropout = data, condition_dropout
         self.inward = conv(data.rank, dim, hidden, 3)
         self.embedding = ConditionEmbedding(conditions, hidden) if conditions else None

@@ -12,7 +12,6 @@ from toolkit.causal.distribution import AutoregressiveDistribution
 from toolkit.causal.network import CausalNetwork
 from toolkit.causal.wavenet import WaveNet
 from toolkit.decoder import Decoder
-from toolkit.errors import ToolkitError
 from toolkit.likelihoods.categorical import require_levels
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.conv import conv
@@ -68,16 +67,16 @@ class WaveNetDecoder(Decoder):
         history_noise: float = 0.0,
     ) -> None:
         super().__init__()
-        sizes = (require_levels(data, "wavenet", "decoder"),) * data.channels
+        sizes = (require_levels(data, "choose another decoder, and likelihood=normal"),) * data.channels
         if data.axes[0] % grid[0]:
-            raise ToolkitError(
-                f"decoder=wavenet: {data.axes[0]} positions are no whole number for each of {grid[0]} latents;"
+            raise ValueError(
+                f"{data.axes[0]} positions are not a whole number for each of {grid[0]} latents;"
                 " change the data's length or the encoder's strides"
             )
         if (history_dropout or history_noise) and not data.ordered:
-            raise ToolkitError(
-                "decoder.history_dropout and decoder.history_noise need levels in an order, with a middle and"
-                " neighbours, and these are in none: leave them 0"
+            raise ValueError(
+                f"history_dropout={history_dropout} history_noise={history_noise}: 0 where the levels have no order,"
+                " and so no middle and no neighbors"
             )
         self.data, self.stride, self.condition_dropout = data, data.axes[0] // grid[0], condition_dropout
         self.history_dropout, self.history_noise = history_dropout, history_noise

@@ -7,7 +7,6 @@ from typing import final
 from torch import Tensor, nn
 
 from toolkit.encoder import Encoder
-from toolkit.errors import ToolkitError
 from toolkit.nn.patches import to_patches
 from toolkit.spec import DataSpec
 
@@ -29,11 +28,10 @@ class PatchEncoder(Encoder):
     def __init__(self, data: DataSpec, dim: int, *, patch: int = 4, hidden: int = 128) -> None:
         super().__init__()
         if patch < 1:
-            raise ToolkitError(f"encoder.patch={patch}: must be at least 1")
+            raise ValueError(f"patch={patch}: at least 1")
         if any(length % patch for length in data.axes):
-            raise ToolkitError(
-                f"encoder.patch={patch}: patches of {patch} do not cover this data's axes {data.axes}: "
-                "choose a patch that divides each of them, for the decoder too"
+            raise ValueError(
+                f"patch={patch}: a number that divides each of this data's axes {data.axes}, the same for the decoder"
             )
         self.data, self.patch, self.stride = data, patch, (patch,) * data.rank
         self.inward = nn.Linear(data.channels * patch**data.rank, hidden)

@@ -7,7 +7,6 @@ from typing import final
 from torch import Tensor, nn
 
 from toolkit.encoder import Encoder
-from toolkit.errors import ToolkitError
 from toolkit.nn.conv import CONV, conv
 from toolkit.nn.residual import residual_stack
 from toolkit.spec import DataSpec
@@ -30,7 +29,7 @@ class PoolEncoder(Encoder):
     def __init__(self, data: DataSpec, dim: int, *, hidden: int = 128, residual_blocks: int = 1) -> None:
         super().__init__()
         if data.rank not in CONV:
-            raise ToolkitError(f"encoder=pool works on 1 to 3 axes, this data has {data.rank}")
+            raise ValueError(f"1 to 3 axes are needed, this data has {data.rank}")
         self.data = data
         self.tables: nn.ModuleList | None = None
         if data.ordered:

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toolkit.errors import ToolkitError
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.nn.noise import uniform
 from toolkit.spec import DataSpec
@@ -21,7 +20,7 @@ class CategoricalLikelihood(Likelihood):
 
     def __init__(self, data: DataSpec) -> None:
         super().__init__()
-        self.data, self.levels = data, require_levels(data, "categorical")
+        self.data, self.levels = data, require_levels(data)
         self.channels = data.channels * self.levels
 
     def forward(self, parameters: Tensor) -> CategoricalDistribution:
@@ -68,9 +67,8 @@ def choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:
     return (cumulative < u).sum(1)
 
 
-def require_levels(data: DataSpec, name: str, kind: str = "likelihood") -> int:
-    """The data's levels, or an error that says which part needs them."""
+def require_levels(data: DataSpec, cure: str = "choose likelihood=normal") -> int:
+    """The data's levels; ValueError where it has none."""
     if data.levels is None:
-        cure = "choose likelihood=normal" if kind == "likelihood" else f"choose another {kind}, and likelihood=normal"
-        raise ToolkitError(f"{kind}={name} is over levels, and this data has none (it is real-valued): {cure}")
+        raise ValueError(f"it is over levels, and this data has none (it is real-valued): {cure}")
     return data.levels

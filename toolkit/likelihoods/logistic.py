@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toolkit.errors import ToolkitError
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.likelihoods.categorical import choose, require_levels
 from toolkit.nn.noise import uniform
@@ -34,13 +33,11 @@ class LogisticLikelihood(Likelihood):
 
     def __init__(self, data: DataSpec, *, mixtures: int = 5) -> None:
         super().__init__()
-        require_levels(data, "logistic")
+        require_levels(data)
         if not data.ordered:
-            raise ToolkitError(
-                "likelihood=logistic is over ordered levels, and this data is unordered: choose categorical"
-            )
+            raise ValueError("it is over ordered levels, and this data is unordered: choose categorical")
         if mixtures < 1:
-            raise ToolkitError(f"likelihood.mixtures={mixtures}: at least 1")
+            raise ValueError(f"mixtures={mixtures}: at least 1")
         self.data, self.mixtures = data, mixtures
         self.channels = 3 * mixtures * data.channels
 

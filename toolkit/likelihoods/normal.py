@@ -9,7 +9,6 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from toolkit.errors import ToolkitError
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.nn.noise import uniform
 from toolkit.spec import DataSpec
@@ -30,11 +29,11 @@ class NormalLikelihood(Likelihood):
     def __init__(self, data: DataSpec, *, scale: float | None = None, learned: bool = False) -> None:
         super().__init__()
         if not data.ordered:
-            raise ToolkitError("likelihood=normal is over numbers, and this data is unordered: choose categorical")
+            raise ValueError("it is over numbers, and this data is unordered: choose categorical")
         if scale is None and data.variance is None:
-            raise ToolkitError("likelihood.scale: this dataset does not know its variance: give a scale, say 0.5")
+            raise ValueError("scale=null: this dataset does not know its variance: give a scale, say 0.5")
         if scale is not None and scale <= 0:
-            raise ToolkitError(f"likelihood.scale={scale}: a standard deviation is above 0")
+            raise ValueError(f"scale={scale}: a standard deviation is above 0")
         self.data, self.channels = data, data.channels
         start = torch.tensor(scale if scale is not None else (data.variance or 1.0) ** 0.5).log()
         self.log_scale: Tensor

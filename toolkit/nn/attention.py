@@ -17,7 +17,7 @@ class Block(nn.Module):
     def __init__(self, hidden: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if hidden % heads:
-            raise ToolkitError(f"hidden={hidden} is no multiple of heads={heads}")
+            raise ValueError(f"hidden={hidden} heads={heads}: the first a multiple of the second")
         self.hidden, self.heads = hidden, heads
         self.before_attention = nn.LayerNorm(hidden)
         self.qkv = nn.Linear(hidden, 3 * hidden)

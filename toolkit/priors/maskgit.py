@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit.causal.sampling import MEMORY, check_prefix, guided, invert, shares
-from toolkit.errors import ToolkitError
 from toolkit.nn.attention import Block, GridPositions
 from toolkit.nn.codebook import widen
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
@@ -58,7 +57,7 @@ class MaskGITPrior(Prior):
     ) -> None:
         super().__init__()
         if passes < 1:
-            raise ToolkitError(f"passes={passes}: at least 1")
+            raise ValueError(f"passes={passes}: at least 1")
         self.latent, self.passes, self.choice_temperature = latent, passes, choice_temperature
         self.condition_dropout = condition_dropout
         # The last row of each table stands for a masked code.

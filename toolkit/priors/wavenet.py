@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import final
 
 from toolkit.causal.wavenet import WaveNet
-from toolkit.errors import ToolkitError
 from toolkit.priors.autoregressive import AutoregressivePrior
 from toolkit.spec import Condition, LatentSpec
 
@@ -38,9 +37,7 @@ class WaveNetPrior(AutoregressivePrior):
         condition_dropout: float = 0.1,
     ) -> None:
         if len(latent.grid) != 1:
-            raise ToolkitError(
-                f"prior=wavenet works on grids of 1 axis, this one has {len(latent.grid)}: take pixelcnn or transformer"
-            )
+            raise ValueError(f"1 axis is needed, this grid has {len(latent.grid)}: take pixelcnn or transformer")
         trunk = WaveNet(
             context=hidden if conditions else 0, hidden=hidden, blocks=blocks, layers=layers, skip=skip, dropout=dropout
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit import Dataset, ToolkitError
+from toolkit import Dataset
 from toolkit.testing import DatasetSuite
 from toolkit_hello.lissajous import RATIOS, VARIANCE, LissajousDataset
 
@@ -68,5 +68,5 @@ def test_a_sheet_shows_curves_in_their_places(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["length", "train_size", "val_size", "test_size"])
 def test_sizes_that_make_no_sense(option: str) -> None:
-    with pytest.raises(ToolkitError, match=f"dataset.{option}=0"):
+    with pytest.raises(ValueError, match=f"{option}=0"):
         LissajousDataset(**{option: 0})

@@ -7,7 +7,7 @@ from math import sqrt
 import pytest
 import torch
 
-from toolkit import Autoencoder, DataSpec, Metric, ToolkitError
+from toolkit import Autoencoder, DataSpec, Metric
 from toolkit.testing import MetricSuite
 from toolkit_hello.spectrum import SpectrumMetric, log_spectral_distance
 
@@ -35,5 +35,5 @@ def test_what_is_missing_counts_forty_decibels() -> None:
 
 
 def test_codes_have_no_spectrum() -> None:
-    with pytest.raises(ToolkitError, match="codes as data have no order"):
+    with pytest.raises(ValueError, match="codes as data have no order"):
         SpectrumMetric(DataSpec(1, (8,), 16, ordered=False))

@@ -128,7 +128,7 @@ def test_judges_of_other_packages(name: str, monkeypatch: pytest.MonkeyPatch, sp
 
 
 def test_pesq_is_of_two_rates() -> None:
-    with pytest.raises(ToolkitError, match="8000 and 16000 samples per second, not 24000"):
+    with pytest.raises(ValueError, match="8000 and 16000 samples per second, not 24000"):
         QualityMetric(DataSpec(1, (100,), rates=(24000.0,)), CODES, pesq=True)
 
 
@@ -203,7 +203,7 @@ def test_the_picture_shows_who_is_taken_for_whom(tmp_path: Path) -> None:
     ],
 )
 def test_phones_need_phones_and_codes(data: DataSpec, latent: LatentSpec, why: str) -> None:
-    with pytest.raises(ToolkitError, match=why):
+    with pytest.raises(ValueError, match=why):
         PhonesMetric(data, latent)
 
 

@@ -86,9 +86,9 @@ class CorpusDataset(AudioDataset):
         on_error: Literal["skip", "stop"] = "stop",
     ) -> None:
         if sample_rate < 1000:
-            raise ToolkitError(f"dataset.sample_rate={sample_rate}: at least 1000 samples per second")
+            raise ValueError(f"sample_rate={sample_rate}: at least 1000 samples per second")
         if round(seconds * sample_rate) < 1:
-            raise ToolkitError(f"dataset.seconds={seconds}: an example has at least one sample")
+            raise ValueError(f"seconds={seconds}: an example has at least one sample")
         if loudness is not None:
             require_torchaudio("dataset.loudness")
         self.root, self.crop, self.on_error = Path(root).expanduser(), crop, on_error

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from toolkit import Bound, DataSpec, LatentSpec, Metric, ToolkitError
+from toolkit import Bound, DataSpec, LatentSpec, Metric
 from toolkit_audio.spectra import log_mel
 from toolkit_audio.waveform import sample_rate_of, to_waveform
 
@@ -35,12 +35,12 @@ class PhonesMetric(Metric):
     def __init__(self, data: DataSpec, latent: LatentSpec) -> None:
         condition = next((each for each in data.conditions if each.name == "phone"), None)
         if condition is None:
-            raise ToolkitError(
-                "metric=audio_phones needs phones by time, and this data has no condition phone:"
+            raise ValueError(
+                "it needs phones by time, and this data has no condition phone:"
                 " say dataset.phones=FOLDER, or choose dataset=audio_vowels"
             )
         if not latent.depth:
-            raise ToolkitError("metric=audio_phones judges codes, and a continuous bottleneck has none")
+            raise ValueError("it judges codes, and a continuous bottleneck has none")
         self.data, self.rate = data, sample_rate_of(data)
         self.phones, self.names = condition.size, condition.labels or tuple(map(str, range(condition.size)))
         self.entries = latent.codebook_sizes[0]

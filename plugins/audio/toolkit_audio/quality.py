@@ -109,9 +109,7 @@ def _stft_distance(made: Tensor, target: Tensor, size: int) -> Tensor:
 
 def _pesq(rate: int) -> Callable[[Any, Any], float]:
     if rate not in (8000, 16000):
-        raise ToolkitError(
-            f"metric.audio_quality.pesq: PESQ is defined at 8000 and 16000 samples per second, not {rate}"
-        )
+        raise ValueError(f"pesq=true: PESQ is defined at 8000 and 16000 samples per second, not {rate}")
     package = _package("pesq", "pesq")
     mode, nothing = "nb" if rate == 8000 else "wb", package.PesqError.RETURN_VALUES
     return lambda made, target: _or_nothing(package.pesq(rate, target, made, mode, on_error=nothing))

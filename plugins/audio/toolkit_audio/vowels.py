@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit import Condition, DataSpec, ToolkitError
+from toolkit import Condition, DataSpec
 from toolkit.dataset import SPLITS
 from toolkit_audio.alignment import SILENCE, label_rate
 from toolkit_audio.files import AudioDataset
@@ -87,14 +87,14 @@ class VowelsDataset(AudioDataset):
         test_size: int = 200,
     ) -> None:
         if sample_rate < 4000 or label_rate(sample_rate) != 100:
-            raise ToolkitError(f"dataset.sample_rate={sample_rate}: a multiple of 100, at least 4000, is needed")
+            raise ValueError(f"sample_rate={sample_rate}: a multiple of 100, at least 4000, is needed")
         length = round(seconds * sample_rate)
         if length < sample_rate // 100:
-            raise ToolkitError(f"dataset.seconds={seconds}: at least a hundredth of a second")
+            raise ValueError(f"seconds={seconds}: at least a hundredth of a second")
         self.sizes = dict(zip(SPLITS, (train_size, val_size, test_size), strict=True))
         for split, count in self.sizes.items():
             if count < 1:
-                raise ToolkitError(f"dataset.{split}_size={count}: a split needs at least one example")
+                raise ValueError(f"{split}_size={count}: a split needs at least one example")
         self.rate = sample_rate
         self.spec = DataSpec(
             1,

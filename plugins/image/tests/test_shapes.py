@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit import Dataset, ToolkitError
+from toolkit import Dataset
 from toolkit.testing.dataset import DatasetSuite
 from toolkit_image.shapes import COLOURS, SHAPES, VARIANCE, ShapesDataset, plane
 
@@ -101,5 +101,5 @@ def test_there_is_no_example_past_the_end() -> None:
 
 @pytest.mark.parametrize("option", ["train_size", "val_size", "test_size", "size"])
 def test_sizes_that_make_no_sense(option: str) -> None:
-    with pytest.raises(ToolkitError, match=f"dataset.{option}=0"):
+    with pytest.raises(ValueError, match=f"{option}=0"):
         ShapesDataset(**{option: 0})

@@ -64,9 +64,9 @@ class FolderDataset(ImageDataset):
         flip: bool = False,
     ) -> None:
         if size < 1:
-            raise ToolkitError(f"dataset.size={size}: an image has at least one pixel")
+            raise ValueError(f"size={size}: an image has at least one pixel")
         if channels not in MODES:
-            raise ToolkitError(f"dataset.channels={channels}: choose 3 for colour or 1 for grey")
+            raise ValueError(f"channels={channels}: 3 for color or 1 for grey")
         self.crop = crop
         self.flip = flip
         self.splits = find_splits(Path(root).expanduser())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit import Condition, DataSpec, ToolkitError
+from toolkit import Condition, DataSpec
 from toolkit.dataset import SPLITS
 from toolkit_image.files import ImageDataset
 
@@ -114,11 +114,11 @@ class ShapesDataset(ImageDataset):
         self, *, size: int = 32, train_size: int = 20_000, val_size: int = 2_000, test_size: int = 2_000
     ) -> None:
         if size < 8:
-            raise ToolkitError(f"dataset.size={size}: shapes need at least 8 pixels")
+            raise ValueError(f"size={size}: shapes need at least 8 pixels")
         self.sizes = dict(zip(SPLITS, (train_size, val_size, test_size), strict=True))
         for split, count in self.sizes.items():
             if count < 1:
-                raise ToolkitError(f"dataset.{split}_size={count}: a split needs at least one example")
+                raise ValueError(f"{split}_size={count}: a split needs at least one example")
         conditions = (
             Condition("shape", len(SHAPES), tuple(SHAPES)),
             Condition("colour", len(COLOURS), tuple(COLOURS)),

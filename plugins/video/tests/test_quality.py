@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit import Autoencoder, Bound, DataSpec, Metric, ToolkitError
+from toolkit import Autoencoder, Bound, DataSpec, Metric
 from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.quantizer import Quantized
 from toolkit.testing.metric import MetricSuite
@@ -93,5 +93,5 @@ def test_a_picture_of_the_curves(tmp_path: Path) -> None:
 
 
 def test_data_without_frames_is_refused() -> None:
-    with pytest.raises(ToolkitError, match="three axes; this data has 2"):
+    with pytest.raises(ValueError, match="three axes; this data has 2"):
         QualityMetric(DataSpec(3, (8, 8)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rollouts import places as places_of
 
-from toolkit import Dataset, ToolkitError
+from toolkit import Dataset
 from toolkit.testing.dataset import DatasetSuite
 from toolkit_video.sprites import ACTIONS, PLACES, VARIANCE, SpritesDataset
 
@@ -63,11 +63,11 @@ def test_the_variance_is_measured() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 8}, "dataset.size=8: sprites need at least 12 pixels"),
-        ({"frames": 0}, "dataset.frames=0: a clip needs at least one frame"),
-        ({"val_size": 0}, "dataset.val_size=0: a split needs at least one example"),
+        ({"size": 8}, "size=8: sprites need at least 12 pixels"),
+        ({"frames": 0}, "frames=0: a clip needs at least one frame"),
+        ({"val_size": 0}, "val_size=0: a split needs at least one example"),
     ],
 )
 def test_mistakes(options: dict[str, int], message: str) -> None:
-    with pytest.raises(ToolkitError, match=message):
+    with pytest.raises(ValueError, match=message):
         SpritesDataset(**options)

@@ -65,7 +65,7 @@ class ActionsDataset(ClipDataset):
         on_error: Literal["skip", "stop"] = "stop",
     ) -> None:
         if lag < 0:
-            raise ToolkitError(f"dataset.lag={lag}: an action leads to no frame of before")
+            raise ValueError(f"lag={lag}: at least 0, as an action leads to no frame before it")
         self.corpus = Corpus(
             root,
             frames=frames,

@@ -196,10 +196,10 @@ class Corpus:
 
 def _check_options(frames: int, rate: float | None, size: int, channels: int) -> None:
     if frames < 1:
-        raise ToolkitError(f"dataset.frames={frames}: a window has at least one frame")
+        raise ValueError(f"frames={frames}: a window has at least one frame")
     if rate is not None and not 0 < rate <= 1000:
-        raise ToolkitError(f"dataset.rate={rate}: more than 0 and at most 1000 frames per second, or null")
+        raise ValueError(f"rate={rate}: more than 0 and at most 1000 frames per second, or null")
     if size < 1:
-        raise ToolkitError(f"dataset.size={size}: a frame has at least one pixel")
+        raise ValueError(f"size={size}: a frame has at least one pixel")
     if channels not in FORMATS:
-        raise ToolkitError(f"dataset.channels={channels}: choose 3 for colour or 1 for grey")
+        raise ValueError(f"channels={channels}: 3 for color or 1 for grey")

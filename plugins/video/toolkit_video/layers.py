@@ -12,7 +12,6 @@ from typing import TypeAlias
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit import ToolkitError
 from toolkit.nn.conv import started
 
 Triple: TypeAlias = tuple[int, int, int]
@@ -73,7 +72,7 @@ class AxialAttention(nn.Module):
     def __init__(self, channels: int, heads: int, *, causal: bool) -> None:
         super().__init__()
         if heads < 1 or channels % heads:
-            raise ToolkitError(f"hidden={channels} is no multiple of heads={heads}")
+            raise ValueError(f"hidden={channels} heads={heads}: the first a multiple of the second")
         self.heads, self.causal = heads, causal
         self.norm = nn.LayerNorm(channels)
         self.qkv = nn.ModuleList(nn.Linear(channels, 3 * channels) for _ in range(3))
@@ -109,8 +108,6 @@ def window(stride: Triple) -> Triple:
 
 
 def check_strides(strides: tuple[Triple, ...]) -> None:
-    """ToolkitError where a stride is none."""
+    """ValueError where a step of a stride is below 1."""
     if any(step < 1 for stride in strides for step in stride):
-        raise ToolkitError(
-            f"strides={[list(stride) for stride in strides]}: each is 1 or more along time, height, width"
-        )
+        raise ValueError(f"strides={[list(stride) for stride in strides]}: each is 1 or more along time, height, width")

@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from toolkit import Bound, DataSpec, Metric, ToolkitError
+from toolkit import Bound, DataSpec, Metric
 
 WINDOW = 11
 """Pixels of SSIM's Gaussian window."""
@@ -34,9 +34,7 @@ class QualityMetric(Metric):
 
     def __init__(self, data: DataSpec) -> None:
         if data.rank != 3:
-            raise ToolkitError(
-                f"metric=video_quality judges clips, of three axes; this data has {data.rank}: {data.axes}"
-            )
+            raise ValueError(f"it judges clips, of three axes; this data has {data.rank}: {data.axes}")
         self.data = data
         self._error, self._ssim = (torch.zeros(data.axes[0], dtype=torch.double) for _ in range(2))
         self._change = self._changes = 0.0

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit import Condition, DataSpec, ToolkitError
+from toolkit import Condition, DataSpec
 from toolkit.dataset import SPLITS
 from toolkit_video.clips import ClipDataset
 
@@ -65,13 +65,13 @@ class SpritesDataset(ClipDataset):
         test_size: int = 400,
     ) -> None:
         if size < 12:
-            raise ToolkitError(f"dataset.size={size}: sprites need at least 12 pixels")
+            raise ValueError(f"size={size}: sprites need at least 12 pixels")
         if frames < 1:
-            raise ToolkitError(f"dataset.frames={frames}: a clip needs at least one frame")
+            raise ValueError(f"frames={frames}: a clip needs at least one frame")
         self.sizes = dict(zip(SPLITS, (train_size, val_size, test_size), strict=True))
         for split, count in self.sizes.items():
             if count < 1:
-                raise ToolkitError(f"dataset.{split}_size={count}: a split needs at least one example")
+                raise ValueError(f"{split}_size={count}: a split needs at least one example")
         self.spec = DataSpec(
             3,
             (frames, size, size),

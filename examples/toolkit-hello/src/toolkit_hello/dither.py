@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from toolkit import Quantized, Quantizer, ToolkitError
+from toolkit import Quantized, Quantizer
 from toolkit.nn.codebook import widen
 from toolkit.nn.lattice import fixed
 
@@ -38,9 +38,9 @@ class DitherQuantizer(Quantizer):
     def __init__(self, *, levels: tuple[int, ...] = (6, 6, 6)) -> None:
         super().__init__()
         if not levels or min(levels) < 2:
-            raise ToolkitError(f"levels={list(levels)}: at least one channel, of at least 2 levels each, is needed")
+            raise ValueError(f"levels={list(levels)}: at least one channel, of at least 2 levels each, is needed")
         if prod(levels) > LARGEST:
-            raise ToolkitError(f"levels={list(levels)}: {prod(levels)} codes, at most {LARGEST}; take fewer levels")
+            raise ValueError(f"levels={list(levels)}: {prod(levels)} codes, at most {LARGEST}; take fewer levels")
         self.channels = self.dim = len(levels)
         self.codebook_sizes = (prod(levels),)
         self.levels: Tensor

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit import Condition, Dataset, DataSpec, ToolkitError
+from toolkit import Condition, Dataset, DataSpec
 from toolkit.dataset import SPLITS
 
 RATIOS = {"1:1": (1, 1), "1:2": (1, 2), "2:3": (2, 3), "3:4": (3, 4)}
@@ -41,11 +41,11 @@ class LissajousDataset(Dataset):
         self, *, length: int = 64, train_size: int = 10_000, val_size: int = 1_000, test_size: int = 1_000
     ) -> None:
         if length < 8:
-            raise ToolkitError(f"dataset.length={length}: a curve needs at least 8 points")
+            raise ValueError(f"length={length}: a curve needs at least 8 points")
         self.sizes = dict(zip(SPLITS, (train_size, val_size, test_size), strict=True))
         for split, size in self.sizes.items():
             if size < 1:
-                raise ToolkitError(f"dataset.{split}_size={size}: a split needs at least one example")
+                raise ValueError(f"{split}_size={size}: a split needs at least one example")
         ratio = Condition("ratio", len(RATIOS), tuple(RATIOS))
         self.spec = DataSpec(2, (length,), LEVELS, variance=VARIANCE, conditions=(ratio,))
 

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from toolkit import Bound, DataSpec, Metric, ToolkitError
+from toolkit import Bound, DataSpec, Metric
 
 FLOOR = 1e-4
 """Of a spectrum's largest power: what is below counts as this, so that silence is not infinitely far from silence."""
@@ -26,7 +26,7 @@ class SpectrumMetric(Metric):
 
     def __init__(self, data: DataSpec) -> None:
         if not data.ordered:
-            raise ToolkitError("metric=hello_spectrum: codes as data have no order, and so no spectrum; leave it out")
+            raise ValueError("codes as data have no order, and so no spectrum; leave it out")
         self.data = data
         self._sum, self._count = 0.0, 0
 
