@@ -14,8 +14,9 @@ import torch
 from made_sounds import align, encode, noise, save
 
 from toolkit import Dataset, ToolkitError
+from toolkit.datasets.files import cache
 from toolkit.testing.dataset import DatasetSuite
-from toolkit_audio import corpus, scan
+from toolkit_audio import corpus
 from toolkit_audio.folder import FolderDataset
 from toolkit_audio.librispeech import LibriSpeechDataset
 from toolkit_audio.reading import read_span
@@ -265,7 +266,7 @@ def test_a_memory_that_cannot_be_kept_is_done_without(voices: Path, monkeypatch:
 
 
 def test_many_files_are_told(voices: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(scan, "MANY", 10)
+    monkeypatch.setattr(cache, "MANY", 10)
     with caplog.at_level(logging.INFO):
         FolderDataset(root=str(voices), seconds=0.2)
     assert "looking at 18 files, once" in caplog.text

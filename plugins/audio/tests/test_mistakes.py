@@ -131,7 +131,7 @@ def test_a_file_that_disappears_between_scan_and_read(voices: Path, caplog: pyte
             assert gone.name in str(caught.value)
         else:
             other = dataset.example("train", 0, None)
-            assert dataset.skipped == {dataset.splits["train"][number].path}
+            assert dataset.policy.skipped == {dataset.splits["train"][number].path}
             assert (other["x"] == dataset.example("train", 0, None)["x"]).all()
             assert caplog.text.count("the file is not there") == 1
         gone.write_bytes(content)

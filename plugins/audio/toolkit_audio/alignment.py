@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from toolkit import ToolkitError
-from toolkit_audio.scan import scan
+from toolkit.datasets.files import scan
+from toolkit_audio import PACKAGE
 
 SUFFIXES = (".lab", ".TextGrid")
 SILENCE = "sil"
@@ -87,7 +88,9 @@ class PhoneLabels:
             raise ToolkitError(
                 f"dataset.phones={folder}: no .lab or .TextGrid has the path of a file, such as {paths[0]}"
             )
-        said, failures = scan(folder, sorted(self.files.values()), _phones, "phones")
+        said, failures = scan(
+            folder, sorted(self.files.values()), _phones, list[str], package=PACKAGE, purpose="phones"
+        )
         if failures:
             raise ToolkitError(next(iter(failures.values())))
         self.names = tuple(sorted({classes.get(phone, phone) for phones in said.values() for phone in phones}))

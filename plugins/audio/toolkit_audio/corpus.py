@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from math import ceil
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +16,14 @@ from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
 from toolkit.dataset import SPLITS
+from toolkit.datasets.files import ErrorPolicy, require_folder, scan, set_aside, split_sizes, windows
+from toolkit.datasets.variance import estimate_variance
+from toolkit_audio import PACKAGE
 from toolkit_audio.alignment import PhoneLabels, label_rate, read_phone_map
 from toolkit_audio.files import AudioDataset
 from toolkit_audio.loudness import gain, measure_loudness, require_torchaudio
 from toolkit_audio.reading import length_at, read_header, read_span
-from toolkit_audio.scan import scan
-from toolkit_audio.splits import Utterance, listed, set_aside
+from toolkit_audio.splits import Utterance, listed
 from toolkit_audio.trimming import sounding
 from toolkit_audio.waveform import FORMS, from_waveform, sample_rate_of
 
@@ -30,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 SAMPLE = 64
 """Crops that the variance is estimated from, at most."""
-NAMED = 3
-"""Files that cannot be read, named in a message."""
 
 
 class Sound(NamedTuple):
@@ -91,15 +90,14 @@ class CorpusDataset(AudioDataset):
             raise ValueError(f"seconds={seconds}: an example has at least one sample")
         if loudness is not None:
             require_torchaudio("dataset.loudness")
-        self.root, self.crop, self.on_error = Path(root).expanduser(), crop, on_error
-        if not self.root.is_dir():
-            raise ToolkitError(f"{self.root.absolute()}: no such folder; dataset.root=FOLDER says where the corpus is")
-        self.skipped: set[str] = set()
+        self.root, self.crop = require_folder(root, "the corpus is"), crop
+        self.policy = ErrorPolicy(self.root, on_error)
         utterances = self.find(self.root)
         if lists is not None:
             utterances = listed(utterances, Path(lists).expanduser())
         self.sounds = self._scan([each.path for each in utterances], sample_rate, trim, loudness)
-        self.splits = set_aside((each for each in utterances if each.path in self.sounds), held_out == "speakers")
+        usable = [each for each in utterances if each.path in self.sounds]
+        self.splits = set_aside(usable, lambda each: each.split, _key(held_out))
         self.speakers = {name: i for i, name in enumerate(sorted({each.speaker for each in utterances}))}
         self.phones = _phone_labels(phones, phone_map, list(self.sounds))
         self.spec = DataSpec(
@@ -114,7 +112,7 @@ class CorpusDataset(AudioDataset):
         if not self.size("train"):
             raise ToolkitError(f"{self.root}: too few utterances that can be read to train on")
         self._tell()
-        self.spec = replace(self.spec, variance=self._variance())
+        self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))
 
     @classmethod
     @abstractmethod
@@ -134,18 +132,14 @@ class CorpusDataset(AudioDataset):
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """``x`` (1, samples), the label ``speaker`` and, where there are alignments, ``phone`` by time."""
-        if not 0 <= index < self.size(split):
-            raise IndexError(f"{split} has {self.size(split)} examples, there is no {index}")
-        for place in range(index, index + self.size(split)):  # the next stands for one that is skipped
-            number, start = self.windows[split][place % self.size(split)].tolist()
-            utterance = self.splits[split][number]
-            if utterance.path in self.skipped:
-                continue
-            try:
-                return self._example(utterance, start, generator)
-            except ToolkitError as error:
-                self._skip({utterance.path: str(error)})
-        raise ToolkitError(f"{self.root}: not one file of the {split} split can be read")
+        numbers, utterances = self.windows[split], self.splits[split]
+        return self.policy.example(
+            split,
+            index,
+            len(numbers),
+            lambda index: utterances[numbers[index, 0]].path,
+            lambda index: self._example(utterances[numbers[index, 0]], int(numbers[index, 1]), generator),
+        )
 
     def _example(self, utterance: Utterance, start: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         sound, length, rate = self.sounds[utterance.path], self.spec.axes[0], sample_rate_of(self.spec)
@@ -171,52 +165,30 @@ class CorpusDataset(AudioDataset):
     def _scan(self, paths: list[str], sample_rate: int, trim: float | None, loudness: float | None) -> dict[str, Sound]:
         """The files that can be read, by path."""
         if trim is None and loudness is None:
-            said, failures = scan(self.root, paths, _header, "header")
-            found = {
-                path: Sound(0, length_at(samples, rate, sample_rate), 1.0) for path, (rate, samples) in said.items()
-            }
+            unpack = partial(_whole, sample_rate=sample_rate)
+            sounds, failures = scan(self.root, paths, _header, unpack, package=PACKAGE, purpose="header")
         else:
             listen = partial(_listened, sample_rate=sample_rate, trim=trim, measured=loudness is not None)
-            said, failures = scan(self.root, paths, listen, f"{sample_rate} {trim} {loudness is not None}")
-            found = {path: Sound(a, b, gain(loud, loudness, peak)) for path, (a, b, loud, peak) in said.items()}
-        self._skip(failures)
-        return {path: sound for path, sound in found.items() if sound.samples}
-
-    def _skip(self, failures: dict[str, str]) -> None:
-        """Told and counted; or the run's end, as ``on_error`` says."""
-        if failures and self.on_error == "stop":
-            more = f" (and {len(failures) - 1} more files)" if len(failures) > 1 else ""
-            raise ToolkitError(
-                f"{next(iter(failures.values()))}{more}\ndataset.on_error=skip passes over files that cannot be read"
-            )
-        self.skipped |= set(failures)
-        for reason in list(failures.values())[:NAMED]:
-            logger.warning("%s: skipped", reason)
-        if failures:
-            logger.warning("%s: %d files skipped so far, as they cannot be read", self.root, len(self.skipped))
+            unpack = partial(_part, loudness=loudness)
+            purpose = f"{sample_rate} {trim} {loudness is not None}"
+            sounds, failures = scan(self.root, paths, listen, unpack, package=PACKAGE, purpose=purpose)
+        self.policy.add(failures)
+        return {path: sound for path, sound in sounds.items() if sound.samples}
 
     def _windows(self, split: str) -> np.ndarray:
         """Utterance and first sample ``(n, 2)`` of every example."""
-        length, made = self.spec.axes[0], []
-        for number, utterance in enumerate(self.splits[split]):
-            samples = self.sounds[utterance.path].samples
-            count = ceil(samples / length)
-            made += [(number, k * max(0, samples - length) // max(1, count - 1)) for k in range(count)]
-        return np.array(made, np.int64).reshape(-1, 2)
-
-    def _variance(self) -> float:
-        """Of the scaled data, estimated from at most 64 training windows at even distances."""
-        n = self.size("train")
-        sample = [self.example("train", i, None)["x"] for i in range(0, n, ceil(n / SAMPLE))]
-        return float(self.spec.scale(torch.stack(sample)).double().var(correction=0))
+        return windows((self.sounds[each.path].samples for each in self.splits[split]), self.spec.axes[0])
 
     def _tell(self) -> None:
-        counts = ", ".join(f"{len(self.splits[split])} {split}" for split in SPLITS)
-        seconds = Counter[str]()
-        for split in SPLITS:
-            seconds[split] = sum(self.sounds[each.path].samples for each in self.splits[split])
-        minutes = sum(seconds.values()) / sample_rate_of(self.spec) / 60
-        logger.info("%s: %.1f minutes by %d speakers; utterances: %s", self.root, minutes, len(self.speakers), counts)
+        samples = sum(self.sounds[each.path].samples for split in SPLITS for each in self.splits[split])
+        minutes, speakers = samples / sample_rate_of(self.spec) / 60, len(self.speakers)
+        sizes = split_sizes(self.splits)
+        logger.info("%s: %.1f minutes by %d speakers; utterances: %s", self.root, minutes, speakers, sizes)
+
+
+def _key(held_out: Literal["utterances", "speakers"]) -> Callable[[Utterance], str]:
+    """What decides by its hash whether an utterance is set aside."""
+    return (lambda each: each.speaker) if held_out == "speakers" else (lambda each: each.path)
 
 
 def _phone_labels(folder: str | None, phone_map: str | None, paths: list[str]) -> PhoneLabels | None:
@@ -230,6 +202,11 @@ def _header(path: Path) -> list[int]:
     return list(read_header(path))
 
 
+def _whole(header: list[int], sample_rate: int) -> Sound:
+    rate, samples = header
+    return Sound(0, length_at(samples, rate, sample_rate), 1.0)
+
+
 def _listened(path: Path, sample_rate: int, trim: float | None, measured: bool) -> list[float | int | None]:
     """Start, samples, loudness and peak, by decoding all of it."""
     sound = read_span(path, 0, None, sample_rate)
@@ -237,3 +214,8 @@ def _listened(path: Path, sample_rate: int, trim: float | None, measured: bool) 
     sound = sound[start:stop]
     loudness = measure_loudness(sound, sample_rate) if measured else None
     return [start, stop - start, loudness, float(np.abs(sound).max(initial=0))]
+
+
+def _part(answer: list[Any], loudness: float | None) -> Sound:
+    start, samples, measured, peak = answer
+    return Sound(start, samples, gain(measured, loudness, peak))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
 from toolkit import ToolkitError
-from toolkit.dataset import SPLITS
+from toolkit.datasets.files import find_files, folder_split, require_train
 from toolkit_audio.corpus import CorpusDataset
 from toolkit_audio.splits import Utterance
 
@@ -28,26 +26,14 @@ class FolderDataset(CorpusDataset):
 
     @classmethod
     def find(cls, root: Path) -> list[Utterance]:
-        utterances = sorted(_utterance(path) for path in sound_files(root))
+        utterances = sorted(_utterance(path) for path in find_files(root, SUFFIXES))
         if not utterances:
             raise ToolkitError(f"{root}: there is no file of sound ({', '.join(SUFFIXES[:5])}, …)")
-        named = {each.split for each in utterances} - {None}
-        if named and "train" not in named:
-            raise ToolkitError(f"{root}: there is {' and '.join(sorted(map(str, named)))} but no train")
+        require_train(root, (each.split for each in utterances))
         return utterances
 
 
 def _utterance(path: str) -> Utterance:
-    folders = path.split("/")[:-1]
-    split = folders.pop(0) if folders and folders[0] in SPLITS else None
+    split = folder_split(path)
+    folders = path.split("/")[1 if split else 0 : -1]
     return Utterance(path, folders[0] if folders else "unknown", split)
-
-
-def sound_files(root: Path) -> Iterator[str]:
-    """Paths below a root, by suffix."""
-    for parent, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = (Path(parent).relative_to(root) / "_").as_posix()[:-1]
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield below + name

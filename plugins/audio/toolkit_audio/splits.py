@@ -1,18 +1,14 @@
-"""Which utterances are trained on, and which are held out."""
+"""Utterances, and the lists that say which are trained on."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from toolkit import ToolkitError
 from toolkit.dataset import SPLITS
-
-HELD_OUT = {"test": 5, "val": 5}
-"""Percent of all that is set aside."""
 
 
 class Utterance(NamedTuple):
@@ -22,36 +18,6 @@ class Utterance(NamedTuple):
     speaker: str
     split: str | None = None
     """Where the corpus itself says."""
-
-
-def set_aside(utterances: Iterable[Utterance], by_speaker: bool) -> dict[str, list[Utterance]]:
-    """The splits that the corpus names, and those it lacks, taken from its training utterances by a hash.
-
-    Of the path, so that an utterance stays in its split when others come and go; or of the speaker, whose utterances
-    then stay together.
-    """
-    made: dict[str, list[Utterance]] = {split: [] for split in SPLITS}
-    for utterance in utterances:
-        made[utterance.split or "train"].append(utterance)
-    for split in [split for split in HELD_OUT if not made[split]]:
-        pool = made["train"]
-        chosen = _chosen({_key(each, by_speaker) for each in pool}, split)
-        made[split] = [each for each in pool if _key(each, by_speaker) in chosen]
-        made["train"] = [each for each in pool if _key(each, by_speaker) not in chosen]
-    return made
-
-
-def _key(utterance: Utterance, by_speaker: bool) -> str:
-    return utterance.speaker if by_speaker else utterance.path
-
-
-def _chosen(keys: set[str], split: str) -> set[str]:
-    """Keys whose hash falls into the split's percent; of few keys at least one, but never all."""
-    hashed = {key: int.from_bytes(sha256(f"{split}/{key}".encode("utf-8", "surrogateescape")).digest()) for key in keys}
-    chosen = {key for key, number in hashed.items() if number % 100 < HELD_OUT[split]}
-    if not chosen and len(keys) > 1:
-        chosen = {min(keys, key=hashed.__getitem__)}
-    return chosen if len(chosen) < len(keys) else set(sorted(chosen)[1:])
 
 
 def listed(utterances: Iterable[Utterance], folder: Path) -> list[Utterance]:

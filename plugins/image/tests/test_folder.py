@@ -11,6 +11,7 @@ from PIL import Image
 
 from toolkit import Dataset, ToolkitError
 from toolkit.testing.dataset import DatasetSuite
+from toolkit_image import folder
 from toolkit_image.folder import FolderDataset, allotted
 
 KOREAN = "고양이 [1], a=b"
@@ -57,7 +58,7 @@ def test_split_folders(tmp_path: Path) -> None:
     fill(tmp_path, ["train/cat/a.png", "train/dog/b.JPG", "train/dog/deep/er/c.jpeg", "val/dog/d.webp"])
     fill(tmp_path, ["test/bird/e.png", "test/bird/notes.png"])
     dataset = make(tmp_path)
-    assert dataset.splits["train"].paths == ["cat/a.png", "dog/b.JPG", "dog/deep/er/c.jpeg"]
+    assert dataset.splits["train"] == ["train/cat/a.png", "train/dog/b.JPG", "train/dog/deep/er/c.jpeg"]
     assert [dataset.size(split) for split in ("train", "val", "test")] == [3, 1, 2]
     assert dataset.spec.conditions[0].labels == ("bird", "cat", "dog")
     assert [int(dataset.example("train", i, None)["class"]) for i in range(3)] == [1, 2, 2]
@@ -80,18 +81,18 @@ def test_files_are_in_the_order_of_their_bytes(tmp_path: Path) -> None:
     names = ["Z/a.png", "a/B.png", "a/a.png", "a b/c.png", "가/a.png", "a-b/c.png", "é/a.png"]
     fill(tmp_path, ["val/Z/a.png", "test/Z/a.png"])
     dataset = make(fill(tmp_path / "train", names).parent)
-    assert dataset.splits["train"].paths == sorted(names, key=str.encode)
+    assert dataset.splits["train"] == [f"train/{name}" for name in sorted(names, key=str.encode)]
     assert dataset.spec.conditions[0].labels == ("Z", "a", "a b", "a-b", "é", "가")
 
 
 def test_the_hash_of_the_path_decides_and_nothing_else(tmp_path: Path) -> None:
     names = [f"{name}/{i}.png" for name in ("cat", KOREAN) for i in range(40)]
     whole = make(fill(tmp_path / "whole", names))
-    for split, (_, paths) in whole.splits.items():
+    for split, paths in whole.splits.items():
         assert paths == sorted((name for name in names if allotted(name) == split), key=str.encode)
     part = make(fill(tmp_path / "part" / "train", names[::2], seed=7).parent)
-    for split, (_, paths) in part.splits.items():
-        assert set(paths) <= set(whole.splits[split].paths)
+    for split, paths in part.splits.items():
+        assert {path.removeprefix("train/") for path in paths} <= set(whole.splits[split])
 
 
 def test_the_hash_never_changes() -> None:
@@ -110,9 +111,9 @@ def test_only_what_is_missing_is_set_aside(tmp_path: Path, caplog: pytest.LogCap
     fill(tmp_path, [f"train/{name}" for name in names] + ["val/cat/x.png", "valid/cat/y.png"])
     with caplog.at_level(logging.INFO):
         dataset = make(tmp_path)
-    assert dataset.splits["val"].paths == ["cat/x.png"]
+    assert dataset.splits["val"] == ["val/cat/x.png"]
     held_out = [name for name in names if allotted(name) == "test"]
-    assert dataset.splits["test"].paths == sorted(held_out)
+    assert dataset.splits["test"] == [f"train/{name}" for name in sorted(held_out)]
     assert dataset.size("train") == 80 - len(held_out)
     assert "test set aside by a hash of the path" in caplog.text
     assert "not read, beside train: valid" in caplog.text
@@ -138,14 +139,14 @@ def test_hidden_and_other_files_are_not_seen(tmp_path: Path) -> None:
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
     dataset = make(tmp_path)
     assert dataset.classes == {"cat": 0}
-    assert dataset.splits["train"].paths == ["cat/a.png"]
+    assert dataset.splits["train"] == ["train/cat/a.png"]
 
 
 def test_a_linked_class_folder_is_followed(tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", ["a.png"])
     fill(tmp_path / "root", ["train/dog/b.png", "val/dog/b.png", "test/dog/b.png"])
     (tmp_path / "root" / "train" / "cat").symlink_to(tmp_path / "elsewhere")
-    assert make(tmp_path / "root").splits["train"].paths == ["cat/a.png", "dog/b.png"]
+    assert make(tmp_path / "root").splits["train"] == ["train/cat/a.png", "train/dog/b.png"]
 
 
 def ramp(path: Path) -> Path:
@@ -184,10 +185,25 @@ def test_the_variance_is_that_of_the_training_images(tmp_path: Path) -> None:
     assert make(tmp_path).spec == dataset.spec
 
 
-def test_not_every_image_is_opened(tmp_path: Path) -> None:
+def test_not_every_image_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, [f"train/{i:03}.png" for i in range(300)] + ["val/a.png", "test/a.png"])
-    (tmp_path / "train" / "001.png").write_text("not looked at")
+    decoded: list[Path] = []
+    decode = folder.read_image
+    monkeypatch.setattr(folder, "read_image", lambda *words: (decoded.append(words[0]), decode(*words))[1])
     assert make(tmp_path).size("train") == 300
+    assert len(decoded) == 100
+
+
+def test_a_second_start_opens_no_image_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, [f"train/{name}.png" for name in "abc"] + ["val/a.png", "test/a.png"])
+    first = make(tmp_path)
+    opened: list[Path] = []
+    monkeypatch.setattr(folder, "image_size", lambda path: (opened.append(path), [16, 16])[1])
+    assert make(tmp_path).splits == first.splits
+    assert opened == []
+    put(tmp_path / "train" / "b.png", size=(40, 40))
+    make(tmp_path)
+    assert opened == [tmp_path / "train" / "b.png"]
 
 
 def refusal(root: Path, **options: object) -> str:
@@ -243,13 +259,41 @@ def test_options_that_make_no_sense(options: dict[str, int], tmp_path: Path) -> 
 def test_an_image_smaller_than_the_crop(tmp_path: Path) -> None:
     fill(tmp_path, ["train/a.png", "test/a.png"])
     put(tmp_path / "val" / "small.png", size=(30, 15))
-    dataset = make(tmp_path)
     with pytest.raises(ToolkitError, match=r"small\.png: the image is 15 x 30 .* 16 x 16 .* dataset\.size"):
-        dataset.example("val", 0, None)
+        make(tmp_path)
 
 
 def test_a_damaged_image(tmp_path: Path) -> None:
     fill(tmp_path, ["train/a.png", "test/a.png", "val/a.png"])
     (tmp_path / "val" / "a.png").write_text("a letter")
     with pytest.raises(ToolkitError, match=r"val/a\.png: not a PNG, JPEG or WebP image"):
-        make(tmp_path).example("val", 0, None)
+        make(tmp_path)
+
+
+def spoil(path: Path, damage: str) -> str:
+    """Makes an image that cannot be used; why."""
+    if damage == "text":
+        path.write_text("a letter")
+        return "not a PNG, JPEG or WebP image"
+    if damage == "small":
+        put(path, size=(30, 15))
+        return "the image is 15 x 30"
+    path.write_bytes(put(path).read_bytes()[:700])  # its header is whole
+    return "cannot be read as an image"
+
+
+@pytest.mark.parametrize("damage", ["text", "small", "truncated"])
+def test_an_image_that_cannot_be_used_stops_the_run_or_is_skipped(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path, [f"train/cat/{name}.png" for name in "acd"] + ["val/cat/a.png", "test/dog/a.png"])
+    why = spoil(tmp_path / "train" / "cat" / "b.png", damage)
+    with pytest.raises(ToolkitError, match=rf"train/cat/b\.png: {why}.*\ndataset\.on_error=skip"):
+        make(tmp_path)
+    dataset = make(tmp_path, on_error="skip")
+    seen = {dataset.example("train", i, None)["x"].numpy().tobytes() for i in range(dataset.size("train"))}
+    assert len(seen) == 3
+    assert dataset.size("train") == (4 if damage == "truncated" else 3)  # which shows only when it is decoded
+    assert dataset.policy.skipped == {"train/cat/b.png"}
+    assert f"b.png: {why}" in caplog.text
+    assert caplog.text.count("1 files skipped so far") == 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -54,13 +55,16 @@ def read_image(path: Path, spec: DataSpec, centering: tuple[float, float] = (0.5
         raise ValueError(f"images have 1 or 3 channels, not {spec.channels}")
     image = _decode(Path(path), MODES[spec.channels], 2 * max(spec.axes))
     if image.width < width or image.height < height:
-        raise ValueError(
-            f"the image is {image.width} x {image.height} (width x height), "
-            f"smaller than the {width} x {height} that are needed"
-        )
+        raise ValueError(too_small(image.size, (width, height)))
     image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS, centering=centering)
     pixels = np.array(image).reshape(height, width, spec.channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def too_small(size: tuple[int, int], needed: tuple[int, int]) -> str:
+    """Both are width and height."""
+    width, height = needed
+    return f"the image is {size[0]} x {size[1]} (width x height), smaller than the {width} x {height} that are needed"
 
 
 def contact_sheet(rows: Sequence[Tensor], spec: DataSpec) -> np.ndarray:
@@ -84,14 +88,31 @@ def _pixels(x: Tensor) -> np.ndarray:
     return pixels[..., 0] if len(x) == 1 else pixels
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height as the file has them, without decoding it. ToolkitError where it is not an image."""
+    with _named_errors(path), Image.open(path, formats=FORMATS) as image:
+        return image.size
+
+
 def _decode(path: Path, mode: str, enough: int) -> Image.Image:
     """The image in ``mode``; JPEG decodes at a fraction of the size where that leaves ``enough`` pixels."""
+    with warnings.catch_warnings(), _named_errors(path):
+        refuse_bombs()
+        with Image.open(path, formats=FORMATS) as image:
+            image.draft(None, (enough, enough))
+            return _flatten(ImageOps.exif_transpose(image)).convert(mode)
+
+
+def refuse_bombs() -> None:
+    """Images with more pixels than Pillow deems safe are an error; within ``warnings.catch_warnings``."""
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """What Pillow raises of a file becomes a ToolkitError that names it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                image.draft(None, (enough, enough))
-                return _flatten(ImageOps.exif_transpose(image)).convert(mode)
+        yield
     except UnidentifiedImageError as error:
         raise ToolkitError(f"{path}: not a PNG, JPEG or WebP image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
-from math import ceil
 from pathlib import Path
-from typing import Literal, NamedTuple, final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
 from toolkit.dataset import SPLITS
-from toolkit_image.files import MODES, ImageDataset, read_image
+from toolkit.datasets.files import (
+    ErrorPolicy,
+    find_files,
+    folder_split,
+    require_folder,
+    require_train,
+    scan,
+    set_aside,
+    split_sizes,
+    visible,
+)
+from toolkit.datasets.variance import estimate_variance
+from toolkit_image.files import MODES, ImageDataset, image_size, read_image, refuse_bombs, too_small
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +37,6 @@ SAMPLE = 128
 """Images that the variance is estimated from, at most."""
 CENTRE = (0.5, 0.5, 1.0)
 """What is chosen without a generator: the middle of both axes, and no mirror."""
-
-
-class Split(NamedTuple):
-    """Images by their paths below a folder, sorted by bytes."""
-
-    folder: Path
-    paths: list[str]
 
 
 @final
@@ -44,7 +49,7 @@ class FolderDataset(ImageDataset):
     image's class; without such folders there are no labels. Names that start with a dot are not seen.
 
     An image is shrunk until its shorter side has ``size`` pixels, and cropped. Without a generator it is cropped in the
-    middle, and not mirrored.
+    middle, and not mirrored. Every file's header is read once, and remembered in the user's cache folder.
 
     Args:
         root: the folder.
@@ -52,6 +57,7 @@ class FolderDataset(ImageDataset):
         channels: 3 for colour, 1 for grey.
         crop: which part of a shrunk image: its middle, or where the generator says.
         flip: mirrors an image, left to right, half the time.
+        on_error: whether a file that cannot be used stops the run, or is skipped, named and counted.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class FolderDataset(ImageDataset):
         channels: int = 3,
         crop: Literal["center", "random"] = "center",
         flip: bool = False,
+        on_error: Literal["skip", "stop"] = "stop",
     ) -> None:
         if size < 1:
             raise ValueError(f"size={size}: an image has at least one pixel")
@@ -69,116 +76,120 @@ class FolderDataset(ImageDataset):
             raise ValueError(f"channels={channels}: 3 for color or 1 for grey")
         self.crop = crop
         self.flip = flip
-        self.splits = find_splits(Path(root).expanduser())
-        self.classes = class_names(self.splits.values())
+        self.root = require_folder(root, "the images are")
+        self.policy = ErrorPolicy(self.root, on_error)
+        paths = find_images(self.root)
+        self.splits = self._split(self._usable(paths, size))
+        self.classes = class_names(paths)
         conditions = (Condition("class", len(self.classes), tuple(self.classes)),) if self.classes else ()
         self.spec = DataSpec(channels, (size, size), levels=256, conditions=conditions)
-        self.spec = replace(self.spec, variance=estimated_variance(self))
+        self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))
 
     def size(self, split: str) -> int:
-        return len(self.splits[split].paths)
+        return len(self.splits[split])
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """``x`` (channels, size, size) uint8 and, where there are class folders, the label ``class``."""
-        folder, paths = self.splits[split]
+        paths = self.splits[split]
+        return self.policy.example(
+            split, index, len(paths), paths.__getitem__, lambda index: self._example(paths[index], generator)
+        )
+
+    def _example(self, path: str, generator: torch.Generator | None) -> dict[str, Tensor]:
         across, down, mirror = CENTRE if generator is None else torch.rand(3, generator=generator).tolist()
         centering = (across, down) if self.crop == "random" else CENTRE[:2]
-        path = folder / paths[index]
         try:
-            x = read_image(path, self.spec, centering)
+            x = read_image(self.root / path, self.spec, centering)
         except ValueError as error:
-            raise ToolkitError(f"{path}: {error}; make dataset.size smaller or take the image away") from error
+            raise ToolkitError(self._refusal(path, error)) from error
         if self.flip and mirror < 0.5:
             x = x.flip(-1)
-        return {"x": x, **self._label(paths[index])}
-
-    def _label(self, path: str) -> dict[str, Tensor]:
         if not self.classes:
-            return {}
+            return {"x": x}
         # an image in no class folder, in a split without any, is of no known class: index "size"
-        return {"class": torch.tensor(self.classes.get(path.partition("/")[0], len(self.classes)))}
+        return {"x": x, "class": torch.tensor(self.classes.get(class_folder(path), len(self.classes)))}
+
+    def _usable(self, paths: list[str], size: int) -> list[str]:
+        """The images that are large enough, by their headers."""
+        with warnings.catch_warnings():  # of this process, and so of the scan's threads
+            refuse_bombs()
+            sizes, failures = scan(self.root, paths, image_size, _pair, package="discrete-toolkit-image")
+        for path, (width, height) in sizes.items():
+            if min(width, height) < size:
+                failures[path] = self._refusal(path, too_small((width, height), (size, size)))
+        self.policy.add(failures)
+        return [path for path in paths if path not in failures]
+
+    def _refusal(self, path: str, why: object) -> str:
+        return f"{self.root / path}: {why}; make dataset.size smaller or take the image away"
+
+    def _split(self, paths: list[str]) -> dict[str, list[str]]:
+        splits = set_aside(paths, folder_split, below_split, allotted_keys)
+        if not splits["train"]:
+            raise ToolkitError(f"{self.root}: too few images for a split; put them into train/, val/ and test/ by hand")
+        missing = [split for split in ("val", "test") if split not in map(folder_split, paths)]
+        origin = f"{' and '.join(missing)} set aside by a hash of the path" if missing else "split by folder"
+        logger.info("%s: %s images, %s", self.root, split_sizes(splits), origin)
+        return splits
 
 
-def estimated_variance(dataset: FolderDataset) -> float:
-    """Of the scaled data, from 128 training images (or all, if fewer) at even distances."""
-    n = dataset.size("train")
-    sample = [dataset.example("train", i, None)["x"] for i in range(0, n, ceil(n / SAMPLE))]
-    return float(dataset.spec.scale(torch.stack(sample)).double().var(correction=0))
+def _pair(answer: list[int]) -> tuple[int, int]:
+    width, height = answer
+    return int(width), int(height)
 
 
-def class_names(splits: Iterable[Split]) -> dict[str, int]:
-    """Class folders, numbered in the order of their names' bytes; empty where no split has any."""
-    names = {path.partition("/")[0] for split in splits for path in split.paths if "/" in path}
+def find_images(root: Path) -> list[str]:
+    """Paths below root, in its split folders or in itself; ToolkitError where there are none or folders contradict."""
+    splits = [split for split in SPLITS if (root / split).is_dir()]
+    if not splits:
+        return images_in(root)
+    require_train(root, splits)
+    others = [name for name in visible(os.listdir(root)) if name not in SPLITS and (root / name).is_dir()]
+    if others:
+        logger.warning("%s: not read, beside train: %s", root, ", ".join(sorted(others)))
+    return [f"{split}/{path}" for split in splits for path in images_in(root / split)]
+
+
+def images_in(folder: Path) -> list[str]:
+    """Paths below a folder of all images in its class folders, or in itself where it has none, sorted by bytes."""
+    names = sorted(visible(os.listdir(folder)))
+    classes = [name for name in names if (folder / name).is_dir()]
+    paths = [name for name in names if name.lower().endswith(SUFFIXES) and name not in classes]
+    if classes and paths:
+        raise ToolkitError(f"{folder / paths[0]}: lies beside class folders; move it into one of them")
+    for name in classes:
+        inside = [f"{name}/{path}" for path in find_files(folder / name, SUFFIXES, followlinks=False)]
+        if not inside:
+            raise ToolkitError(f"{folder / name}: a class folder without images; fill it or take it away")
+        paths += inside
+    if not paths:
+        raise ToolkitError(f"{folder}: there is no PNG, JPEG or WebP image")
+    return sorted(paths, key=os.fsencode)
+
+
+def class_names(paths: Iterable[str]) -> dict[str, int]:
+    """Class folders, numbered in the order of their names' bytes; empty where there are none."""
+    names = set(map(class_folder, paths)) - {""}
     return {name: index for index, name in enumerate(sorted(names, key=os.fsencode))}
 
 
-def find_splits(root: Path) -> dict[str, Split]:
-    """The images of each split; ToolkitError where there are none or folders contradict."""
-    if not root.is_dir():
-        raise ToolkitError(f"{root.absolute()}: no such folder; dataset.root=FOLDER says where the images are")
-    own = {split: Split(root / split, find_images(root / split)) for split in SPLITS if (root / split).is_dir()}
-    if own and "train" not in own:
-        raise ToolkitError(f"{root}: there is {' and '.join(own)} but no train; add the folder {root / 'train'}")
-    pool = own.pop("train", None) or Split(root, find_images(root))
-    missing = [split for split in ("val", "test") if split not in own]
-    splits = set_aside(pool, missing) | own
-    if not splits["train"].paths:
-        raise ToolkitError(f"{root}: too few images for a split; put them into train/, val/ and test/ by hand")
-    _tell(root, pool.folder, missing, splits)
-    return splits
+def class_folder(path: str) -> str:
+    """The first folder below the split; empty: none."""
+    folder, slash, _ = below_split(path).partition("/")
+    return folder if slash else ""
 
 
-def _tell(root: Path, pool: Path, missing: list[str], splits: dict[str, Split]) -> None:
-    counts = ", ".join(f"{len(splits[split].paths)} {split}" for split in SPLITS)
-    origin = f"{' and '.join(missing)} set aside by a hash of the path" if missing else "split by folder"
-    logger.info("%s: %s images, %s", root, counts, origin)
-    unread = [name for name in visible(os.listdir(root)) if name not in SPLITS and (root / name).is_dir()]
-    if pool != root and unread:
-        logger.warning("%s: not read, beside train: %s", root, ", ".join(sorted(unread)))
-
-
-def set_aside(pool: Split, missing: Sequence[str]) -> dict[str, Split]:
-    """The training images, and the missing splits taken from them."""
-    paths: dict[str, list[str]] = {split: [] for split in ("train", *missing)}
-    for path in pool.paths:
-        split = allotted(path)
-        paths[split if split in missing else "train"].append(path)
-    return {split: Split(pool.folder, chosen) for split, chosen in paths.items()}
+def below_split(path: str) -> str:
+    return path.partition("/")[2] if folder_split(path) else path
 
 
 def allotted(path: str) -> str:
-    """The split that a path falls into, by nothing but its own bytes: 90 % train, 5 % val, 5 % test."""
+    """The split that a path below its split's folder falls into, by nothing but its own bytes: 90 % train, 5 % val, 5 %
+    test."""
     percent = int.from_bytes(sha256(os.fsencode(path)).digest()) % 100
     return "train" if percent < 90 else "val" if percent < 95 else "test"
 
 
-def find_images(folder: Path) -> list[str]:
-    """Paths below a folder of all images in its class folders, or in itself where it has none."""
-    names = sorted(visible(os.listdir(folder)))
-    classes = [name for name in names if (folder / name).is_dir()]
-    found = [name for name in names if is_image(name) and name not in classes]
-    if classes and found:
-        raise ToolkitError(f"{folder / found[0]}: lies beside class folders; move it into one of them")
-    for name in classes:
-        inside = [f"{name}/{path}" for path in walk(folder / name)]
-        if not inside:
-            raise ToolkitError(f"{folder / name}: a class folder without images; fill it or take it away")
-        found += inside
-    if not found:
-        raise ToolkitError(f"{folder}: there is no PNG, JPEG or WebP image")
-    return sorted(found, key=os.fsencode)
-
-
-def walk(folder: Path) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = visible(folders)
-        below = Path(parent).relative_to(folder)
-        yield from ((below / name).as_posix() for name in visible(names) if is_image(name))
-
-
-def visible(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not name.startswith(".")]
-
-
-def is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+def allotted_keys(keys: set[str], split: str) -> set[str]:
+    """Those that fall into a split; of few, there may be none."""
+    return {key for key in keys if allotted(key) == split}

@@ -206,7 +206,7 @@ def test_a_file_that_disappears_between_scan_and_read(videos: Path, caplog: pyte
             assert path in str(caught.value)
         else:
             other = dataset.example("train", 0, None)
-            assert dataset.corpus.skipped == {path}
+            assert dataset.corpus.policy.skipped == {path}
             assert (other["x"] == dataset.example("train", 0, None)["x"]).all()
             assert caplog.text.count("the file is not there") == 1
         (videos / path).write_bytes(content)

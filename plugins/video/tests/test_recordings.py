@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -13,11 +14,11 @@ import torch
 from made_clips import numbered, numbers, save
 
 from toolkit import Dataset, ToolkitError
+from toolkit.datasets.files import folder_split, set_aside
 from toolkit.testing.dataset import DatasetSuite
-from toolkit_video import corpus, scan
+from toolkit_video import corpus, folder, timelines
 from toolkit_video.actions import ActionsDataset
 from toolkit_video.folder import FolderDataset, class_of
-from toolkit_video.splits import set_aside
 
 SMALL = {"frames": 8, "size": 32}
 """Of windows."""
@@ -220,29 +221,26 @@ def test_splits_by_folder(videos: Path, tmp_path: Path) -> None:
     }
     assert dataset.spec.conditions[0].labels == ("jump", "walk", "달리기 [1], x=y")
     shutil.rmtree(root / "train")
-    with pytest.raises(ToolkitError, match="there is test and val but no train"):
+    with pytest.raises(ToolkitError, match="there is val and test but no train"):
         FolderDataset(root=str(root), **SMALL)
 
 
 def test_splits_by_hash_are_stable_and_of_their_sizes() -> None:
     paths = [f"{i}/{i * i}.mp4" for i in range(4000)]
-    whole, part = set_aside(paths), set_aside(paths[:2000])
+    whole, part = (set_aside(some, folder_split, str) for some in (paths, paths[:2000]))
     assert sorted(path for split in whole.values() for path in split) == sorted(paths)
     assert 140 < len(whole["val"]) < 260
     assert 140 < len(whole["test"]) < 260
     for split in ("train", "val", "test"):
         assert set(part[split]) == set(whole[split]) & set(paths[:2000])
-    assert {split: len(paths) for split, paths in set_aside(["a.mp4", "b.mp4", "c.mp4"]).items()} == {
-        "train": 1,
-        "val": 1,
-        "test": 1,
-    }
+    few = set_aside(["a.mp4", "b.mp4", "c.mp4"], folder_split, str)
+    assert {split: len(paths) for split, paths in few.items()} == {"train": 1, "val": 1, "test": 1}
 
 
 def test_files_are_looked_at_once(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Path] = []
-    look = scan.read_timeline
-    monkeypatch.setattr(scan, "read_timeline", lambda path: (looked.append(path), look(path))[1])
+    look = timelines.read_timeline
+    monkeypatch.setattr(timelines, "read_timeline", lambda path: (looked.append(path), look(path))[1])
     first = FolderDataset(root=str(videos), **SMALL)
     assert len(looked) == 9
     again = FolderDataset(root=str(videos), **SMALL)
@@ -262,13 +260,13 @@ def test_files_are_looked_at_once(videos: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_damaged_memory_is_forgotten(videos: Path) -> None:
     first = FolderDataset(root=str(videos), **SMALL)
     for damage in ('{"walk/walk_1.mp4": 3}', '{"walk/walk_1.mp4": [[1, 2], [3]]}', "[", "[]"):
-        assert scan._place(videos).is_file()
-        scan._place(videos).write_text(damage)
+        (memory,) = Path(os.environ["XDG_CACHE_HOME"]).glob("*/*.json")
+        memory.write_text(damage)
         assert FolderDataset(root=str(videos), **SMALL).spec == first.spec
 
 
 def test_the_variance_is_that_of_the_scaled_windows(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "SAMPLE", 1000)
+    monkeypatch.setattr(folder, "SAMPLE", 1000)
     dataset = FolderDataset(root=str(videos), **SMALL)
     x = torch.stack([dataset.example("train", i, None)["x"] for i in range(dataset.size("train"))])
     assert dataset.spec.variance == pytest.approx(float((x.double() / 127.5 - 1).var(correction=0)), rel=1e-5)

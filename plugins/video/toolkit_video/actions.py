@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
+from toolkit.datasets.variance import estimate_variance
 from toolkit_video.clips import ClipDataset
-from toolkit_video.corpus import Corpus
+from toolkit_video.corpus import SAMPLE, Corpus
 
 SUFFIXES = (".csv", ".txt", ".npy")
 """Of files with actions."""
@@ -86,7 +87,7 @@ class ActionsDataset(ClipDataset):
             channels, self.corpus.axes, levels=256, rates=(self.corpus.rate, None, None), conditions=(action,)
         )
         self.corpus.tell()
-        self.spec = replace(self.spec, variance=self.corpus.variance(self.spec))
+        self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))
 
     def size(self, split: str) -> int:
         return self.corpus.size(split)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from math import ceil
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -12,19 +11,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit import DataSpec, ToolkitError
+from toolkit import ToolkitError
 from toolkit.dataset import SPLITS
+from toolkit.datasets.files import (
+    ErrorPolicy,
+    find_files,
+    folder_split,
+    require_folder,
+    require_train,
+    set_aside,
+    split_sizes,
+    windows,
+)
 from toolkit_video.clips import to_clip, too_few
 from toolkit_video.reading import CENTRE, FORMATS, crop, read_frames
-from toolkit_video.scan import scan
-from toolkit_video.splits import find_videos, set_aside
+from toolkit_video.timelines import scan_timelines
 
 logger = logging.getLogger(__name__)
 
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".flv", ".3gp", ".ogv", ".vob", ".gif", ".y4m"),
+)
 SAMPLE = 32
 """Windows that the variance is estimated from, at most."""
-NAMED = 3
-"""Files that cannot be read, named in a message."""
 ALIKE = 0.01
 """By what share the rates of files may differ and count as one."""
 
@@ -66,31 +76,25 @@ class Corpus:
         on_error: Literal["skip", "stop"],
     ) -> None:
         _check_options(frames, rate, size, channels)
-        self.root, self.start, self.crop, self.on_error = Path(root).expanduser(), start, crop, on_error
+        self.root, self.start, self.crop = require_folder(root, "the videos are"), start, crop
         self.channels, self.axes = channels, (frames, size, size)
         self.kept: dict[str, dict[int, np.ndarray]] = {}
         self.room = memory << 20
-        self.skipped: set[str] = set()
-        self.timelines, failures = scan(self.root, find_videos(self.root))
-        self._skip(failures)
+        self.policy = ErrorPolicy(self.root, on_error)
+        self.timelines, failures = scan_timelines(self.root, find_videos(self.root))
+        self.policy.add(failures)
         self.rate = self._common_rate() if rate is None else float(rate)
         self.shown = self.keep(self._shown)
         self.arrange()
 
     def keep(self, look: Callable[[str], T]) -> dict[str, T]:
         """What ``look`` says of each file that is not skipped; where it raises ToolkitError, the file is."""
-        said, failures = {}, {}
-        for path in [path for path in self.timelines if path not in self.skipped]:
-            try:
-                said[path] = look(path)
-            except ToolkitError as error:
-                failures[path] = str(error)
-        self._skip(failures)
-        return said
+        return self.policy.keep(self.timelines, look)
 
     def arrange(self) -> None:
         """The windows of the files that are left."""
-        self.splits = set_aside(path for path in self.timelines if path not in self.skipped)
+        usable = [path for path in self.timelines if path not in self.policy.skipped]
+        self.splits = set_aside(usable, folder_split, str)
         self.windows = {split: self._windows(split) for split in SPLITS}
         if not self.size("train"):
             raise ToolkitError(f"{self.root}: too few videos that can be read to train on")
@@ -99,18 +103,14 @@ class Corpus:
         return len(self.windows[split])
 
     def window(self, split: str, index: int, generator: torch.Generator | None) -> Window:
-        if not 0 <= index < self.size(split):
-            raise IndexError(f"{split} has {self.size(split)} examples, there is no {index}")
-        for place in range(index, index + self.size(split)):  # the next stands for one that is skipped
-            number, begin = self.windows[split][place % self.size(split)].tolist()
-            path = self.splits[split][number]
-            if path in self.skipped:
-                continue
-            try:
-                return self._window(path, begin, generator)
-            except ToolkitError as error:
-                self._skip({path: str(error)})
-        raise ToolkitError(f"{self.root}: not one file of the {split} split can be read")
+        numbers, paths = self.windows[split], self.splits[split]
+        return self.policy.example(
+            split,
+            index,
+            len(numbers),
+            lambda index: paths[numbers[index, 0]],
+            lambda index: self._window(paths[numbers[index, 0]], int(numbers[index, 1]), generator),
+        )
 
     def _window(self, path: str, begin: int, generator: torch.Generator | None) -> Window:
         frames, *size = self.axes
@@ -139,16 +139,10 @@ class Corpus:
             kept.update({number: frame.copy() for number, frame in new.items()})
         return read
 
-    def variance(self, spec: DataSpec) -> float:
-        """Of the scaled data, estimated from at most 32 training windows at even distances."""
-        n = self.size("train")
-        sample = [self.window("train", i, None).x for i in range(0, n, ceil(n / SAMPLE))]
-        return float(spec.scale(torch.stack(sample)).double().var(correction=0))
-
     def tell(self) -> None:
-        counts = ", ".join(f"{len(self.splits[split])} {split}" for split in SPLITS)
+        sizes = split_sizes(self.splits)
         minutes = sum(len(self.shown[path]) for paths in self.splits.values() for path in paths) / self.rate / 60
-        logger.info("%s: %.1f minutes at %g frames per second; videos: %s", self.root, minutes, self.rate, counts)
+        logger.info("%s: %.1f minutes at %g frames per second; videos: %s", self.root, minutes, self.rate, sizes)
 
     def _shown(self, path: str) -> np.ndarray:
         """The frames of a file at the corpus's rate."""
@@ -174,24 +168,16 @@ class Corpus:
 
     def _windows(self, split: str) -> np.ndarray:
         """File and first frame at the corpus's rate ``(n, 2)`` of every window."""
-        frames, made = self.axes[0], []
-        for number, path in enumerate(self.splits[split]):
-            room, count = len(self.shown[path]) - frames, ceil(len(self.shown[path]) / frames)
-            made += [(number, k * room // max(1, count - 1)) for k in range(count)]
-        return np.array(made, np.int64).reshape(-1, 2)
+        return windows((len(self.shown[path]) for path in self.splits[split]), self.axes[0])
 
-    def _skip(self, failures: dict[str, str]) -> None:
-        """Told and counted; or the run's end, as ``on_error`` says."""
-        if failures and self.on_error == "stop":
-            more = f" (and {len(failures) - 1} more files)" if len(failures) > 1 else ""
-            raise ToolkitError(
-                f"{next(iter(failures.values()))}{more}\ndataset.on_error=skip passes over files that cannot be used"
-            )
-        self.skipped |= set(failures)
-        for reason in list(failures.values())[:NAMED]:
-            logger.warning("%s: skipped", reason)
-        if failures:
-            logger.warning("%s: %d files skipped so far, as they cannot be used", self.root, len(self.skipped))
+
+def find_videos(root: Path) -> list[str]:
+    """Paths of all video files below a folder. ToolkitError where there is none, or no training split."""
+    paths = find_files(root, SUFFIXES)
+    if not paths:
+        raise ToolkitError(f"{root}: there is no video file ({', '.join(SUFFIXES[:6])}, …)")
+    require_train(root, map(folder_split, paths))
+    return paths
 
 
 def _check_options(frames: int, rate: float | None, size: int, channels: int) -> None:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec
+from toolkit.datasets.files import folder_split
+from toolkit.datasets.variance import estimate_variance
 from toolkit_video.clips import ClipDataset
-from toolkit_video.corpus import Corpus
-from toolkit_video.splits import split_of
+from toolkit_video.corpus import SAMPLE, Corpus
 
 
 @final
@@ -73,7 +74,7 @@ class FolderDataset(ClipDataset):
             channels, self.corpus.axes, levels=256, rates=(self.corpus.rate, None, None), conditions=conditions
         )
         self.corpus.tell()
-        self.spec = replace(self.spec, variance=self.corpus.variance(self.spec))
+        self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))
 
     def size(self, split: str) -> int:
         return self.corpus.size(split)
@@ -89,7 +90,7 @@ class FolderDataset(ClipDataset):
 
 def class_of(path: str, labels: Literal["folder", "file", "none"]) -> str:
     """A video's class by its path below root; empty: none."""
-    parts = PurePosixPath(path).parts[1 if split_of(path) else 0 :]
+    parts = PurePosixPath(path).parts[1 if folder_split(path) else 0 :]
     if labels == "folder":
         return parts[0] if len(parts) > 1 else ""
     stem = PurePosixPath(path).stem

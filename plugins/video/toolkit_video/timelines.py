@@ -1,0 +1,29 @@
+"""When frames are shown in many files, remembered from one start to the next."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.datasets.files import scan
+from toolkit_video.reading import Timeline, read_timeline
+
+
+def scan_timelines(root: Path, paths: list[str]) -> tuple[dict[str, Timeline], dict[str, str]]:
+    """The timelines of files below root, by path, and by path why there is none."""
+    return scan(root, paths, _look, _unpacked, package="discrete-toolkit-video")
+
+
+def _look(path: Path) -> list[Any]:
+    """A timeline as plain JSON; the steps between the frames are shorter than the ticks."""
+    base, rate, ticks, keys, counted = read_timeline(path)
+    return [base.numerator, base.denominator, rate, int(ticks[0]), np.diff(ticks).tolist(), keys.tolist(), counted]
+
+
+def _unpacked(answer: list[Any]) -> Timeline:
+    numerator, denominator, rate, first, steps, keys, counted = answer
+    ticks = np.cumsum(np.array([first, *steps], np.int64))
+    return Timeline(Fraction(numerator, denominator), rate, ticks, np.array(keys, np.int64), counted)

@@ -1,0 +1,388 @@
+"""Datasets of files, of a modality that does not exist: walk, scan, cache, splits, windows and broken files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from toolkit import Dataset, DataSpec, ToolkitError
+from toolkit.datasets.files import (
+    ErrorPolicy,
+    cache,
+    find_files,
+    folder_split,
+    require_folder,
+    require_train,
+    scan,
+    set_aside,
+    split_sizes,
+    windows,
+)
+from toolkit.datasets.variance import estimate_variance
+from toolkit.testing import DatasetSuite
+
+HANGUL = "곡선 [1], a=b"
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing is remembered from test to test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+def put(path: Path, numbers: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(numbers))
+    return path
+
+
+def curve(length: int, seed: int = 0) -> list[float]:
+    return np.random.default_rng(seed).uniform(-1, 1, length).round(3).tolist()
+
+
+@pytest.fixture
+def curves(tmp_path: Path) -> Path:
+    root = tmp_path / "그림 [x], y=z"
+    for i in range(30):
+        put(root / HANGUL / f"{i}.json", curve(10 + i, i))
+    return root
+
+
+class CurvesDataset(Dataset):
+    """Curves of numbers, a JSON list a file, in windows."""
+
+    suffix = ".json"
+
+    def __init__(self, *, root: str, length: int = 8, on_error: Literal["skip", "stop"] = "stop") -> None:
+        self.root = require_folder(root, "the curves are")
+        self.policy = ErrorPolicy(self.root, on_error)
+        paths = find_files(self.root, (".json",))
+        require_train(self.root, map(folder_split, paths))
+        self.lengths, failures = scan(self.root, paths, count, int, package="curves")
+        self.policy.add(failures)
+        self.splits = set_aside(self.lengths, folder_split, str)
+        self.windows = {
+            split: windows((self.lengths[path] for path in paths), length) for split, paths in self.splits.items()
+        }
+        self.spec = DataSpec(1, (length,), variance=0.3)
+
+    def size(self, split: str) -> int:
+        return len(self.windows[split])
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        rows, paths = self.windows[split].tolist(), self.splits[split]
+        return self.policy.example(
+            split, index, len(rows), lambda i: paths[rows[i][0]], lambda i: self.load(paths[rows[i][0]], rows[i][1])
+        )
+
+    def load(self, path: str, start: int) -> dict[str, Tensor]:
+        numbers = json.loads((self.root / path).read_text())[start : start + self.spec.axes[0]]
+        return {"x": torch.tensor(numbers).reshape(1, self.spec.axes[0])}
+
+    @classmethod
+    def read(cls, path: Path, spec: DataSpec) -> Tensor:
+        return torch.tensor(json.loads(path.read_text())).reshape(spec.shape)
+
+    @classmethod
+    def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
+        path.write_text(json.dumps(x.flatten().tolist()))
+
+    @classmethod
+    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+        from matplotlib.image import imsave
+
+        imsave(path, torch.cat([row.flatten(1) for row in rows]).numpy())
+
+
+def count(path: Path) -> int:
+    return len([float(number) for number in json.loads(path.read_text())])
+
+
+class TestCurves(DatasetSuite):
+    @pytest.fixture(autouse=True)
+    def _files(self, curves: Path) -> None:
+        self.root = curves
+
+    def make(self) -> Dataset:
+        return CurvesDataset(root=str(self.root))
+
+
+# the walk
+
+
+def test_files_are_in_the_order_of_their_bytes(tmp_path: Path) -> None:
+    names = ["Z/a.json", "a/B.JSON", "a/a.json", "a b/c.json", "가/a.json", "a-b/d/e/c.json", "é/a.json", "b.json"]
+    for name in names:
+        put(tmp_path / name, [])
+    assert find_files(tmp_path, (".json",)) == sorted(names, key=str.encode)
+
+
+def test_hidden_and_other_files_are_not_seen(tmp_path: Path) -> None:
+    for name in (".a.json", ".b/c.json", "d/.e/f.json", "g.txt", "h.json.part"):
+        put(tmp_path / name, [])
+    assert find_files(tmp_path, (".json",)) == []
+
+
+def test_links_to_folders_are_followed_unless_told_not_to(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere" / "a.json", [])
+    put(tmp_path / "root" / "b.json", [])
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
+    assert find_files(tmp_path / "root", (".json",)) == ["b.json", "link/a.json"]
+    assert find_files(tmp_path / "root", (".json",), followlinks=False) == ["b.json"]
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(ToolkitError, match=r"none: no such folder; dataset\.root=FOLDER says where the curves are"):
+        require_folder(str(tmp_path / "none"), "the curves are")
+
+
+# the scan
+
+
+def scanned(root: Path, paths: list[str]) -> tuple[Any, list[str]]:
+    """A scan, and the files it looked at."""
+    looked: list[str] = []
+
+    def look(path: Path) -> int:
+        looked.append(path.relative_to(root).as_posix())
+        return count(path)
+
+    return scan(root, paths, look, int, package="curves", purpose="count"), sorted(looked)
+
+
+def test_a_cache_is_equal_to_a_fresh_scan_and_only_what_changed_is_looked_at_again(curves: Path) -> None:
+    paths = find_files(curves, (".json",))
+    fresh, looked = scanned(curves, paths)
+    assert fresh == ({path: 10 + int(Path(path).stem) for path in paths}, {})
+    assert list(fresh[0]) == paths
+    assert looked == sorted(paths)
+    assert scanned(curves, paths) == (fresh, [])
+    put(curves / paths[3], [1, 2, 3])
+    os.utime(curves / paths[5], ns=(1, 1))  # the same, but who knows
+    (results, _), looked = scanned(curves, paths)
+    assert looked == sorted([paths[3], paths[5]])
+    assert results == fresh[0] | {paths[3]: 3}
+    put(curves / "new.json", [1])
+    assert scanned(curves, [*paths, "new.json"]) == (({**results, "new.json": 1}, {}), ["new.json"])
+
+
+def test_purposes_packages_and_roots_do_not_mix(curves: Path, tmp_path: Path) -> None:
+    for root in (curves, tmp_path / "other"):
+        os.utime(put(root / HANGUL / "0.json", [1]), ns=(1, 1))
+    answers = []
+    for root in (curves, tmp_path / "other"):
+        for package in ("a", "b"):
+            for purpose in ("", "c"):
+                number = len(answers)
+                results, _ = scan(
+                    root, [f"{HANGUL}/0.json"], lambda _, n=number: n, int, package=package, purpose=purpose
+                )
+                answers += results.values()
+    assert answers == list(range(8))
+
+
+def test_a_broken_file_is_its_own_failure_and_looked_at_again(curves: Path) -> None:
+    """Whatever a reader raises, and a file that is gone, or a link to nothing."""
+    (curves / "link.json").symlink_to(curves / "nowhere")
+    put(curves / "text.json", ["a", "b"])
+    put(curves / "number.json", 3)
+    paths = [*find_files(curves, (".json",)), "gone.json"]
+    scanned(curves, paths)
+    (results, failures), looked = scanned(curves, paths)
+    assert sorted(failures) == looked == ["gone.json", "link.json", "number.json", "text.json"]
+    assert len(results) == 30
+    assert failures["number.json"] == f"{curves / 'number.json'}: TypeError: 'int' object is not iterable"
+    assert failures["text.json"].startswith(f"{curves / 'text.json'}: ValueError: could not convert")
+
+
+def test_a_toolkit_error_says_itself_which_file_it_is(curves: Path) -> None:
+    def look(path: Path) -> int:
+        raise ToolkitError(f"{path.name} is strange")
+
+    _, failures = scan(curves, [f"{HANGUL}/0.json"], look, int, package="curves")
+    assert failures == {f"{HANGUL}/0.json": "0.json is strange"}
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "entry", "answer", "[" * 100_000])
+def test_a_damaged_cache_is_looked_past(damage: str, curves: Path, memory: Path) -> None:
+    paths = find_files(curves, (".json",))
+    fresh, _ = scanned(curves, paths)
+    (file,) = memory.glob("curves/*.json")
+    known = json.loads(file.read_text())
+    if damage == "entry":
+        known[paths[0]] = 3
+    elif damage == "answer":
+        known[paths[0]][1] = "many"
+    file.write_text(json.dumps(known) if damage in ("entry", "answer") else damage)
+    again, looked = scanned(curves, paths)
+    assert again == fresh
+    assert looked == (paths[:1] if damage in ("entry", "answer") else sorted(paths))
+    assert scanned(curves, paths) == (fresh, [])
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(curves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
+    paths = find_files(curves, (".json",))
+    assert scanned(curves, paths) == scanned(curves, paths)
+
+
+def test_a_long_scan_says_that_it_has_begun(
+    curves: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "MANY", 30)
+    with caplog.at_level(logging.INFO):
+        CurvesDataset(root=str(curves))
+        CurvesDataset(root=str(curves))
+    assert caplog.text.count("looking at 30 files, once") == 1
+
+
+# the splits
+
+
+def test_every_file_is_in_one_split(curves: Path) -> None:
+    paths = [f"{i}/{j}.json" for i in range(50) for j in range(40)]
+    splits = set_aside(paths, folder_split, str)
+    assert sorted(path for split in splits.values() for path in split) == sorted(paths)
+    for split, share in (("val", 0.05), ("test", 0.05)):
+        assert len(splits[split]) == pytest.approx(share * 2000, rel=0.35)
+        assert splits[split] == [path for path in paths if path in set(splits[split])]
+    assert split_sizes(splits) == f"{len(splits['train'])} train, {len(splits['val'])} val, {len(splits['test'])} test"
+
+
+def test_a_file_stays_in_its_split_when_others_come_and_go() -> None:
+    paths = [f"{i}/{i * i}.json" for i in range(4000)]
+    whole = set_aside(paths, folder_split, str)
+    for some in (paths[:2000], paths[::-1], paths[1::3]):
+        part = set_aside(some, folder_split, str)
+        assert all(set(part[split]) == set(whole[split]) & set(some) for split in whole)
+
+
+def test_the_hash_never_changes() -> None:
+    """Or files of an old run's test split would become training files."""
+    splits = set_aside([f"{HANGUL}/{i}.json" for i in range(60)], folder_split, str)
+    numbers = {split: [int(Path(path).stem) for path in paths] for split, paths in splits.items()}
+    assert (numbers["test"], numbers["val"]) == ([35], [31])
+
+
+def test_what_belongs_together_stays_together() -> None:
+    paths = [f"{i}/{j}.json" for i in range(200) for j in range(5)]
+    splits = set_aside(paths, folder_split, lambda path: path.partition("/")[0])
+    people = Counter(person for paths in splits.values() for person in {path.partition("/")[0] for path in paths})
+    assert set(people.values()) == {1}
+    assert all(splits.values())
+
+
+def test_of_few_files_one_is_set_aside_and_never_all() -> None:
+    sizes = [[len(each) for each in set_aside(list("abcdef")[:n], folder_split, str).values()] for n in (0, 1, 2, 3)]
+    assert sizes == [[0, 0, 0], [1, 0, 0], [1, 0, 1], [1, 1, 1]]
+    assert all(set_aside([str(i)], folder_split, str)["train"] for i in range(100))
+
+
+def test_folders_name_splits_and_only_what_is_missing_is_set_aside(tmp_path: Path) -> None:
+    paths = [f"train/{i}.json" for i in range(100)] + ["val/a.json", "other/b.json", "test.json"]
+    splits = set_aside(paths, folder_split, str)
+    assert splits["val"] == ["val/a.json"]
+    assert "val/a.json" not in splits["train"] + splits["test"]
+    assert splits["test"]
+    with pytest.raises(ToolkitError, match=r"there is val and test but no train"):
+        require_train(tmp_path, ["test", None, "val"])
+    require_train(tmp_path, ["train", "val"])
+    require_train(tmp_path, [None])
+    assert folder_split("test") is None
+
+
+def test_another_rule_chooses() -> None:
+    def odd(keys: set[str], split: str) -> set[str]:
+        return {key for key in keys if split == "test" and int(key) % 2}
+
+    assert set_aside(list("1234"), folder_split, str, odd) == {"train": ["2", "4"], "val": [], "test": ["1", "3"]}
+
+
+# the windows
+
+
+@pytest.mark.parametrize("length", [1, 4, 7])
+def test_windows_cover_every_file_at_even_distances(length: int) -> None:
+    lengths = [0, 1, 3, 4, 5, 8, 9, 23, 100]
+    rows = windows(lengths, length)
+    assert rows.dtype == np.int64
+    for number, whole in enumerate(lengths):
+        starts = rows[rows[:, 0] == number, 1]
+        assert len(starts) == -(-whole // length)
+        if len(starts):
+            assert (starts[0], starts[-1]) == (0, max(0, whole - length))
+            assert set(range(whole)) <= {start + i for start in starts.tolist() for i in range(length)}
+            assert np.ptp(np.diff(starts)) <= 1 if len(starts) > 1 else True
+    assert windows([], length).shape == (0, 2)
+
+
+def test_the_variance_is_that_of_the_scaled_training_examples(curves: Path) -> None:
+    dataset = CurvesDataset(root=str(curves))
+    x = torch.stack([dataset.example("train", i, None)["x"] for i in range(dataset.size("train"))])
+    assert estimate_variance(dataset, 10_000) == pytest.approx(x.double().var(correction=0).item())
+    assert estimate_variance(dataset, 5) == pytest.approx(x[:: -(-len(x) // 5)].double().var(correction=0).item())
+
+
+# what cannot be used
+
+
+def test_a_broken_file_stops_the_run_and_is_named(curves: Path) -> None:
+    for name in ("x", "y"):
+        (curves / HANGUL / f"{name}.json").write_text("{")
+    with pytest.raises(
+        ToolkitError, match=r"x\.json: JSONDecodeError: .* \(and 1 more files\)\ndataset\.on_error=skip"
+    ):
+        CurvesDataset(root=str(curves))
+
+
+def test_a_broken_file_is_skipped_named_and_counted_and_no_other(
+    curves: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = CurvesDataset(root=str(curves))
+    for i in range(5):
+        (curves / HANGUL / f"broken{i}.json").write_text("{")
+    dataset = CurvesDataset(root=str(curves), on_error="skip")
+    assert dataset.splits == plain.splits
+    assert caplog.text.count(": skipped") == 3
+    assert caplog.text.count("5 files skipped so far") == 1
+
+
+def test_a_file_that_breaks_later_is_replaced_by_the_next(curves: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stop, skip = (CurvesDataset(root=str(curves), on_error=on_error) for on_error in ("stop", "skip"))
+    row = stop.windows["train"].tolist()
+    path = stop.splits["train"][row[0][0]]
+    after = next(i for i in range(len(row)) if row[i][0] != row[0][0])
+    (curves / path).write_text("[1")
+    with pytest.raises(ToolkitError, match=r"json: JSONDecodeError"):
+        stop.example("train", 0, None)
+    for _ in range(2):
+        assert torch.equal(skip.example("train", 0, None)["x"], stop.example("train", after, None)["x"])
+    assert skip.policy.skipped == {path}
+    assert caplog.text.count("1 files skipped so far") == 1
+    for path in skip.splits["val"]:
+        (curves / path).unlink()
+    with pytest.raises(ToolkitError, match="not one file of the val split can be read"):
+        skip.example("val", 0, None)
+    with pytest.raises(IndexError, match="there is no 400"):
+        skip.example("train", 400, None)
+
+
+def test_what_a_look_says_is_kept_and_where_it_raises_the_file_is_skipped(tmp_path: Path) -> None:
+    policy = ErrorPolicy(tmp_path, "skip")
+    assert policy.keep("123a4", int) == {"1": 1, "2": 2, "3": 3, "4": 4}
+    assert policy.skipped == {"a"}
+    assert policy.keep("1a", str) == {"1": "1"}
+    with pytest.raises(ToolkitError, match="a: ValueError: invalid literal"):
+        ErrorPolicy(tmp_path, "stop").keep("1a", int)

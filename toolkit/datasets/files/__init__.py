@@ -1,0 +1,20 @@
+"""Datasets of a person's own files, of any modality: walk, scan, split, cut into windows, and pass over broken ones."""
+
+from toolkit.datasets.files.cache import scan
+from toolkit.datasets.files.policy import ErrorPolicy
+from toolkit.datasets.files.split import folder_split, require_train, set_aside, split_sizes
+from toolkit.datasets.files.walk import find_files, require_folder, visible
+from toolkit.datasets.files.window import windows
+
+__all__ = [
+    "ErrorPolicy",
+    "find_files",
+    "folder_split",
+    "require_folder",
+    "require_train",
+    "scan",
+    "set_aside",
+    "split_sizes",
+    "visible",
+    "windows",
+]

@@ -1,0 +1,20 @@
+"""Windows over files that are longer than an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def windows(lengths: Iterable[int], length: int) -> np.ndarray:
+    """File and first position ``(n, 2)``, int64, of as many windows as cover every file, at even distances.
+
+    A file shorter than a window has one, from its beginning; an empty one has none.
+    """
+    whole = np.fromiter(lengths, np.int64)
+    counts = -(-whole // length)
+    files = np.repeat(np.arange(len(whole)), counts)
+    numbers = np.arange(len(files)) - np.repeat(counts.cumsum() - counts, counts)
+    starts = numbers * (whole - length)[files] // np.maximum(1, counts - 1)[files]
+    return np.stack([files, starts], 1)

@@ -1,0 +1,16 @@
+"""The variance that a dataset's spec states, estimated."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+
+from toolkit.dataset import Dataset
+
+
+def estimate_variance(dataset: Dataset, most: int) -> float:
+    """Of the scaled data, from at most so many training examples at even distances."""
+    size = dataset.size("train")
+    x = [dataset.example("train", index, None)["x"] for index in range(0, size, ceil(size / most))]
+    return float(dataset.spec.scale(torch.stack(x)).double().var(correction=0))
