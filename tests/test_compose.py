@@ -9,6 +9,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from messages import assert_names
 
 from toolkit import registry
 from toolkit.cli.config import groups, source
@@ -243,16 +244,16 @@ def test_groups_are_listed_one_level_deep_and_resolved_at_any() -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["quantizer=c_stack", "quantizer.inner.name=c_othr"], "quantizer/inner=c_othr: no such quantizer (did you"),
+        (["quantizer=c_stack", "quantizer.inner.name=c_othr"], "quantizer/inner=c_othr: … c_other"),
         (["quantizer=c_stack", "quantizer.inner.siz=3"], "quantizer.inner.siz: quantizer=c_plain (compose-plugin 2;"),
-        (["quantizer=c_stack", "quantizer.inner.size=x"], "quantizer.inner.size: expects int, got 'x'"),
-        (["quantizer/inner=c_other"], "quantizer.inner: the quantizer chosen has no part inner"),
-        (["quantizer=c_open"], "quantizer.inner: no quantizer chosen: add quantizer.inner.name=NAME"),
-        (["quantizer=c_open", "quantizer.inner.name=c_few"], "quantizer.must: no value; add quantizer.must=VALUE"),
+        (["quantizer=c_stack", "quantizer.inner.size=x"], "quantizer.inner.size: … int … 'x'"),
+        (["quantizer/inner=c_other"], "quantizer.inner: … inner"),
+        (["quantizer=c_open"], "quantizer.inner: … quantizer.inner.name=NAME"),
+        (["quantizer=c_open", "quantizer.inner.name=c_few"], "quantizer.must: … quantizer.must=VALUE"),
     ],
 )
 def test_mistakes_in_nested_parts_are_told(words: list[str], text: str) -> None:
-    assert refusal("experiment=small", *words).startswith(text)
+    assert_names(refusal("experiment=small", *words), text)
 
 
 # -- swaps
@@ -262,18 +263,19 @@ def test_what_a_swapped_away_part_was_told_is_dropped_with_one_line() -> None:
     composed = small("quantizer=c_few")
     assert composed.values["quantizer"] == {"name": "c_few", "levels": [8, 5]}
     [notice] = composed.notices
-    assert notice == "note: quantizer=c_few has no size, rate (set for quantizer=c_plain): ignored"
+    assert_names(notice, "note: quantizer=c_few … size, rate … quantizer=c_plain")
 
 
 def test_an_option_that_both_parts_have_is_kept() -> None:
     composed = small("quantizer=c_other")
     assert composed.values["quantizer"]["size"] == 24
-    assert composed.notices == ("note: quantizer=c_other has no rate (set for quantizer=c_plain): ignored",)
+    [notice] = composed.notices
+    assert_names(notice, "note: quantizer=c_other … rate … quantizer=c_plain")
 
 
 def test_what_a_person_typed_is_never_dropped() -> None:
     text = refusal("experiment=small", "quantizer=c_few", "quantizer.size=3")
-    assert text.startswith("quantizer.size: quantizer=c_few (compose-plugin 2; compose_plugin.parts:Few) has no")
+    assert_names(text, "quantizer.size: quantizer=c_few … compose-plugin 2 … compose_plugin.parts:Few")
 
 
 def test_a_part_that_breaks_hurts_only_who_selects_it() -> None:
@@ -287,65 +289,65 @@ def test_a_part_that_breaks_hurts_only_who_selects_it() -> None:
 @pytest.mark.parametrize(
     ("word", "text"),
     [
-        ("encoder=c_encc", "encoder=c_encc: no such encoder (did you mean c_enc?)\ninstalled: "),
-        ("encoder.hiden=3", "encoder.hiden: encoder=c_enc (compose-plugin 2; compose_plugin.parts:Enc) has no option "),
+        ("encoder=c_encc", "encoder=c_encc: … c_enc?)\ninstalled: "),
+        ("encoder.hiden=3", "encoder.hiden: encoder=c_enc … compose-plugin 2 … compose_plugin.parts:Enc … hidden"),
         ("+encoder.hiden=3", "encoder.hiden: encoder=c_enc"),
-        ("encoder.width=3", "encoder.width: encoder=c_enc (compose-plugin 2; compose_plugin.parts:Enc) has no option "),
-        ("encoder.hidden=many", "encoder.hidden: expects int, got 'many'"),
-        ("encoder.hidden=1.5", "encoder.hidden: expects int, got 1.5"),
-        ("encoder.hidden=null", "encoder.hidden: null is no value for it"),
-        ("encoder.norm=grp", "encoder.norm: expects one of none, group, got 'grp'"),
-        ("encoder.level=3", "encoder.level: expects one of 1, 2, got 3"),
-        ("encoder.strides=2", "encoder.strides: expects a list, written [a,b]"),
-        ("encoder.strides=[a]", "encoder.strides[0]: expects int, got 'a'"),
-        ("encoder.hidden=1,2", "encoder.hidden=1,2: several values; -m trains one run for each"),
-        ("encoder.hidden=[1", "encoder.hidden=[1: the value cannot be read"),
+        ("encoder.width=3", "encoder.width: encoder=c_enc … compose-plugin 2 … compose_plugin.parts:Enc"),
+        ("encoder.hidden=many", "encoder.hidden: … int … 'many'"),
+        ("encoder.hidden=1.5", "encoder.hidden: … int … 1.5"),
+        ("encoder.hidden=null", "encoder.hidden: … null"),
+        ("encoder.norm=grp", "encoder.norm: … none, group … 'grp'"),
+        ("encoder.level=3", "encoder.level: … 1, 2 … 3"),
+        ("encoder.strides=2", "encoder.strides: … [a,b]"),
+        ("encoder.strides=[a]", "encoder.strides[0]: … int … 'a'"),
+        ("encoder.hidden=1,2", "encoder.hidden=1,2: … -m "),
+        ("encoder.hidden=[1", "encoder.hidden=[1: "),
         ("encoder={hiden: 3}", "encoder.hiden: encoder=c_enc"),
-        ("encoder=[c_enc,c_wide]", "encoder: choose one, not several"),
-        ("experment=small", "experment: the configuration has no experment (did you mean experiment?)"),
-        ("+encodr=c_enc", "encodr: the configuration has no encodr (did you mean encoder"),
-        ("foo.bar=1", "foo.bar: the configuration has no foo"),
-        ("likelihood.scale=1", "likelihood.scale: no likelihood chosen: add likelihood=NAME"),
-        ("metric=[c_met,c_mit]", "metric=c_mit: no such metric (did you mean "),
-        ("metric.c_met.shar=1", "metric.c_met.shar: metric=c_met (compose-plugin 2;"),
-        ("trainer.steps=-1", "trainer.steps=-1: must be at least 1"),
-        ("prior_trainer.ema=1", "prior_trainer.ema=1.0: must be at least 0 and below 1"),
-        ("trainer.betas=[0.1]", "trainer.betas: expects 2 values, got [0.1]"),
-        ("trainer.stps=1", "trainer.stps: trainer has no option stps (did you mean steps?)"),
-        ("trainer.optimizer=sgd", "trainer.optimizer: expects one of adam, adamw, got 'sgd'"),
-        ("trainer=3", "trainer=3: write KEY=VALUE, and a part as PART=NAME"),
-        ("stage=both", "stage: expects one of all, autoencoder, prior, got 'both'"),
-        ("dim=0", "dim=0: must be at least 1"),
-        ("dim=", "dim: expects int, got ''"),
-        ("conditions.decoder=speaker", "conditions.decoder: expects list[str], got 'speaker'"),
-        ("conditions.encoder=[a]", "conditions.encoder: conditions has no option encoder (did you mean decoder?)"),
-        ("prior_dataset.crp=3", "prior_dataset.crp: dataset=c_data (compose-plugin 2;"),
-        ("prior_dataset.crop=x", "prior_dataset.crop: expects int, got 'x'"),
-        ("encoder", "encoder: write KEY=VALUE"),
-        ("=3", "=3: write KEY=VALUE"),
+        ("encoder=[c_enc,c_wide]", "encoder: "),
+        ("experment=small", "experment: … experiment?"),
+        ("+encodr=c_enc", "encodr: … encoder"),
+        ("foo.bar=1", "foo.bar: "),
+        ("likelihood.scale=1", "likelihood.scale: … likelihood=NAME"),
+        ("metric=[c_met,c_mit]", "metric=c_mit: … c_met"),
+        ("metric.c_met.shar=1", "metric.c_met.shar: metric=c_met … compose-plugin 2"),
+        ("trainer.steps=-1", "trainer.steps=-1: … 1"),
+        ("prior_trainer.ema=1", "prior_trainer.ema=1.0: … 0 … 1"),
+        ("trainer.betas=[0.1]", "trainer.betas: … 2 … [0.1]"),
+        ("trainer.stps=1", "trainer.stps: … steps?"),
+        ("trainer.optimizer=sgd", "trainer.optimizer: … adam, adamw … 'sgd'"),
+        ("trainer=3", "trainer=3: … KEY=VALUE … PART=NAME"),
+        ("stage=both", "stage: … all, autoencoder, prior … 'both'"),
+        ("dim=0", "dim=0: … 1"),
+        ("dim=", "dim: … int … ''"),
+        ("conditions.decoder=speaker", "conditions.decoder: … list[str] … 'speaker'"),
+        ("conditions.encoder=[a]", "conditions.encoder: … decoder?"),
+        ("prior_dataset.crp=3", "prior_dataset.crp: dataset=c_data … compose-plugin 2"),
+        ("prior_dataset.crop=x", "prior_dataset.crop: … int … 'x'"),
+        ("encoder", "encoder: … KEY=VALUE"),
+        ("=3", "=3: … KEY=VALUE"),
         ("dataset.crop=${nothing}", "dataset.crop: "),
-        ("hydra.nothing=3", "hydra.nothing: Hydra has no such setting"),
+        ("hydra.nothing=3", "hydra.nothing: … Hydra"),
     ],
 )
 def test_a_mistake_is_one_to_three_lines(word: str, text: str) -> None:
-    assert refusal("experiment=small", word).startswith(text)
+    assert_names(refusal("experiment=small", word), text)
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("smal", "experiment=smal: no such experiment (did you mean small?)"),
-        ("bad_type", "experiment/bad_type.yaml: encoder.hidden: expects int, got 'many'"),
+        ("smal", "experiment=smal: … small?"),
+        ("bad_type", "experiment/bad_type.yaml: encoder.hidden: … int … 'many'"),
         ("bad_key", "encoder.hiden: encoder=c_enc"),
-        ("bad_top", "stepz: the configuration has no stepz"),
-        ("bad_name", "quantizer.name: c_other stands there as a value; in YAML a part is chosen in the defaults "),
-        ("bad_group", "experiment/bad_group.yaml: override encodr: the configuration has no encodr"),
+        ("bad_top", "stepz: "),
+        ("bad_name", "quantizer.name: c_other … defaults"),
+        ("bad_group", "experiment/bad_group.yaml: … encodr"),
         ("bad_yaml", "/"),
     ],
 )
 def test_a_mistake_in_yaml_is_told_with_its_file_or_key(name: str, text: str) -> None:
     found = refusal(f"experiment={name}")
-    assert found.startswith(text)
+    assert_names(found, text)
     assert "hydra.cc" not in found
 
 
@@ -495,22 +497,22 @@ def test_words_change_a_saved_configuration() -> None:
 @pytest.mark.parametrize(
     ("word", "text"),
     [
-        ("encoder=c_gone", "encoder=c_gone: a saved run keeps its parts"),
-        ("quantizer.inner.name=c_few", "quantizer/inner=c_few: a saved run keeps its parts"),
-        ("experiment=small", "experiment=small: a saved run keeps its parts"),
-        ("dim=9", "dim=9: a saved run keeps its dim of 8"),
-        ("encoder.hidden=x", "encoder.hidden: expects int, got 'x'"),
+        ("encoder=c_gone", "encoder=c_gone: … saved run"),
+        ("quantizer.inner.name=c_few", "quantizer/inner=c_few: … saved run"),
+        ("experiment=small", "experiment=small: … saved run"),
+        ("dim=9", "dim=9: … saved run … 8"),
+        ("encoder.hidden=x", "encoder.hidden: … int … 'x'"),
         ("encoder.hiden=3", "encoder.hiden: encoder=c_enc"),
-        ("trainer.stps=3", "trainer.stps: trainer has no option stps (did you mean steps?)"),
-        ("prior=c_prii", "prior=c_prii: no such prior (did you mean c_pri?)"),
-        ("trainer.steps=1,2", "trainer.steps=1,2: a saved run takes one value for each key"),
-        ("foo=1", "foo: the configuration has no foo"),
+        ("trainer.stps=3", "trainer.stps: … steps?"),
+        ("prior=c_prii", "prior=c_prii: … c_pri?"),
+        ("trainer.steps=1,2", "trainer.steps=1,2: … saved run"),
+        ("foo=1", "foo: "),
     ],
 )
 def test_a_saved_run_refuses_with_one_sentence(word: str, text: str) -> None:
     with pytest.raises(ToolkitError) as error:
         reopen(small("quantizer=c_stack").values, [word])
-    assert str(error.value).startswith(text)
+    assert_names(str(error.value), text)
 
 
 def test_options_that_came_or_went_since_are_told() -> None:
@@ -518,10 +520,9 @@ def test_options_that_came_or_went_since_are_told() -> None:
     saved["encoder"]["old"] = 1
     del saved["encoder"]["hidden"]
     reopened = reopen(saved, [])
-    assert reopened.notices == (
-        "note: encoder=c_enc: the saved old no longer exists: ignored",
-        "note: encoder=c_enc: new since the run was saved: hidden=8",
-    )
+    gone, new = reopened.notices
+    assert_names(gone, "note: encoder=c_enc: … old … ignored")
+    assert_names(new, "note: encoder=c_enc: … hidden=8")
     assert reopened.values["encoder"]["hidden"] == 8
 
 
@@ -529,15 +530,15 @@ def test_options_that_came_or_went_since_are_told() -> None:
     ("change", "text"),
     [
         ({"encoder": {"name": "c_enc", "hidden": "many"}}, "the saved configuration: "),
-        ({"encoder": {"name": "c_left"}}, "encoder=c_left is not installed"),
-        ({"encoder": {"name": "c_enc,x"}}, "encoder=c_enc,x is not installed"),
-        ({"encoder": 3}, "the saved configuration names no encoder"),
-        ({"encoder": {"name": 3}}, "the saved configuration names no encoder"),
-        ({"metric": 3}, "metric: expects "),
-        ({"trainer": 3}, "trainer: expects "),
+        ({"encoder": {"name": "c_left"}}, "encoder=c_left … not installed"),
+        ({"encoder": {"name": "c_enc,x"}}, "encoder=c_enc,x … not installed"),
+        ({"encoder": 3}, "the saved configuration … encoder"),
+        ({"encoder": {"name": 3}}, "the saved configuration … encoder"),
+        ({"metric": 3}, "metric: "),
+        ({"trainer": 3}, "trainer: "),
     ],
 )
 def test_a_saved_configuration_that_was_tampered_with_is_refused(change: dict[str, Any], text: str) -> None:
     with pytest.raises(ToolkitError) as error:
         reopen({**small().values, **change}, [])
-    assert str(error.value).startswith(text)
+    assert_names(str(error.value), text)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import assert_names
 from safetensors.torch import load_file
 from toys import TWO_STEPS, VQ
 
@@ -90,18 +91,18 @@ def test_samples_go_on_from_a_file(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["prefix.frames=4"], "prefix.frames: of which file? Add prefix.file=FILE"),
-        (["prefix.frames=3", "FILE"], "prefix.frames=3: give a multiple of 2, from 2 to 8"),
-        (["prefix.frames=0", "FILE"], "prefix.frames=0: give a multiple of 2, from 2 to 8"),
-        (["prefix.frames=10", "FILE"], "prefix.frames=10: give a multiple of 2, from 2 to 8"),
-        (["prefix.file=nowhere.json"], "nowhere.json: there is no such file"),
-        (["prefix.frames=4", "frames=2", "FILE"], "frames=2: the prefix has 4 already"),
-        (["overlap=4"], "overlap: of what? Add frames=N"),
-        (["frames=0"], "frames=0: at least 1"),
-        (["frames=12", "overlap=3"], "overlap=3: give 8 less a multiple of 2, from 2 to 6"),
-        (["frames=12", "overlap=8"], "overlap=8: give 8 less a multiple of 2, from 2 to 6"),
-        (["frames=12"], "frames=12: this run makes 8 at most"),
-        (["temperature=0"], "temperature=0.0: give a number above 0"),
+        (["prefix.frames=4"], "prefix.frames: … prefix.file=FILE"),
+        (["prefix.frames=3", "FILE"], "prefix.frames=3: … 2 … 8"),
+        (["prefix.frames=0", "FILE"], "prefix.frames=0: … 2 … 8"),
+        (["prefix.frames=10", "FILE"], "prefix.frames=10: … 2 … 8"),
+        (["prefix.file=nowhere.json"], "nowhere.json: "),
+        (["prefix.frames=4", "frames=2", "FILE"], "frames=2: … 4"),
+        (["overlap=4"], "overlap: … frames=N"),
+        (["frames=0"], "frames=0: … 1"),
+        (["frames=12", "overlap=3"], "overlap=3: … 8 … 2 … 6"),
+        (["frames=12", "overlap=8"], "overlap=8: … 8 … 2 … 6"),
+        (["frames=12"], "frames=12: … 8"),
+        (["temperature=0"], "temperature=0.0: … 0"),
     ],
 )
 def test_what_cannot_be_gone_on_from_is_refused(
@@ -111,7 +112,7 @@ def test_what_cannot_be_gone_on_from_is_refused(
     file.write_text(json.dumps(torch.zeros(2, 8, 8).long().tolist()))
     words = [word if word != "FILE" else f"prefix.file={file}" for word in words]
     assert command(["sample", f"run={trained}", "n=1", f"out={tmp_path / 'out'}", *words]) == 2
-    assert message in capsys.readouterr().err
+    assert_names(capsys.readouterr().err, f"toolkit sample: … {message}")
     assert not (tmp_path / "out").exists()
 
 

@@ -168,22 +168,22 @@ def test_an_alias_of_itself_is_refused(written: Written, above: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
-        ("self, *sizes", r"\*sizes: a component names everything"),
-        ("self, *, a: int = 1, **rest", r"\*\*rest: a component names everything"),
-        ("self, dim: int = 3", r"dim has a default before the \*"),
+        ("self, *sizes", r"\*sizes"),
+        ("self, *, a: int = 1, **rest", r"\*\*rest"),
+        ("self, dim: int = 3", r"dim .*\*"),
         (
             "self, *, dtype: torch.dtype = None",
-            r"dtype: torch\.dtype is no plain data; move it before the \*",
+            r"dtype: torch\.dtype.*\*",
         ),
-        ("self, *, x: int | str = 1", r"x: int \| str is no plain data"),
-        ("self, *, x: list = []", r"x: list is no plain data"),
-        ("self, *, x=1", "x: an option needs a type"),
-        ("self, *, name: str = 'x'", "an option cannot be called name"),
-        ("self, *, x: int = 'a'", "x: its default 'a' expects int"),
-        ("self, *, x: int = None", "x: its default None expects int"),
-        ("self, *, x: int = f()", r"x: its default f\(\) is no literal"),
-        ("self, *, q: Callable[[int], Q] = VQ", r"names no interface, import it by its own name"),
-        ("self, *, q: Callable[[int], Quantizer] = Nope", "q: its default Nope is no registered quantizer"),
+        ("self, *, x: int | str = 1", r"x: int \| str"),
+        ("self, *, x: list = []", r"x: list"),
+        ("self, *, x=1", "x: .*type"),
+        ("self, *, name: str = 'x'", "option.* name"),
+        ("self, *, x: int = 'a'", "x: .*'a'.*int"),
+        ("self, *, x: int = None", "x: .*None.*int"),
+        ("self, *, x: int = f()", r"x: .*f\(\)"),
+        ("self, *, q: Callable[[int], Q] = VQ", r"q: .*Callable\[\[int\], Q\]|import it by its own name"),
+        ("self, *, q: Callable[[int], Quantizer] = Nope", "q: .*Nope.*quantizer"),
     ],
 )
 def test_a_broken_rule_is_told_with_its_place(written: Written, arguments: str, rule: str) -> None:
@@ -232,9 +232,9 @@ def test_no_constructor_means_nothing_to_give(written: Written) -> None:
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("class Part(:\n", "syntax error"),
-        ("x = 1\n", "defines no class Part"),
-        (None, "no source of a module"),
+        ("class Part(:\n", "syntax"),
+        ("x = 1\n", "class Part"),
+        (None, "no source"),
     ],
 )
 def test_a_source_that_cannot_be_read_is_blamed(written: Written, source: str | None, what: str) -> None:
@@ -245,7 +245,7 @@ def test_a_source_that_cannot_be_read_is_blamed(written: Written, source: str | 
 
 def test_imports_in_a_circle_end(written: Written) -> None:
     written.module("from .parts import Part\n", "other")
-    with pytest.raises(SchemaError, match="defines no class Part"):
+    with pytest.raises(SchemaError, match="class Part"):
         written.read("from .other import Part\n")
 
 
@@ -292,7 +292,7 @@ def test_convert_refuses_what_is_none(wanted: Any, value: Any) -> None:
 
 
 def test_a_refusal_begins_with_where() -> None:
-    with pytest.raises(ToolkitError, match=r"^encoder\.hidden: expects int, got 'many'$"):
+    with pytest.raises(ToolkitError, match=r"^encoder\.hidden: .*int.*'many'$"):
         schema.Option("hidden", int, 3).convert("many", "encoder.hidden")
 
 
