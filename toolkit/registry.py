@@ -71,7 +71,7 @@ class Registration:
     folder: Path | None = None
     """Where the modules lie, for a plugin that is not installed."""
     requires: str = ""
-    """Which versions of the core its distribution asks for, such as ``>=0.1,<0.2``; empty: any."""
+    """Which versions of the core its distribution asks for, such as ``>=0.2,<0.3``; empty: any."""
 
     def __str__(self) -> str:
         return f"{self.kind}={self.name} ({self.distribution} {self.version}; {self.target})"
@@ -256,7 +256,7 @@ def _project(file: Path, distribution: Distribution | None = None, folder: Path 
 
 
 def _of_core(requirements: Iterable[str]) -> str:
-    """Of requirements such as ``discrete-toolkit[test]>=0.1; python_version > "3"``, the core's versions."""
+    """Of requirements such as ``discrete-toolkit[test]>=0.2; python_version > "3"``, the core's versions."""
     for requirement in requirements:
         found = re.match(r"([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)@]*)", requirement)
         if found and _normal(found[1]) == CORE:
