@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint docs format install clean
+.PHONY: demo test slow coverage lint docs format install clean
 
 install: $(VENV)/installed
 
@@ -35,6 +35,10 @@ test: install  ## the tests that take minutes
 
 slow: install  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+coverage: install  ## which lines the tests run: a summary, and pages in build/coverage/html
+	@mkdir -p build/coverage
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html
 
 lint: install
 	$(BIN)/ruff check .

@@ -350,7 +350,8 @@ def main() -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "toolkit": toolkit.__version__,
-        "arguments": {k: str(v) for k, v in vars(args).items()},
+        "images": "noise" if args.root is None else "CIFAR-10",
+        "arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "root")},
         "rows": rows,
     }
     if args.out:

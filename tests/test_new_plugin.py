@@ -98,7 +98,7 @@ def test_mistakes_leave_nothing_behind(
 
 def test_it_asks_for_this_core(tmp_path: Path) -> None:
     home = new(tmp_path / "fitting-plugin", "prior=fitting")
-    assert '"discrete-toolkit>=0.1,<0.2"' in (home / "pyproject.toml").read_text()
+    assert '"discrete-toolkit>=0.2,<0.3"' in (home / "pyproject.toml").read_text()
 
 
 # -- in a fresh environment

@@ -25,6 +25,11 @@ def test_the_wheels_hold_their_yaml(wheels: list[Path]) -> None:
     assert not any("tests/" in name or "hello" in name for name in names)
 
 
+def test_every_wheel_holds_the_license(wheels: list[Path]) -> None:
+    for wheel in wheels:
+        assert any(name.endswith(".dist-info/licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist()), wheel
+
+
 def test_installed_elsewhere(wheels: list[Path], tmp_path: Path) -> None:
     commands, empty = environment(tmp_path, wheels), tmp_path / "empty"
     empty.mkdir()

@@ -35,7 +35,7 @@ class Registration:
     folder: Path | None = None
     """Where the modules lie, for a plugin that is not installed."""
     requires: str = ""
-    """Which versions of the core its distribution asks for, such as ``>=0.1,<0.2``; empty: any."""
+    """Which versions of the core its distribution asks for, such as ``>=0.2,<0.3``; empty: any."""
 
     def __str__(self) -> str:
         return f"{self.kind}={self.name} ({self.distribution} {self.version}; {self.target})"

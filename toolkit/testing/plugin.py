@@ -58,7 +58,7 @@ class PluginSuite(Laws):
 
     def test_it_says_which_core_it_needs(self) -> None:
         """So that another core is refused by name, and pip installs the right one."""
-        assert self._source().requires, f'{self.distribution}: add "{CORE}>=0.1,<0.2" to its dependencies'
+        assert self._source().requires, f'{self.distribution}: add "{CORE}>=0.2,<0.3" to its dependencies'
 
     def test_listing_it_imports_neither_it_nor_torch(self) -> None:
         packages = sorted({each.target.partition(":")[0].partition(".")[0] for each in self._registrations()})
