@@ -23,7 +23,7 @@ demo: install  ## both stages on procedural shapes, then samples
 	$(BIN)/toolkit reconstruct run=outputs/demo && \
 	$(BIN)/toolkit sample run=outputs/demo n=72 guidance=2 \
 	    condition.shape=circle,square,triangle,hexagon,star,ring,crescent,cross,heart \
-	    condition.colour=red,orange,yellow,green,teal,blue,purple,pink && \
+	    condition.color=red,orange,yellow,green,teal,blue,purple,pink && \
 	echo "the demo took $$(( $$(date +%s) - start )) s; look at:" && \
 	ls outputs/demo/samples/reconstructions.png outputs/demo/samples/samples.png
 

@@ -27,7 +27,7 @@ import toolkit
 from toolkit.batches import TrainBatches, split_batches
 from toolkit.build import build_autoencoder, build_metrics, build_objective
 from toolkit.cli.config.compose import compose
-from toolkit.evaluation import Evaluation, evaluate
+from toolkit.evaluation import Evaluation, evaluate_parts
 from toolkit.optimization import Optimization
 from toolkit.runs.folder import Run
 from toolkit.training import Recorder, Stage, train_steps
@@ -74,9 +74,9 @@ class Lines:
     def step(self, done: int) -> None: ...
     def note(self, text: str) -> None: ...
 
-    def figures(self, split: str, step: int, figures: Any) -> None:
+    def metrics(self, split: str, step: int, metrics: Any) -> None:
         shown = ("loss", "nll", "kl", "baseline", "batch_perplexity", "steps_per_second")
-        print(f"  {step:6}", *(f"{name} {figures[name]:.5g}" for name in shown if name in figures), flush=True)
+        print(f"  {step:6}", *(f"{name} {metrics[name]:.5g}" for name in shown if name in metrics), flush=True)
 
 
 def trained(config: Any, data: Few) -> tuple[Stage, Optimization, float]:
@@ -96,7 +96,7 @@ def trained(config: Any, data: Few) -> tuple[Stage, Optimization, float]:
 
 def measured(stage: Stage, config: Any, data: Few, split: str, examples: int) -> Evaluation:
     batches = split_batches(data, split, torch.device("cpu"), batch_size=32, limit=examples)
-    return evaluate(stage.objective, stage.model, batches, build_metrics(config, stage.model))
+    return evaluate_parts(stage.objective, stage.model, batches, build_metrics(config, stage.model))
 
 
 def row_of(name: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -114,7 +114,9 @@ def row_of(name: str, args: argparse.Namespace) -> dict[str, Any]:
     stage, optimization, seconds = trained(config, data)
     began = time.perf_counter()
     with optimization.averaged():
-        found = {split: measured(stage, config, data, split, args.examples).figures() for split in ("train", "test")}
+        found = {
+            split: measured(stage, config, data, split, args.examples).metrics_by_name() for split in ("train", "test")
+        }
     return {
         "what": name,
         "words": words,

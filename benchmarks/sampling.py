@@ -174,14 +174,14 @@ def step_rows(rounds: int, steps: int = 1000) -> list[Row]:
     places = torch.arange(steps).split(1)
     queues, states = Queues(trunk, batch), [trunk.init(batch, (steps,)) for _ in range(2)]
 
-    def advance(position: Tensor) -> Tensor:
-        made = trunk.advance(states[0], 0, position)
-        trunk.absorb(states[0], position, x)
+    def step(position: Tensor) -> Tensor:
+        made = trunk.step(states[0], 0, position)
+        trunk.append(states[0], position, x)
         return made
 
     def advance_compiled(position: Tensor) -> Tensor:
-        made = trunk.advance(states[1], 0, position)
-        trunk.absorb(states[1], position, x)
+        made = trunk.step(states[1], 0, position)
+        trunk.append(states[1], position, x)
         return made
 
     compiled = torch.compile(advance_compiled, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
@@ -193,7 +193,7 @@ def step_rows(rounds: int, steps: int = 1000) -> list[Row]:
 
         return act
 
-    acts = {"queues": run(lambda _: queues(x)), "eager": run(advance), "compiled": run(compiled)}
+    acts = {"queues": run(lambda _: queues(x)), "eager": run(step), "compiled": run(compiled)}
     with torch.inference_mode():
         times = race(acts, rounds, torch.device("cpu"))
     return [

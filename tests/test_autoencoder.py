@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from toolkit.autoencoder import Autoencoder, fold, unfold
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
-from toolkit.fit import Misfit, label
+from toolkit.fit import MisfitError, label
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.likelihoods.normal import NormalLikelihood
@@ -85,7 +85,7 @@ def test_unfold_undoes_fold(shape: tuple[int, ...], rank: int | None) -> None:
 
 def test_a_frames_latents_are_the_films() -> None:
     autoencoder, x = lifted(), random_data(FILM, 2)
-    assert autoencoder.latent.grid == (T, H // 2, W // 2)
+    assert autoencoder.code_spec.grid == (T, H // 2, W // 2)
     with torch.no_grad():
         z, codes = autoencoder.encode(x), autoencoder.quantize(x).codes
         assert z.shape == (2, 4, T, 2, 3)
@@ -226,7 +226,7 @@ def test_the_decoder_sees_what_the_configuration_lets_it_see(names: tuple[str, .
 # -- the proof that parts fit
 
 
-class Broken(PointEncoder):
+class BrokenPartError(PointEncoder):
     def __init__(self, data: DataSpec, dim: int, act: Callable[[Tensor], Tensor]) -> None:
         super().__init__(data, dim)
         self.act = act
@@ -290,23 +290,23 @@ def _raise(error: Exception) -> Callable[[object], object]:
     [
         (lambda: {"encoder": PointEncoder(SOUND, 5)}, "PointEncoder gives 5 channels, VectorQuantizer takes 4"),
         (
-            lambda: {"encoder": Broken(SOUND, 4, lambda z: z[:, :, ::2])},
+            lambda: {"encoder": BrokenPartError(SOUND, 4, lambda z: z[:, :, ::2])},
             r"PointDecoder gives \(1, 8\), the data is \(1, 16\): Broken makes a grid of \(8,\); change .* strides",
         ),
         (
-            lambda: {"encoder": Broken(SOUND, 4, lambda z: z[:, :, 0])},
+            lambda: {"encoder": BrokenPartError(SOUND, 4, lambda z: z[:, :, 0])},
             r"Broken on data \(1, 16\) gives latents \(4,\)",
         ),
         (
-            lambda: {"encoder": Broken(SOUND, 4, lambda z: z[:, :, :0])},
+            lambda: {"encoder": BrokenPartError(SOUND, 4, lambda z: z[:, :, :0])},
             r"Broken on data \(1, 16\) gives latents \(4, 0\)",
         ),
         (
-            lambda: {"encoder": Broken(SOUND, 4, lambda z: z + torch.zeros(3))},
+            lambda: {"encoder": BrokenPartError(SOUND, 4, lambda z: z + torch.zeros(3))},
             r"Broken on data \(1, 16\): .*length 3.*16",
         ),
         (
-            lambda: {"encoder": Broken(SOUND, 4, _raise(TypeError("unordered data")))},  # type: ignore[arg-type]
+            lambda: {"encoder": BrokenPartError(SOUND, 4, _raise(TypeError("unordered data")))},  # type: ignore[arg-type]
             r"Broken on data \(1, 16\): unordered data",
         ),
         (
@@ -324,7 +324,7 @@ def _raise(error: Exception) -> Callable[[object], object]:
     ],
 )
 def test_a_misfit_names_both_sides_and_both_numbers(parts, message: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(Misfit, match=message) as misfit:
+    with pytest.raises(MisfitError, match=message) as misfit:
         compose(**parts())
     assert len(str(misfit.value).splitlines()) <= 3
 
@@ -332,7 +332,7 @@ def test_a_misfit_names_both_sides_and_both_numbers(parts, message: str) -> None
 def test_parts_are_called_as_they_were_chosen() -> None:
     encoder = PointEncoder(SOUND, 5)
     label(encoder, "encoder=mine")
-    with pytest.raises(Misfit, match="encoder=mine gives 5 channels"):
+    with pytest.raises(MisfitError, match="encoder=mine gives 5 channels"):
         compose(encoder)
 
 
@@ -355,7 +355,7 @@ def test_the_proof_takes_no_memory() -> None:
     film = DataSpec(3, (16, 1024, 1024), levels=32)
     resource = pytest.importorskip("resource")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert point_autoencoder(film).latent.grid == (16, 1024, 1024)
+    assert point_autoencoder(film).code_spec.grid == (16, 1024, 1024)
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 200 * 1024
 
 

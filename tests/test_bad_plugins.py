@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit import Condition, LatentSpec, Prior, Quantized, Quantizer, entry_points, registry
+from toolkit import CodeSpec, Condition, Prior, Quantized, Quantizer, entry_points, registry
 from toolkit.__main__ import run
 from toolkit.priors.categorical import CategoricalPrior
 from toolkit.quantizers.vq import VectorQuantizer
@@ -241,8 +241,8 @@ class QuantizerCase(QuantizerSuite):
 
 
 class PriorCase(PriorSuite):
-    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
-        return Peeking(latent, conditions)
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return Peeking(code_spec, conditions)
 
 
 @pytest.mark.parametrize(
@@ -261,9 +261,9 @@ def test_a_quantizers_suite_names_the_law(broken: type[Quantizer], law: str, wor
 
 def test_a_prior_that_looks_ahead_is_named() -> None:
     with pytest.raises(AssertionError, match="breaks the law: probabilities of all code maps sum to one"):
-        PriorCase().test_probabilities_of_all_code_maps_sum_to_one(LatentSpec((4,), (3,)))
+        PriorCase().test_probabilities_of_all_code_maps_sum_to_one(CodeSpec((4,), (3,)))
     with pytest.raises(AssertionError, match="breaks the law: samples fit log prob"):
-        PriorCase().test_samples_fit_log_prob(LatentSpec((4,), (3,)))
+        PriorCase().test_samples_fit_log_prob(CodeSpec((4,), (3,)))
 
 
 GOOD = dedent(

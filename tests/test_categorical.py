@@ -114,7 +114,7 @@ def test_eval_gives_the_likeliest_code_and_its_entry() -> None:
 
 def test_a_draw_has_gradients_to_the_entries_and_the_kl() -> None:
     quantizer, z = categorical(), logits(2, 5, 4).requires_grad_()
-    made = quantizer.draw(z)
+    made = quantizer.sample(z)
     (made.z.sum() + made.kl.sum()).backward()
     assert quantizer.codebook.grad is not None
     assert z.grad is not None
@@ -135,7 +135,7 @@ def test_only_training_counts_steps() -> None:
     quantizer, z = categorical(anneal_steps=3), logits(1, 5, 1)
     for _ in range(3):
         quantizer.eval()(z)
-        quantizer.draw(z)
+        quantizer.sample(z)
         quantizer.train().draw(z)
         quantizer.posterior(z)
     assert quantizer.step == 0

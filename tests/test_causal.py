@@ -16,7 +16,7 @@ from toolkit.causal.pixelcnn import PixelCNN
 from toolkit.causal.sampling import sample
 from toolkit.causal.transformer import Transformer
 from toolkit.causal.wavenet import WaveNet
-from toolkit.prior import Controls
+from toolkit.prior import SamplingOptions
 from toolkit.testing.causal import reach
 from toolkit.testing.reference import sample_slowly
 
@@ -106,12 +106,12 @@ def assert_steps_equal_forward(net: CausalNetwork, codes: Tensor, context: Tenso
         state = net.init(len(codes), grid, context)
         for position in range(prod(grid)):
             at = torch.tensor([position])
-            feature = net.advance(state, net.trunk.key(grid, position), at)
+            feature = net.step(state, net.trunk.key(grid, position), at)
             for depth in range(len(whole)):
                 stepped = net.logits(state, feature, depth)
                 torch.testing.assert_close(stepped, whole[depth][:, position], atol=tolerance, rtol=tolerance)
-                entered = codes[:, depth].flatten(1)[:, position]
-                feature = net.absorb(state, feature, at, depth, entered)
+                last_input = codes[:, depth].flatten(1)[:, position]
+                feature = net.append(state, feature, at, depth, last_input)
 
 
 @pytest.mark.parametrize(
@@ -134,19 +134,19 @@ def test_stepping_gives_the_logits_of_forward_at_real_size(trunk: Trunk, grid: G
 @pytest.mark.parametrize(
     ("prefix", "controls"),
     [
-        (0, Controls()),
-        (3, Controls()),
-        (0, Controls(temperature=0.7, top_k=3)),
-        (0, Controls(top_p=0.6)),
-        (0, Controls(guidance=2.5)),
-        (2, Controls(guidance=0.5, temperature=1.3, top_k=4, top_p=0.9)),
+        (0, SamplingOptions()),
+        (3, SamplingOptions()),
+        (0, SamplingOptions(temperature=0.7, top_k=3)),
+        (0, SamplingOptions(top_p=0.6)),
+        (0, SamplingOptions(guidance=2.5)),
+        (2, SamplingOptions(guidance=0.5, temperature=1.3, top_k=4, top_p=0.9)),
     ],
     ids=["plain", "prefix", "top_k", "top_p", "guidance", "all"],
 )
 @each_depth
 @each_network
 def test_the_sampler_is_the_slow_one(
-    name: str, grid: Grid, sizes: tuple[int, ...], prefix: int, controls: Controls
+    name: str, grid: Grid, sizes: tuple[int, ...], prefix: int, sampling: SamplingOptions
 ) -> None:
     net, n = network(name, grid, sizes, context=3), 3
     axes = [grid[0], *[1] * (len(grid) - 1)]
@@ -157,7 +157,7 @@ def test_the_sampler_is_the_slow_one(
         "prefix": some_codes(n, grid, sizes).flatten(2)[:, :, :prefix],
     }
     both = [
-        draw(net, n, grid, controls, generator=torch.Generator().manual_seed(5), **options)
+        draw(net, n, grid, sampling, generator=torch.Generator().manual_seed(5), **options)
         for draw in (sample, sample_slowly)
     ]
     assert torch.equal(*both)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.nn import codebook as table
-from toolkit.nn.kmeans import draw_rows, kmeans
+from toolkit.nn.kmeans import kmeans, sample_rows
 from toolkit.quantizer import Quantizer
 from toolkit.quantizers.ema import EMAQuantizer
 from toolkit.quantizers.vq import VectorQuantizer
@@ -27,7 +27,7 @@ def latents(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("make", [VectorQuantizer, EMAQuantizer])
 def test_the_first_batch_becomes_the_codebook_once(make: type[Quantizer]) -> None:
-    options = {"restart": 0.0} if make is EMAQuantizer else {}
+    options = {"dead_code_threshold": 0.0} if make is EMAQuantizer else {}
     quantizer = make(3, codebook_size=5, **options)  # type: ignore[call-arg]
     z = 50 + torch.randn(2, 3, 9)
     started = quantizer.eval()(z).z.detach()
@@ -104,7 +104,7 @@ def test_a_meta_quantizer_takes_a_state() -> None:
 @pytest.mark.parametrize("make", LEARNED)
 def test_drawn_numbers_are_used(make: type[VectorQuantizer]) -> None:
     """A step that neither starts nor restarts an entry leaves the random numbers alone."""
-    quantizer = make(3, codebook_size=5, restart=0.0)
+    quantizer = make(3, codebook_size=5, dead_code_threshold=0.0)
     quantizer(torch.randn(2, 3, 9))
     before = torch.get_rng_state()
     quantizer(torch.ones(2, 3, 9))
@@ -113,7 +113,7 @@ def test_drawn_numbers_are_used(make: type[VectorQuantizer]) -> None:
 
 @pytest.mark.parametrize("make", LEARNED)
 def test_random_entries_stay_where_they_are(make: type[VectorQuantizer]) -> None:
-    quantizer = make(3, codebook_size=5, init="random", restart=0.0)
+    quantizer = make(3, codebook_size=5, init="random", dead_code_threshold=0.0)
     before = quantizer.codebook.detach().clone()
     quantizer(torch.ones(2, 3, 9))
     assert (quantizer.codebook.detach() == before).all(1).sum() >= 4
@@ -121,8 +121,8 @@ def test_random_entries_stay_where_they_are(make: type[VectorQuantizer]) -> None
 
 def test_draws_are_one_from_each_stretch() -> None:
     rows = torch.arange(100.0).unsqueeze(1)
-    assert torch.equal(draw_rows(rows, 10).squeeze(1).div(10, rounding_mode="floor"), torch.arange(10.0))
-    assert draw_rows(rows[:3], 10).squeeze(1).unique().tolist() == [0, 1, 2]
+    assert torch.equal(sample_rows(rows, 10).squeeze(1).div(10, rounding_mode="floor"), torch.arange(10.0))
+    assert sample_rows(rows[:3], 10).squeeze(1).unique().tolist() == [0, 1, 2]
 
 
 def test_kmeans_lowers_the_error_to_a_fixed_point() -> None:
@@ -166,7 +166,7 @@ def test_what_cannot_be_is_refused(make: type[VectorQuantizer], options: dict[st
 def test_restarts_follow_a_moving_source(make: type[VectorQuantizer]) -> None:
     """64 drifting clusters, entries that start far from them: without restarts, about 50 of 256 are ever used."""
     source = torch.Generator().manual_seed(0)
-    quantizer = make(8, codebook_size=256, init="random", restart=0.1)
+    quantizer = make(8, codebook_size=256, init="random", dead_code_threshold=0.1)
     optimizer = torch.optim.Adam([*quantizer.parameters(), nn.Parameter(torch.zeros(()))], 1e-2)
     middles = 3 * torch.randn(64, 8, generator=source)
     for _ in range(1500):
@@ -184,7 +184,7 @@ def test_restarts_follow_a_moving_source(make: type[VectorQuantizer]) -> None:
 
 
 def test_vq_restarts_what_wins_too_little() -> None:
-    quantizer = VectorQuantizer(2, codebook_size=4, restart=0.1).double()
+    quantizer = VectorQuantizer(2, codebook_size=4, dead_code_threshold=0.1).double()
     z = latents(1, 2, 80)
     quantizer(z)
     with torch.no_grad():
@@ -204,7 +204,10 @@ def test_vq_restarts_what_wins_too_little() -> None:
 
 def test_restarts_can_be_turned_on_later() -> None:
     """A run that is told to try them still has its counts, and only what is late starts again."""
-    plain, later = (VectorQuantizer(2, codebook_size=4, restart=restart).double() for restart in (0.0, 0.1))
+    plain, later = (
+        VectorQuantizer(2, codebook_size=4, dead_code_threshold=dead_code_threshold).double()
+        for dead_code_threshold in (0.0, 0.1)
+    )
     z = latents(1, 2, 80)
     for _ in range(3):
         plain(z)
@@ -229,7 +232,7 @@ if ranks > 1:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=ranks)
 states = {}
 for make in (VectorQuantizer, EMAQuantizer):
-    for options in ({"init": "kmeans", "restart": 0.3}, {"normalise": True, "entropy": 0.1}):
+    for options in ({"init": "kmeans", "dead_code_threshold": 0.3}, {"normalize": True, "entropy": 0.1}):
         torch.manual_seed(0)
         quantizer = make(3, codebook_size=16, **options).double()
         source = torch.Generator().manual_seed(1)

@@ -17,10 +17,10 @@ from toolkit.batches import Batch
 from toolkit.errors import ToolkitError
 from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.runs.codes import CachedCodes, cache_key, code_type, encode_batches, read_codes, write_codes
-from toolkit.spec import DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, DataSpec
 from toolkit.testing.parts import point_autoencoder, random_data
 
-LATENT = LatentSpec((3, 4), (300, 20))
+LATENT = CodeSpec((3, 4), (300, 20))
 SIZE = 10
 
 
@@ -81,14 +81,14 @@ def test_arrays_stay_on_the_disk(tmp_path: Path) -> None:
     [((2,), "u1"), ((256,), "u1"), ((257,), "u2"), ((3, 65536), "u2"), ((65537,), "i4"), ((2, 257, 2), "u2")],
 )
 def test_codes_take_the_smallest_type(sizes: tuple[int, ...], expected: str) -> None:
-    assert code_type(LatentSpec((1,), sizes)) == np.dtype(expected)
+    assert code_type(CodeSpec((1,), sizes)) == np.dtype(expected)
 
 
 def test_the_largest_code_survives(tmp_path: Path) -> None:
     for size in (256, 65536, 1 << 20):
-        latent = LatentSpec((2,), (size,))
+        code_spec = CodeSpec((2,), (size,))
         codes = torch.tensor([[[0, size - 1]]])
-        write_codes(tmp_path / "codes", latent, iter([{"codes": codes}]), 1, {})
+        write_codes(tmp_path / "codes", code_spec, iter([{"codes": codes}]), 1, {})
         assert read_codes(tmp_path / "codes")[0]["codes"].tolist() == codes.tolist()
 
 

@@ -14,11 +14,11 @@ from toolkit.build import make
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
 from toolkit.config import PartConfig
-from toolkit.figures import histogram
 from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.running_metrics import histogram
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.folder import Run
-from toolkit.spec import LatentSpec
+from toolkit.spec import CodeSpec
 from toolkit.stages import train
 
 TOY = Path(__file__).parent / "toy"
@@ -55,13 +55,13 @@ def test_the_criterion_is_a_tenth_of_what_random_codes_would_use(used: int, coll
     """100 codes of 100 entries: random ones would use 63 of them."""
     counts = torch.zeros(100, dtype=torch.double)
     counts[:used] = 100 / used
-    assert bool(collapse.collapsed(counts, LatentSpec((), (100,)))) is collapses
+    assert bool(collapse.collapsed(counts, CodeSpec((), (100,)))) is collapses
 
 
 def test_many_collapsed_depths_are_one_sentence() -> None:
     counts = torch.zeros(10, 64, dtype=torch.double)
     counts[:, :2] = 1000
-    (told,) = (collapse.warning(counts.flatten(), LatentSpec((), (64,) * 10), VectorQuantizer(2)),)
+    (told,) = (collapse.warning(counts.flatten(), CodeSpec((), (64,) * 10), VectorQuantizer(2)),)
     assert told is not None
     assert "2 of 64 entries are used at depth 0, 2 of 64 at depth 1, 2 of 64 at depth 2, as few at 7 more;" in told
 
@@ -69,9 +69,15 @@ def test_many_collapsed_depths_are_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("node", "words"),
     [
-        ({"name": "ema", "restart": 0.0}, ["quantizer.restart=0.1", "quantizer.init=kmeans"]),
-        ({"name": "ema", "restart": 0.2, "init": "kmeans"}, ["a smaller quantizer.codebook_size", "more steps"]),
-        ({"name": "product", "inner": {"name": "ema", "restart": 0.0}}, ["quantizer.inner.restart=0.1"]),
+        ({"name": "ema", "dead_code_threshold": 0.0}, ["quantizer.dead_code_threshold=0.1", "quantizer.init=kmeans"]),
+        (
+            {"name": "ema", "dead_code_threshold": 0.2, "init": "kmeans"},
+            ["a smaller quantizer.codebook_size", "more steps"],
+        ),
+        (
+            {"name": "product", "inner": {"name": "ema", "dead_code_threshold": 0.0}},
+            ["quantizer.inner.dead_code_threshold=0.1"],
+        ),
         ({"name": "fsq"}, ["a smaller quantizer.levels", "more steps"]),
     ],
 )
@@ -79,7 +85,7 @@ def test_remedies_are_options_of_this_model(node: dict[str, Any], words: list[st
     found = collapse.remedies(make("quantizer", PartConfig.read(node, "quantizer", "here"), dim=4))
     assert set(words) <= set(found)
     assert len(set(found)) == len(found)
-    assert ("quantizer.restart=0.1" in found) == ("quantizer.restart=0.1" in words)
+    assert ("quantizer.dead_code_threshold=0.1" in found) == ("quantizer.dead_code_threshold=0.1" in words)
     assert ("quantizer.init=kmeans" in found) == ("quantizer.init=kmeans" in words)
 
 
@@ -102,7 +108,7 @@ def test_training_tells_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert out.count("autoencoder val ") == 4
     assert out.count("the codes have collapsed") == 1
-    assert "try quantizer.restart=0.1, " in out
+    assert "try quantizer.dead_code_threshold=0.1, " in out
 
 
 def test_stage_two_refuses_collapsed_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +135,7 @@ def test_the_evaluate_command_says_it_and_draws(tmp_path: Path, capsys: pytest.C
     assert command.run(["evaluate", f"run={run}"]) == 0
     captured = capsys.readouterr()
     assert "note: the codes have collapsed" in captured.err
-    assert "quantizer.restart=0.1" in captured.err
+    assert "quantizer.dead_code_threshold=0.1" in captured.err
     assert captured.out.splitlines()[-1] == str(run / "samples" / "codebook.png")
     assert (run / "samples" / "codebook.png").is_file()
 
@@ -137,8 +143,8 @@ def test_the_evaluate_command_says_it_and_draws(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize("stretch", [1, 50, 1 << 20])
 def test_cached_codes_are_gone_through_once(monkeypatch: pytest.MonkeyPatch, stretch: int) -> None:
     monkeypatch.setattr("toolkit.runs.codes.STRETCH", stretch)
-    latent, codes = LatentSpec((3, 4), (7, 5)), torch.randint(5, (37, 2, 3, 4))
+    code_spec, codes = CodeSpec((3, 4), (7, 5)), torch.randint(5, (37, 2, 3, 4))
     parts = list(CachedCodes({"train": {"codes": codes.to(torch.uint8).numpy()}}).stretches("train"))
     assert torch.equal(torch.cat(parts), codes)
     assert all(part.numel() <= max(stretch, 24) for part in parts)
-    assert torch.equal(sum(histogram(part, latent) for part in parts), histogram(codes, latent))
+    assert torch.equal(sum(histogram(part, code_spec) for part in parts), histogram(codes, code_spec))

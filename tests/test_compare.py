@@ -17,7 +17,7 @@ from toolkit.cli.compare import run_folders
 from toolkit.cli.config.compose import compose
 from toolkit.cli.differences import differences, labels
 from toolkit.cli.report import number
-from toolkit.plots.comparison import PANELS, Point, draw_comparison
+from toolkit.plots.comparison import PANELS, Point, plot_comparison
 from toolkit.stages import train
 
 PARTS = [
@@ -69,7 +69,7 @@ def test_a_sweep_is_compared(sweep: Path, capsys: pytest.CaptureFixture[str]) ->
         "sweep/2": "quantizer=ema codebook_size=16",
         "sweep/10": "quantizer=ema codebook_size=8",
     }
-    bits = [row["figures"]["bits_per_dim"] for row in rows]
+    bits = [row["metrics"]["bits_per_dim"] for row in rows]
     assert bits == sorted(bits)
     assert len(set(bits)) == 3
     names = [str(sweep / f"compare.{kind}") for kind in ("json", "md", "png")]
@@ -84,8 +84,8 @@ def test_figures_are_those_of_evaluation_json(sweep: Path) -> None:
     assert command.run(["compare", f"{sweep}/0", f"{sweep}/2", "out=there"]) == 0
     assert (sweep / "2" / "evaluation.json").read_bytes() == held
     for row in told("there"):
-        assert row["figures"] == json.loads((Path(row["run"]) / "evaluation.json").read_text())
-    counts = {row["run"]: row["figures"]["examples"] for row in told("there")}
+        assert row["metrics"] == json.loads((Path(row["run"]) / "evaluation.json").read_text())
+    counts = {row["run"]: row["metrics"]["examples"] for row in told("there")}
     assert counts == {"sweep/0": 8, "sweep/2": 5}
 
 
@@ -93,7 +93,7 @@ def test_a_comparison_evaluates_as_evaluate_does(sweep: Path) -> None:
     assert command.run(["compare", f"{sweep}/0", "examples=3"]) == 0
     (row,) = told("outputs/compare")
     assert command.run(["evaluate", f"run={sweep}/0", "examples=3"]) == 0
-    assert row["figures"] == json.loads((sweep / "0" / "evaluation.json").read_text())
+    assert row["metrics"] == json.loads((sweep / "0" / "evaluation.json").read_text())
 
 
 def test_different_numbers_of_examples_are_told(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,10 +225,12 @@ def test_a_name_that_two_options_share_is_told_whole() -> None:
 
 def test_what_a_part_has_by_default_is_not_told() -> None:
     """vq and ema restart differently by default: their names say so."""
-    ema, vq = ({"name": name, "codebook_size": 512, "restart": r} for name, r in (("ema", 0.1), ("vq", 0.0)))
+    ema, vq = (
+        {"name": name, "codebook_size": 512, "dead_code_threshold": r} for name, r in (("ema", 0.1), ("vq", 0.0))
+    )
     configs = [config(quantizer=ema), config(quantizer=vq)]
     assert labels(configs, ["a", "b"]) == ["quantizer=ema", "quantizer=vq"]
-    ema["restart"] = 0.3
+    ema["dead_code_threshold"] = 0.3
     assert labels(configs, ["a", "b"]) == ["quantizer=ema restart=0.3", "quantizer=vq restart=0.0"]
 
 
@@ -297,7 +299,7 @@ def test_panels_are_those_that_some_run_has(
 
     heights: list[str] = []
     monkeypatch.setattr(Axes, "set_ylabel", lambda axes, text, **_: heights.append(text))
-    assert draw_comparison(tmp_path / "c.png", points) is bool(panels)
+    assert plot_comparison(tmp_path / "c.png", points) is bool(panels)
     assert (tmp_path / "c.png").is_file() is bool(panels)
     assert heights == [PANELS[name] for name in panels]
 
@@ -317,7 +319,7 @@ def test_labels_cover_neither_each_other_nor_points(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(comparison, "_place", watched)
     runs = [Point(f"codebook_size={i}", "vq", 0.2, 3 + 0.3 * (i // 3) + 0.004 * (i % 3), None) for i in range(9)]
-    assert draw_comparison(tmp_path / "c.png", runs)
+    assert plot_comparison(tmp_path / "c.png", runs)
     assert (len(boxes), len(points_and_legend)) == (9, 10)
     for i, box in enumerate(boxes):
         assert all(comparison._overlap(box, other) == 0 for other in (*boxes[:i], *points_and_legend))

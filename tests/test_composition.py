@@ -88,8 +88,8 @@ def fit(choice: dict[str, str]) -> tuple[int, ...]:
     data = build_dataset(config).spec
     model = build_autoencoder(config, data)
     build_objective(config, model)
-    build_prior(config, model.latent, data)
-    return model.latent.shape
+    build_prior(config, model.code_spec, data)
+    return model.code_spec.shape
 
 
 def refusal(choice: dict[str, str]) -> str | None:
@@ -234,7 +234,7 @@ def test_a_part_of_fewer_axes_is_lifted(monkeypatch: pytest.MonkeyPatch) -> None
     ).config
     dataset = build_dataset(config)
     model = build_autoencoder(config, dataset.spec)
-    assert model.latent.grid == (4, 8, 8)
+    assert model.code_spec.grid == (4, 8, 8)
     rows = [dataset.example("train", i, None) for i in range(2)]
     x, kind = torch.stack([r["x"] for r in rows]), torch.stack([r["kind"] for r in rows])
     objective = build_objective(config, model)

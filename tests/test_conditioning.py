@@ -8,7 +8,7 @@ import torch
 from toolkit.build import build_prior
 from toolkit.errors import ToolkitError
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
-from toolkit.spec import Condition, DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, Condition, DataSpec
 
 CONDITIONS = (Condition("kind", 3), Condition("move", 2, per_step=True), Condition("force", 2, real=True))
 
@@ -76,8 +76,8 @@ def test_steps_are_averaged_over_a_coarser_grid() -> None:
 
 
 TOGETHER = (
-    Condition("move", 2, per_step=True, together=2),
-    Condition("force", 2, per_step=True, real=True, together=2),
+    Condition("move", 2, per_step=True, steps_per_code=2),
+    Condition("force", 2, per_step=True, real=True, steps_per_code=2),
 )
 
 
@@ -102,12 +102,12 @@ def test_one_value_told_together_is_each_steps() -> None:
 
 def test_along_codes_steps_are_dealt_out() -> None:
     move = Condition("move", 2, per_step=True)
-    assert (move.along(16, 4).together, move.along(16, 4).steps(4)) == (4, 16)
-    assert (move.along(16, 16), move.along(16, 5)) == (move, move)
-    phone = Condition("phone", 40, per_step=True, every=160)
-    assert phone.along(16_000, 200) == Condition("phone", 40, per_step=True, every=2)
-    assert phone.along(16_000, 200).along(200, 25).together == 4
-    assert Condition("kind", 3).along(16, 4) == Condition("kind", 3)
+    assert (move.resample(16, 4).steps_per_code, move.resample(16, 4).steps(4)) == (4, 16)
+    assert (move.resample(16, 16), move.resample(16, 5)) == (move, move)
+    phone = Condition("phone", 40, per_step=True, stride=160)
+    assert phone.resample(16_000, 200) == Condition("phone", 40, per_step=True, stride=2)
+    assert phone.resample(16_000, 200).resample(200, 25).steps_per_code == 4
+    assert Condition("kind", 3).resample(16, 4) == Condition("kind", 3)
 
 
 def test_a_prior_knows_the_order_of_the_steps_of_a_code() -> None:
@@ -116,7 +116,7 @@ def test_a_prior_knows_the_order_of_the_steps_of_a_code() -> None:
         "prior": {"name": "pixelcnn", "hidden": 8, "layers": 2, "head": 8},
         "conditions": {"prior": ["move"], "decoder": []},
     }
-    prior = build_prior(config, LatentSpec((2, 3), (4,)), data).eval()
+    prior = build_prior(config, CodeSpec((2, 3), (4,)), data).eval()
     codes, moves = torch.zeros(2, 1, 2, 3).long(), torch.tensor([[0, 1, 0, 0], [1, 0, 0, 0]])
     with torch.no_grad():
         nats = prior.log_prob(codes, {"move": moves})

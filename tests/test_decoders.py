@@ -16,7 +16,7 @@ from toolkit.decoders.pixelcnn import PixelCNNDecoder, coordinates
 from toolkit.decoders.wavenet import WaveNetDecoder
 from toolkit.likelihood import Likelihood
 from toolkit.nn.patches import from_patches, to_patches
-from toolkit.prior import Controls
+from toolkit.prior import SamplingOptions
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.parts import plain_likelihood, random_data
@@ -160,13 +160,13 @@ def test_temperature_prefix_and_guidance_are_those_of_priors() -> None:
     decoder = wavenet()
     made, free = distribution(decoder, z, 1), distribution(decoder, z, KIND.size)
     prefix = torch.randint(16, (3, 1, 4))
-    controls = Controls(temperature=0.8, top_k=5, guidance=3.0)
-    drawn = made.draw(controls, prefix=prefix, generator=generator.manual_seed(0))
+    sampling = SamplingOptions(temperature=0.8, top_k=5, guidance=3.0)
+    drawn = made.sample(sampling, prefix=prefix, generator=generator.manual_seed(0))
     expected = sample(
         made.network,
         3,
         (12,),
-        controls,
+        sampling,
         context=made.context,
         unconditional=free.context,
         prefix=prefix,
@@ -174,7 +174,7 @@ def test_temperature_prefix_and_guidance_are_those_of_priors() -> None:
     )
     assert torch.equal(drawn, expected)
     assert torch.equal(drawn[:, :, :4], prefix)
-    plain = made.draw(Controls(guidance=1.0), generator=generator.manual_seed(0))
+    plain = made.sample(SamplingOptions(guidance=1.0), generator=generator.manual_seed(0))
     assert torch.equal(plain, made.sample(generator.manual_seed(0)))
 
 

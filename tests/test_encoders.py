@@ -97,7 +97,7 @@ def test_a_patchs_latent_is_a_network_of_that_patch_alone() -> None:
     encoder = PatchEncoder(DataSpec(2, (6, 9)), 5, patch=3, hidden=7)
     x = torch.rand(4, 2, 6, 9)
     patch = x[:, :, 3:6, 6:9].flatten(1)
-    torch.testing.assert_close(encoder(x)[:, :, 1, 2], encoder.out(encoder.inward(patch).relu()))
+    torch.testing.assert_close(encoder(x)[:, :, 1, 2], encoder.out(encoder.proj_in(patch).relu()))
 
 
 @pytest.mark.parametrize("patch", [0, 3, 16])

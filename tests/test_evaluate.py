@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.evaluation import Evaluation, evaluate
+from toolkit.evaluation import Evaluation, evaluate_parts
 from toolkit.metric import Metric
 from toolkit.objective import Bound, Objective
 from toolkit.objectives.elbo import ELBO
@@ -35,7 +35,7 @@ class Skewed(UniformPrior):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        shares = torch.arange(1.0, self.latent.codebook_sizes[0] + 1, dtype=torch.float64)
+        shares = torch.arange(1.0, self.code_spec.codebook_sizes[0] + 1, dtype=torch.float64)
         self.log_shares = (shares / shares.sum()).log()
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
@@ -49,23 +49,23 @@ def model_of(quantizer: Quantizer) -> Autoencoder:
 
 def judged(quantizer: Quantizer, x: Tensor = X, priors: bool = False, objective: Objective | None = None) -> Evaluation:
     model = model_of(quantizer)
-    found = {"skewed": Skewed(model.latent, ())} if priors else {}
+    found = {"skewed": Skewed(model.code_spec, ())} if priors else {}
     batches: Any = [SimpleNamespace(x=x, conditions={})]
-    return evaluate(objective or ELBO(), model, batches, (), found)
+    return evaluate_parts(objective or ELBO(), model, batches, (), found)
 
 
 def test_one_hot_codes_cost_the_rate_exactly() -> None:
     made = judged(VectorQuantizer(4, codebook_size=7))
     assert made.code_nats["uniform"] == 2 * log(7)
-    figures = made.figures()
-    assert figures["bits_per_dim"] == figures["data_bits_per_dim"] + figures["code_bits_per_dim"]
+    metrics = made.metrics_by_name()
+    assert metrics["bits_per_dim"] == metrics["data_bits_per_dim"] + metrics["code_bits_per_dim"]
 
 
 def test_a_posterior_costs_its_distance_from_the_prior() -> None:
     """E[-log p(codes)] - H(q) is KL(q || p), here by adding up all 25 code maps."""
     made = judged(CategoricalQuantizer(4, codebook_size=5), X.expand(20_000, 1, 2), priors=True)
     model = model_of(CategoricalQuantizer(4, codebook_size=5))
-    prior, posterior = Skewed(model.latent, ()), model.posterior(X)
+    prior, posterior = Skewed(model.code_spec, ()), model.posterior(X)
     codes = torch.tensor(list(product(range(5), repeat=2)))[:, None, None]  # (25, 1, 1, 2)
     log_q, log_p = posterior.log_prob(codes)[:, 0].detach(), prior.log_prob(codes[:, 0], {})
     for name, reference in (("uniform", torch.full_like(log_p, -2 * log(5))), ("skewed", log_p)):
@@ -86,24 +86,24 @@ def test_a_learned_prior_is_judged_by_one_draw() -> None:
 
 def test_draws_are_the_same_at_every_call() -> None:
     first, second = (judged(CategoricalQuantizer(4, codebook_size=5), X.expand(50, 1, 2)) for _ in range(2))
-    assert first.figures() == second.figures()
+    assert first.metrics_by_name() == second.metrics_by_name()
 
 
 def test_evaluation_leaves_the_random_numbers_alone() -> None:
     model = model_of(CategoricalQuantizer(4, codebook_size=5))
     before = torch.get_rng_state()
     batches: Any = [SimpleNamespace(x=X, conditions={})]
-    evaluate(ELBO(), model, batches)
+    evaluate_parts(ELBO(), model, batches)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_continuous_bottleneck_is_measured_against_the_normal() -> None:
     made = judged(GaussianQuantizer(4))
-    figures = made.figures()
-    assert set(figures["priors"]) == {"normal"}
-    assert figures["prior"] == "normal"
-    assert not {"rate", "uniform_code_bits_per_dim"} & set(figures)
-    assert figures["code_bits_per_dim"] == made.code_nats["normal"] / (2 * log(2)) > 0
+    metrics = made.metrics_by_name()
+    assert set(metrics["priors"]) == {"normal"}
+    assert metrics["prior"] == "normal"
+    assert not {"rate", "uniform_code_bits_per_dim"} & set(metrics)
+    assert metrics["code_bits_per_dim"] == made.code_nats["normal"] / (2 * log(2)) > 0
 
 
 class Followed(Metric):
@@ -128,7 +128,7 @@ def test_a_fitted_metric_sees_training_examples_first() -> None:
     metric, batches = Followed(), lambda n, known: [SimpleNamespace(x=X.expand(n, 1, 2), conditions=known)]
     training: Any = batches(3, {"kind": 1})
     measured: Any = batches(2, {"kind": 2})
-    evaluate(ELBO(), model_of(VectorQuantizer(4, codebook_size=7)), measured, [metric], training=training)
+    evaluate_parts(ELBO(), model_of(VectorQuantizer(4, codebook_size=7)), measured, [metric], training=training)
     assert metric.given == [("fit", 3, {"kind": 1}), ("update", 2, {"kind": 2})]
 
 
@@ -137,4 +137,4 @@ def test_no_training_example_is_read_for_metrics_that_are_not_fitted() -> None:
         raise AssertionError
         yield
 
-    evaluate(ELBO(), model_of(VectorQuantizer(4, codebook_size=7)), [], training=unread())
+    evaluate_parts(ELBO(), model_of(VectorQuantizer(4, codebook_size=7)), [], training=unread())

@@ -100,7 +100,7 @@ class CurvesDataset(Dataset):
         path.write_text(json.dumps(x.flatten().tolist()))
 
     @classmethod
-    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+    def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
         from matplotlib.image import imsave
 
         imsave(path, torch.cat([row.flatten(1) for row in rows]).numpy())

@@ -14,7 +14,7 @@ from toolkit.labels import values
 from toolkit.spec import Condition
 
 MOVE = Condition("move", 3, ("left", "right", "stay [1], x"), per_step=True)
-PHONE = Condition("phone", 3, ("a", "b", "c"), per_step=True, every=2)
+PHONE = Condition("phone", 3, ("a", "b", "c"), per_step=True, stride=2)
 KIND = Condition("kind", 2, ("a", "한 글"))
 FORCE = Condition("force", 2, per_step=True, real=True)
 

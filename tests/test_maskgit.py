@@ -8,21 +8,21 @@ import pytest
 import torch
 
 from toolkit.errors import ToolkitError
-from toolkit.prior import Controls
+from toolkit.prior import SamplingOptions
 from toolkit.priors.maskgit import MaskGITPrior
-from toolkit.spec import LatentSpec
+from toolkit.spec import CodeSpec
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 
-CODES = LatentSpec((2, 2), (3, 2))
+CODES = CodeSpec((2, 2), (3, 2))
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def made(latent: LatentSpec = CODES, **options: float) -> MaskGITPrior:
+def made(code_spec: CodeSpec = CODES, **options: float) -> MaskGITPrior:
     torch.manual_seed(0)
-    prior = MaskGITPrior(latent, (), hidden=8, layers=2, heads=2, **options).double().eval()  # type: ignore[arg-type]
+    prior = MaskGITPrior(code_spec, (), hidden=8, layers=2, heads=2, **options).double().eval()  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -36,8 +36,8 @@ def test_it_says_why_it_has_no_probability() -> None:
 
 def test_the_shares_that_are_hidden_follow_the_cosine() -> None:
     """Their distribution: a share above s is hidden as often as u is below 2 / pi acos(s)."""
-    latent = LatentSpec((10, 10), (3,))
-    hidden = MaskGITPrior(latent, (), hidden=8, layers=1)._masks(torch.zeros(4000, *latent.shape).long())
+    code_spec = CodeSpec((10, 10), (3,))
+    hidden = MaskGITPrior(code_spec, (), hidden=8, layers=1)._masks(torch.zeros(4000, *code_spec.shape).long())
     shares = hidden.double().flatten(1).mean(1)
     assert shares.amin() >= 0.01
     for share in (0.2, 0.5, 0.9):
@@ -71,8 +71,8 @@ def test_one_pass_draws_independent_codes() -> None:
 
 
 def test_passes_leave_hidden_what_the_cosine_says() -> None:
-    latent, passes = LatentSpec((8, 8), (5,)), 6
-    prior = made(latent, passes=passes)
+    code_spec, passes = CodeSpec((8, 8), (5,)), 6
+    prior = made(code_spec, passes=passes)
     hidden: list[int] = []
     logits = prior._logits
     prior._logits = lambda codes, masked, *a: hidden.append(int(masked.sum())) or logits(codes, masked, *a)  # type: ignore
@@ -94,7 +94,7 @@ def test_any_region_may_be_given() -> None:
 def test_filters_hold_in_every_pass() -> None:
     """With top_k=1 nothing is left to chance but the order, and without chance in that, nothing at all."""
     prior = made(choice_temperature=0.0)
-    codes = prior.sample(20, {}, Controls(top_k=1), generator=generator())
+    codes = prior.sample(20, {}, SamplingOptions(top_k=1), generator=generator())
     assert len(codes.unique(dim=0)) == 1
 
 
@@ -109,8 +109,8 @@ def test_it_learns_to_copy() -> None:
     """All codes of a map are alike: once one is drawn the others follow. Which stay is left to chance: so all codes are
     about as frequent as in the data."""
     torch.manual_seed(0)
-    latent = LatentSpec((2, 3), (4,))
-    prior = MaskGITPrior(latent, (), hidden=32, layers=2, heads=2, passes=6, choice_temperature=100.0)
+    code_spec = CodeSpec((2, 3), (4,))
+    prior = MaskGITPrior(code_spec, (), hidden=32, layers=2, heads=2, passes=6, choice_temperature=100.0)
     optimizer = torch.optim.Adam(prior.parameters(), 3e-3)
     for _ in range(300):
         codes = torch.randint(4, (64, 1, 1, 1)).expand(-1, 1, 2, 3)

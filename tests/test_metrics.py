@@ -23,7 +23,7 @@ from toolkit.quantizer import Quantized
 from toolkit.quantizers.gaussian import GaussianQuantizer
 from toolkit.quantizers.product import ProductQuantizer
 from toolkit.quantizers.vq import VectorQuantizer
-from toolkit.spec import DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, DataSpec
 from toolkit.testing.metric import MetricSuite
 from toolkit.testing.parts import random_data
 
@@ -35,7 +35,7 @@ class TestReconstruction(MetricSuite):
 
 class TestCodebook(MetricSuite):
     def make(self, model: Autoencoder) -> Metric:
-        return CodebookMetric(model.latent, model.quantizer)
+        return CodebookMetric(model.code_spec, model.quantizer)
 
 
 def bound(mean: Tensor, data: DataSpec) -> Bound:
@@ -62,30 +62,30 @@ def test_errors_by_hand() -> None:
     x = torch.tensor([[[-1.0, -0.5, 0.5, 1.0]]])
     metric.update(x, bound(x + 0.1, data), {})
     metric.update(-x, bound(-x, data), {})
-    figures = metric.compute()
-    assert figures["mse"] == pytest.approx(0.005)
-    assert figures["nmse"] == pytest.approx(0.005 / 0.625)
-    assert figures["psnr"] == pytest.approx(10 * log10(2**2 / 0.005))
-    assert "ssim" not in figures
+    values = metric.compute()
+    assert values["mse"] == pytest.approx(0.005)
+    assert values["nmse"] == pytest.approx(0.005 / 0.625)
+    assert values["psnr"] == pytest.approx(10 * log10(2**2 / 0.005))
+    assert "ssim" not in values
 
 
 def test_errors_over_levels_are_on_the_scale_of_the_data() -> None:
     data = DataSpec(1, (4,), levels=256)
     metric, x = ReconstructionMetric(data), random_data(data, 5)
     metric.update(x, bound((x - 10) / 127.5 - 1, data), {})
-    figures = metric.compute()
-    assert figures["mse"] == pytest.approx((10 / 127.5) ** 2, rel=1e-5)
-    assert figures["psnr"] == pytest.approx(10 * log10(255**2 / 10**2), rel=1e-5)
+    values = metric.compute()
+    assert values["mse"] == pytest.approx((10 / 127.5) ** 2, rel=1e-5)
+    assert values["psnr"] == pytest.approx(10 * log10(255**2 / 10**2), rel=1e-5)
 
 
 def test_a_perfect_reconstruction() -> None:
     data = DataSpec(3, (16, 16))
     metric, x = ReconstructionMetric(data), random_data(data, 2)
     metric.update(x, bound(x, data), {})
-    figures = metric.compute()
-    assert figures["psnr"] == float("inf")
-    assert figures["ssim"] == pytest.approx(1.0)
-    assert figures["mse"] == figures["nmse"] == 0
+    values = metric.compute()
+    assert values["psnr"] == float("inf")
+    assert values["ssim"] == pytest.approx(1.0)
+    assert values["mse"] == values["nmse"] == 0
 
 
 def test_the_mean_alone_has_an_nmse_of_one() -> None:
@@ -140,7 +140,7 @@ def codebooks(*sizes: int, dim: int = 2, **options: Any) -> ProductQuantizer:
 
 def metric_of(*sizes: int, **options: Any) -> CodebookMetric:
     quantizer = codebooks(*sizes, **options)
-    return CodebookMetric(LatentSpec((4,), sizes), quantizer)
+    return CodebookMetric(CodeSpec((4,), sizes), quantizer)
 
 
 def test_usage_and_perplexity_by_hand() -> None:
@@ -150,18 +150,18 @@ def test_usage_and_perplexity_by_hand() -> None:
     metric.update(codes[1:], coded(codes[1:]), {})
     first = exp(0.5 * log(2) + 2 * 0.25 * log(4))
     second = exp(-7 / 8 * log(7 / 8) - 1 / 8 * log(1 / 8))
-    figures = metric.compute()
-    assert figures["perplexity"] == pytest.approx((first + second) / 2)
-    assert figures["usage"] == pytest.approx((3 / 4 + 1) / 2)
-    assert figures["dead_entries"] == 1
-    assert "quantization_error" not in figures
+    values = metric.compute()
+    assert values["perplexity"] == pytest.approx((first + second) / 2)
+    assert values["usage"] == pytest.approx((3 / 4 + 1) / 2)
+    assert values["dead_entries"] == 1
+    assert "quantization_error" not in values
 
 
 def test_even_use_is_the_whole_codebook() -> None:
     metric = metric_of(512)
     metric.update(torch.zeros(1), coded(torch.arange(512).view(1, 1, 512)), {})
-    figures = metric.compute()
-    assert (figures["usage"], figures["perplexity"], figures["dead_entries"]) == (1.0, pytest.approx(512), 0.0)
+    values = metric.compute()
+    assert (values["usage"], values["perplexity"], values["dead_entries"]) == (1.0, pytest.approx(512), 0.0)
     assert metric.warnings() == []
 
 
@@ -182,7 +182,7 @@ def test_nearest_pair_is_that_of_one_codebook() -> None:
     with torch.no_grad():
         for part, table in zip(quantizer.inner, tables, strict=True):
             part.codebook.copy_(table)
-    metric = CodebookMetric(LatentSpec((4,), (5, 3)), quantizer)
+    metric = CodebookMetric(CodeSpec((4,), (5, 3)), quantizer)
     pairs = [torch.nn.functional.pdist(table.double()).min().item() for table in tables]
     assert metric.compute()["nearest_pair"] == pytest.approx(min(pairs))
     with torch.no_grad():
@@ -222,11 +222,11 @@ def test_few_positions_are_no_collapse() -> None:
 
 
 def test_a_continuous_bottleneck_has_no_codebook(tmp_path: Path) -> None:
-    metric = CodebookMetric(LatentSpec((8,), ()), GaussianQuantizer(4))
+    metric = CodebookMetric(CodeSpec((8,), ()), GaussianQuantizer(4))
     metric.update(torch.zeros(2), coded(torch.zeros(2, 0, 8).long()), {})
     assert metric.compute() == {}
     assert metric.warnings() == []
-    assert metric.draw(tmp_path) == []
+    assert metric.plot(tmp_path) == []
 
 
 @pytest.mark.parametrize("sizes", [(512,), (1,), (16,) * 10, (8, 300)])
@@ -234,7 +234,7 @@ def test_the_picture_of_any_codebook(tmp_path: Path, sizes: tuple[int, ...]) -> 
     metric = metric_of(*sizes)
     codes = torch.stack([torch.randint(max(1, size // 3), (6, 20)) for size in sizes], 1)
     metric.update(codes, coded(codes), {})
-    assert metric.draw(tmp_path) == [tmp_path / "codebook.png"]
+    assert metric.plot(tmp_path) == [tmp_path / "codebook.png"]
     assert (tmp_path / "codebook.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -244,7 +244,7 @@ def test_the_picture_shows_shares_by_rank(tmp_path: Path, monkeypatch: pytest.Mo
     metric = metric_of(4, 2)
     codes = torch.tensor([[[3, 3, 3, 1], [0, 0, 0, 0]]])
     metric.update(codes, coded(codes), {})
-    metric.draw(tmp_path)
+    metric.plot(tmp_path)
     first, second = drawn[0]
     assert (first.shares, first.used) == ([0.75, 0.25, 0.0, 0.0], 2)
     assert (second.shares, second.usage, second.perplexity) == ([1.0, 0.0], 0.5, 1.0)

@@ -179,10 +179,10 @@ def draw_these(monkeypatch: pytest.MonkeyPatch, codes: Tensor) -> None:
 
 def log_weights(autoencoder: Autoencoder, x: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
     """log w and log q ``(maps,)`` of one example's code maps, the plain way."""
-    logits = autoencoder.encode(x)[0].unflatten(0, (autoencoder.latent.depth, -1)).log_softmax(1)
+    logits = autoencoder.encode(x)[0].unflatten(0, (autoencoder.code_spec.depth, -1)).log_softmax(1)
     log_q = torch.stack([logits.gather(1, m.unsqueeze(1)).sum() for m in maps])
     log_px = autoencoder.decode(autoencoder.embed(maps), {}).log_prob(x.expand(len(maps), *x.shape[1:]))
-    return log_px - autoencoder.latent.rate * log(2) - log_q, log_q
+    return log_px - autoencoder.code_spec.rate * log(2) - log_q, log_q
 
 
 def gradients(loss: Tensor, *parts: torch.nn.Module) -> dict[str, Tensor]:
@@ -195,7 +195,7 @@ def expected(
     objective: Objective, autoencoder: Autoencoder, x: Tensor, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[float, dict[str, Tensor]]:
     """Mean loss and mean gradients over all tuples of n draws, the objective's state being the same for each."""
-    maps = code_maps(autoencoder.latent)
+    maps = code_maps(autoencoder.code_spec)
     log_q = log_weights(autoencoder, x, maps)[1].detach()
     value, mean = 0.0, {}
     for chosen in product(range(len(maps)), repeat=n):
@@ -210,7 +210,7 @@ def expected(
 
 def exact_bound(autoencoder: Autoencoder, x: Tensor, n: int) -> Tensor:
     """The expected bound of n draws, as a function of every parameter."""
-    log_w, log_q = log_weights(autoencoder, x, code_maps(autoencoder.latent))
+    log_w, log_q = log_weights(autoencoder, x, code_maps(autoencoder.code_spec))
     tuples = torch.tensor(list(product(range(len(log_w)), repeat=n)))
     bounds = log_w[tuples].logsumexp(1) - log(n)
     return (log_q[tuples].sum(1).exp() * bounds).sum()
@@ -243,7 +243,7 @@ def test_nvil_follows_the_gradient_of_the_expected_bound(
     """Whatever the baseline says. The encoder's is divided by the spread, where that is above 1, the rest is not."""
     autoencoder, x = trained_autoencoder(data, make()), example_of(data)
     objective = NVIL(data, hidden=3).double().train()
-    objective.mean.fill_(mean), objective.variance.fill_(variance), objective.initialised.fill_(True)
+    objective.mean.fill_(mean), objective.variance.fill_(variance), objective.initialized.fill_(True)
     value, made = expected(objective, autoencoder.train(), x, 1, monkeypatch)
     bound = exact_bound(autoencoder, x, 1)
     assert value == pytest.approx(-bound.item(), abs=1e-10)
@@ -281,8 +281,8 @@ def test_vimcos_bound_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         means.append(sum(nats) / 3)
         weighted = sum(weight * each for weight, each in zip(weights, nats, strict=True)) / sum(weights)
         assert bound.data_nats[i].item() == pytest.approx(weighted)
-        assert bound.drawn_nats is not None
-        assert bound.drawn_nats[i].item() == pytest.approx(nats[0])
+        assert bound.single_sample_nats is not None
+        assert bound.single_sample_nats[i].item() == pytest.approx(nats[0])
         assert (bound.data_nats + bound.code_nats)[i].item() == pytest.approx(totals[i])
         assert bound.quantized.kl[i].item() == pytest.approx((q * (3 * q).log()).sum().item())
     assert made.loss.item() == pytest.approx(sum(totals) / 2)
@@ -302,7 +302,7 @@ def test_more_samples_make_a_tighter_bound() -> None:
         bound = VIMCO(samples=n).bound(autoencoder, x.expand(4000, 1, 2), {})
         means.append(-(bound.data_nats + bound.code_nats).mean().item())
     assert means[0] == pytest.approx(exact[1], abs=0.02)
-    evidence = log_weights(autoencoder, x, code_maps(autoencoder.latent))
+    evidence = log_weights(autoencoder, x, code_maps(autoencoder.code_spec))
     assert means[0] < means[1] < means[2] < evidence[0].add(evidence[1]).logsumexp(0).item() + 0.01
 
 
@@ -314,7 +314,7 @@ def test_one_sample_is_refused() -> None:
 @pytest.mark.parametrize("offset", [0.0, -1e5])
 def test_vimco_is_stable_far_from_zero(offset: float) -> None:
     """Log weights of a large x, and of draws of which one is all the others' better by far."""
-    from toolkit.objectives.vimco import lead, log_mean
+    from toolkit.objectives.vimco import leave_one_out_advantage, log_mean
 
     log_w = torch.tensor([[0.0, 1.0, 2.0], [3.0, -400.0, 2.0], [-1.0, 0.5, 2.0]])
     plain = torch.tensor([[0.0, 1.0, 2.0], [3.0, -400.0, 2.0], [-1.0, 0.5, 2.0]], dtype=torch.float64)
@@ -324,9 +324,9 @@ def test_vimco_is_stable_far_from_zero(offset: float) -> None:
         others[i] = plain[[j for j in range(3) if j != i]].mean(0)
         wanted.append(log_mean(plain) - log_mean(others))
     torch.testing.assert_close(
-        lead(log_w + offset).double(), torch.stack(wanted), atol=0.03 if offset else 1e-5, rtol=0
+        leave_one_out_advantage(log_w + offset).double(), torch.stack(wanted), atol=0.03 if offset else 1e-5, rtol=0
     )
-    assert lead(torch.full((50, 4), offset)).abs().max() == 0
+    assert leave_one_out_advantage(torch.full((50, 4), offset)).abs().max() == 0
 
 
 def seeded(objective: Objective, autoencoder: Autoencoder, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -199,8 +199,8 @@ def test_after_averaged_the_weights_are_back(ema: float) -> None:
 def test_averages_begin_at_the_weights_of_a_checkpoint_without() -> None:
     plain = Optimization(Noisy(), PLAIN)
     train(plain, 3)
-    averaging = Optimization(Noisy(), replace(PLAIN, ema=0.9))
-    averaging.module.load_state_dict(plain.module.state_dict())
-    averaging.load(plain.state(), 3)
-    for name, average in averaging.averages.items():
+    wrap_ddp = Optimization(Noisy(), replace(PLAIN, ema=0.9))
+    wrap_ddp.module.load_state_dict(plain.module.state_dict())
+    wrap_ddp.load(plain.state(), 3)
+    for name, average in wrap_ddp.averages.items():
         assert torch.equal(average, plain.parameters[name])

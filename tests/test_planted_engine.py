@@ -17,14 +17,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_resume import WORDS, resume, stop
 from torch import Tensor, nn
-from toys import PIXELCNN, TILES, TWO_STEPS, VQ, figures, fingerprint, plugged_in
+from toys import PIXELCNN, TILES, TWO_STEPS, VQ, fingerprint, metrics, plugged_in
 
 import toolkit
 from toolkit.batches import TrainBatches, split_batches
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
-from toolkit.figures import RunningFigures
 from toolkit.optimization import Optimization
+from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.checkpoint import Checkpoint, set_random_state
 from toolkit.runs.codes import cache_key, check_codes, encode_batches, read_codes
 from toolkit.runs.folder import Run
@@ -93,7 +93,7 @@ RESUME: dict[str, Fault] = {
     "averages are lost": method(Optimization, "load", load_without("average.")),
     "the data start again": method(TrainBatches, "__init__", from_the_start()),
     "buffers are lost": method(Checkpoint, "load_weights", load_parameters()),
-    "figures since the last line are lost": method(RunningFigures, "load", nothing),
+    "figures since the last line are lost": method(RunningMetrics, "load", nothing),
     "the log is not cut": method(Log, "cut", nothing),
 }
 ALONE = [*WORDS, "stage=autoencoder"]
@@ -117,7 +117,7 @@ def test_a_faulty_continuation_is_not_the_uninterrupted_run(
     shutil.copytree(stopped[1], run)
     RESUME[fault](monkeypatch)
     resume(run)
-    alike = fingerprint(run) == fingerprint(whole) and figures(run) == figures(whole)
+    alike = fingerprint(run) == fingerprint(whole) and metrics(run) == metrics(whole)
     assert alike == (fault == "nothing is wrong")
 
 

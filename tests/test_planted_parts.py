@@ -26,11 +26,11 @@ from toolkit.metric import Metric
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.objective import Bound, Loss, Objective
 from toolkit.objectives.elbo import ELBO
-from toolkit.prior import PLAIN, Controls, Prior
+from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.priors.categorical import CategoricalPrior
 from toolkit.quantizer import Quantizer
 from toolkit.quantizers.categorical import CategoricalQuantizer
-from toolkit.spec import Condition, DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.testing.dataset import DatasetSuite
 from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
@@ -275,11 +275,11 @@ class AutoregressiveCase(DecoderSuite):
     ) -> Decoder:
         distribution = self.of
 
-        class Broken(PixelCNNDecoder):  # type: ignore[misc]
+        class BrokenPartError(PixelCNNDecoder):  # type: ignore[misc]
             def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
                 return distribution(super().forward(z, conditions))
 
-        return Broken(data, dim, conditions, hidden=8, layers=2, head=8, kernel_size=3)
+        return BrokenPartError(data, dim, conditions, hidden=8, layers=2, head=8, kernel_size=3)
 
 
 @pytest.mark.parametrize(
@@ -304,13 +304,13 @@ class LikelihoodCase(LikelihoodSuite):
     def make(self, data: DataSpec) -> Likelihood:
         distribution = self.of
 
-        class Broken(CategoricalLikelihood):  # type: ignore[misc]
+        class BrokenPartError(CategoricalLikelihood):  # type: ignore[misc]
             def forward(self, parameters: Tensor) -> Distribution:
                 made = distribution(super().forward(parameters))
                 made.data = data  # type: ignore[attr-defined]
                 return made
 
-        return Broken(data)
+        return BrokenPartError(data)
 
 
 class MeanOverDims(Delegating):
@@ -510,8 +510,8 @@ class PriorCase(PriorSuite):
     def __init__(self, part: type[Table] = Table) -> None:
         self.of = part
 
-    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
-        return self.of(latent, conditions)
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return self.of(code_spec, conditions)
 
 
 Codes = Tensor
@@ -566,13 +566,13 @@ class Turned(Table):
 
 
 class GlobalNoise(Table):
-    def sample(self, n: int, conditions: Known, controls: Controls = PLAIN, **words: Any) -> Tensor:
-        return super().sample(n, conditions, controls, **{**words, "generator": None})
+    def sample(self, n: int, conditions: Known, sampling: SamplingOptions = PLAIN, **words: Any) -> Tensor:
+        return super().sample(n, conditions, sampling, **{**words, "generator": None})
 
 
 class Forgetful(Table):
-    def sample(self, n: int, conditions: Known, controls: Controls = PLAIN, **words: Any) -> Tensor:
-        return super().sample(n, conditions, controls, **{**words, "prefix": None})
+    def sample(self, n: int, conditions: Known, sampling: SamplingOptions = PLAIN, **words: Any) -> Tensor:
+        return super().sample(n, conditions, sampling, **{**words, "prefix": None})
 
 
 class Untaught(Table):
@@ -580,7 +580,7 @@ class Untaught(Table):
         return super().loss(codes, conditions).detach().requires_grad_()
 
 
-GRID = {"latent": LatentSpec((2, 3), (3,))}
+GRID = {"code_spec": CodeSpec((2, 3), (3,))}
 
 
 @pytest.mark.parametrize(
@@ -668,7 +668,7 @@ class DividingByZero(MeanNats):
 
 
 class SilentPictures(MeanNats):
-    def draw(self, folder: Path) -> list[Path]:
+    def plot(self, folder: Path) -> list[Path]:
         (folder / "nats.png").write_bytes(b"")
         return []
 
@@ -785,7 +785,7 @@ class Unpicklable(Tiles):
 
 class Pictureless(Tiles):
     @classmethod
-    def draw(cls, rows: Any, spec: DataSpec, path: Path) -> None:
+    def plot(cls, rows: Any, spec: DataSpec, path: Path) -> None:
         path.write_bytes(b"GIF89a")
 
 

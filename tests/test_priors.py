@@ -8,54 +8,54 @@ import pytest
 import torch
 
 from toolkit.errors import ToolkitError
-from toolkit.prior import Controls, Prior
+from toolkit.prior import Prior, SamplingOptions
 from toolkit.priors.categorical import CategoricalPrior
 from toolkit.priors.maskgit import MaskGITPrior
 from toolkit.priors.pixelcnn import PixelCNNPrior
 from toolkit.priors.transformer import TransformerPrior
 from toolkit.priors.uniform import UniformPrior
 from toolkit.priors.wavenet import WaveNetPrior
-from toolkit.spec import Condition, LatentSpec
+from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.prior import PriorSuite
 
-CODES = LatentSpec((4, 4), (5, 3))
+CODES = CodeSpec((4, 4), (5, 3))
 KIND = Condition("kind", 2)
 
 
 class TestUniformPrior(PriorSuite):
-    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
-        return UniformPrior(latent, conditions)
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return UniformPrior(code_spec, conditions)
 
 
 class TestCategoricalPrior(PriorSuite):
-    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
-        return CategoricalPrior(latent, conditions)
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return CategoricalPrior(code_spec, conditions)
 
 
 class TestWaveNetPrior(PriorSuite):
     ranks = (1,)
 
-    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
-        return WaveNetPrior(latent, conditions, hidden=6, blocks=1, layers=2, skip=8, head=8)
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return WaveNetPrior(code_spec, conditions, hidden=6, blocks=1, layers=2, skip=8, head=8)
 
 
 class TestTransformerPrior(PriorSuite):
-    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
-        return TransformerPrior(latent, conditions, hidden=8, layers=2, heads=2, head=8)
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return TransformerPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
 
 
 class TestMaskGITPrior(PriorSuite):
-    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
-        return MaskGITPrior(latent, conditions, hidden=8, layers=2, heads=2, passes=3)
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return MaskGITPrior(code_spec, conditions, hidden=8, layers=2, heads=2, passes=3)
 
 
 class TestPixelCNNPrior(PriorSuite):
-    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
-        return small(latent, conditions)
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return small(code_spec, conditions)
 
 
-def small(latent: LatentSpec, conditions: tuple[Condition, ...] = ()) -> PixelCNNPrior:
-    return PixelCNNPrior(latent, conditions, hidden=6, layers=2, kernel_size=3, head=8)
+def small(code_spec: CodeSpec, conditions: tuple[Condition, ...] = ()) -> PixelCNNPrior:
+    return PixelCNNPrior(code_spec, conditions, hidden=6, layers=2, kernel_size=3, head=8)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -72,8 +72,8 @@ def fit(prior: Prior, codes: torch.Tensor, conditions: dict[str, torch.Tensor], 
 
 
 def test_uniform_codes_cost_the_rate() -> None:
-    latent = LatentSpec((8, 8), (512, 4))
-    nats = UniformPrior(latent, ()).log_prob(torch.zeros(3, 2, 8, 8, dtype=torch.int64), {})
+    code_spec = CodeSpec((8, 8), (512, 4))
+    nats = UniformPrior(code_spec, ()).log_prob(torch.zeros(3, 2, 8, 8, dtype=torch.int64), {})
     torch.testing.assert_close(nats, torch.full((3,), -64 * (9 + 2) * log(2)))
 
 
@@ -113,7 +113,7 @@ def test_guidance_moves_samples_towards_their_condition(trained: PixelCNNPrior) 
     kinds = {"kind": torch.zeros(1000, dtype=torch.int64)}
     shares = []
     for guidance in (0.0, 1.0, 3.0):
-        codes = trained.sample(1000, kinds, Controls(guidance=guidance), generator=generator())
+        codes = trained.sample(1000, kinds, SamplingOptions(guidance=guidance), generator=generator())
         # In the first row, as later codes know the kind from earlier ones.
         shares.append((codes[:, :, 0] == 0).double().mean())
     assert shares[0] < 0.65 < shares[1] < 0.8 < shares[2]
@@ -131,7 +131,7 @@ def test_guidance_moves_samples_towards_their_condition(trained: PixelCNNPrior) 
 )
 def test_guidance_without_conditions_is_refused(prior: Prior) -> None:
     with pytest.raises(ToolkitError, match="guidance=2"):
-        prior.sample(2, {}, Controls(guidance=2.0))
+        prior.sample(2, {}, SamplingOptions(guidance=2.0))
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ def test_a_transformer_knows_the_places_it_was_made_for() -> None:
 def test_independent_codes_are_learned_to_their_entropy() -> None:
     """Where codes are independent, none of a network's knowledge is missing: the cost is the entropy."""
     torch.manual_seed(0)
-    latent, weights = LatentSpec((2,), (4,)), torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25]])
+    code_spec, weights = CodeSpec((2,), (4,)), torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25]])
     codes = torch.multinomial(weights, 20_000, replacement=True).T.unsqueeze(1)
-    prior = CategoricalPrior(latent, ())
+    prior = CategoricalPrior(code_spec, ())
     fit(prior, codes, {}, 300)
     shares = torch.stack([torch.bincount(codes[:, 0, i], minlength=4) / 20_000 for i in range(2)])
     entropy = torch.special.entr(shares).sum()
@@ -195,13 +195,13 @@ def test_independent_codes_are_learned_to_their_entropy() -> None:
 def test_the_paths_between_codes_beat_independent_ones() -> None:
     """Codes that copy their neighbour cost an independent model all their bits, and a causal one almost none."""
     torch.manual_seed(0)
-    latent = LatentSpec((3, 3), (8,))
+    code_spec = CodeSpec((3, 3), (8,))
     codes = torch.randint(8, (256, 1, 3, 1)).expand(256, 1, 3, 3)
     costs = {}
     for prior in (
-        CategoricalPrior(latent, ()),
-        small(latent),
-        TransformerPrior(latent, (), hidden=16, layers=1, heads=2),
+        CategoricalPrior(code_spec, ()),
+        small(code_spec),
+        TransformerPrior(code_spec, (), hidden=16, layers=1, heads=2),
     ):
         fit(prior, codes, {}, 150)
         costs[type(prior)] = -prior.log_prob(codes, {}).mean().item() / log(8)

@@ -68,7 +68,7 @@ def test_missing_groups_embed_as_zeros() -> None:
 
 def placed_ema(dim: int) -> EMAQuantizer:
     """One that draws nothing."""
-    quantizer = EMAQuantizer(dim, codebook_size=4, restart=0.0, init="random").double()
+    quantizer = EMAQuantizer(dim, codebook_size=4, dead_code_threshold=0.0, init="random").double()
     quantizer.codebook.normal_()
     quantizer.sums.copy_(quantizer.codebook)
     return quantizer

@@ -33,13 +33,19 @@ class TestEMAQuantizer(QuantizerSuite):
 class TestVectorQuantizerWithAll(QuantizerSuite):
     def make(self, dim: int) -> Quantizer:
         return VectorQuantizer(
-            dim, codebook_size=11, init="kmeans", restart=0.2, gradient="rotation", normalise=True, entropy=0.1
+            dim,
+            codebook_size=11,
+            init="kmeans",
+            dead_code_threshold=0.2,
+            gradient="rotation",
+            normalize=True,
+            entropy=0.1,
         )
 
 
 class TestEMAQuantizerWithAll(QuantizerSuite):
     def make(self, dim: int) -> Quantizer:
-        return EMAQuantizer(dim, codebook_size=11, init="kmeans", gradient="rotation", normalise=True, entropy=0.1)
+        return EMAQuantizer(dim, codebook_size=11, init="kmeans", gradient="rotation", normalize=True, entropy=0.1)
 
 
 class TestEMAQuantizerWithEntropy(QuantizerSuite):
@@ -56,7 +62,7 @@ class TestSimVQQuantizer(QuantizerSuite):
 
 class TestSimVQQuantizerWithAll(QuantizerSuite):
     def make(self, dim: int) -> Quantizer:
-        return SimVQQuantizer(dim, codebook_size=11, gradient="rotation", normalise=True, entropy=0.1)
+        return SimVQQuantizer(dim, codebook_size=11, gradient="rotation", normalize=True, entropy=0.1)
 
 
 TABLES = [VectorQuantizer, EMAQuantizer, SimVQQuantizer]
@@ -97,9 +103,9 @@ def test_the_rotation_takes_the_gradient_along() -> None:
     made.backward(upstream)
     assert z.grad is not None
     rows = (table.flatten(each) for each in (z.detach(), e, upstream, z.grad))
-    for latent, entry, g, got in zip(*rows, strict=True):
-        matrix = rotation_matrix(latent, entry) * entry.norm() / latent.norm()
-        torch.testing.assert_close(matrix @ latent, entry)
+    for code_spec, entry, g, got in zip(*rows, strict=True):
+        matrix = rotation_matrix(code_spec, entry) * entry.norm() / code_spec.norm()
+        torch.testing.assert_close(matrix @ code_spec, entry)
         torch.testing.assert_close(got, matrix.T @ g)
 
 
@@ -200,12 +206,12 @@ def test_simvq_is_a_frozen_table_through_a_learned_map() -> None:
     assert quantizer.linear.weight.grad is not None
 
 
-# -- normalised
+# -- normalized
 
 
 @pytest.mark.parametrize("make", TABLES)
-def test_normalised_codes_are_by_cosine(make: type[VectorQuantizer]) -> None:
-    quantizer = make(4, codebook_size=7, normalise=True).double()
+def test_normalized_codes_are_by_cosine(make: type[VectorQuantizer]) -> None:
+    quantizer = make(4, codebook_size=7, normalize=True).double()
     z = (10 * latents(3, 4, 6)).requires_grad_()
     quantizer(z)
     made = quantizer.eval()(z)
@@ -217,8 +223,8 @@ def test_normalised_codes_are_by_cosine(make: type[VectorQuantizer]) -> None:
     torch.testing.assert_close(quantizer.embed(made.codes), made.z)
 
 
-def test_a_normalised_average_is_the_normalised_sum() -> None:
-    quantizer = EMAQuantizer(3, codebook_size=5, normalise=True, restart=0.0).double()
+def test_a_normalized_average_is_the_normalized_sum() -> None:
+    quantizer = EMAQuantizer(3, codebook_size=5, normalize=True, dead_code_threshold=0.0).double()
     for _ in range(3):
         quantizer(latents(2, 3, 20))
     codes = torch.arange(5).view(5, 1, 1)
@@ -286,15 +292,17 @@ def test_kl_is_positions_times_log_k(make: type[Quantizer]) -> None:
 # -- appendix A.1
 
 
-def ema(restart: float = 0.0, dim: int = 2, **options: object) -> EMAQuantizer:
-    quantizer = EMAQuantizer(dim, codebook_size=4, restart=restart, init="random", **options).double()  # type: ignore[arg-type]
+def ema(dead_code_threshold: float = 0.0, dim: int = 2, **options: object) -> EMAQuantizer:
+    quantizer = EMAQuantizer(
+        dim, codebook_size=4, dead_code_threshold=dead_code_threshold, init="random", **options
+    ).double()  # type: ignore[arg-type]
     quantizer.codebook.normal_()
     quantizer.sums.copy_(quantizer.codebook)
     return quantizer
 
 
 def skip_the_first_batch(quantizer: Quantizer) -> None:
-    quantizer.load_state_dict(quantizer.state_dict() | {"initialised": torch.tensor(True)})
+    quantizer.load_state_dict(quantizer.state_dict() | {"initialized": torch.tensor(True)})
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.99])
@@ -341,7 +349,7 @@ def test_an_unused_entry_keeps_its_place() -> None:
 
 @pytest.mark.parametrize("tokens", [8, 800])
 def test_a_restarted_entry_survives_the_step(tokens: int) -> None:
-    quantizer = ema(restart=0.1)
+    quantizer = ema(dead_code_threshold=0.1)
     skip_the_first_batch(quantizer)
     quantizer.codebook[3], quantizer.sums[3] = 1e3, 1e3
     fair = tokens / 4
@@ -359,7 +367,7 @@ def test_a_restarted_entry_survives_the_step(tokens: int) -> None:
 
 @pytest.mark.parametrize("tokens", [8, 800])
 def test_the_threshold_grows_with_the_batch(tokens: int) -> None:
-    quantizer = ema(restart=0.1)
+    quantizer = ema(dead_code_threshold=0.1)
     skip_the_first_batch(quantizer)
     quantizer.codebook[3] = 1e3
     quantizer.counts.fill_(tokens / 4)
@@ -388,7 +396,7 @@ def test_a_peer_agrees_on_codes_averages_and_loss() -> None:
         dim=4, codebook_size=7, decay=0.9, eps=1e-12, commitment_weight=0.25, rotation_trick=False,
         threshold_ema_dead_code=0,
     )  # fmt: skip
-    ours = EMAQuantizer(4, codebook_size=7, decay=0.9, commitment=0.25, restart=0.0, init="random")
+    ours = EMAQuantizer(4, codebook_size=7, decay=0.9, commitment=0.25, dead_code_threshold=0.0, init="random")
     ours.codebook.copy_(theirs._codebook.embed[0])
     ours.sums.copy_(theirs._codebook.embed_avg[0])
     ours.counts.copy_(theirs._codebook.cluster_size[0])

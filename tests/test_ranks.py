@@ -31,16 +31,16 @@ from toolkit.batches import TrainBatches
 from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
 from toolkit.cli.config.compose import compose
 from toolkit.config import RunConfig
-from toolkit.figures import RunningFigures
 from toolkit.optimization import Optimization
+from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.folder import Run
-from toolkit.spec import LatentSpec
+from toolkit.spec import CodeSpec
 from toolkit.training import PriorStage, Stage, train_steps
 
 MODEL = "dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4 conditions.decoder=[kind]"
 PRIOR = "prior=pixelcnn prior.hidden=8 prior.layers=2 prior.head=8 prior_trainer.allow_collapsed=true"
 TRAINER = "trainer.batch_size=8 trainer.steps=50 trainer.learning_rate=1e-3 prior_trainer.batch_size=8"
-EMA = "quantizer=ema quantizer.codebook_size=24 quantizer.restart=0.5 quantizer.decay=0.9"
+EMA = "quantizer=ema quantizer.codebook_size=24 quantizer.dead_code_threshold=0.5 quantizer.decay=0.9"
 CASES = {
     "vq": "quantizer=vq quantizer.codebook_size=16",
     "ema": EMA,
@@ -85,7 +85,7 @@ def trained(case: str, scale: int = 1) -> dict[str, Tensor]:
     options = replace(options, batch_size=options.batch_size * scale)
     dataset = sized(build_dataset(config), 37 if case == "odd" else 48)
     if case == "prior":
-        module: Any = PriorStage(build_prior(config, LatentSpec((4, 4), (16,)), dataset.spec))
+        module: Any = PriorStage(build_prior(config, CodeSpec((4, 4), (16,)), dataset.spec))
         examples: Any = Codes()
     else:
         autoencoder = build_autoencoder(config, dataset.spec)
@@ -107,9 +107,9 @@ def trained(case: str, scale: int = 1) -> dict[str, Tensor]:
     return {**module.state_dict(), **optimization.state()}
 
 
-def figures() -> dict[str, Tensor]:
+def metrics() -> dict[str, Tensor]:
     """Of two steps, of which the second breaks on rank 1."""
-    running = RunningFigures()
+    running = RunningMetrics()
     running.add(1, {"loss": torch.tensor(1.0 + distributed.rank())})
     running.average()
     good = running.state()["of.loss"]
@@ -123,7 +123,7 @@ def agreement() -> dict[str, Tensor]:
     raised = []
     for failing in ({1}, {0, 1}, {0}, set[int]()):
         try:
-            with distributed.agreed():
+            with distributed.raise_together():
                 if distributed.rank() in failing:
                     raise ValueError
             raised.append(0)
@@ -147,7 +147,7 @@ def faults() -> dict[str, tuple[Callable[[], dict[str, Tensor]], Any]]:
             patch.object(distributed, "rank", lambda: 0),
         ),
         "ranks begin with other entries": (partial(trained, "few vq"), patch("torch.distributed.broadcast", nothing)),
-        "figures are each rank's own": (figures, patch.object(RunningFigures, "average", nothing)),
+        "figures are each rank's own": (metrics, patch.object(RunningMetrics, "average", nothing)),
         "a rank fails unnoticed": (agreement, patch.object(distributed, "agreed", nullcontext)),
     }
 
@@ -158,9 +158,9 @@ def nothing(*_: Any, **__: Any) -> None:
 
 def main(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    with distributed.together(f"file://{folder}/meeting", rank, 2, rank):
+    with distributed.process_group(f"file://{folder}/meeting", rank, 2, rank):
         made = {case: trained(case) for case in CASES | NOISY}
-        made |= {"figures": figures(), "agreement": agreement()}
+        made |= {"metrics": metrics(), "agreement": agreement()}
         for name, (act, fault) in faults().items():
             with fault:
                 made[name] = act()
@@ -228,7 +228,7 @@ def assert_agreement(first: dict[str, Tensor], second: dict[str, Tensor]) -> Non
 
 
 def test_figures_are_means_over_ranks(two: Callable[..., Any]) -> None:
-    assert_means(*two("figures"))
+    assert_means(*two("metrics"))
 
 
 def test_all_come_through_or_none_does(two: Callable[..., Any]) -> None:
@@ -238,7 +238,7 @@ def test_all_come_through_or_none_does(two: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("fault", faults())
 def test_a_planted_fault_is_caught(two: Callable[..., Any], fault: str) -> None:
     def check() -> None:
-        if "figures" in fault:
+        if "metrics" in fault:
             assert_means(*two(fault))
         elif "unnoticed" in fault:
             assert_agreement(*two(fault))
@@ -256,24 +256,24 @@ def test_a_collective_that_fails_says_that_a_peer_is_gone(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(distributed, "ranks", lambda: 2)
     for name, call in {
-        "all_reduce": lambda: distributed.total(torch.zeros(1)),
-        "broadcast": lambda: distributed.share(torch.zeros(1)),
-        "all_gather": lambda: distributed.gathered(torch.zeros(1)),
+        "all_reduce": lambda: distributed.all_reduce_sum(torch.zeros(1)),
+        "broadcast": lambda: distributed.broadcast(torch.zeros(1)),
+        "all_gather": lambda: distributed.all_gather(torch.zeros(1)),
     }.items():
         monkeypatch.setattr(torch.distributed, name, closed)
         with pytest.raises(distributed.PeerError) as error:
             call()
-        assert distributed.aftermath(error.value)
+        assert distributed.is_peer_failure(error.value)
 
 
 @pytest.mark.parametrize(("text", "peer"), [("[/src/gloo/tcp/pair.cc:1] closed", True), ("shapes 2 and 3", False)])
 def test_a_parts_own_error_in_a_pass_stays_its_own(text: str, peer: bool) -> None:
     with (
         pytest.raises(distributed.PeerError if peer else RuntimeError) as error,
-        distributed.holding(nn.Linear(1, 1), True),
+        distributed.no_sync(nn.Linear(1, 1), True),
     ):
         raise RuntimeError(text)
-    assert distributed.aftermath(error.value) == peer
+    assert distributed.is_peer_failure(error.value) == peer
 
 
 def test_ranks_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

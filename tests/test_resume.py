@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from toys import TOY, figures, fingerprint, plugged_in
+from toys import TOY, fingerprint, plugged_in, values
 
 from toolkit import __main__ as command
 from toolkit.cli.config.compose import compose
@@ -24,7 +24,7 @@ from toolkit.stages import train
 STEPS = 24
 PARTS = """
 dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4
-quantizer=product quantizer.inner.name=ema quantizer.inner.restart=0.5 quantizer.inner.codebook_size=16
+quantizer=product quantizer.inner.name=ema quantizer.inner.dead_code_threshold=0.5 quantizer.inner.codebook_size=16
 prior=pixelcnn prior.hidden=8 prior.layers=2 prior.head=8 prior.dropout=0.1 conditions.prior=[kind]
 """
 TRAINER = f"""
@@ -89,7 +89,7 @@ def test_stop_and_continue(whole: Path, tmp_path: Path, stage: str, step: int) -
     stop(WORDS, tmp_path / "run", stage, step)
     resume(tmp_path / "run")
     assert fingerprint(tmp_path / "run") == fingerprint(whole)
-    assert figures(tmp_path / "run") == figures(whole)
+    assert values(tmp_path / "run") == values(whole)
 
 
 def test_training_longer_equals_training_long_at_once(whole: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_kill_9(whole: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(run)
     assert fingerprint(run) == fingerprint(whole)
-    assert figures(run) == figures(whole)
+    assert values(run) == values(whole)
 
 
 def test_another_prior_on_a_finished_autoencoder(

@@ -17,9 +17,9 @@ import toolkit
 from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
 from toolkit.errors import ToolkitError
-from toolkit.prior import PLAIN, Controls, Prior
+from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.rollout import kept, roll_out, within
-from toolkit.spec import Condition, LatentSpec
+from toolkit.spec import CodeSpec, Condition
 from toolkit.stages import train
 
 MOVE = Condition("move", 3, ("left", "right", "stay"), per_step=True)
@@ -34,7 +34,7 @@ class Recorder(Prior):
 
     def __init__(self) -> None:
         super().__init__()
-        self.latent = LatentSpec((4, 2), (1000,))
+        self.code_spec = CodeSpec((4, 2), (1000,))
         self.asked: list[tuple[Tensor | None, dict[str, Tensor]]] = []
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
@@ -44,7 +44,7 @@ class Recorder(Prior):
         self,
         n: int,
         conditions: Mapping[str, Tensor],
-        controls: Controls = PLAIN,
+        sampling: SamplingOptions = PLAIN,
         *,
         prefix: Tensor | None = None,
         generator: torch.Generator | None = None,
@@ -86,7 +86,7 @@ def test_the_first_prefix_stays() -> None:
 
 
 def test_a_window_has_its_own_conditions_and_the_last_step_goes_on() -> None:
-    phone, kind = Condition("phone", 9, per_step=True, every=2), Condition("kind", 2)
+    phone, kind = Condition("phone", 9, per_step=True, stride=2), Condition("kind", 2)
     force = Condition("force", 1, per_step=True, real=True)
     given = {
         "move": torch.arange(6)[None],
@@ -106,7 +106,7 @@ def test_by_default_half_of_a_window_stays() -> None:
     assert kept(8, 2, (MOVE,), None) == 4
     assert kept(5, 1, (), None) == 3
     assert kept(2, 1, (), None) == 1
-    assert kept(8, 2, (Condition("phone", 9, per_step=True, every=6),), None) == 5
+    assert kept(8, 2, (Condition("phone", 9, per_step=True, stride=6),), None) == 5
     assert kept(8, 2, (MOVE,), 6) == 3
 
 

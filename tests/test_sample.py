@@ -164,7 +164,7 @@ def test_three_axes_sample_with_a_pixelcnn_and_a_transformer(tmp_path: Path) -> 
         given = ["dataset=toy_clips", "decoder=toy_conv", "likelihood=categorical", f"prior={prior}", "prior.head=8"]
         train(compose([*words, *given]).config, run)
         model = toolkit.load(run)
-        assert model.latent.grid == (2, 8, 8)
+        assert model.code_spec.grid == (2, 8, 8)
         x, codes = model.sample(2)
         assert x.shape == (2, 3, 4, 16, 16)
         assert codes.shape == (2, 1, 2, 8, 8)

@@ -8,11 +8,11 @@ import torch
 from toolkit.causal import sampling
 from toolkit.causal.network import CausalNetwork
 from toolkit.causal.pixelcnn import PixelCNN
-from toolkit.causal.sampling import compiled, pick, sample
+from toolkit.causal.sampling import compiled, sample, sample_logits
 from toolkit.causal.transformer import Transformer
 from toolkit.causal.wavenet import WaveNet
 from toolkit.errors import ToolkitError
-from toolkit.prior import Controls
+from toolkit.prior import SamplingOptions
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -24,37 +24,37 @@ def network(context: int = 0) -> CausalNetwork:
     return CausalNetwork(PixelCNN(2, context=context, hidden=8, layers=2, kernel_size=3), (7, 3), head=8).double()
 
 
-def picked(controls: Controls) -> set[int]:
+def picked(sampling: SamplingOptions) -> set[int]:
     logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log().expand(999, 4)
-    return set(pick(logits, torch.linspace(0, 1, 1001, dtype=torch.float64)[1:-1], controls).tolist())
+    return set(sample_logits(logits, torch.linspace(0, 1, 1001, dtype=torch.float64)[1:-1], sampling).tolist())
 
 
 def test_pick_inverts_the_cumulative_distribution() -> None:
     logits = torch.tensor([[0.1, 0.4, 0.2, 0.3]]).log().expand(6, 4)
     uniform = torch.tensor([0.0, 0.099, 0.101, 0.499, 0.501, 0.999], dtype=torch.float64)
-    assert pick(logits, uniform).tolist() == [0, 0, 1, 1, 2, 3]
+    assert sample_logits(logits, uniform).tolist() == [0, 0, 1, 1, 2, 3]
 
 
 def test_pick_never_takes_an_impossible_code() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(2, 5)
-    assert pick(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 3]
+    assert sample_logits(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)).tolist() == [1, 3]
 
 
 def test_filters_leave_the_likeliest_codes() -> None:
-    assert picked(Controls()) == {0, 1, 2, 3}
-    assert picked(Controls(top_k=1)) == {1}
-    assert picked(Controls(top_k=3)) == {1, 2, 3}
-    assert picked(Controls(top_k=9)) == {0, 1, 2, 3}
-    assert picked(Controls(top_p=0.3)) == {1}
-    assert picked(Controls(top_p=0.6)) == {1, 3}
-    assert picked(Controls(top_p=1.0)) == {0, 1, 2, 3}
-    assert picked(Controls(top_k=2, top_p=0.5)) == {1}
-    assert picked(Controls(temperature=0.01)) == {1}
+    assert picked(SamplingOptions()) == {0, 1, 2, 3}
+    assert picked(SamplingOptions(top_k=1)) == {1}
+    assert picked(SamplingOptions(top_k=3)) == {1, 2, 3}
+    assert picked(SamplingOptions(top_k=9)) == {0, 1, 2, 3}
+    assert picked(SamplingOptions(top_p=0.3)) == {1}
+    assert picked(SamplingOptions(top_p=0.6)) == {1, 3}
+    assert picked(SamplingOptions(top_p=1.0)) == {0, 1, 2, 3}
+    assert picked(SamplingOptions(top_k=2, top_p=0.5)) == {1}
+    assert picked(SamplingOptions(temperature=0.01)) == {1}
 
 
 def test_filters_keep_a_uniform_distribution() -> None:
     uniform = torch.linspace(0, 1, 101, dtype=torch.float64)[:-1]
-    assert len(pick(torch.zeros(100, 7), uniform, Controls(top_k=2, top_p=0.3)).unique()) == 7
+    assert len(sample_logits(torch.zeros(100, 7), uniform, SamplingOptions(top_k=2, top_p=0.3)).unique()) == 7
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_filters_keep_a_uniform_distribution() -> None:
 )
 def test_controls_that_leave_nothing_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ToolkitError, match=message):
-        Controls(**options)
+        SamplingOptions(**options)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -85,7 +85,7 @@ def test_batches_by_memory_change_nothing(guidance: float, monkeypatch: pytest.M
             net,
             n,
             grid,
-            Controls(guidance=guidance),
+            SamplingOptions(guidance=guidance),
             context=context,
             unconditional=none,
             prefix=prefix,
@@ -156,7 +156,7 @@ def test_a_step_asks_nothing_of_the_device(name: str, n: int) -> None:
         patch.setattr(torch, "compile", lambda step, **_: make(step, fullgraph=True, dynamic=False, backend=backend))
         with compiled():
             assert torch.equal(sample(net, n, grid, generator=generator()), plain)
-    keys = {net.trunk.key(grid, position, few=True) for position in range(12)}
+    keys = {net.trunk.key(grid, position, coarse=True) for position in range(12)}
     assert len(seen) == len(keys) <= 8
 
 

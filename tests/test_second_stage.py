@@ -27,7 +27,7 @@ def maps(n: int) -> Tensor:
 def trained(steps: int) -> Autoencoder:
     torch.manual_seed(0)
     quantizer = ProductQuantizer(
-        24, inner=lambda dim: EMAQuantizer(dim, codebook_size=32, restart=0.1, decay=0.95), groups=3
+        24, inner=lambda dim: EMAQuantizer(dim, codebook_size=32, dead_code_threshold=0.1, decay=0.95), groups=3
     )
     decoder = PixelCNNDecoder(CODES, quantizer.dim, (), hidden=24, layers=2, kernel_size=3, head=32)
     model = Autoencoder(CODES, PoolEncoder(CODES, quantizer.channels, hidden=32), quantizer, decoder)

@@ -5,7 +5,7 @@ from math import log2
 import pytest
 import torch
 
-from toolkit.spec import Condition, DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, Condition, DataSpec
 
 FILM = DataSpec(3, (4, 8, 6), levels=256, varying=(True, False, False), rates=(25.0, None, None))
 
@@ -62,9 +62,9 @@ def test_numbers_of_an_example() -> None:
 
 
 def test_the_rate_of_the_papers_cifar_model() -> None:
-    assert LatentSpec((8, 8), (512,) * 10).rate == 5760
-    assert LatentSpec((8, 8), (512, 3)).rate == pytest.approx(64 * (9 + log2(3)))
-    assert LatentSpec((8, 8), (512, 3)).shape == (2, 8, 8)
+    assert CodeSpec((8, 8), (512,) * 10).rate == 5760
+    assert CodeSpec((8, 8), (512, 3)).rate == pytest.approx(64 * (9 + log2(3)))
+    assert CodeSpec((8, 8), (512, 3)).shape == (2, 8, 8)
 
 
 def test_labels_by_name_or_number() -> None:
@@ -82,5 +82,5 @@ def test_labels_by_name_or_number() -> None:
 
 def test_a_step_may_be_many_positions() -> None:
     """A phone for every hundredth of a second of sound."""
-    assert Condition("phone", 40, per_step=True, every=160).steps(16_000) == 100
+    assert Condition("phone", 40, per_step=True, stride=160).steps(16_000) == 100
     assert Condition("move", 4, per_step=True).steps(16) == 16

@@ -78,8 +78,8 @@ def test_examples_are_the_bases_codes(runs: tuple[Path, Path]) -> None:
 
 def test_three_global_codes_are_all_that_is_left(runs: tuple[Path, Path]) -> None:
     model = toolkit.load(runs[1])
-    assert model.latent.shape == (3, 1, 1)
-    assert model.latent.rate == 9.0
+    assert model.code_spec.shape == (3, 1, 1)
+    assert model.code_spec.rate == 9.0
     assert model.spec.shape == (2, 8, 8)
     assert model.data.shape == (1, 4, 4)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.decoder import Decoder
-from toolkit.distributed import rank, total
+from toolkit.distributed import all_reduce_sum, rank
 from toolkit.encoder import Encoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.quantizer import Posterior, Quantized, Quantizer
@@ -94,15 +94,15 @@ def test_an_encoder_with_another_stride_is_caught() -> None:
         Suite().test_moving_the_data_by_a_stride_moves_the_latents_by_one()
 
 
-def test_an_encoder_that_normalises_over_all_positions_is_told_so() -> None:
-    class Normalised(PointEncoder):
+def test_an_encoder_that_normalizes_over_all_positions_is_told_so() -> None:
+    class Normalized(PointEncoder):
         def forward(self, x: Tensor) -> Tensor:
             z = super().forward(x)
             return z - z.mean((2, 3, 4), keepdim=True)
 
     class Suite(TestPointEncoder):
         def make(self, data: DataSpec, dim: int) -> Encoder:
-            return Normalised(data, dim)
+            return Normalized(data, dim)
 
     with pytest.raises(AssertionError, match="every place sees a border"):
         Suite().test_moving_the_data_by_a_stride_moves_the_latents_by_one()
@@ -186,7 +186,7 @@ class Uneven(Wrapped):
 
     def forward(self, z: Tensor) -> Quantized:
         if self.training and rank() == 0:
-            total(z.detach().sum())
+            all_reduce_sum(z.detach().sum())
         return super().forward(z)
 
 
@@ -211,7 +211,7 @@ class Shared(Wrapped):
 
 
 class Misdrawn(Wrapped):
-    def draw(self, z: Tensor) -> Quantized:
+    def plot(self, z: Tensor) -> Quantized:
         made = self(z)
         return made._replace(z=made.z + 0.01)
 
@@ -233,16 +233,16 @@ class Drawing(Quantizer):
     def embed(self, codes: Tensor) -> Tensor:
         return self.inner.embed(codes)
 
-    def draw(self, z: Tensor) -> Quantized:
-        return self.inner.draw(z)
+    def plot(self, z: Tensor) -> Quantized:
+        return self.inner.sample(z)
 
     def posterior(self, z: Tensor) -> Posterior:
         return self.inner.posterior(z)
 
 
 class Sharpened(Drawing):
-    def draw(self, z: Tensor) -> Quantized:
-        return super().draw(2 * z)._replace(kl=super().draw(z).kl)
+    def plot(self, z: Tensor) -> Quantized:
+        return super().plot(2 * z)._replace(kl=super().plot(z).kl)
 
 
 class Entropic(Drawing):
@@ -251,8 +251,8 @@ class Entropic(Drawing):
 
 
 class Free(Drawing):
-    def draw(self, z: Tensor) -> Quantized:
-        made = super().draw(z)
+    def plot(self, z: Tensor) -> Quantized:
+        made = super().plot(z)
         return made._replace(kl=0 * made.kl)
 
 
@@ -260,14 +260,14 @@ class Unsaid(Drawing):
     has_posterior = False
 
 
-class Unnormalised(Drawing):
+class Unnormalized(Drawing):
     def posterior(self, z: Tensor) -> Posterior:
         made = super().posterior(z)
         made.log_probs = [each + 0.01 for each in made.log_probs]
         return made
 
 
-class Elsewhere(Drawing):
+class RemoteError(Drawing):
     """Samples what it does not say."""
 
     def posterior(self, z: Tensor) -> Posterior:
@@ -291,9 +291,9 @@ class Elsewhere(Drawing):
         (Misdrawn, "test_a_draw_is_not_relaxed"),
         (Free, "test_a_draw_costs_the_exact_kl"),
         (Unsaid, "test_a_posterior_is_there_or_refused"),
-        (Unnormalised, "test_the_posterior_sums_to_one"),
+        (Unnormalized, "test_the_posterior_sums_to_one"),
         (Entropic, "test_the_kl_is_the_rate_less_the_entropy"),
-        (Elsewhere, "test_samples_fit_the_posterior"),
+        (RemoteError, "test_samples_fit_the_posterior"),
         (Sharpened, "test_draws_fit_the_posterior"),
         (Shifted, "test_embedding_the_codes_gives_the_latents"),
         (AlwaysLearning, "test_eval_changes_no_state"),

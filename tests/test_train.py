@@ -109,7 +109,7 @@ def test_bf16_keeps_weights_and_codebook_in_fp32(trained: Callable[..., Run]) ->
     "quantizer",
     [
         "vq quantizer.init=random",
-        "ema quantizer.init=random quantizer.restart=0",
+        "ema quantizer.init=random quantizer.dead_code_threshold=0",
         "product quantizer.inner.init=random",
     ],
 )
@@ -274,10 +274,10 @@ def test_a_run_is_judged_by_both_its_stages(trained: Callable[..., Run], tmp_pat
 def test_a_picture_that_cannot_be_drawn_costs_no_training(
     trained: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def draw(*_: object) -> None:
+    def plot(*_: object) -> None:
         raise OSError("no ink")
 
-    monkeypatch.setattr(registry.load("dataset", "toy_tiles"), "draw", draw)
+    monkeypatch.setattr(registry.load("dataset", "toy_tiles"), "plot", plot)
     with pytest.raises(OSError, match="no ink"):
         trained("stage=autoencoder")
     assert (tmp_path / "run" / "autoencoder" / "step-00000006").is_dir()

@@ -50,8 +50,8 @@ def test_it_is_a_list_of_queues() -> None:
     state = trunk.init(1, (30,))
     for position, value in enumerate(embedded.unbind(1)):
         at = torch.tensor([position])
-        torch.testing.assert_close(trunk.advance(state, 0, at)[0], expected[position])
-        trunk.absorb(state, at, value[None])
+        torch.testing.assert_close(trunk.step(state, 0, at)[0], expected[position])
+        trunk.append(state, at, value[None])
 
 
 @torch.no_grad()
@@ -65,9 +65,9 @@ def test_a_coarse_context_is_repeated() -> None:
     assert states[0].given.numel() * 4 == states[1].given.numel()
     for position in range(24):
         at = torch.tensor([position])
-        torch.testing.assert_close(*(trunk.advance(state, 0, at) for state in states))
+        torch.testing.assert_close(*(trunk.step(state, 0, at) for state in states))
         for state in states:
-            trunk.absorb(state, at, embedded[:, :, position])
+            trunk.append(state, at, embedded[:, :, position])
 
 
 def test_what_it_cannot_be_is_refused() -> None:

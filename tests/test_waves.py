@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from toolkit import Dataset, DataSpec, registry
 from toolkit.__main__ import run
 from toolkit.datasets.waves import COUNT, PACES, WavesDataset, variance, waves
-from toolkit.plots.sheet import CURVE, LEGIBLE, NARROW, WIDE, draw_sheet
+from toolkit.plots.sheet import CURVE, LEGIBLE, NARROW, WIDE, plot_sheet
 from toolkit.testing.dataset import DatasetSuite
 
 FEW = {"train_size": 20, "val_size": 9, "test_size": 9}
@@ -231,7 +231,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 def test_a_sheet_shows_every_position_in_its_place(tmp_path: Path) -> None:
     """Two examples of two channels and three steps: enlarged by a whole factor, channels under one another."""
     rows = [np.random.default_rng(0).uniform(-1, 1, (2, 2, 3, 4, 6)), np.zeros((1, 2, 3, 4, 6))]
-    draw_sheet(tmp_path / "sheet.png", rows)
+    plot_sheet(tmp_path / "sheet.png", rows)
     sheet = imread(tmp_path / "sheet.png")[..., 0]
     factor = LEGIBLE // 6
     across, down = 6 * factor + NARROW, 4 * factor + NARROW
@@ -242,8 +242,8 @@ def test_a_sheet_shows_every_position_in_its_place(tmp_path: Path) -> None:
     assert sheet[-20, -20] == 1  # no example: paper
 
 
-def test_a_sheet_of_curves_has_a_colour_for_each_channel(tmp_path: Path) -> None:
-    draw_sheet(tmp_path / "sheet.png", [np.zeros((3, 2, 10)), np.full((1, 2, 10), 0.5)])
+def test_a_sheet_of_curves_has_a_color_for_each_channel(tmp_path: Path) -> None:
+    plot_sheet(tmp_path / "sheet.png", [np.zeros((3, 2, 10)), np.full((1, 2, 10), 0.5)])
     picture = imread(tmp_path / "sheet.png")[..., :3]
     assert picture.shape[:2] == (2 * CURVE[1], 3 * CURVE[0])
     above, below = picture[: CURVE[1]], picture[CURVE[1] :]

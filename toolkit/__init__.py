@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from toolkit.objective import Bound as Bound
     from toolkit.objective import Loss as Loss
     from toolkit.objective import Objective as Objective
-    from toolkit.prior import Controls as Controls
     from toolkit.prior import Prior as Prior
+    from toolkit.prior import SamplingOptions as SamplingOptions
     from toolkit.quantizer import Posterior as Posterior
     from toolkit.quantizer import Quantized as Quantized
     from toolkit.quantizer import Quantizer as Quantizer
     from toolkit.scoring import evaluate as evaluate
+    from toolkit.spec import CodeSpec as CodeSpec
     from toolkit.spec import Condition as Condition
     from toolkit.spec import DataSpec as DataSpec
-    from toolkit.spec import LatentSpec as LatentSpec
     from toolkit.stages import train as train
 
 _HOMES = {

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
-from toolkit.fit import Broken, Misfit, as_misfit, device_of, example, fakes, title
+from toolkit.fit import BrokenPartError, MisfitError, as_misfit, device_of, example, fakes, title
 from toolkit.likelihood import Distribution
 from toolkit.quantizer import Posterior, Quantized, Quantizer
-from toolkit.spec import Condition, DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, Condition, DataSpec
 
 
 @final
@@ -25,7 +25,7 @@ class Autoencoder(nn.Module):
     decoder alike, and the folded examples' distributions are made one distribution of the whole example. So a part
     of rank 2 works on a film frame by frame without knowing it.
 
-    The parts are proved to fit when the model is built, by pushing one fake example through them; ``latent`` is read
+    The parts are proved to fit when the model is built, by pushing one fake example through them; ``code_spec`` is read
     off it. Raises Misfit.
     """
 
@@ -41,7 +41,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.data, self.decoder_conditions = data, decoder_conditions
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
-        self.latent = self._fit()
+        self.code_spec = self._fit()
 
     def encode(self, x: Tensor) -> Tensor:
         """Continuous latents ``(batch, dim, *grid)``."""
@@ -52,9 +52,9 @@ class Autoencoder(nn.Module):
         """Data through encoder and quantizer."""
         return self.quantizer(self.encode(x))
 
-    def draw(self, x: Tensor) -> Quantized:
+    def sample(self, x: Tensor) -> Quantized:
         """A draw from the code posterior, with its exact kl."""
-        return self.quantizer.draw(self._checked(x))
+        return self.quantizer.sample(self._checked(x))
 
     def posterior(self, x: Tensor) -> Posterior:
         """q(codes given x), where the quantizer has one."""
@@ -80,7 +80,7 @@ class Autoencoder(nn.Module):
         self.quantizer.check(z)
         return z
 
-    def _fit(self) -> LatentSpec:
+    def _fit(self) -> CodeSpec:
         grid = encoded_grid(self.encoder, self.data, self.quantizer)
         latents = (self.quantizer.channels, *grid)
         with fakes(self.quantizer, self.decoder):
@@ -88,12 +88,12 @@ class Autoencoder(nn.Module):
                 quantized = self.quantizer(torch.zeros(2, *latents, device=device_of(self.quantizer)))
             codes = (2, self.quantizer.depth, *grid)
             if tuple(quantized.codes.shape) != codes:
-                raise Broken(self.quantizer, f"gives codes {tuple(quantized.codes.shape)}, not {codes}")
+                raise BrokenPartError(self.quantizer, f"gives codes {tuple(quantized.codes.shape)}, not {codes}")
             latents = (2, self.quantizer.dim, *grid)
             if tuple(quantized.z.shape) != latents:
-                raise Broken(self.quantizer, f"gives latents {tuple(quantized.z.shape)}, not {latents}")
+                raise BrokenPartError(self.quantizer, f"gives latents {tuple(quantized.z.shape)}, not {latents}")
             self._fit_decoder(quantized.z, grid)
-        return LatentSpec(grid, self.quantizer.codebook_sizes)
+        return CodeSpec(grid, self.quantizer.codebook_sizes)
 
     def _fit_decoder(self, z: Tensor, grid: tuple[int, ...]) -> None:
         where = f"{title(self.encoder)} makes a grid of {grid}"
@@ -101,14 +101,16 @@ class Autoencoder(nn.Module):
         with as_misfit(self.decoder, f"on latents {tuple(z.shape[1:])} ({where})"):
             likelihood = self.decode(z, none)
         if likelihood.shape != self.data.shape:
-            raise Misfit(
+            raise MisfitError(
                 f"{title(self.decoder)} gives {likelihood.shape}, the data is {self.data.shape}: {where}; "
                 "change the encoder's or the decoder's strides, or the data's size"
             )
         with as_misfit(self.decoder, f"in log_prob of data {self.data.shape}"):
             nats = likelihood.log_prob(example(self.data, self.decoder))
         if tuple(nats.shape) != (2,):
-            raise Broken(self.decoder, f"has a log_prob of shape {tuple(nats.shape)}: one number per example is needed")
+            raise BrokenPartError(
+                self.decoder, f"has a log_prob of shape {tuple(nats.shape)}: one number per example is needed"
+            )
 
 
 def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tuple[int, ...]:
@@ -117,9 +119,13 @@ def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tupl
         x, extra = fold(example(data, encoder), encoder.rank)
         z = unfold(encoder(x), extra)
     if z.dim() != 2 + data.rank or 0 in z.shape:
-        raise Broken(encoder, f"on data {data.shape} gives latents {tuple(z.shape[1:])}: (dim, *grid) is needed")
+        raise BrokenPartError(
+            encoder, f"on data {data.shape} gives latents {tuple(z.shape[1:])}: (dim, *grid) is needed"
+        )
     if z.shape[1] != quantizer.channels:
-        raise Misfit(f"{title(encoder)} gives {z.shape[1]} channels, {title(quantizer)} takes {quantizer.channels}")
+        raise MisfitError(
+            f"{title(encoder)} gives {z.shape[1]} channels, {title(quantizer)} takes {quantizer.channels}"
+        )
     return tuple(z.shape[2:])
 
 
@@ -140,7 +146,7 @@ def _fold_condition(value: Tensor, condition: Condition, extra: tuple[int, ...])
     """A value for the whole example holds for each of its parts; one per step goes to its step's parts."""
     per_step = condition.per_step and value.dim() > (2 if condition.real else 1)
     if per_step:
-        value = value.repeat_interleave(condition.every, 1)
+        value = value.repeat_interleave(condition.stride, 1)
     else:
         value = value.unsqueeze(1).expand(len(value), extra[0], *value.shape[1:])
     return value.repeat_interleave(prod(extra[1:]), 1).flatten(0, 1)

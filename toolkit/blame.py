@@ -8,13 +8,13 @@ from pathlib import Path
 
 from toolkit import modules
 from toolkit.entry_points import CORE, sources
-from toolkit.errors import Elsewhere
+from toolkit.errors import RemoteError
 from toolkit.modules import locate, package_folders
 
 
 def blame(error: BaseException) -> str:
     """A caught error in one line: type, message and the file and line where it was raised."""
-    if isinstance(error, Elsewhere):
+    if isinstance(error, RemoteError):
         return str(error)
     if isinstance(error, SyntaxError):  # its own text ends with file and line, but only the file's name
         return f"SyntaxError: {error.msg} ({error.filename}:{error.lineno})"

@@ -18,7 +18,7 @@ from toolkit.dataset import Dataset
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
 from toolkit.errors import ToolkitError
-from toolkit.fit import Broken, Misfit, as_misfit, fakes, label, title
+from toolkit.fit import BrokenPartError, MisfitError, as_misfit, fakes, label, title
 from toolkit.likelihood import Likelihood
 from toolkit.metric import Metric
 from toolkit.objective import Objective
@@ -26,7 +26,7 @@ from toolkit.prior import Prior
 from toolkit.quantizer import Quantizer
 from toolkit.runs.checkpoint import Checkpoint
 from toolkit.runs.limits import no_larger
-from toolkit.spec import Condition, DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.training import PriorStage, Stage
 
 MADE_OF = {"quantizer": ("dim",)}
@@ -98,7 +98,7 @@ def build_autoencoder(config: RunConfig, data: DataSpec) -> Autoencoder:
         "dim": quantizer.dim,
         "grid": grid[-seen.rank :],
         "conditions": tuple(
-            _flat(c) if seen.rank < data.rank else c.along(data.axes[0], grid[0])
+            _flat(c) if seen.rank < data.rank else c.resample(data.axes[0], grid[0])
             for c in chosen_conditions(config, data, "decoder")
         ),
     }
@@ -113,27 +113,27 @@ def build_autoencoder(config: RunConfig, data: DataSpec) -> Autoencoder:
 def build_objective(config: RunConfig, autoencoder: Autoencoder) -> Objective:
     objective: Objective = make("objective", config.objective, data=autoencoder.data)
     if objective.needs_posterior and not autoencoder.quantizer.has_posterior:
-        raise Misfit(
+        raise MisfitError(
             f"{title(objective)} needs a quantizer with a posterior over codes; {title(autoencoder.quantizer)} has none"
         )
     return objective
 
 
-def build_prior(config: RunConfig, latent: LatentSpec, data: DataSpec) -> Prior:
+def build_prior(config: RunConfig, code_spec: CodeSpec, data: DataSpec) -> Prior:
     """The prior over a model's codes, proved to fit them."""
-    if not latent.depth:
-        raise Misfit("a continuous bottleneck has no codes, and so no prior over them: choose stage=autoencoder")
-    conditions = tuple(c.along(data.axes[0], latent.grid[0]) for c in chosen_conditions(config, data, "prior"))
-    prior: Prior = make("prior", config.chosen_prior(), latent=latent, conditions=conditions)
-    with fakes(prior), as_misfit(prior, f"on codes {latent.shape}"):
-        nats = prior.loss(torch.zeros(2, *latent.shape, dtype=torch.long), {})
+    if not code_spec.depth:
+        raise MisfitError("a continuous bottleneck has no codes, and so no prior over them: choose stage=autoencoder")
+    conditions = tuple(c.resample(data.axes[0], code_spec.grid[0]) for c in chosen_conditions(config, data, "prior"))
+    prior: Prior = make("prior", config.chosen_prior(), code_spec=code_spec, conditions=conditions)
+    with fakes(prior), as_misfit(prior, f"on codes {code_spec.shape}"):
+        nats = prior.loss(torch.zeros(2, *code_spec.shape, dtype=torch.long), {})
     if tuple(nats.shape) != (2,):
-        raise Broken(prior, f"gives two examples a loss of shape {tuple(nats.shape)}, not (2,)")
+        raise BrokenPartError(prior, f"gives two examples a loss of shape {tuple(nats.shape)}, not (2,)")
     return prior
 
 
 def build_metrics(config: RunConfig, model: Autoencoder) -> list[Metric]:
-    offered: dict[str, Any] = {"data": model.data, "latent": model.latent, "quantizer": model.quantizer}
+    offered: dict[str, Any] = {"data": model.data, "code_spec": model.code_spec, "quantizer": model.quantizer}
     return [make("metric", part, f"metric.{name}", **offered) for name, part in config.metric.items()]
 
 
@@ -149,11 +149,11 @@ def build_stage(config: RunConfig, data: DataSpec, checkpoint: Checkpoint | None
 
 
 def build_prior_stage(
-    config: RunConfig, latent: LatentSpec, data: DataSpec, checkpoint: Checkpoint | None
+    config: RunConfig, code_spec: CodeSpec, data: DataSpec, checkpoint: Checkpoint | None
 ) -> PriorStage:
     """The second one, likewise."""
     with _fitting(checkpoint):
-        stage = PriorStage(build_prior(config, latent, data))
+        stage = PriorStage(build_prior(config, code_spec, data))
     if checkpoint is not None:
         checkpoint.check_weights(stage)
     return stage
@@ -209,7 +209,7 @@ def _seen(kind: str, config: RunConfig, data: DataSpec) -> DataSpec:
     try:
         return data.last(rank)
     except ValueError:
-        raise Misfit(
+        raise MisfitError(
             f"{kind}={name} works on {rank} axes, dataset={config.dataset.name} has {data.rank}: {data.axes}"
         ) from None
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from toolkit.fit import title
 from toolkit.quantizer import Quantizer
-from toolkit.spec import LatentSpec
+from toolkit.spec import CodeSpec
 
 COLLAPSED = 0.1
 """Share of the entries that random codes would use, below which a codebook is said to have collapsed."""
@@ -28,23 +28,23 @@ class Collapse(NamedTuple):
     size: int
 
 
-def collapsed(counts: Tensor, latent: LatentSpec) -> list[Collapse]:
-    """The depths whose codebook has collapsed, judged by ``toolkit.figures.histogram`` over many examples."""
+def collapsed(counts: Tensor, code_spec: CodeSpec) -> list[Collapse]:
+    """The depths whose codebook has collapsed, judged by ``toolkit.running_metrics.histogram`` over many examples."""
     found = []
-    for depth, row in enumerate(counts.split(list(latent.codebook_sizes))):
+    for depth, row in enumerate(counts.split(list(code_spec.codebook_sizes))):
         used, size = int((row > 0).sum()), len(row)
         if used < COLLAPSED * size * -expm1(-float(row.sum()) / size):
             found.append(Collapse(depth, used, size))
     return found
 
 
-def warning(counts: Tensor, latent: LatentSpec, quantizer: Quantizer) -> str | None:
+def warning(counts: Tensor, code_spec: CodeSpec, quantizer: Quantizer) -> str | None:
     """One sentence that says where the codes have collapsed and what to try; None where they have not."""
-    found = collapsed(counts, latent)
+    found = collapsed(counts, code_spec)
     if not found:
         return None
     tries = " or ".join(filter(None, (", ".join((every := remedies(quantizer))[:-1]), every[-1])))
-    return f"the codes have collapsed: {_places(found, latent.depth)}; try {tries}"
+    return f"the codes have collapsed: {_places(found, code_spec.depth)}; try {tries}"
 
 
 def remedies(quantizer: Quantizer) -> list[str]:
@@ -57,7 +57,7 @@ def _options(part: Quantizer) -> Iterator[str]:
     """The part's own options, by their path in the configuration, that are not yet set to what helps."""
     path = title(part).partition("=")[0] if "=" in title(part) else "quantizer"
     options = signature(type(part)).parameters
-    for name, better in (("restart", "0.1"), ("entropy", "0.1"), ("init", "kmeans")):
+    for name, better in (("dead_code_threshold", "0.1"), ("entropy", "0.1"), ("init", "kmeans")):
         value = getattr(part, name, None)
         if name in options and isinstance(value, int | float | str) and value in (0, "data", "random"):
             yield f"{path}.{name}={better}"

@@ -49,5 +49,5 @@ class Dataset(ABC):
 
     @classmethod
     @abstractmethod
-    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+    def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
         """Many examples as one PNG for a person to look at; each row is a batch of the spec's data."""

@@ -38,7 +38,7 @@ def rank() -> int:
 
 
 @torch.no_grad()
-def total(*tensors: Tensor) -> None:
+def all_reduce_sum(*tensors: Tensor) -> None:
     """Sums each tensor over the ranks, in place, on every rank."""
     if ranks() > 1:
         with _collective():
@@ -47,7 +47,7 @@ def total(*tensors: Tensor) -> None:
 
 
 @torch.no_grad()
-def share(tensor: Tensor) -> Tensor:
+def broadcast(tensor: Tensor) -> Tensor:
     """Rank 0's tensor, in place of every other rank's."""
     if ranks() > 1:
         with _collective():
@@ -56,22 +56,22 @@ def share(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def average(tensor: Tensor) -> None:
+def all_reduce_mean(tensor: Tensor) -> None:
     """The mean over the ranks, in place."""
     if ranks() > 1:
-        total(tensor)
+        all_reduce_sum(tensor)
         tensor /= ranks()
 
 
 @torch.no_grad()
-def least(tensor: Tensor) -> None:
+def all_reduce_min(tensor: Tensor) -> None:
     """Elementwise the smallest over the ranks, in place."""
     if ranks() > 1:
         with _collective():
             dist.all_reduce(tensor, dist.ReduceOp.MIN)
 
 
-def gathered(tensor: Tensor) -> list[Tensor]:
+def all_gather(tensor: Tensor) -> list[Tensor]:
     """Every rank's tensor, in order; all are of one shape."""
     if ranks() == 1:
         return [tensor]
@@ -81,7 +81,7 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     return made
 
 
-def told(thing: Any) -> Any:
+def broadcast_object(thing: Any) -> Any:
     """Rank 0's thing, whatever it is."""
     things = [thing]
     if ranks() > 1:
@@ -91,7 +91,7 @@ def told(thing: Any) -> Any:
 
 
 @contextmanager
-def agreed() -> Iterator[None]:
+def raise_together() -> Iterator[None]:
     """All ranks come through the block, or none does.
 
     Where some fail, the first of them raises its own error and the others raise PeerError, all at the same place.
@@ -110,21 +110,21 @@ def agreed() -> Iterator[None]:
 def _settle(error: BaseException | None) -> None:
     failed = torch.zeros(ranks())
     failed[rank()] = error is not None
-    total(failed)
+    all_reduce_sum(failed)
     if error is not None and int(failed.argmax()) == rank():
         raise error
     if failed.any():
         raise PeerError(f"rank {int(failed.argmax())} failed") from error
 
 
-def first(act: Callable[[], Made]) -> Made | None:
+def on_rank0(act: Callable[[], Made]) -> Made | None:
     """Rank 0 acts while the others wait; what it makes, None on the others, who raise PeerError where it fails."""
-    with agreed():
+    with raise_together():
         return act() if rank() == 0 else None
     return None
 
 
-def averaging(module: nn.Module) -> nn.Module:
+def wrap_ddp(module: nn.Module) -> nn.Module:
     """The module, its parameters' gradients averaged over the ranks in the backward pass.
 
     Only a call of what is given back reduces anything. Buffers are left alone: statistics are reduced by the parts
@@ -141,7 +141,7 @@ def averaging(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def holding(module: nn.Module, hold: bool) -> Iterator[None]:
+def no_sync(module: nn.Module, hold: bool) -> Iterator[None]:
     """For a forward and backward pass: whether its gradients wait for a later pass to be averaged.
 
     PeerError where another rank is gone.
@@ -170,7 +170,7 @@ def check_device(device: torch.device) -> None:
 
 
 @contextmanager
-def together(meeting: str, rank: int, ranks: int, local_rank: int) -> Iterator[None]:
+def process_group(meeting: str, rank: int, ranks: int, local_rank: int) -> Iterator[None]:
     """One group over the ranks, which meet at a URL of torch's (``env://``, ``file://…``), while the block lasts.
 
     Tensors on a CPU travel by gloo, those on GPUs by NCCL; a rank's GPU is the one numbered as the rank on its
@@ -183,13 +183,13 @@ def together(meeting: str, rank: int, ranks: int, local_rank: int) -> Iterator[N
     with _collective():
         dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=ranks, timeout=PATIENCE)
     yield
-    total(torch.zeros(1))  # nobody leaves while another still listens
+    all_reduce_sum(torch.zeros(1))  # nobody leaves while another still listens
     dist.destroy_process_group()
 
 
-def aftermath(error: BaseException | None) -> bool:
+def is_peer_failure(error: BaseException | None) -> bool:
     """Whether an error only says that another rank has failed or is gone."""
-    return error is not None and (isinstance(error, PeerError | dist.DistError) or aftermath(error.__cause__))
+    return error is not None and (isinstance(error, PeerError | dist.DistError) or is_peer_failure(error.__cause__))
 
 
 @contextmanager

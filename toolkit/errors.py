@@ -14,7 +14,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
-class NotFinite(ToolkitError):
+class NotFiniteError(ToolkitError):
     """Numbers that became NaN or infinite."""
 
 
@@ -22,5 +22,5 @@ class RemoteTraceback(Exception):
     """Another process's traceback as text: the cause of an error that came from there, which --debug shows."""
 
 
-class Elsewhere(Exception):
+class RemoteError(Exception):
     """A failure in another process, blamed there: type, message and place in one line."""

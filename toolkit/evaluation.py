@@ -87,9 +87,9 @@ def evaluate_parts(
     """
     for part in (objective, autoencoder, *(priors or {}).values()):
         part.eval()
-    latent = autoencoder.latent
-    result = Evaluation(dims=autoencoder.data.dims, rate=latent.rate if latent.depth else None)
-    reference = "uniform" if latent.depth else "normal"
+    code_spec = autoencoder.code_spec
+    result = Evaluation(dims=autoencoder.data.dims, rate=code_spec.rate if code_spec.depth else None)
+    reference = "uniform" if code_spec.depth else "normal"
     nats: dict[str, float] = {reference: 0.0}
     metrics, priors = list(metrics), dict(priors or {})
     _fit(metrics, objective, autoencoder, training)
@@ -100,10 +100,10 @@ def evaluate_parts(
         result.density = bound.likelihood.density
         result.nll += float(bound.data_nats.double().sum())
         nats[reference] += float(bound.code_nats.double().sum())
-        entropy = latent.rate * log(2) - bound.quantized.kl.double()
+        entropy = code_spec.rate * log(2) - bound.quantized.kl.double()
         result.entropy += float(entropy.sum())
         # A learned prior is judged by one draw, however many the bound is of.
-        spread = 0.0 if bound.drawn_nats is None else (bound.drawn_nats - bound.data_nats).double()
+        spread = 0.0 if bound.single_sample_nats is None else (bound.single_sample_nats - bound.data_nats).double()
         for name in list(priors):
             try:
                 cost = -priors[name].log_prob(bound.quantized.codes, batch.conditions)
@@ -119,7 +119,7 @@ def evaluate_parts(
     count = max(1, result.examples)
     result.nll /= count
     result.code_nats = {name: value / count for name, value in nats.items()}
-    rate = latent.rate * log(2)
+    rate = code_spec.rate * log(2)
     result.entropy /= count
     # One-hot codes cost the rate and have no entropy, without rounding.
     if result.entropy < 1e-6 * rate:

@@ -18,11 +18,11 @@ from toolkit.errors import ToolkitError
 from toolkit.spec import DataSpec
 
 
-class Misfit(ToolkitError):
+class MisfitError(ToolkitError):
     """Two parts that do not fit: which, with both numbers, and what to change."""
 
 
-class Broken(Misfit):
+class BrokenPartError(MisfitError):
     """A part that does not keep its interface: which, of which package, and what it does instead."""
 
     def __init__(self, part: nn.Module, text: str) -> None:
@@ -69,7 +69,7 @@ def as_misfit(part: nn.Module, doing: str) -> Iterator[None]:
         raise
     except Exception as e:
         text = str(e).strip() or type(e).__name__
-        raise Misfit(f"{title(part)} {doing}: {text.splitlines()[0]}{_home(part, e)}") from e
+        raise MisfitError(f"{title(part)} {doing}: {text.splitlines()[0]}{_home(part, e)}") from e
 
 
 def _home(part: nn.Module, error: Exception | None = None) -> str:

@@ -15,8 +15,8 @@ from toolkit.objective import Bound
 class Metric(ABC):
     """Figures over a whole split.
 
-    May ask for ``data: DataSpec``, ``latent: LatentSpec`` and ``quantizer: Quantizer``, the model's own, which training
-    goes on changing.
+    May ask for ``data: DataSpec``, ``code_spec: CodeSpec`` and ``quantizer: Quantizer``, the model's own, which
+    training goes on changing.
 
     Law, checked by toolkit.testing.MetricSuite: order and batching of the updates, and of what it is fitted to, do not
     matter.
@@ -44,6 +44,6 @@ class Metric(ABC):
         """
         return []
 
-    def draw(self, folder: Path) -> list[Path]:
+    def plot(self, folder: Path) -> list[Path]:
         """Pictures of what was measured, if any: writes them into a folder that is there, and names them."""
         return []

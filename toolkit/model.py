@@ -27,13 +27,13 @@ from toolkit.config import PartConfig, RunConfig
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
 from toolkit.errors import ToolkitError
-from toolkit.prior import Controls, Prior
+from toolkit.prior import Prior, SamplingOptions
 from toolkit.quantizer import Quantized
 from toolkit.rollout import within
 from toolkit.runs.checkpoint import Checkpoint, newest
 from toolkit.runs.folder import LARGEST_EXAMPLE, Run
 from toolkit.sample import BATCH, Progress, decode, decode_latents, sample, unwatched
-from toolkit.spec import DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, DataSpec
 
 
 class Sample(NamedTuple):
@@ -69,7 +69,7 @@ def open_dataset(config: RunConfig, overrides: Mapping[str, Any] | None = None, 
 class Model:
     """An opened run.
 
-    ``spec`` is the data that goes in and comes out, ``latent`` the codes it makes, ``notices`` what a person should
+    ``spec`` is the data that goes in and comes out, ``code_spec`` the codes it makes, ``notices`` what a person should
     know about how it was opened. A run over another's codes has that one as ``base``, and goes through both: data to
     the base's codes to its own, and back. ``data`` is what its own autoencoder models: the base's codes, or ``spec``.
     """
@@ -78,8 +78,8 @@ class Model:
         self.run, self.device, self.notices = run, device, list[str]()
         self.config = run.config()
         self.data: DataSpec
-        self.latent: LatentSpec
-        self.data, self.latent = run.spec()
+        self.code_spec: CodeSpec
+        self.data, self.code_spec = run.spec()
         with run.blaming():
             self.base = Model(Run.open(run.base), device) if asks_for_source(self.config) else None
             self.spec: DataSpec = self.data if self.base is None else self.base.spec
@@ -122,7 +122,7 @@ class Model:
         name = name or self.config.chosen_prior().name
         if name in self.run.priors():
             return self._trained(name)
-        prior = build_prior(replace(self.config, prior=PartConfig(name, {})), self.latent, self.data).to(self.device)
+        prior = build_prior(replace(self.config, prior=PartConfig(name, {})), self.code_spec, self.data).to(self.device)
         if any(True for _ in prior.parameters()):
             have = ", ".join(self.run.priors()) or "none"
             raise ToolkitError(
@@ -148,7 +148,7 @@ class Model:
 
     def quantize(self, x: Tensor) -> Tensor:
         """The same for what its own autoencoder models: ``encode``, but of a base's codes where there is a base."""
-        if not self.latent.depth:
+        if not self.code_spec.depth:
             raise ToolkitError(f"{self.run.path}: this run's bottleneck is continuous: it has no codes")
         return torch.cat([made.codes for made in self._quantized(x)])
 
@@ -213,10 +213,10 @@ class Model:
         with compiled(compile):
             x, codes = sample(
                 self.autoencoder,
-                self.prior(prior) if self.latent.depth else None,
+                self.prior(prior) if self.code_spec.depth else None,
                 n,
                 known,
-                Controls(temperature, top_k, top_p, guidance),
+                SamplingOptions(temperature, top_k, top_p, guidance),
                 generator=generator,
                 prefix=None if prefix is None else prefix.expand(n, -1, -1),
                 length=None if length is None else self._own_length(length),
@@ -264,7 +264,7 @@ class Model:
         if self.base is None:
             return x
         base = self.base
-        known = within(conditions, base.data.conditions, 0, x.shape[2] * base.data.axes[0] // base.latent.grid[0])
+        known = within(conditions, base.data.conditions, 0, x.shape[2] * base.data.axes[0] // base.code_spec.grid[0])
         made = decode(base.autoencoder, x, known, generator=generator, noise=noise, progress=progress)
         return base._down(made, conditions, generator, noise, progress)
 
@@ -280,12 +280,12 @@ class Model:
 
     def _check_latent(self) -> None:
         """ToolkitError where the parts, or those of the base, make other codes than the run says."""
-        if self.stage.model.latent != self.latent:
+        if self.stage.model.code_spec != self.code_spec:
             raise ToolkitError(
-                f"{self.run.path} says its codes are {self.latent}; its parts make {self.stage.model.latent}"
+                f"{self.run.path} says its codes are {self.code_spec}; its parts make {self.stage.model.code_spec}"
             )
         if self.base is not None:
-            below = self.base.latent
+            below = self.base.code_spec
             if (self.data.shape, {self.data.levels}) != (below.shape, set(below.codebook_sizes)):
                 raise ToolkitError(
                     f"{self.run.path} is over codes {self.data.shape} of {self.data.levels} entries; those of its base"
@@ -312,11 +312,11 @@ class Model:
                 f"prior={name} was trained on codes of an older autoencoder: "
                 f"toolkit train run={quote(str(self.run.path))} stage=prior prior={name} trains it again"
             )
-        latent = LatentSpec(self._prior_shape(checkpoint, "grid"), self.latent.codebook_sizes)
+        code_spec = CodeSpec(self._prior_shape(checkpoint, "grid"), self.code_spec.codebook_sizes)
         config = self.run.prior_config(name)
         data = replace(self.data, axes=self._prior_shape(checkpoint, "axes"))
         with self.run.blaming():
-            stage = build_prior_stage(config, latent, data, checkpoint)
+            stage = build_prior_stage(config, code_spec, data, checkpoint)
             checkpoint.load_weights(stage, averaged=True)
         stage.to(self.device).eval()
         return stage.model
@@ -341,9 +341,9 @@ class Model:
         return {name: value.to(self.device) for name, value in (conditions or {}).items()}
 
     def _check_codes(self, codes: Tensor) -> None:
-        if codes.dim() != 2 + len(self.latent.grid) or codes.shape[1] > self.latent.depth or not len(codes):
-            raise ValueError(f"codes of shape {tuple(codes.shape)}: this run's are (n, *{self.latent.shape})")
-        for depth, size in enumerate(self.latent.codebook_sizes[: codes.shape[1]]):
+        if codes.dim() != 2 + len(self.code_spec.grid) or codes.shape[1] > self.code_spec.depth or not len(codes):
+            raise ValueError(f"codes of shape {tuple(codes.shape)}: this run's are (n, *{self.code_spec.shape})")
+        for depth, size in enumerate(self.code_spec.codebook_sizes[: codes.shape[1]]):
             low, high = int(codes[:, depth].min()), int(codes[:, depth].max())
             if low < 0 or high >= size:
                 raise ValueError(f"codes at depth {depth} range over {low}..{high}: this run's are 0..{size - 1}")

@@ -33,7 +33,7 @@ class Bound(NamedTuple):
     """``(batch,)``: what the codes cost at a uniform prior."""
     likelihood: Distribution
     quantized: Quantized
-    drawn_nats: Tensor | None = None
+    single_sample_nats: Tensor | None = None
     """``(batch,)``: -log p(x given z) of the codes in ``quantized``, where the bound is of more draws than this one."""
 
 

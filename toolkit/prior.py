@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import ToolkitError
-from toolkit.spec import LatentSpec
+from toolkit.spec import CodeSpec
 
 
 @dataclass(frozen=True)
-class Controls:
+class SamplingOptions:
     """How codes are drawn from a prior's probabilities. ToolkitError where nothing would be left to draw from."""
 
     temperature: float = 1.0
@@ -38,14 +38,14 @@ class Controls:
             raise ToolkitError(f"top_p={self.top_p}: give a share above 0 and at most 1, or leave it out")
 
 
-PLAIN = Controls()
+PLAIN = SamplingOptions()
 """As the prior has it."""
 
 
 class Prior(nn.Module, ABC):
     """p(codes given conditions).
 
-    May ask for ``latent: LatentSpec`` and ``conditions: tuple[Condition, ...]`` (those it is given).
+    May ask for ``code_spec: CodeSpec`` and ``conditions: tuple[Condition, ...]`` (those it is given).
 
     Laws, checked by toolkit.testing.PriorSuite:
       probabilities over all code maps of a tiny grid sum to one
@@ -54,7 +54,7 @@ class Prior(nn.Module, ABC):
       guidance 1.0 equals none
     """
 
-    latent: LatentSpec
+    code_spec: CodeSpec
 
     tractable: ClassVar[bool] = True
     """Whether log_prob can be had."""
@@ -68,7 +68,7 @@ class Prior(nn.Module, ABC):
         self,
         n: int,
         conditions: Mapping[str, Tensor],
-        controls: Controls = PLAIN,
+        sampling: SamplingOptions = PLAIN,
         *,
         prefix: Tensor | None = None,
         generator: torch.Generator | None = None,

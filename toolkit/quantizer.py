@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
-from toolkit.errors import NotFinite, ToolkitError
+from toolkit.errors import NotFiniteError, ToolkitError
 from toolkit.fit import title
 
 
@@ -86,7 +86,7 @@ class Quantizer(nn.Module, ABC):
     def embed(self, codes: Tensor) -> Tensor:
         """codes ``(batch, d, *grid)``, of the first d depths, to latents ``(batch, dim, *grid)``."""
 
-    def draw(self, z: Tensor) -> Quantized:
+    def sample(self, z: Tensor) -> Quantized:
         """A draw from the code posterior, with its exact kl: what a bound is measured on. Not relaxed.
 
         Where codes are a function of z there is only one: forward's.
@@ -119,7 +119,7 @@ class Quantizer(nn.Module, ABC):
                 " least one axis and no empty one, is needed"
             )
         if not _unasked(z, self.training) and not _finite(z):
-            raise NotFinite(
+            raise NotFiniteError(
                 f"{title(self)}: latents are NaN or infinite; look for such numbers in the data, or train the encoder"
                 " with a lower learning_rate"
             )

@@ -38,7 +38,7 @@ class RegistryError(ToolkitError):
     """A component that is not there, does not import, is claimed twice or does not keep its interface."""
 
 
-class NotInstalled(RegistryError):
+class NotInstalledError(RegistryError):
     """A name that nobody claims."""
 
     def __init__(self, kind: str, name: str) -> None:
@@ -67,7 +67,7 @@ def find(kind: str, name: str) -> Registration:
     """The registration of a name. RegistryError where nobody, or more than one distribution, claims it."""
     claims = [registration for registration in registrations(kind) if registration.name == name]
     if not claims:
-        raise NotInstalled(kind, name)
+        raise NotInstalledError(kind, name)
     if len(claims) > 1:
         owners = " and ".join(f"{claim.distribution} {claim.version} ({claim.target})" for claim in claims)
         raise RegistryError(f"{kind}={name} is claimed by {owners}: uninstall one of them")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit.errors import ToolkitError
-from toolkit.prior import Controls, Prior
+from toolkit.prior import Prior, SamplingOptions
 from toolkit.spec import Condition
 
 
@@ -17,7 +17,7 @@ def roll_out(
     prior: Prior,
     n: int,
     conditions: Callable[[int], Mapping[str, Tensor]],
-    controls: Controls,
+    sampling: SamplingOptions,
     *,
     slabs: int,
     keep: int,
@@ -32,13 +32,13 @@ def roll_out(
     drawn are its first, which stay as they are, and the rest of it is drawn; and so on. ``conditions`` gives those of
     the window that begins at a slab.
     """
-    window, each = prior.latent.grid[0], prod(prior.latent.grid[1:])
-    codes = prior.sample(n, conditions(0), controls, prefix=prefix, generator=generator, progress=progress)
+    window, each = prior.code_spec.grid[0], prod(prior.code_spec.grid[1:])
+    codes = prior.sample(n, conditions(0), sampling, prefix=prefix, generator=generator, progress=progress)
     while codes.shape[2] < slabs:
         start = codes.shape[2] - keep
         told = None if progress is None else _after(progress, start * each)
         held = codes[:, :, start:].flatten(2)
-        more = prior.sample(n, conditions(start), controls, prefix=held, generator=generator, progress=told)
+        more = prior.sample(n, conditions(start), sampling, prefix=held, generator=generator, progress=told)
         codes = torch.cat((codes, more[:, :, keep:]), 2)
     return codes[:, :, : max(slabs, window)]
 
@@ -49,7 +49,7 @@ def kept(window: int, stride: int, conditions: tuple[Condition, ...], overlap: i
     A slab is ``stride`` positions. The window moves by whole steps of every condition. ToolkitError where that cannot
     be.
     """
-    whole = lcm(*(c.every // gcd(c.every, stride) for c in conditions if c.per_step))
+    whole = lcm(*(c.stride // gcd(c.stride, stride) for c in conditions if c.per_step))
     if overlap is None:
         moved = max(1, window // 2 // whole) * whole
         if moved >= window:

@@ -11,7 +11,7 @@ from torch import Tensor
 from toolkit.autoencoder import Autoencoder
 from toolkit.errors import ToolkitError
 from toolkit.fit import device_of
-from toolkit.prior import Controls, Prior
+from toolkit.prior import Prior, SamplingOptions
 from toolkit.rollout import kept, roll_out, within
 
 BATCH = 64
@@ -31,7 +31,7 @@ def sample(
     prior: Prior | None,
     n: int,
     conditions: Mapping[str, Tensor],
-    controls: Controls,
+    sampling: SamplingOptions,
     *,
     generator: torch.Generator,
     prefix: Tensor | None = None,
@@ -51,18 +51,18 @@ def sample(
     """
     autoencoder.eval()
     if prior is None:
-        grid, device = autoencoder.latent.grid, device_of(autoencoder)
-        z = controls.temperature * torch.randn(n, autoencoder.quantizer.dim, *grid, generator=generator)
+        grid, device = autoencoder.code_spec.grid, device_of(autoencoder)
+        z = sampling.temperature * torch.randn(n, autoencoder.quantizer.dim, *grid, generator=generator)
         x = decode_latents(autoencoder, z.to(device), conditions, generator=generator, noise=noise, progress=progress)
         return _cut(x, length), torch.zeros(n, 0, *grid, dtype=torch.int64)
     prior.eval()
-    axis, places = autoencoder.data.axes[0], autoencoder.latent.grid[0]
-    window, *plane = prior.latent.grid
+    axis, places = autoencoder.data.axes[0], autoencoder.code_spec.grid[0]
+    window, *plane = prior.code_spec.grid
     slabs = window if length is None else -(-length * places // axis)
     if slabs > window and axis % places:
         raise ToolkitError(f"frames={length}: this run's codes stand for no whole number of them ({axis} are {places})")
     keep = kept(window, axis // places, autoencoder.data.conditions, overlap) if slabs > window else 0
-    each = n * prior.latent.depth
+    each = n * prior.code_spec.depth
     total = each * max(slabs, window) * prod(plane)
 
     def of(start: int, many: int) -> Mapping[str, Tensor]:
@@ -75,7 +75,7 @@ def sample(
         prior,
         n,
         lambda start: of(start, window),
-        controls,
+        sampling,
         slabs=slabs,
         keep=keep,
         prefix=prefix,

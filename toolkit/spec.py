@@ -17,9 +17,9 @@ class Condition:
 
     A categorical condition holds labels ``int64``, of shape ``(batch,)`` or, if ``per_step``,
     ``(batch, steps)``; the index ``size`` means "none" (dropped or unknown). A ``real`` condition is
-    float ``(batch, size)`` or, if ``per_step``, ``(batch, steps, size)``. A step is ``every`` positions of the
+    float ``(batch, size)`` or, if ``per_step``, ``(batch, steps, size)``. A step is ``stride`` positions of the
     data's first axis: 1 for an action per frame, more for a phone per hundredth of a second. Along a coarser axis,
-    that of codes which stand for several steps each, ``together`` of them, in their order, are a position's.
+    that of codes which stand for several steps each, ``steps_per_code`` of them, in their order, are a position's.
     """
 
     name: str
@@ -27,23 +27,23 @@ class Condition:
     labels: tuple[str, ...] = ()
     per_step: bool = False
     real: bool = False
-    every: int = 1
-    together: int = 1
+    stride: int = 1
+    steps_per_code: int = 1
 
     def steps(self, length: int) -> int:
         """How many steps a first axis of this length has."""
-        return length // self.every * self.together
+        return length // self.stride * self.steps_per_code
 
-    def along(self, length: int, positions: int) -> Condition:
+    def resample(self, length: int, positions: int) -> Condition:
         """The same condition along an axis of codes, ``positions`` of them for ``length`` of this one's.
 
         Unchanged where the steps cannot be dealt out in whole numbers.
         """
         steps = self.steps(length) if self.per_step else 0
         if steps and steps % positions == 0:
-            return replace(self, every=1, together=steps // positions)
+            return replace(self, stride=1, steps_per_code=steps // positions)
         if steps and positions % steps == 0:
-            return replace(self, every=positions // steps, together=1)
+            return replace(self, stride=positions // steps, steps_per_code=1)
         return self
 
     def index(self, label: str) -> int:
@@ -119,7 +119,7 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
-class LatentSpec:
+class CodeSpec:
     """The codes that a prior sees: ``(batch, depth, *grid)``, the d-th in ``0..codebook_sizes[d]-1``."""
 
     grid: tuple[int, ...]

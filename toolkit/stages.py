@@ -17,23 +17,23 @@ from toolkit.build import asks_for_source, build_metrics, build_prior, build_pri
 from toolkit.config import RunConfig
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
-from toolkit.distributed import agreed, check_device, first, rank, ranks, seed_noise
+from toolkit.distributed import check_device, on_rank0, raise_together, rank, ranks, seed_noise
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluate_parts
-from toolkit.figures import histogram
 from toolkit.model import Model, load, open_dataset
 from toolkit.optimization import Optimization
-from toolkit.prior import Controls, Prior
+from toolkit.prior import Prior, SamplingOptions
 from toolkit.provenance import components, metric_components
 from toolkit.quantizer import Quantizer
 from toolkit.report import Lines, Report, Silence, require_tensorboard, with_tensorboard
+from toolkit.running_metrics import histogram
 from toolkit.runs.checkpoint import Checkpoint, newest
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.folder import Run, write_config
 from toolkit.sample import sample
 from toolkit.scoring import validation_score
-from toolkit.spec import DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, DataSpec
 from toolkit.training import PriorStage, Recorder, Stage, train_steps
 
 SHOWN = 8
@@ -53,7 +53,7 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
     _check_ranks(config)
     run = Run(Path(folder))
     leads = rank() == 0
-    with agreed():
+    with raise_together():
         if config.tensorboard and leads:
             require_tensorboard()
         torch.manual_seed(config.seed)
@@ -69,7 +69,7 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
         if config.init and checkpoint is None:
             _initialize(stage, config.init)
     seed_noise(config.seed)
-    first(partial(_write, run, config, dataset, stage))
+    on_rank0(partial(_write, run, config, dataset, stage))
     watch = (report or Lines()) if leads else Silence()
     board = with_tensorboard(watch, run.path / "tensorboard") if config.tensorboard and leads else nullcontext(watch)
     with board as watch:
@@ -90,7 +90,7 @@ def _write(run: Run, config: RunConfig, dataset: Dataset, stage: Stage) -> None:
     write_config(run.path, config)
     if asks_for_source(config) and not run.base.is_dir():
         run.copy_base(Run.open(config.dataset.options["run"]))
-    run.write_spec(dataset.spec, stage.model.latent)
+    run.write_spec(dataset.spec, stage.model.code_spec)
     parts = {"dataset": dataset, **_parts(stage)}
     run.write_components({**components(config, parts), **metric_components(config)})
 
@@ -121,11 +121,11 @@ def _prove_continuation(run: Run, config: RunConfig, data: DataSpec, stage: Stag
                 f" {data.levels}: start a new run for other data"
             )
         checkpoint.check_weights(stage)
-    if config.stage == "autoencoder" or (config.stage == "all" and not stage.model.latent.depth):
+    if config.stage == "autoencoder" or (config.stage == "all" and not stage.model.code_spec.depth):
         return
     trained = newest(run.prior(config.chosen_prior().name), [])
     goes_on = checkpoint is not None and trained is not None and is_current(trained, checkpoint)
-    build_prior_stage(config, stage.model.latent, data, trained if goes_on else None)
+    build_prior_stage(config, stage.model.code_spec, data, trained if goes_on else None)
 
 
 def is_current(prior: Checkpoint, autoencoder: Checkpoint) -> bool:
@@ -157,7 +157,7 @@ class _Training:
             self._first(dataset, examples, stage)
         if config.stage == "autoencoder":
             return
-        if not stage.model.latent.depth:
+        if not stage.model.code_spec.depth:
             self.report.note("the bottleneck is continuous: samples come from the unit normal, no prior is trained")
             return
         self._second(dataset, examples)
@@ -165,7 +165,7 @@ class _Training:
     def _base_codes(self) -> CachedCodes:
         """The data of a run over another's codes, encoded once and kept in its copy of that one."""
         base = load(self.run.base, self.config.trainer.device)
-        cache = self._cache(base.run, replace(base.config, prior_dataset={}), base, base.latent)
+        cache = self._cache(base.run, replace(base.config, prior_dataset={}), base, base.code_spec)
         return cache.read(base.dataset)
 
     def _first(self, dataset: Dataset, examples: Examples, stage: Stage) -> None:
@@ -198,7 +198,7 @@ class _Training:
             optimization,
             self.report,
             validate=validate if examples.size("val") else None,
-            draw=plot if shown else None,
+            plot=plot if shown else None,
         )
         recorder.resume()
         self._loop(recorder, stage, examples, self.config.seed)
@@ -210,22 +210,22 @@ class _Training:
             dataset = open_dataset(config, config.prior_dataset, self.run.base)
             examples = dataset
         grid = encoded_grid(model.autoencoder.encoder, dataset.spec, model.autoencoder.quantizer)
-        latent = LatentSpec(grid, model.latent.codebook_sizes)
+        code_spec = CodeSpec(grid, model.code_spec.codebook_sizes)
         torch.manual_seed(config.seed + 1)
-        prior = build_prior(config, latent, dataset.spec)
+        prior = build_prior(config, code_spec, dataset.spec)
         seed_noise(config.seed + 1)
         name = config.chosen_prior().name
-        first(partial(self.run.write_components, components(config, {"prior": prior})))
+        on_rank0(partial(self.run.write_components, components(config, {"prior": prior})))
         if not any(True for _ in prior.parameters()):
             self.report.note(f"prior={name} has nothing to train")
             return
-        codes = self._cache(self.run, config, model, latent).read(examples)
+        codes = self._cache(self.run, config, model, code_spec).read(examples)
         if not options.allow_collapsed:
-            first(partial(_refuse_collapsed, codes, latent, model.autoencoder.quantizer))
+            on_rank0(partial(_refuse_collapsed, codes, code_spec, model.autoencoder.quantizer))
         stage = PriorStage(prior)
         optimization = Optimization(stage.to(model.device), options)
-        first(partial(self._set_stale_aside, name, model.checkpoint))
-        first(partial(write_config, self.run.prior(name), config))
+        on_rank0(partial(self._set_stale_aside, name, model.checkpoint))
+        on_rank0(partial(write_config, self.run.prior(name), config))
 
         @torch.no_grad()
         def validate() -> dict[str, float]:
@@ -247,7 +247,7 @@ class _Training:
             self.report,
             facts={"autoencoder": model.checkpoint.weights_hash, **axes},
             validate=validate if codes.size("val") else None,
-            draw=plot if codes.size("val") else None,
+            plot=plot if codes.size("val") else None,
         )
         recorder.resume()
         self._loop(recorder, stage, codes, config.seed + 1)
@@ -270,14 +270,14 @@ class _Training:
         )
         recorder.follow(train_steps(stage, batches, optimization), batches)
 
-    def _cache(self, run: Run, config: RunConfig, model: Model, latent: LatentSpec) -> CodeCache:
+    def _cache(self, run: Run, config: RunConfig, model: Model, code_spec: CodeSpec) -> CodeCache:
         """The codes that a run's model makes of its data."""
         version = registry.find("dataset", config.dataset.name).version
         dataset = {**config.dataset.values(), **config.prior_dataset}
         return CodeCache(
             run.codes,
             model.autoencoder,
-            latent,
+            code_spec,
             (model.checkpoint.weights_hash, dataset, version),
             model.device,
             config.prior_trainer.batch_size,
@@ -298,12 +298,12 @@ class _Training:
         self.report.note(f"prior={name} was trained on codes of an older autoencoder: kept as {kept}, starting again")
 
 
-def _refuse_collapsed(codes: CachedCodes, latent: LatentSpec, quantizer: Quantizer) -> None:
+def _refuse_collapsed(codes: CachedCodes, code_spec: CodeSpec, quantizer: Quantizer) -> None:
     """ToolkitError where almost none of the codes are used: a prior would learn them in no time, and sample noise."""
-    counts = torch.zeros(sum(latent.codebook_sizes), dtype=torch.double)
+    counts = torch.zeros(sum(code_spec.codebook_sizes), dtype=torch.double)
     for part in codes.stretches("train"):
-        counts += histogram(part, latent)
-    warning = collapse.warning(counts, latent, quantizer)
+        counts += histogram(part, code_spec)
+    warning = collapse.warning(counts, code_spec, quantizer)
     if warning:
         raise ToolkitError(
             f"{warning}\n"
@@ -322,13 +322,13 @@ def _plot_reconstructions(
     mean = likelihood.mean
     x = likelihood.sample() if mean is None else dataset.spec.unscale(mean)
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.draw([batch.x.cpu(), x.cpu()], dataset.spec, path)
+    dataset.plot([batch.x.cpu(), x.cpu()], dataset.spec, path)
 
 
 def _plot_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int) -> None:
     """Two rows of samples, under the conditions of the first validation examples."""
     batch = next(split_batches(codes, "val", model.device, batch_size=2 * SHOWN, limit=2 * SHOWN, workers=0))
     generator = torch.Generator().manual_seed(seed)
-    x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, Controls(), generator=generator)
+    x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, SamplingOptions(), generator=generator)
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.draw(x.cpu().split(SHOWN), dataset.spec, path)
+    dataset.plot(x.cpu().split(SHOWN), dataset.spec, path)

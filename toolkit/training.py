@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import TrainBatches
 from toolkit.device import autocast
-from toolkit.distributed import agreed, averaging, first, holding, rank, ranks
-from toolkit.errors import NotFinite, ToolkitError
-from toolkit.figures import RunningFigures, autoencoder_figures, mean_figures
+from toolkit.distributed import no_sync, on_rank0, raise_together, rank, ranks, wrap_ddp
+from toolkit.errors import NotFiniteError, ToolkitError
 from toolkit.objective import Loss, Objective
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
 from toolkit.prior import Prior
 from toolkit.report import Report
+from toolkit.running_metrics import RunningMetrics, autoencoder_metrics, mean_metrics
 from toolkit.runs.checkpoint import Checkpoint, found, newest, save, set_aside
 from toolkit.runs.folder import Run
 
@@ -47,7 +47,7 @@ class Stage(nn.Module):
         return self.objective(self.model, x, conditions)
 
     def metrics(self, output: Loss, x: Tensor) -> Metrics:
-        return autoencoder_figures(output, x, self.model.data, self.model.latent)
+        return autoencoder_metrics(output, x, self.model.data, self.model.code_spec)
 
 
 @final
@@ -74,25 +74,25 @@ def train_steps(stage: Stage | PriorStage, batches: TrainBatches, optimization: 
         parts = []
         for number in range(options.accumulate):
             batch = next(batches)
-            with holding(forward, number + 1 < options.accumulate):
+            with no_sync(forward, number + 1 < options.accumulate):
                 with autocast(batches.device, options.precision):
                     output = forward(batch.x, batch.conditions)
                 (output.loss / options.accumulate).backward()
             parts.append(stage.metrics(output, batch.x))
             del output, batch  # their memory is the next pass's
         optimization.update()
-        yield mean_figures(parts)
+        yield mean_metrics(parts)
 
 
 def _wrapped(stage: nn.Module, options: TrainerOptions) -> nn.Module:
     """What the loop calls in a stage's place: compiled where asked for, gradients averaged over the ranks."""
     if not options.compile:
-        return averaging(stage)
+        return wrap_ddp(stage)
     if ranks() > 1 and isinstance(stage, Stage):
         # Compiled on its own by each rank, its collectives could come in another order on each, and wait for ever.
         quantizer = stage.model.quantizer
         quantizer.forward = torch.compiler.disable(quantizer.forward)  # type: ignore[method-assign]
-    return averaging(cast(nn.Module, torch.compile(stage)))
+    return wrap_ddp(cast(nn.Module, torch.compile(stage)))
 
 
 @final
@@ -109,19 +109,19 @@ class Recorder:
         *,
         facts: dict[str, Any] | None = None,
         validate: Callable[[], dict[str, float]] | None = None,
-        draw: Callable[[Path], None] | None = None,
+        plot: Callable[[Path], None] | None = None,
     ) -> None:
         self.run, self.stage, self.folder = run, stage, folder
         self.optimization, self.report, self.facts = optimization, report, facts or {}
-        self.validate, self.draw = validate, draw
-        self.running = RunningFigures()
+        self.validate, self.plot = validate, plot
+        self.running = RunningMetrics()
 
     def resume(self) -> None:
         """Back to the newest whole checkpoint, or to the start; the log is cut to fit."""
-        checkpoint = first(self._tidy) or newest(self.folder, [])
+        checkpoint = on_rank0(self._tidy) or newest(self.folder, [])
         if checkpoint is not None:
-            figures = checkpoint.load_state(self.optimization)
-            self.running.load(figures, next(self.optimization.module.parameters()).device)
+            metrics = checkpoint.load_state(self.optimization)
+            self.running.load(metrics, next(self.optimization.module.parameters()).device)
 
     def _tidy(self) -> Checkpoint | None:
         """Tells of damaged checkpoints and sets them aside; cuts the log to the newest whole one."""
@@ -140,14 +140,14 @@ class Recorder:
         options, running = self.optimization.options, self.running
         self.report.begin(self.stage, self.optimization.step, options.steps)
         clock = _Clock(self.optimization.step, batches)
-        for figures in self._watched(updates):
+        for metrics in self._watched(updates):
             step = self.optimization.step
             last = step == options.steps
-            running.add(step, figures)
+            running.add(step, metrics)
             logs, saves = (last or step % every == 0 for every in (options.log_every, options.checkpoint_every))
             if logs or saves:
                 running.average()
-                with agreed():  # all ranks stop together
+                with raise_together():  # all ranks stop together
                     self._check(saves)
             if logs:
                 self._log("train", running.drain() | clock.speed(step))
@@ -163,7 +163,7 @@ class Recorder:
         """The updates, until a part refuses numbers that are none; an earlier step's loss tells where they began."""
         try:
             yield from updates
-        except NotFinite as e:
+        except NotFiniteError as e:
             self._check(saves=False)
             self._stop(str(e))
 
@@ -171,10 +171,10 @@ class Recorder:
         """Validation and pictures, where they are due."""
         options = self.optimization.options
         if self.validate and (last or step % options.validate_every == 0):
-            self._log("val", first(partial(self._aside, self.validate)))
-        if self.draw and (last or step % options.pictures_every == 0):
+            self._log("val", on_rank0(partial(self._aside, self.validate)))
+        if self.plot and (last or step % options.pictures_every == 0):
             picture = self.run.samples / f"{self.stage}-{step:08d}.png"
-            first(partial(self._aside, partial(self.draw, picture)))
+            on_rank0(partial(self._aside, partial(self.plot, picture)))
 
     def save(self) -> None:
         keep = self.optimization.options.keep
@@ -188,15 +188,15 @@ class Recorder:
         self.optimization.module.train()
         return made
 
-    def _log(self, split: str, figures: dict[str, float] | None) -> None:
-        if rank() == 0 and figures is not None:
-            self.run.log.append(self.stage, split, self.optimization.step, figures)
-            self.report.metrics(split, self.optimization.step, figures)
+    def _log(self, split: str, metrics: dict[str, float] | None) -> None:
+        if rank() == 0 and metrics is not None:
+            self.run.log.append(self.stage, split, self.optimization.step, metrics)
+            self.report.metrics(split, self.optimization.step, metrics)
 
     def _check(self, saves: bool) -> None:
         try:
             self.running.check()
-        except NotFinite as e:
+        except NotFiniteError as e:
             self._stop(str(e))
         if saves and not self.optimization.finite():
             self._stop(f"the weights became NaN or infinite after step {self.optimization.step}")

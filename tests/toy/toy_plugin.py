@@ -49,7 +49,7 @@ class ToyDataset(Dataset):
         path.write_text(json.dumps(x.tolist()))
 
     @classmethod
-    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+    def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
         flat = torch.cat([row.flatten(1) for row in rows]).float()
         imsave(path, ((flat - flat.amin()) / (flat.amax() - flat.amin()).clamp(min=1e-6)).numpy())
 
@@ -125,9 +125,9 @@ class ConvDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.likelihood, self.grid = likelihood, grid
-        self.inward = conv(data.rank, dim, 8, 1)
+        self.proj_in = conv(data.rank, dim, 8, 1)
         self.conditions = ConditionEmbedding(conditions, 8)
         self.up = nn.Sequential(nn.ReLU(), up(data.rank, 8, likelihood.channels, stride))
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
-        return self.likelihood(self.up(self.inward(z) + over_grid(self.conditions(conditions, len(z)), z.shape[2:])))
+        return self.likelihood(self.up(self.proj_in(z) + over_grid(self.conditions(conditions, len(z)), z.shape[2:])))

@@ -11,7 +11,7 @@ from torch import Tensor
 from toolkit.causal.network import CausalNetwork
 from toolkit.causal.sampling import sample
 from toolkit.likelihood import Distribution
-from toolkit.prior import PLAIN, Controls
+from toolkit.prior import PLAIN, SamplingOptions
 
 
 @final
@@ -50,11 +50,11 @@ class AutoregressiveDistribution(Distribution):
         temperature: float = 1.0,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        return self.draw(Controls(temperature=temperature), generator=generator, progress=progress)
+        return self.sample_with(SamplingOptions(temperature=temperature), generator=generator, progress=progress)
 
-    def draw(
+    def sample_with(
         self,
-        controls: Controls = PLAIN,
+        sampling: SamplingOptions = PLAIN,
         *,
         prefix: Tensor | None = None,
         generator: torch.Generator | None = None,
@@ -65,9 +65,9 @@ class AutoregressiveDistribution(Distribution):
             self.network,
             len(self.context),
             self.shape[1:],
-            controls,
+            sampling,
             context=self.context,
-            unconditional=self.unconditional() if controls.guidance != 1.0 else None,
+            unconditional=self.unconditional() if sampling.guidance != 1.0 else None,
             prefix=prefix,
             generator=generator,
             progress=progress,

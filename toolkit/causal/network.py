@@ -18,7 +18,7 @@ REACH = 0.2
 class Trunk(nn.Module, ABC):
     """Features of every position from what stands at the positions before it, in raster order.
 
-    ``forward`` does all positions at once; ``init``, ``advance`` and ``absorb`` go position by position, with the same
+    ``forward`` does all positions at once; ``init``, ``step`` and ``append`` go position by position, with the same
     weights and the same result. A state is made of tensors of fixed shapes, changed in place, and nothing is asked of
     the device, so that a step can be compiled, or captured and replayed.
     """
@@ -41,17 +41,17 @@ class Trunk(nn.Module, ABC):
     def init(self, batch: int, grid: Sequence[int], context: Tensor | None) -> Any:
         """The state before the first position. Weights are read here, and not again."""
 
-    def key(self, grid: Sequence[int], position: int, few: bool = False) -> int:
+    def graph_id(self, grid: Sequence[int], position: int, coarse: bool = False) -> int:
         """What a step is like: those of one key do the same operations on tensors of the same shapes, and may share a
-        graph. ``few``: there is to be one, and work may be done in vain so that fewer keys are needed."""
+        graph. ``coarse``: there is to be one, and work may be done in vain so that fewer keys are needed."""
         return 0
 
     @abstractmethod
-    def advance(self, state: Any, key: int, position: Tensor) -> Tensor:
+    def step(self, state: Any, graph_id: int, position: Tensor) -> Tensor:
         """The features ``(batch, features)`` of a position, ``(1,)`` on the device; called once for each, in order."""
 
     @abstractmethod
-    def absorb(self, state: Any, position: Tensor, embedded: Tensor) -> None:
+    def append(self, state: Any, position: Tensor, embedded: Tensor) -> None:
         """Takes in what stands at the position: ``(batch, channels)``."""
 
     if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class State(NamedTuple):
     """What a network remembers while codes are drawn."""
 
     trunk: Any
-    entered: Tensor
+    last_input: Tensor
     """The sum of the embedded codes of the position at hand, ``(batch, channels)``."""
     tables: list[Tensor]
     """The network's weights, at hand without looking them up at every code."""
@@ -92,7 +92,7 @@ class CausalNetwork(nn.Module):
         self.codebook_sizes = codebook_sizes
         self.tables = nn.ModuleList(nn.Embedding(size, trunk.channels) for size in codebook_sizes)
         self.trunk = trunk
-        self.widen = nn.Linear(trunk.features, head)
+        self.proj = nn.Linear(trunk.features, head)
         self.inner = nn.ModuleList(nn.Embedding(size, head) for size in codebook_sizes[:-1])
         self.heads = nn.ModuleList(nn.Linear(head, size) for size in codebook_sizes)
         for table in (*self.tables, *self.inner):
@@ -102,7 +102,7 @@ class CausalNetwork(nn.Module):
 
     def forward(self, codes: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """Logits of codes ``(batch, depth, *grid)``: for each depth ``(batch, *grid, codebook_size)``."""
-        feature = self.widen(self.trunk(self.embed(codes), context).relu())
+        feature = self.proj(self.trunk(self.embed(codes), context).relu())
         logits = []
         for depth in range(len(self.codebook_sizes)):
             logits.append(self.heads[depth](feature.relu()))
@@ -129,27 +129,27 @@ class CausalNetwork(nn.Module):
         """The state before the first position."""
         return State(
             self.trunk.init(batch, grid, context),
-            self.widen.weight.new_zeros(batch, self.trunk.channels),
+            self.proj.weight.new_zeros(batch, self.trunk.channels),
             [table.weight for table in self.tables],  # type: ignore[misc]
             [table.weight for table in self.inner],  # type: ignore[misc]
             [(head.weight, head.bias) for head in self.heads],  # type: ignore[misc]
         )
 
-    def advance(self, state: State, key: int, position: Tensor) -> Tensor:
+    def step(self, state: State, graph_id: int, position: Tensor) -> Tensor:
         """The feature ``(batch, head)`` of a position ``(1,)``, once all codes before it are absorbed."""
-        return F.linear(self.trunk.advance(state.trunk, key, position).relu(), self.widen.weight, self.widen.bias)
+        return F.linear(self.trunk.step(state.trunk, graph_id, position).relu(), self.proj.weight, self.proj.bias)
 
     def logits(self, state: State, feature: Tensor, depth: int) -> Tensor:
         """``(batch, codebook_sizes[depth])``, once the codes of all earlier depths are absorbed."""
         return F.linear(feature.relu(), *state.heads[depth])
 
-    def absorb(self, state: State, feature: Tensor, position: Tensor, depth: int, codes: Tensor) -> Tensor:
+    def append(self, state: State, feature: Tensor, position: Tensor, depth: int, codes: Tensor) -> Tensor:
         """Takes in the codes ``(batch,)`` of a position and depth; the feature for the next depth."""
         rows = state.tables[depth].index_select(0, codes)
-        embedded = state.entered.copy_(rows) if depth == 0 else state.entered.add_(rows)
+        embedded = state.last_input.copy_(rows) if depth == 0 else state.last_input.add_(rows)
         if depth < len(state.inner):
             return feature + state.inner[depth].index_select(0, codes)
-        self.trunk.absorb(state.trunk, position, embedded)
+        self.trunk.append(state.trunk, position, embedded)
         return feature
 
 

@@ -62,14 +62,14 @@ class PixelCNN(Trunk):
     def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> State:
         return pixelcnn_steps.init(self.stacks, batch, grid, context)
 
-    def key(self, grid: Sequence[int], position: int, few: bool = False) -> int:
+    def graph_id(self, grid: Sequence[int], position: int, coarse: bool = False) -> int:
         return changed_axis(grid, position)
 
-    def advance(self, state: State, key: int, position: Tensor) -> Tensor:
-        return pixelcnn_steps.advance(state, key, position)
+    def step(self, state: State, graph_id: int, position: Tensor) -> Tensor:
+        return pixelcnn_steps.step(state, graph_id, position)
 
-    def absorb(self, state: State, position: Tensor, embedded: Tensor) -> None:
-        pixelcnn_steps.absorb(state, position, embedded)
+    def append(self, state: State, position: Tensor, embedded: Tensor) -> None:
+        pixelcnn_steps.append(state, position, embedded)
 
 
 class _Stack(nn.Module):

@@ -111,14 +111,14 @@ def changed_axis(grid: Sequence[int], position: int) -> int:
     return axis
 
 
-def advance(state: State, changed: int, position: Tensor) -> Tensor:
+def step(state: State, changed: int, position: Tensor) -> Tensor:
     """The features ``(batch, hidden)`` of a position ``(1,)``, of which ``changed`` is the first axis that moves on."""
     for axis in range(changed, len(state.grid) - 1):
         _move_slab(state, axis, axis > changed, position)
     return _move_last(state, changed, position)
 
 
-def absorb(state: State, position: Tensor, embedded: Tensor) -> None:
+def append(state: State, position: Tensor, embedded: Tensor) -> None:
     """Takes in what stands at the position: ``(batch, hidden)``."""
     for filled in state.filled[:-1]:
         filled.index_copy_(0, position % len(filled), embedded.unsqueeze(0))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from toolkit.causal.network import CausalNetwork
 from toolkit.errors import ToolkitError
-from toolkit.prior import PLAIN, Controls
+from toolkit.prior import PLAIN, SamplingOptions
 
 MEMORY = 1 << 30
 """Bytes that the states of the examples drawn at once may take on a CPU; on a GPU, half of what is free."""
@@ -52,7 +52,7 @@ def sample(
     network: CausalNetwork,
     n: int,
     grid: Sequence[int],
-    controls: Controls = PLAIN,
+    sampling: SamplingOptions = PLAIN,
     *,
     context: Tensor | None = None,
     unconditional: Tensor | None = None,
@@ -66,12 +66,12 @@ def sample(
     conditions, which guidance moves away from: logits ``u + guidance (c - u)``. ``prefix``
     ``(n, depth, positions)`` fixes the first positions. As many examples are drawn at once as memory holds.
     """
-    device, positions = network.widen.weight.device, prod(grid)
+    device, positions = network.proj.weight.device, prod(grid)
     grid = tuple(grid)
     known = check_prefix(prefix, n, network.codebook_sizes, positions).to(device)
     noise = uniforms(n, network.codebook_sizes, positions, generator)
     contexts = [context]
-    if controls.guidance != 1.0:
+    if sampling.guidance != 1.0:
         contexts.append(context if unconditional is None else unconditional)
     size = _at_once(network, n, grid, contexts, device)
     batches, codes = -(-n // size), []
@@ -79,9 +79,9 @@ def sample(
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         for number in range(batches):
             rows = slice(number * size, min(n, (number + 1) * size))
-            told = _share_of(progress, number * positions, batches)
+            on_progress = _share_of(progress, number * positions, batches)
             given = [None if each is None else each[rows] for each in contexts]
-            codes.append(_draw(network, grid, controls, given, known[rows], noise[rows].to(device), told))
+            codes.append(_draw(network, grid, sampling, given, known[rows], noise[rows].to(device), on_progress))
     # A copy made outside of inference mode, which whoever embeds it may differentiate.
     return torch.cat(codes).reshape(n, len(network.codebook_sizes), *grid)
 
@@ -89,11 +89,11 @@ def sample(
 def _draw(
     network: CausalNetwork,
     grid: Sequence[int],
-    controls: Controls,
+    sampling: SamplingOptions,
     contexts: list[Tensor | None],
     known: Tensor,
     noise: Tensor,
-    told: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> Tensor:
     """Codes ``(n, depth, positions)`` of examples that are drawn at once."""
     n, depth, positions = noise.shape
@@ -103,19 +103,19 @@ def _draw(
     codes = torch.zeros(positions, depth, n, dtype=torch.int64, device=noise.device)
     codes[: known.shape[2]] = known.permute(2, 1, 0)
 
-    def enter(key: int, position: Tensor) -> None:
-        feature = network.advance(state, key, position)
+    def enter(graph_id: int, position: Tensor) -> None:
+        feature = network.step(state, graph_id, position)
         for d, code in enumerate(codes.index_select(0, position)[0]):
-            feature = network.absorb(state, feature, position, d, code.repeat(len(contexts)))
+            feature = network.append(state, feature, position, d, code.repeat(len(contexts)))
 
-    def step(key: int, position: Tensor) -> None:
-        feature = network.advance(state, key, position)
+    def step(graph_id: int, position: Tensor) -> None:
+        feature = network.step(state, graph_id, position)
         drawn = []
         for d, uniform in enumerate(noise.index_select(0, position)[0]):
-            logits = guided(network.logits(state, feature, d), n, controls.guidance)
-            drawn.append(pick(logits, uniform, controls))
-            entered = drawn[-1] if len(contexts) == 1 else drawn[-1].repeat(len(contexts))
-            feature = network.absorb(state, feature, position, d, entered)
+            logits = guided(network.logits(state, feature, d), n, sampling.guidance)
+            drawn.append(sample_logits(logits, uniform, sampling))
+            last_input = drawn[-1] if len(contexts) == 1 else drawn[-1].repeat(len(contexts))
+            feature = network.append(state, feature, position, d, last_input)
         codes.index_copy_(0, position, torch.stack(drawn).unsqueeze(0))
 
     graphs = _compiling.get() or noise.device.type == "cuda"
@@ -123,8 +123,8 @@ def _draw(
     places = torch.arange(positions, device=noise.device).split(1)
     for position, place in enumerate(places):
         act = enter if position < known.shape[2] else fast
-        act(network.trunk.key(grid, position, few=graphs), place)
-        told(position + 1)
+        act(network.trunk.graph_id(grid, position, coarse=graphs), place)
+        on_progress(position + 1)
     return codes.permute(2, 1, 0)
 
 
@@ -146,9 +146,9 @@ def _compiled(step: Step, device: torch.device) -> Step:
     options: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}
     made = torch.compile(step, fullgraph=True, dynamic=False, options=options)
 
-    def call(key: int, position: Tensor) -> None:
+    def call(graph_id: int, position: Tensor) -> None:
         try:
-            made(key, position)
+            made(graph_id, position)
         except torch._dynamo.exc.TorchDynamoException as e:
             cause = str(getattr(e, "inner_exception", e)).strip().splitlines()[0]
             raise ToolkitError(f"compile=true: the steps cannot be compiled here: {cause}; leave it out") from e
@@ -169,17 +169,17 @@ class _Captured:
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.position = torch.zeros(1, dtype=torch.int64, device="cuda")
 
-    def __call__(self, key: int, position: Tensor) -> None:
+    def __call__(self, graph_id: int, position: Tensor) -> None:
         self.position.copy_(position)
-        if key not in self.seen:
-            self.seen.add(key)
-            self.step(key, self.position)
+        if graph_id not in self.seen:
+            self.seen.add(graph_id)
+            self.step(graph_id, self.position)
             return
-        if key not in self.graphs:
-            self.graphs[key] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[key]):
-                self.step(key, self.position)
-        self.graphs[key].replay()
+        if graph_id not in self.graphs:
+            self.graphs[graph_id] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graphs[graph_id]):
+                self.step(graph_id, self.position)
+        self.graphs[graph_id].replay()
 
 
 def _joined(contexts: list[Tensor | None], n: int) -> Tensor | None:
@@ -222,30 +222,30 @@ def guided(logits: Tensor, n: int, guidance: float) -> Tensor:
     return unconditional + guidance * (conditional - unconditional)
 
 
-def pick(logits: Tensor, uniform: Tensor, controls: Controls = PLAIN) -> Tensor:
+def sample_logits(logits: Tensor, uniform: Tensor, sampling: SamplingOptions = PLAIN) -> Tensor:
     """The codes ``(batch,)`` at which the cumulative distribution of logits ``(batch, size)`` passes uniform.
 
     ``top_k`` leaves the k likeliest codes, then ``top_p`` the fewest likeliest codes that hold a share p; codes as
     likely as the last one left stay, too.
     """
-    return invert(shares(logits, controls), uniform)
+    return inverse_cdf(filtered_probs(logits, sampling), uniform)
 
 
-def invert(shares: Tensor, uniform: Tensor) -> Tensor:
+def inverse_cdf(shares: Tensor, uniform: Tensor) -> Tensor:
     """The first codes ``(…)`` at which the running sum of shares ``(…, size)`` passes a part ``uniform`` of its end."""
     cumulative = shares.cumsum(-1, dtype=torch.float64)
     target = uniform.unsqueeze(-1) * cumulative[..., -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=shares.shape[-1] - 1)
 
 
-def shares(logits: Tensor, controls: Controls = PLAIN) -> Tensor:
+def filtered_probs(logits: Tensor, sampling: SamplingOptions = PLAIN) -> Tensor:
     """What the filters leave of the probabilities ``(batch, size)``, not scaled to sum to one."""
-    probabilities = torch.softmax(logits if controls.temperature == 1.0 else logits / controls.temperature, -1)
-    if controls.top_k is not None:
-        least = probabilities.topk(min(controls.top_k, probabilities.shape[-1])).values[..., -1:]
+    probabilities = torch.softmax(logits if sampling.temperature == 1.0 else logits / sampling.temperature, -1)
+    if sampling.top_k is not None:
+        least = probabilities.topk(min(sampling.top_k, probabilities.shape[-1])).values[..., -1:]
         probabilities = probabilities * (probabilities >= least)
-    if controls.top_p is not None:
-        least = _least_of_share(probabilities, controls.top_p)
+    if sampling.top_p is not None:
+        least = _least_of_share(probabilities, sampling.top_p)
         probabilities = probabilities * (probabilities >= least)
     return probabilities
 

@@ -33,11 +33,11 @@ class State(NamedTuple):
     """What the network remembers."""
 
     layers: list[Layer]
-    places: Tensor
+    pos_emb: Tensor
     """What is known of each position beside its past: ``(positions, batch or 1, hidden)``."""
     order: Tensor
     """``(positions,)``: 0, 1, …"""
-    entered: Tensor
+    last_input: Tensor
     """The last position's embedding, ``(batch, hidden)``."""
 
 
@@ -74,7 +74,7 @@ class Transformer(Trunk):
         grid = embedded.shape[2:]
         past = embedded.flatten(2).transpose(1, 2)
         first = self.start.to(past.dtype).expand(len(past), 1, -1)
-        x = torch.cat((first, past[:, :-1]), 1) + self._places(grid, context).transpose(0, 1)
+        x = torch.cat((first, past[:, :-1]), 1) + self._pos_emb(grid, context).transpose(0, 1)
         for block in self.blocks:
             x = block(x, causal=True)
         features: Tensor = self.norm(x).unflatten(1, grid)
@@ -83,38 +83,38 @@ class Transformer(Trunk):
     def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> State:
         positions = prod(grid)
         layers = [_folded(block, batch, positions) for block in self.blocks]
-        places = self._places(tuple(grid), context).contiguous()
-        order = torch.arange(positions, device=places.device)
-        return State(layers, places, order, self.start.detach().repeat(batch, 1))
+        pos_emb = self._pos_emb(tuple(grid), context).contiguous()
+        order = torch.arange(positions, device=pos_emb.device)
+        return State(layers, pos_emb, order, self.start.detach().repeat(batch, 1))
 
-    def key(self, grid: Sequence[int], position: int, few: bool = False) -> int:
+    def graph_id(self, grid: Sequence[int], position: int, coarse: bool = False) -> int:
         """How much of the cache is read: to the position itself or, for few keys, to the end of its stretch."""
-        if not few:
+        if not coarse:
             return position + 1
         positions = prod(grid)
         length = -(-positions // STRETCHES)
         return min(positions, (position // length + 1) * length)
 
-    def advance(self, state: State, key: int, position: Tensor) -> Tensor:
-        x = state.entered + state.places.index_select(0, position)[0]
-        later = state.order[:key] > position
-        hidden = x.new_zeros(1, key).masked_fill(later, -torch.inf)
+    def step(self, state: State, graph_id: int, position: Tensor) -> Tensor:
+        x = state.last_input + state.pos_emb.index_select(0, position)[0]
+        later = state.order[:graph_id] > position
+        hidden = x.new_zeros(1, graph_id).masked_fill(later, -torch.inf)
         for block, layer in zip(self.blocks, state.layers, strict=True):
             x = _step(block, layer, x, position, hidden)
         features: Tensor = self.norm(x)
         return features
 
-    def absorb(self, state: State, position: Tensor, embedded: Tensor) -> None:
-        state.entered.copy_(embedded)
+    def append(self, state: State, position: Tensor, embedded: Tensor) -> None:
+        state.last_input.copy_(embedded)
 
-    def _places(self, grid: tuple[int, ...], context: Tensor | None) -> Tensor:
+    def _pos_emb(self, grid: tuple[int, ...], context: Tensor | None) -> Tensor:
         """``(positions, batch or 1, hidden)``."""
-        places: Tensor = self.positions(grid).unsqueeze(1)
+        pos_emb: Tensor = self.positions(grid).unsqueeze(1)
         if self.context is None or context is None:
-            return places
+            return pos_emb
         whole = context.expand(*context.shape[:2], *grid).flatten(2)
-        told: Tensor = self.context(whole.permute(2, 0, 1))
-        return places + told
+        cond: Tensor = self.context(whole.permute(2, 0, 1))
+        return pos_emb + cond
 
 
 def _folded(block: Block, batch: int, positions: int) -> Layer:
@@ -129,8 +129,8 @@ def _step(block: Block, layer: Layer, x: Tensor, position: Tensor, hidden: Tenso
     """A block at one position: x ``(batch, hidden)``."""
     batch, heads = len(x), block.heads
     qkv = torch.addmm(layer.qkv[1], block.before_attention(x), layer.qkv[0])
-    query, key, value = qkv.view(batch, 3, heads, 1, -1).unbind(1)
-    layer.keys.index_copy_(1, position, key.reshape(batch * heads, 1, -1))
+    query, graph_id, value = qkv.view(batch, 3, heads, 1, -1).unbind(1)
+    layer.keys.index_copy_(1, position, graph_id.reshape(batch * heads, 1, -1))
     layer.values.index_copy_(1, position, value.reshape(batch * heads, 1, -1))
     seen = hidden.shape[1]
     keys, values = layer.keys[:, :seen], layer.values[:, :seen]

@@ -110,7 +110,7 @@ class WaveNet(Trunk):
             self.skip.transpose(1, 2).flatten(0, 1) / 2,
         )
 
-    def advance(self, state: State, key: int, position: Tensor) -> Tensor:
+    def step(self, state: State, graph_id: int, position: Tensor) -> Tensor:
         places = state.starts + position % state.dilations
         past = state.ring.index_select(0, places)
         given = state.given
@@ -119,7 +119,7 @@ class WaveNet(Trunk):
         state.ring.index_copy_(0, places, inputs[:-1])
         return product(gated.flatten(1), state.skip)
 
-    def absorb(self, state: State, position: Tensor, embedded: Tensor) -> None:
+    def append(self, state: State, position: Tensor, embedded: Tensor) -> None:
         state.chain.inputs[0].copy_(embedded)
 
 

@@ -22,33 +22,33 @@ def check(config: RunConfig) -> int:
     model = build_autoencoder(config, data)
     objective = build_objective(config, model)
     build_metrics(config, model)
-    latents = (model.quantizer.channels, *model.latent.grid)
+    latents = (model.quantizer.channels, *model.code_spec.grid)
     rows = [
         _row("dataset", config, "", _shape(data.shape), 0),
         _row("encoder", config, _shape(data.shape), _shape(latents), _count(model.encoder)),
-        _row("quantizer", config, _shape(latents), _shape(model.latent.shape), _count(model.quantizer)),
+        _row("quantizer", config, _shape(latents), _shape(model.code_spec.shape), _count(model.quantizer)),
         _row(
             "decoder",
             config,
-            _shape((model.quantizer.dim, *model.latent.grid)),
+            _shape((model.quantizer.dim, *model.code_spec.grid)),
             _shape(data.shape),
             _count(model.decoder),
         ),
         _row("objective", config, _shape(data.shape), "nats", _count(objective)),
     ]
-    if config.stage != "autoencoder" and model.latent.depth:
-        prior = build_prior(config, model.latent, data)
-        rows.append(_row("prior", config, _shape(model.latent.shape), "nats", _count(prior)))
+    if config.stage != "autoencoder" and model.code_spec.depth:
+        prior = build_prior(config, model.code_spec, data)
+        rows.append(_row("prior", config, _shape(model.code_spec.shape), "nats", _count(prior)))
     table("the parts fit", ("part", "name", "takes", "gives", "parameters"), rows)
     facts = [
-        ("codes per example", f"{prod(model.latent.shape):,}"),
-        ("codebook sizes", _sizes(model.latent.codebook_sizes)),
+        ("codes per example", f"{prod(model.code_spec.shape):,}"),
+        ("codebook sizes", _sizes(model.code_spec.codebook_sizes)),
     ]
-    if model.latent.depth:
-        facts.append(("rate, bits per example", number(model.latent.rate)))
-        facts.append(("rate, bits per dim", f"{model.latent.rate / data.dims:.4f}"))
-    if model.latent.depth and data.rates and data.rates[0]:
-        facts.append(("rate, bits per second", number(model.latent.rate * data.rates[0] / data.axes[0])))
+    if model.code_spec.depth:
+        facts.append(("rate, bits per example", number(model.code_spec.rate)))
+        facts.append(("rate, bits per dim", f"{model.code_spec.rate / data.dims:.4f}"))
+    if model.code_spec.depth and data.rates and data.rates[0]:
+        facts.append(("rate, bits per second", number(model.code_spec.rate * data.rates[0] / data.axes[0])))
     field = receptive_field(model)
     if field:
         facts.append(("a code sees, of the data", _shape(field)))
@@ -75,7 +75,7 @@ def receptive_field(model: Any) -> tuple[int, ...] | None:
     x = torch.rand(2, *data.shape, generator=generator) * ((data.levels or 2) - 1)
     x.requires_grad_()
     z = model.encode(x)
-    middle = tuple(n // 2 for n in model.latent.grid)
+    middle = tuple(n // 2 for n in model.code_spec.grid)
     z[(slice(None), slice(None), *middle)].square().sum().backward()
     if x.grad is None:
         return None

@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
     run: Path
     config: RunConfig
-    figures: Mapping[str, Any]
+    metrics: Mapping[str, Any]
     label: str
 
 
@@ -65,7 +65,7 @@ def main(args: list[str]) -> int:
         raise ToolkitError("no runs: toolkit compare RUNS…, each a run's folder or a folder of runs")
     show_plugin_notes()
     rows = _rows(run_folders(options.runs), options)
-    counts = dict.fromkeys(str(row.figures.get("examples")) for row in rows)
+    counts = dict.fromkeys(str(row.metrics.get("examples")) for row in rows)
     if len(counts) > 1:
         held = ", ".join(counts)
         notes([f"the runs were evaluated on different numbers of examples, {held}: examples=N measures some again"])
@@ -117,7 +117,7 @@ def _rows(folders: Sequence[Path], options: CompareOptions) -> list[Row]:
 
 
 def _order(row: Row) -> tuple[bool, float, float]:
-    bits, psnr = row.figures.get("bits_per_dim"), row.figures.get("psnr")
+    bits, psnr = row.metrics.get("bits_per_dim"), row.metrics.get("psnr")
     return bits is None, bits or 0.0, -(psnr or 0.0)
 
 
@@ -161,8 +161,8 @@ def _measured(run: Any, options: CompareOptions) -> dict[str, Any]:
 
 def _cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and cells: the columns that some run has a figure for."""
-    shown = {head: name for head, name in COLUMNS.items() if any(name in row.figures for row in rows)}
-    cells = [(row.label, *(_cell(row.figures.get(name)) for name in shown.values())) for row in rows]
+    shown = {head: name for head, name in COLUMNS.items() if any(name in row.metrics for row in rows)}
+    cells = [(row.label, *(_cell(row.metrics.get(name)) for name in shown.values())) for row in rows]
     return ("run", *shown), cells
 
 
@@ -179,15 +179,15 @@ def _out(options: CompareOptions) -> Path:
 
 def _write(out: Path, rows: Sequence[Row], split: str) -> list[Path]:
     """The comparison as JSON, as Markdown and as a picture; the files that were written."""
-    from toolkit.plots.comparison import draw_comparison
+    from toolkit.plots.comparison import plot_comparison
     from toolkit.runs.tensors import write_text
 
-    held = [{"run": str(row.run), "label": row.label, "figures": row.figures} for row in rows]
+    held = [{"run": str(row.run), "label": row.label, "metrics": row.metrics} for row in rows]
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "compare.json", json.dumps({"split": split, "runs": held}, indent=1, ensure_ascii=False))
         write_text(out / "compare.md", _markdown(*_cells(rows)))
-        drawn = draw_comparison(out / "compare.png", [_point(row) for row in rows])
+        drawn = plot_comparison(out / "compare.png", [_point(row) for row in rows])
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     return [out / name for name in ("compare.json", "compare.md", *(["compare.png"] if drawn else []))]
@@ -196,9 +196,9 @@ def _write(out: Path, rows: Sequence[Row], split: str) -> list[Path]:
 def _point(row: Row) -> Any:
     from toolkit.plots.comparison import Point
 
-    quantizer, figures = row.config.quantizer.name, row.figures
+    quantizer, metrics = row.config.quantizer.name, row.metrics
     label = " ".join(word for word in row.label.split(" ") if word != f"quantizer={quantizer}")
-    return Point(label, quantizer, *(figures.get(n) for n in ("code_bits_per_dim", "data_bits_per_dim", "psnr")))
+    return Point(label, quantizer, *(metrics.get(n) for n in ("code_bits_per_dim", "data_bits_per_dim", "psnr")))
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

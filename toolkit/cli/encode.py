@@ -41,6 +41,6 @@ def main(args: list[str]) -> int:
         parts = (options.files[i : i + BATCH] for i in range(0, len(options.files), BATCH))
         codes = (torch.stack(encode_examples(model, read_examples(model, part))) for part in parts)
         write_codes_of(model, codes, len(options.files), Path(options.out))
-        print(f"files: {len(options.files)}, bits each: {model.latent.rate:.0f}")
+        print(f"files: {len(options.files)}, bits each: {model.code_spec.rate:.0f}")
     print(options.out)
     return 0

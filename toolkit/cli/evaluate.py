@@ -65,21 +65,21 @@ def _draw(metrics: Iterable[Metric], folder: Path) -> list[Path]:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [path for metric in metrics for path in metric.draw(folder)]
+        return [path for metric in metrics for path in metric.plot(folder)]
     except OSError as e:
         raise ToolkitError(f"{folder}: the pictures cannot be written: {e.strerror or e}") from e
 
 
-def _print(figures: dict[str, Any]) -> None:
-    rows = [(name, _shown(value)) for name, value in figures.items() if not isinstance(value, dict)]
-    table("figures", ("figure", "value"), rows)
-    columns = tuple(next(iter(figures["priors"].values())))
+def _print(values: dict[str, Any]) -> None:
+    rows = [(name, _shown(value)) for name, value in values.items() if not isinstance(value, dict)]
+    table("metrics", ("figure", "value"), rows)
+    columns = tuple(next(iter(values["priors"].values())))
     table(
         "priors",
         ("prior", *columns),
         [
             (name, *("\N{EN DASH}" if row[c] is None else number(row[c]) for c in columns))
-            for name, row in figures["priors"].items()
+            for name, row in values["priors"].items()
         ],
     )
 

@@ -84,7 +84,7 @@ def _extent(example: Tensor) -> tuple[slice, ...]:
 
 def strides(model: Model) -> tuple[int, ...]:
     """Along each axis the positions of a code; 1 where the axis never varies, or has no whole number of them."""
-    spec, grid = model.spec, model.latent.grid
+    spec, grid = model.spec, model.code_spec.grid
     varying = spec.varying or (False,) * spec.rank
     return tuple(
         length // codes if varies and length % codes == 0 else 1
@@ -104,19 +104,19 @@ def write_examples(model: Model, x: Iterable[Tensor], spec: DataSpec, out: Path,
 def write_codes_of(model: Model, parts: Iterable[Tensor], n: int, path: Path) -> None:
     """Codes ``(…, depth, *grid)`` of n examples in all, with the hash of the weights that they belong to."""
     metadata = {"weights": model.checkpoint.weights_hash}
-    write_codes(path, model.latent, ({"codes": codes} for codes in parts), n, metadata)
+    write_codes(path, model.code_spec, ({"codes": codes} for codes in parts), n, metadata)
 
 
 def write_varying_codes(model: Model, examples: list[Tensor], path: Path) -> None:
     """Codes of examples that differ in length: with zeros to the longest, and the ``axes`` of each."""
     codes = encode_examples(model, examples)
     grid = [max(lengths) for lengths in zip(*(each.shape[1:] for each in codes), strict=True)]
-    held = torch.zeros(len(codes), model.latent.depth, *grid, dtype=torch.int64)
+    held = torch.zeros(len(codes), model.code_spec.depth, *grid, dtype=torch.int64)
     for row, each in zip(held, codes, strict=True):
         row[_extent(each)] = each
     axes = torch.tensor([example.shape[1:] for example in examples])
     metadata = {"weights": model.checkpoint.weights_hash}
-    write_codes(path, model.latent, [{"codes": held, "axes": axes}], len(codes), metadata)
+    write_codes(path, model.code_spec, [{"codes": held, "axes": axes}], len(codes), metadata)
 
 
 def decode_varying(

@@ -40,7 +40,7 @@ class Row:
     target: str
     summary: str
     problem: str
-    lacks: tuple[str, ...] = ()
+    missing_dependencies: tuple[str, ...] = ()
     """What of it does not work here, and why: what its class says in a class method of this name."""
 
 
@@ -100,7 +100,9 @@ def _checked(found: Sequence[Registration], rows: Sequence[Row]) -> list[Row]:
     sound = [registration for registration, row in zip(found, rows, strict=True) if not row.problem]
     loaded = dict(zip(sound, load_all(sound), strict=True))
     return [
-        replace(row, problem=loaded[each].problem, lacks=loaded[each].lacks) if each in loaded else row
+        replace(row, problem=loaded[each].problem, missing_dependencies=loaded[each].missing_dependencies)
+        if each in loaded
+        else row
         for each, row in zip(found, rows, strict=True)
     ]
 
@@ -138,7 +140,7 @@ def _table(rows: Sequence[Row], problems: Sequence[str]) -> str:
         left = "  ".join(f"{cell:<{width}}" for cell, width in zip((kind, *row[1:3]), widths, strict=True))
         lines.append(f"{left}  {_cut(row[3], len(left) + 2)}".rstrip())
     lines += [f"{row.kind}={row.name} is broken: {row.problem}" for row in rows if row.problem]
-    lines += [f"{row.kind}={row.name}: {text}" for row in rows for text in row.lacks]
+    lines += [f"{row.kind}={row.name}: {text}" for row in rows for text in row.missing_dependencies]
     return "\n".join([*lines, *problems])
 
 

@@ -19,7 +19,7 @@ class Loaded:
     """What came of importing a component."""
 
     problem: str = ""
-    lacks: tuple[str, ...] = ()
+    missing_dependencies: tuple[str, ...] = ()
     """What of it does not work here, and why: what its class says in a class method of this name."""
 
 
@@ -46,7 +46,7 @@ def _loaded(wanted: Sequence[Registration]) -> list[Loaded]:
         os.close(writer)
         with os.fdopen(reader, encoding="utf-8") as lines:
             told = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [Loaded(each["problem"], tuple(each["lacks"])) for each in told]
+    return [Loaded(each["problem"], tuple(each["missing_dependencies"])) for each in told]
 
 
 def tell() -> None:
@@ -55,11 +55,11 @@ def tell() -> None:
     with os.fdopen(int(writer), "w", encoding="utf-8") as lines:
         for word in words:
             kind, _, name = word.partition("=")
-            problem, lacks = "", list[str]()
+            problem, missing_dependencies = "", list[str]()
             try:
                 cls = registry.load(kind, name)
-                lacks = list(cls.lacks()) if hasattr(cls, "lacks") else []
+                missing_dependencies = list(cls.missing_dependencies()) if hasattr(cls, "missing_dependencies") else []
             except ToolkitError as error:
                 problem = str(error)
-            lines.write(json.dumps({"problem": problem, "lacks": lacks}) + "\n")
+            lines.write(json.dumps({"problem": problem, "missing_dependencies": missing_dependencies}) + "\n")
             lines.flush()

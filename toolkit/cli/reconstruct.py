@@ -66,7 +66,7 @@ def main(args: list[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
         if options.files:
             write_examples(model, made, model.spec, out, "reconstruction")
-        model.files.draw(beside(examples, made), model.spec, sheet)
+        model.files.plot(beside(examples, made), model.spec, sheet)
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     print(sheet)

@@ -75,7 +75,7 @@ class TrainReport:
 
     def begin(self, stage: str, done: int, steps: int) -> None:
         if self._bars:
-            self._task = self._bars.add_task(stage, total=steps, completed=done, figures="")
+            self._task = self._bars.add_task(stage, total=steps, completed=done, metrics="")
         else:
             self._lines.begin(stage, done, steps)
 
@@ -87,7 +87,7 @@ class TrainReport:
         if not self._bars:
             self._lines.metrics(split, step, metrics)
         elif split == "train":
-            self._bars.update(self._task, figures=brief(metrics).rpartition("  ")[0])  # the bar has the speed
+            self._bars.update(self._task, metrics=brief(metrics).rpartition("  ")[0])  # the bar has the speed
         else:
             stage = self._bars.tasks[self._task].description
             self.note(f"{stage} {split} {step}: {brief(metrics)}")
@@ -101,13 +101,13 @@ class TrainReport:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; yields a function that is told how much is done."""
+    """A bar on a terminal, nothing elsewhere; yields a function to call with how much is done."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda done: None
         return
     with _bars(console) as bars:
-        task = bars.add_task(title, total=total, figures="")
+        task = bars.add_task(title, total=total, metrics="")
         yield lambda done: bars.update(task, completed=done)
 
 
@@ -115,7 +115,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 def watching() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on a terminal for each thing that is drawn in turn, a line now and then elsewhere.
 
-    Yields a function that is told what is drawn, how much of it is done, and of how much.
+    Yields a function to call with what is sampled, how much of it is done, and of how much.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -124,23 +124,23 @@ def watching() -> Iterator[Callable[[str, int, int], None]]:
     with _bars(console) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def told(what: str, done: int, total: int) -> None:
+        def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, figures="")
+                tasks[what] = bars.add_task(what, total=total, metrics="")
             bars.update(tasks[what], completed=done, total=total)
 
-        yield told
+        yield on_progress
 
 
 class _Lines:
-    """What is being drawn and how far it has come, told every ``EVERY`` seconds."""
+    """What is being sampled and how far it has come, printed every ``EVERY`` seconds."""
 
     def __init__(self) -> None:
-        self.told = time.monotonic()
+        self.printed = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self.told >= EVERY:
-            self.told = time.monotonic()
+        if time.monotonic() - self.printed >= EVERY:
+            self.printed = time.monotonic()
             print(f"{what}: {done} of {total}", file=sys.stderr)
 
 

@@ -67,9 +67,9 @@ def main(args: list[str]) -> int:
     from toolkit.cli.files import unlabelled, write_codes_of, write_examples
     from toolkit.errors import ToolkitError
     from toolkit.model import load
-    from toolkit.prior import Controls
+    from toolkit.prior import SamplingOptions
 
-    Controls(options.temperature, options.top_k, options.top_p)  # refused before a run is opened
+    SamplingOptions(options.temperature, options.top_k, options.top_p)  # refused before a run is opened
     model = load(options.run, options.device)
     name = options.prior or model.config.chosen_prior().name
     spec = _spec(options, model.sampled_spec(name))
@@ -93,15 +93,15 @@ def main(args: list[str]) -> int:
             compile=options.compile,
             progress=clock.beside(report),
         )
-    notes([*model.notices, *_unused(options, model.latent.depth), *unlabelled(model, conditions)])
+    notes([*model.notices, *_unused(options, model.code_spec.depth), *unlabelled(model, conditions)])
     out = Path(options.out) if options.out else model.run.samples
     try:
         out.mkdir(parents=True, exist_ok=True)
         x = made.x.cpu()
         sheet = out / "samples.png"
-        model.files.draw(x.split(_in_a_row(options.n, conditions)), spec, sheet)
+        model.files.plot(x.split(_in_a_row(options.n, conditions)), spec, sheet)
         write_examples(model, x, spec, out, "sample")
-        if model.latent.depth:
+        if model.code_spec.depth:
             write_codes_of(model, [made.codes.cpu()], options.n, out / "samples.safetensors")
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
@@ -119,10 +119,10 @@ def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:
         if options.prefix_frames is not None:
             raise ToolkitError("prefix.frames: of which file? Add prefix.file=FILE")
         return None
-    length, per_example = model.spec.axes[0], model.latent.grid[0]
+    length, per_example = model.spec.axes[0], model.code_spec.grid[0]
     frames = length if options.prefix_frames is None else options.prefix_frames
     slabs, rest = divmod(frames * per_example, length)
-    each, most = length / per_example, model.prior(name).latent.grid[0]
+    each, most = length / per_example, model.prior(name).code_spec.grid[0]
     if rest or not 0 < slabs <= most:
         raise ToolkitError(f"prefix.frames={frames}: give a multiple of {each:g}, from {each:g} to {each * most:g}")
     (x,) = read_examples(model, [options.prefix_file], min(frames, length))

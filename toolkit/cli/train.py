@@ -47,7 +47,7 @@ field. Takes the words of toolkit train."""
 def train(args: Sequence[str]) -> int:
     """Trains what the words describe; nothing is written before the whole configuration is valid."""
     command = partial(_train, args)
-    return torchrun.take_part(command) if torchrun.here() else command()
+    return torchrun.join_ranks(command) if torchrun.is_torchrun() else command()
 
 
 def _train(args: Sequence[str]) -> int:
@@ -108,7 +108,7 @@ def _start_processes_plainly() -> None:
 
 
 def _start(config: RunConfig, folder: Path) -> float | None:
-    if torchrun.here():
+    if torchrun.is_torchrun():
         return torchrun.train(config, folder)
     if config.trainer.ranks > 1:
         return launch.train(config, folder)

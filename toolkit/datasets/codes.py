@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from toolkit.dataset import Dataset
-from toolkit.spec import DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, DataSpec
 
 
 class Source(Protocol):
     """What the dataset asks of an opened run."""
 
     spec: DataSpec
-    latent: LatentSpec
+    code_spec: CodeSpec
 
     @property
     def dataset(self) -> Dataset: ...
@@ -45,24 +45,24 @@ class CodesDataset(Dataset):
     """
 
     def __init__(self, source: Source, *, run: str) -> None:
-        latent = source.latent
-        if not latent.depth:
+        code_spec = source.code_spec
+        if not code_spec.depth:
             raise ValueError(f"run={run}: this run's bottleneck is continuous: it has no codes")
-        if len(set(latent.codebook_sizes)) > 1:
+        if len(set(code_spec.codebook_sizes)) > 1:
             raise ValueError(
-                f"run={run}: its codebooks have {latent.codebook_sizes} entries; as data they need equal sizes"
+                f"run={run}: its codebooks have {code_spec.codebook_sizes} entries; as data they need equal sizes"
             )
         self.source, self.suffix = source, source.files.suffix  # type: ignore[misc]
         data = source.spec
-        shares = [size / axis for size, axis in zip(latent.grid, data.axes, strict=True)]
+        shares = [size / axis for size, axis in zip(code_spec.grid, data.axes, strict=True)]
         rates = tuple(None if rate is None else rate * share for rate, share in zip(data.rates, shares, strict=False))
         self.spec = DataSpec(
-            latent.depth,
-            latent.grid,
-            levels=latent.codebook_sizes[0],
+            code_spec.depth,
+            code_spec.grid,
+            levels=code_spec.codebook_sizes[0],
             ordered=False,
             rates=rates,
-            conditions=tuple(condition.along(data.axes[0], latent.grid[0]) for condition in data.conditions),
+            conditions=tuple(condition.resample(data.axes[0], code_spec.grid[0]) for condition in data.conditions),
         )
 
     def size(self, split: str) -> int:
@@ -79,8 +79,8 @@ class CodesDataset(Dataset):
     def write(self, x: Tensor, spec: DataSpec, path: Path) -> None:  # type: ignore[override]
         self.source.files.write(self._decoded(x.unsqueeze(0))[0], self.source.spec, path)
 
-    def draw(self, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:  # type: ignore[override]
-        self.source.files.draw([self._decoded(row) for row in rows], self.source.spec, path)
+    def plot(self, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:  # type: ignore[override]
+        self.source.files.plot([self._decoded(row) for row in rows], self.source.spec, path)
 
     def _decoded(self, codes: Tensor) -> Tensor:
         made: Any = self.source.decode(codes)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from toolkit.dataset import SPLITS, Dataset
-from toolkit.plots.sheet import draw_sheet
+from toolkit.plots.sheet import plot_sheet
 from toolkit.spec import Condition, DataSpec
 
 PACES = {"slow": (1 / 32, 1 / 16), "medium": (1 / 12, 1 / 8), "fast": (1 / 6, 1 / 4)}
@@ -85,8 +85,8 @@ class WavesDataset(Dataset):
             np.save(file, x.detach().cpu().numpy(), allow_pickle=False)
 
     @classmethod
-    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
-        draw_sheet(path, [spec.scale(row.detach().cpu()).float().numpy() for row in rows])
+    def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+        plot_sheet(path, [spec.scale(row.detach().cpu()).float().numpy() for row in rows])
 
 
 def waves(random: np.random.Generator, pace: str, channels: int, axes: tuple[int, ...]) -> np.ndarray:

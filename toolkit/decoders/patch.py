@@ -39,13 +39,13 @@ class PatchDecoder(Decoder):
         if patch < 1:
             raise ValueError(f"patch={patch}: at least 1")
         self.likelihood, self.patch = likelihood, patch
-        self.inward = nn.Linear(dim, hidden)
+        self.proj_in = nn.Linear(dim, hidden)
         self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
         self.out = nn.Linear(hidden, likelihood.channels * patch ** len(grid))
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, *grid)``."""
-        h = self.inward(z.movedim(1, -1))
+        h = self.proj_in(z.movedim(1, -1))
         if self.conditions is not None:
             h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).movedim(1, -1).to(h)
         return self.likelihood(from_patches(self.out(h.relu()), self.patch))

@@ -21,7 +21,7 @@ from toolkit.spec import Condition, DataSpec
 
 @final
 class PixelCNNDecoder(Decoder):
-    """A gated PixelCNN over x, told of the latents at every position (van den Oord et al. 2017, section 4.2).
+    """A gated PixelCNN over x, conditioned on the latents at every position (van den Oord et al. 2017, section 4.2).
 
     Works on one to three axes of data with levels, ordered or not, and needs no likelihood. Latents are repeated up to
     the data's axes, beside each position's coordinates: so that few latents, or a single one, can say different things
@@ -54,11 +54,11 @@ class PixelCNNDecoder(Decoder):
         super().__init__()
         sizes = (require_levels(data, "choose another decoder, and likelihood=normal"),) * data.channels
         self.data, self.condition_dropout = data, condition_dropout
-        self.inward = conv(data.rank, dim, hidden, 3)
+        self.proj_in = conv(data.rank, dim, hidden, 3)
         self.embedding = ConditionEmbedding(conditions, hidden) if conditions else None
         self.register_buffer("coordinates", coordinates(data.axes), persistent=False)
         self.placed = conv(data.rank, hidden + data.rank, hidden, 1)
-        self.outward = conv(data.rank, hidden, hidden, 1)
+        self.proj_out = conv(data.rank, hidden, hidden, 1)
         trunk = PixelCNN(
             data.rank, context=hidden, hidden=hidden, layers=layers, kernel_size=kernel_size, dropout=dropout
         )
@@ -66,18 +66,18 @@ class PixelCNNDecoder(Decoder):
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> AutoregressiveDistribution:
         """z ``(batch, dim, *grid)``."""
-        told = self.inward(z)
+        cond = self.proj_in(z)
         keep = None if self.embedding is None else self.embedding.keep(len(z), self.condition_dropout)
-        context = self._context(told, conditions, keep)
-        return AutoregressiveDistribution(self.network, self.data.shape, context, lambda: self._context(told, {}, None))
+        context = self._context(cond, conditions, keep)
+        return AutoregressiveDistribution(self.network, self.data.shape, context, lambda: self._context(cond, {}, None))
 
-    def _context(self, told: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
+    def _context(self, cond: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
         """``(batch, hidden, *axes)``."""
         if self.embedding is not None:
-            told = told + over_grid(self.embedding(conditions, len(told), keep), told.shape[2:])
-        whole = F.interpolate(told, self.data.axes)
+            cond = cond + over_grid(self.embedding(conditions, len(cond), keep), cond.shape[2:])
+        whole = F.interpolate(cond, self.data.axes)
         places = self.coordinates.to(whole).expand(len(whole), -1, *self.data.axes)
-        made: Tensor = self.outward(self.placed(torch.cat((whole, places), 1)).relu())
+        made: Tensor = self.proj_out(self.placed(torch.cat((whole, places), 1)).relu())
         return made
 
 

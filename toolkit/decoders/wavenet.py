@@ -21,9 +21,9 @@ from toolkit.spec import Condition, DataSpec
 
 @final
 class WaveNetDecoder(Decoder):
-    """A WaveNet over x, told of the latents at their own rate (van den Oord et al. 2017, section 4.3).
+    """A WaveNet over x, conditioned on the latents at their own rate (van den Oord et al. 2017, section 4.3).
 
-    Works on one axis of data with levels, and needs no likelihood. Each latent is told to all positions that it stands
+    Works on one axis of data with levels, and needs no likelihood. Each latent conditions all positions that it stands
     for, after residual layers that let it know its neighbours; conditions are added to the latents. Any length that is
     a whole number of latents can be decoded. Sampling draws one position after another.
 
@@ -80,7 +80,7 @@ class WaveNetDecoder(Decoder):
             )
         self.data, self.stride, self.condition_dropout = data, data.axes[0] // grid[0], condition_dropout
         self.history_dropout, self.history_noise = history_dropout, history_noise
-        self.inward = conv(1, dim, context, 3)
+        self.proj_in = conv(1, dim, context, 3)
         self.embedding = ConditionEmbedding(conditions, context) if conditions else None
         self.residual = residual_stack(1, context, context, context_blocks)
         trunk = WaveNet(context=context, hidden=hidden, blocks=blocks, layers=layers, skip=skip, dropout=dropout)
@@ -88,11 +88,11 @@ class WaveNetDecoder(Decoder):
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> AutoregressiveDistribution:
         """z ``(batch, dim, steps)``."""
-        told = self.inward(z)
+        cond = self.proj_in(z)
         keep = None if self.embedding is None else self.embedding.keep(len(z), self.condition_dropout)
-        context, shape = self._context(told, conditions, keep), (self.data.channels, z.shape[2] * self.stride)
+        context, shape = self._context(cond, conditions, keep), (self.data.channels, z.shape[2] * self.stride)
         return AutoregressiveDistribution(
-            self.network, shape, context, lambda: self._context(told, {}, None), self._seen if self.training else None
+            self.network, shape, context, lambda: self._context(cond, {}, None), self._seen if self.training else None
         )
 
     def _seen(self, x: Tensor) -> Tensor:
@@ -106,9 +106,9 @@ class WaveNetDecoder(Decoder):
             x = x.masked_fill(hidden.repeat_interleave(self.stride, 2), levels // 2)
         return x
 
-    def _context(self, told: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
+    def _context(self, cond: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
         """``(batch, context, steps)``."""
         if self.embedding is not None:
-            told = told + over_grid(self.embedding(conditions, len(told), keep), told.shape[2:])
-        made: Tensor = self.residual(told)
+            cond = cond + over_grid(self.embedding(conditions, len(cond), keep), cond.shape[2:])
+        made: Tensor = self.residual(cond)
         return made

@@ -34,10 +34,10 @@ class PatchEncoder(Encoder):
                 f"patch={patch}: a number that divides each of this data's axes {data.axes}, the same for the decoder"
             )
         self.data, self.patch, self.stride = data, patch, (patch,) * data.rank
-        self.inward = nn.Linear(data.channels * patch**data.rank, hidden)
+        self.proj_in = nn.Linear(data.channels * patch**data.rank, hidden)
         self.out = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, channels, *axes)`` to ``(batch, dim, *axes / patch)``."""
-        z: Tensor = self.out(self.inward(to_patches(self.data.scale(x), self.patch)).relu())
+        z: Tensor = self.out(self.proj_in(to_patches(self.data.scale(x), self.patch)).relu())
         return z.movedim(-1, 1)

@@ -33,7 +33,7 @@ class PoolEncoder(Encoder):
         self.data = data
         self.tables: nn.ModuleList | None = None
         if data.ordered:
-            self.inward = conv(data.rank, data.channels, hidden, 3)
+            self.proj_in = conv(data.rank, data.channels, hidden, 3)
         else:
             assert data.levels is not None
             self.tables = nn.ModuleList(nn.Embedding(data.levels, hidden) for _ in range(data.channels))
@@ -47,7 +47,7 @@ class PoolEncoder(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, channels, *axes)`` to ``(batch, dim, 1, …)``."""
         if self.tables is None:
-            h = self.inward(self.data.scale(x))
+            h = self.proj_in(self.data.scale(x))
         else:
             rows = [table(x[:, i].long()) for i, table in enumerate(self.tables)]
             h = sum(rows[1:], start=rows[0]).movedim(-1, 1)

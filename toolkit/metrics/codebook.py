@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from toolkit import collapse
-from toolkit.figures import codebook_figures, histogram
 from toolkit.fit import device_of
 from toolkit.metric import Metric
 from toolkit.objective import Bound
-from toolkit.plots.codebook import DepthUse, draw_codebooks
+from toolkit.plots.codebook import DepthUse, plot_codebooks
 from toolkit.quantizer import Quantizer
-from toolkit.spec import LatentSpec
+from toolkit.running_metrics import codebook_use, histogram
+from toolkit.spec import CodeSpec
 
 LARGEST = 16384
 """Entries of a codebook above which the pairs of its entries are not looked at."""
@@ -36,24 +36,24 @@ class CodebookMetric(Metric):
     and draws how often each entry is used.
     """
 
-    def __init__(self, latent: LatentSpec, quantizer: Quantizer) -> None:
-        self.latent, self.quantizer = latent, quantizer
-        self._counts = torch.zeros(sum(latent.codebook_sizes), dtype=torch.double)
+    def __init__(self, code_spec: CodeSpec, quantizer: Quantizer) -> None:
+        self.code_spec, self.quantizer = code_spec, quantizer
+        self._counts = torch.zeros(sum(code_spec.codebook_sizes), dtype=torch.double)
         self._error, self._examples = 0.0, 0
 
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
-        if not self.latent.depth:
+        if not self.code_spec.depth:
             return
-        self._counts += histogram(output.quantized.codes, self.latent).double().cpu()
+        self._counts += histogram(output.quantized.codes, self.code_spec).double().cpu()
         error = output.quantized.metrics.get("quantization_error")
         if error is not None:
             self._error += float(error) * len(x)
             self._examples += len(x)
 
     def compute(self) -> dict[str, float]:
-        if not self.latent.depth:
+        if not self.code_spec.depth:
             return {}
-        perplexity, usage = codebook_figures(self._counts, self.latent)
+        perplexity, usage = codebook_use(self._counts, self.code_spec)
         pairs = [pair for pair in self._nearest_pairs() if pair is not None]
         error = self._quantization_error
         return {
@@ -66,17 +66,17 @@ class CodebookMetric(Metric):
 
     def warnings(self) -> list[str]:
         """Names the codebooks of which almost nothing is used, and what to try."""
-        told = collapse.warning(self._counts, self.latent, self.quantizer)
+        told = collapse.warning(self._counts, self.code_spec, self.quantizer)
         return [] if told is None else [told]
 
-    def draw(self, folder: Path) -> list[Path]:
+    def plot(self, folder: Path) -> list[Path]:
         """How often each entry is used, most used first: a panel for each depth."""
-        if not self.latent.depth or not self._counts.any():
+        if not self.code_spec.depth or not self._counts.any():
             return []
-        rows = self._counts.split(list(self.latent.codebook_sizes))
+        rows = self._counts.split(list(self.code_spec.codebook_sizes))
         uses = [_use(row, pair) for row, pair in zip(rows, self._nearest_pairs(), strict=True)]
         path = folder / "codebook.png"
-        draw_codebooks(path, uses, self._quantization_error)
+        plot_codebooks(path, uses, self._quantization_error)
         return [path]
 
     @property
@@ -84,7 +84,7 @@ class CodebookMetric(Metric):
         return self._error / self._examples if self._examples else None
 
     def _nearest_pairs(self) -> list[float | None]:
-        sizes = self.latent.codebook_sizes
+        sizes = self.code_spec.codebook_sizes
         return [nearest_pair(entries(self.quantizer, d)) if size <= LARGEST else None for d, size in enumerate(sizes)]
 
 
@@ -118,6 +118,6 @@ def nearest_pair(table: Tensor) -> float | None:
 
 
 def _use(counts: Tensor, pair: float | None) -> DepthUse:
-    perplexity, usage = codebook_figures(counts, LatentSpec((), (len(counts),)))
+    perplexity, usage = codebook_use(counts, CodeSpec((), (len(counts),)))
     shares = (counts / counts.sum()).sort(descending=True).values
     return DepthUse(shares.tolist(), float(usage), float(perplexity), pair)

@@ -49,12 +49,12 @@ class ReconstructionMetric(Metric):
             return {}
         mse = self._error / self._numbers
         variance = self._squares / self._numbers - (self._sum / self._numbers) ** 2
-        figures = {"mse": mse, "psnr": 10 * log10(4 / mse) if mse else float("inf")}
+        metrics = {"mse": mse, "psnr": 10 * log10(4 / mse) if mse else float("inf")}
         if variance > 0:
-            figures["nmse"] = mse / variance
+            metrics["nmse"] = mse / variance
         if self._has_ssim:
-            figures["ssim"] = self._ssim / self._examples
-        return figures
+            metrics["ssim"] = self._ssim / self._examples
+        return metrics
 
     @property
     def _has_ssim(self) -> bool:

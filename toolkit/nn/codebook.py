@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import Doc
 
-from toolkit.distributed import total
+from toolkit.distributed import all_reduce_sum
 
 CodebookSize = Annotated[int, Doc("entries of the codebook, K.")]
 Commitment = Annotated[float, Doc("beta, the weight of |z - sg[e]|^2; the paper finds no change between 0.1 and 2.")]
@@ -23,7 +23,7 @@ def single(codebook_size: CodebookSize) -> tuple[int, ...]:
     return (codebook_size,)
 
 
-def widen(t: Tensor) -> Tensor:
+def upcast(t: Tensor) -> Tensor:
     """At least float32."""
     return t if t.dtype == torch.float64 else t.float()
 
@@ -52,14 +52,14 @@ def look_up(codes: Tensor, codebook: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def won_by(codes: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def count_assignments(codes: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Per entry how many rows it won ``(size,)`` and their sum ``(size, dim)``, over all ranks.
 
     codes ``(n,)`` are the winners of rows ``(n, dim)``.
     """
     counts = rows.new_zeros(size).index_add_(0, codes, torch.ones_like(rows[:, 0]))
     sums = rows.new_zeros(size, rows.shape[1]).index_add_(0, codes, rows)
-    total(counts, sums)
+    all_reduce_sum(counts, sums)
     return counts, sums
 
 
@@ -71,10 +71,10 @@ def straight_through(z: Tensor, e: Tensor) -> Tensor:
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """Squared distance of latents ``(batch, dim, *grid)``: summed over dim, averaged over positions: ``(batch,)``."""
     # A norm's gradient is one pass over the latents, that of a sum of squares several.
-    each: Tensor = torch.linalg.vector_norm(widen(a) - widen(b), dim=1)
+    each: Tensor = torch.linalg.vector_norm(upcast(a) - upcast(b), dim=1)
     return each.square().flatten(1).mean(1)
 
 
 def uniform_kl(z: Tensor, codebook_size: int) -> Tensor:
     """Nats ``(batch,)`` from a one-hot posterior at every position to the uniform prior: positions x log K."""
-    return z.new_full((len(z),), prod(z.shape[2:]) * log(codebook_size), dtype=widen(z[:0]).dtype)
+    return z.new_full((len(z),), prod(z.shape[2:]) * log(codebook_size), dtype=upcast(z[:0]).dtype)

@@ -10,14 +10,14 @@ from torch._subclasses import FakeTensor
 from typing_extensions import Doc
 
 from toolkit.distributed import ranks
-from toolkit.nn.kmeans import draw_rows, kmeans
+from toolkit.nn.kmeans import kmeans, sample_rows
 
 _Way = Literal["data", "kmeans", "random"]
 
 Init = Annotated[
     _Way, Doc("where entries start: at latents of the first training batch, at their k-means, or at random.")
 ]
-Restart = Annotated[
+DeadCodeThreshold = Annotated[
     float,
     Doc(
         "share of latents / codebook_size, in a moving average, below which an entry starts again at a latent of the"
@@ -41,46 +41,46 @@ class NewEntries(NamedTuple):
 class CodebookInit:
     """Starts and revives entries; held by a quantizer, which has the codebook and sets what this gives.
 
-    That the entries have started is part of the quantizer's state, as its buffer ``initialised``. The forward pass asks
+    That the entries have started is part of the quantizer's state, as its buffer ``initialized``. The forward pass asks
     ``begun`` instead, a plain bool that mirrors it, so that no graph branches on data, and that a step samples nothing
     which it throws away: compiled, the first training step is a graph of its own. ``mirror`` is to be the quantizer's
     ``load_state_dict`` post hook.
     """
 
-    def __init__(self, init: Init, restart: Restart) -> None:
+    def __init__(self, init: Init, dead_code_threshold: DeadCodeThreshold) -> None:
         if init not in get_args(_Way):
             raise ValueError(f"init={init}: one of {', '.join(get_args(_Way))}")
-        self.init, self.restart = init, restart
+        self.init, self.dead_code_threshold = init, dead_code_threshold
         self.begun = False
 
     @torch.no_grad()
-    def begin(self, rows: Tensor, codebook: Tensor, initialised: Tensor) -> NewEntries:
-        """All entries, from the first batch's latents, rows ``(n, dim)``; says in ``initialised`` that they are."""
+    def begin(self, rows: Tensor, codebook: Tensor, initialized: Tensor) -> NewEntries:
+        """All entries, from the first batch's latents, rows ``(n, dim)``; says in ``initialized`` that they are."""
         everywhere = torch.ones_like(codebook[:, 0], dtype=torch.bool)
         first = NewEntries(everywhere, self._first(rows, codebook), _expected_count(rows, codebook))
-        initialised.fill_(True)
+        initialized.fill_(True)
         self.begun = _has_numbers(rows)
         return first
 
     @torch.no_grad()
     def revive(self, rows: Tensor, counts: Tensor) -> NewEntries:
-        """Latents of the batch for the entries whose counts are less than ``restart`` times what is expected.
+        """Latents of the batch for entries whose counts are below ``dead_code_threshold`` times what is expected.
 
         On every rank in every step, whether or not there are such entries: ranks wait for one another.
         """
         expected = _expected_count(rows, counts)
-        return NewEntries(counts < self.restart * expected, draw_rows(rows, len(counts)), expected)
+        return NewEntries(counts < self.dead_code_threshold * expected, sample_rows(rows, len(counts)), expected)
 
     def mirror(self, quantizer: nn.Module, missing: object) -> None:
         """After a state is loaded."""
-        initialised = quantizer.get_buffer("initialised")
-        if _has_numbers(initialised):
-            self.begun = bool(initialised)
+        initialized = quantizer.get_buffer("initialized")
+        if _has_numbers(initialized):
+            self.begun = bool(initialized)
 
     def _first(self, rows: Tensor, codebook: Tensor) -> Tensor:
         if self.init == "random":
             return codebook
-        sampled = draw_rows(rows, len(codebook))
+        sampled = sample_rows(rows, len(codebook))
         return kmeans(rows, sampled) if self.init == "kmeans" else sampled
 
 

@@ -17,8 +17,8 @@ class ConditionEmbedding(nn.Module):
     """The sum of one embedding per condition.
 
     A label picks one of ``size + 1`` rows, the last of which stands for "none" and starts at zero; real values go
-    through a linear map, and "none" adds nothing. Where ``together`` steps of a condition are told at once, each of
-    them has rows, or a map, of its own, so that their order is told, too.
+    through a linear map, and "none" adds nothing. Where a position stands for ``steps_per_code`` steps of a
+    condition, each of these has rows, or a map, of its own, so that their order counts.
     """
 
     start: Tensor
@@ -28,19 +28,19 @@ class ConditionEmbedding(nn.Module):
         super().__init__()
         self.conditions = conditions
         self.maps = nn.ModuleList(
-            nn.Linear(condition.size * condition.together, channels)
+            nn.Linear(condition.size * condition.steps_per_code, channels)
             if condition.real
-            else nn.Embedding((condition.size + 1) * condition.together, channels)
+            else nn.Embedding((condition.size + 1) * condition.steps_per_code, channels)
             for condition in conditions
         )
         for condition, embed in zip(conditions, self.maps, strict=True):
             if isinstance(embed, nn.Embedding):
-                weight = embed.weight.detach().mul_(condition.together**-0.5)
+                weight = embed.weight.detach().mul_(condition.steps_per_code**-0.5)
                 nn.init.zeros_(weight[condition.size :: condition.size + 1])
         self.register_buffer("start", torch.zeros(channels, 1), persistent=False)
 
     def forward(self, conditions: Mapping[str, Tensor], batch: int, keep: Tensor | None = None) -> Tensor:
-        """Features ``(batch, channels)``, or ``(batch, channels, steps / together)`` where they may change.
+        """Features ``(batch, channels)``, or ``(batch, channels, steps / steps_per_code)`` where they may change.
 
         A condition without a key is "none"; keys of no condition are passed over. ``keep`` ``(batch,)`` bool:
         where False, every condition is "none". ToolkitError where a value has not its condition's shape.
@@ -50,8 +50,8 @@ class ConditionEmbedding(nn.Module):
             value = conditions.get(condition.name)
             if value is not None:
                 _check(condition, value, batch)
-            told = _real if condition.real else _label
-            part = told(condition, embed, value, keep, batch)
+            embed_value = _real if condition.real else _label
+            part = embed_value(condition, embed, value, keep, batch)
             features = features + part
         return features.squeeze(2) if features.shape[2] == 1 else features
 
@@ -67,46 +67,51 @@ class ConditionEmbedding(nn.Module):
 def _check(condition: Condition, value: Tensor, batch: int) -> None:
     """A value may always hold for the whole example; for each step, where its condition says so."""
     size = (condition.size,) if condition.real else ()
-    shape, together = tuple(value.shape), condition.together
+    shape, steps_per_code = tuple(value.shape), condition.steps_per_code
     if shape == (batch, *size):
         return
     steps = condition.per_step or condition.real
-    if steps and len(shape) == 2 + len(size) and (shape[0], *shape[2:]) == (batch, *size) and not shape[1] % together:
+    if (
+        steps
+        and len(shape) == 2 + len(size)
+        and (shape[0], *shape[2:]) == (batch, *size)
+        and not shape[1] % steps_per_code
+    ):
         return
-    many = "steps" if together == 1 else f"a multiple of {together} steps"
+    many = "steps" if steps_per_code == 1 else f"a multiple of {steps_per_code} steps"
     expected = ", ".join(map(str, (batch, many, *size) if steps else (batch,)))
     raise ToolkitError(f"condition.{condition.name} has shape {shape}: it must be ({expected})")
 
 
 def _label(condition: Condition, embed: nn.Module, value: Tensor | None, keep: Tensor | None, batch: int) -> Tensor:
-    """``(batch, channels, steps / together)`` of labels ``(batch,)`` or ``(batch, steps)``."""
+    """``(batch, channels, steps / steps_per_code)`` of labels ``(batch,)`` or ``(batch, steps)``."""
     assert isinstance(embed, nn.Embedding)
     none, device = condition.size, embed.weight.device
     if value is None:
         value = torch.full((batch,), none, device=device)
-    value = _dealt(value.to(device).unsqueeze(-1), condition, 1).squeeze(-1)
+    value = _per_code(value.to(device).unsqueeze(-1), condition, 1).squeeze(-1)
     if keep is not None:
         value = value.where(keep[:, None, None], none)
-    rows: Tensor = embed(value + (none + 1) * torch.arange(condition.together, device=device))
+    rows: Tensor = embed(value + (none + 1) * torch.arange(condition.steps_per_code, device=device))
     return rows.sum(2).transpose(1, 2)
 
 
 def _real(condition: Condition, embed: nn.Module, value: Tensor | None, keep: Tensor | None, batch: int) -> Tensor:
-    """``(batch, channels, steps / together)`` of values ``(batch, size)`` or ``(batch, steps, size)``; 0 for none."""
+    """``(batch, channels, steps / steps_per_code)`` of values ``(batch, size)`` or ``(batch, steps, size)``; else 0."""
     assert isinstance(embed, nn.Linear)
     if value is None:
         return embed.weight.new_zeros(())
-    rows: Tensor = embed(_dealt(value.to(embed.weight), condition, condition.size).flatten(2))
+    rows: Tensor = embed(_per_code(value.to(embed.weight), condition, condition.size).flatten(2))
     features = rows.transpose(1, 2)
     return features if keep is None else features * keep[:, None, None]
 
 
-def _dealt(value: Tensor, condition: Condition, size: int) -> Tensor:
-    """Values ``(batch, size)`` or ``(batch, steps, size)`` as ``(batch, steps / together, together, size)``."""
+def _per_code(value: Tensor, condition: Condition, size: int) -> Tensor:
+    """Values ``(batch, size)`` or ``(batch, steps, size)`` as ``(batch, steps / per_code, per_code, size)``."""
     if value.ndim == 2:
-        return value[:, None, None].expand(-1, 1, condition.together, size)
-    dealt: Tensor = value.unflatten(1, (-1, condition.together))
-    return dealt
+        return value[:, None, None].expand(-1, 1, condition.steps_per_code, size)
+    grouped: Tensor = value.unflatten(1, (-1, condition.steps_per_code))
+    return grouped
 
 
 def over_grid(features: Tensor, grid: Sequence[int]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Doc
 
-from toolkit.distributed import ranks, total
+from toolkit.distributed import all_reduce_sum, ranks
 from toolkit.nn import lookup
 
 Entropy = Annotated[
@@ -19,7 +19,7 @@ Entropy = Annotated[
         " latent sure of its entry, all entries used alike."
     ),
 ]
-EntropyTemperature = Annotated[float, Doc("in units of squared distance; about 0.01 where latents are normalised.")]
+EntropyTemperature = Annotated[float, Doc("in units of squared distance; about 0.01 where latents are normalized.")]
 
 
 @final
@@ -72,5 +72,5 @@ def entropy(shares: Tensor) -> Tensor:
 def over_ranks(mean: Tensor) -> Tensor:
     """The mean of the ranks' means as value, with the gradient of this rank's: the ranks' gradients are averaged."""
     overall = mean.detach().clone()
-    total(overall)
+    all_reduce_sum(overall)
     return overall / ranks() + (mean - mean.detach())

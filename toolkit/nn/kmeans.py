@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toolkit.distributed import rank, ranks, share, total
-from toolkit.nn.codebook import won_by
+from toolkit.distributed import all_reduce_sum, broadcast, rank, ranks
+from toolkit.nn.codebook import count_assignments
 from toolkit.nn.lookup import nearest
 
 ITERATIONS = 10
@@ -14,20 +14,20 @@ ITERATIONS = 10
 
 
 @torch.no_grad()
-def draw_rows(z: Tensor, n: int) -> Tensor:
+def sample_rows(z: Tensor, n: int) -> Tensor:
     """``n`` rows of z, one at random from each of n equal stretches: without repetition where there are enough.
 
     Of all ranks' rows, joined in the order of the ranks; the same on every rank.
     """
     rows = len(z) * ranks()
-    uniforms = share(torch.rand(n, device=z.device))
+    uniforms = broadcast(torch.rand(n, device=z.device))
     places = ((torch.arange(n, device=z.device) + uniforms) * (rows / n)).long().clamp(max=rows - 1)
     if ranks() == 1:
         return z[places]
     places = places - rank() * len(z)
     mine = (places >= 0) & (places < len(z))
     drawn = torch.where(mine.unsqueeze(1), z[places.clamp(0, len(z) - 1)], 0)
-    total(drawn)
+    all_reduce_sum(drawn)
     return drawn
 
 
@@ -38,6 +38,6 @@ def kmeans(z: Tensor, entries: Tensor) -> Tensor:
     An entry that wins nothing keeps its place.
     """
     for _ in range(ITERATIONS):
-        counts, sums = won_by(nearest(z, entries), z, len(entries))
+        counts, sums = count_assignments(nearest(z, entries), z, len(entries))
         entries = torch.where(counts.unsqueeze(1) > 0, sums / counts.unsqueeze(1), entries)
     return entries

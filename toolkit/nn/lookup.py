@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import Doc
 
-from toolkit.nn.codebook import channels_last, straight_through, widen
+from toolkit.nn.codebook import channels_last, straight_through, upcast
 from toolkit.nn.rotation import rotation
 
 GRADIENTS = {"straight_through": straight_through, "rotation": rotation}
@@ -21,7 +21,7 @@ Gradient = Annotated[
         " al. 2024)."
     ),
 ]
-Normalise = Annotated[
+Normalize = Annotated[
     bool,
     Doc("latents and entries are scaled to length 1 first, so that the nearest is the most alike in direction."),
 ]
@@ -47,20 +47,20 @@ class Lookup:
     gradient to z.
     """
 
-    def __init__(self, gradient: Gradient, normalise: Normalise) -> None:
+    def __init__(self, gradient: Gradient, normalize: Normalize) -> None:
         if gradient not in GRADIENTS:
             raise ValueError(f"gradient={gradient}: one of {', '.join(GRADIENTS)}")
-        self.gradient, self.normalise = GRADIENTS[gradient], normalise
+        self.gradient, self.normalize = GRADIENTS[gradient], normalize
 
     def latents(self, z: Tensor, codebook: Tensor) -> Tensor:
         """z ``(batch, dim, *grid)``, of length 1 where asked for, and as precise as the codebook."""
-        z = channels_last(z).to(widen(codebook[:0]).dtype)
-        return F.normalize(z, dim=1) if self.normalise else z
+        z = channels_last(z).to(upcast(codebook[:0]).dtype)
+        return F.normalize(z, dim=1) if self.normalize else z
 
     def entries(self, codebook: Tensor) -> Tensor:
         """The codebook ``(codebook_size, dim)`` in at least float32, of length 1 where asked for."""
-        entries = widen(codebook)
-        return F.normalize(entries, dim=1) if self.normalise else entries
+        entries = upcast(codebook)
+        return F.normalize(entries, dim=1) if self.normalize else entries
 
 
 @torch.no_grad()
@@ -73,7 +73,7 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     bfloat16 neighbouring entries are confused.
     """
     with torch.autocast(z.device.type, enabled=False):
-        codebook = widen(codebook)
+        codebook = upcast(codebook)
         centre = codebook.mean(0)
         entries = _whole_blocks(codebook - centre)
         rows, columns = _tile(len(entries), tile_size(z.device))

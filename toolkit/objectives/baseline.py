@@ -35,13 +35,13 @@ class Baseline(nn.Module):
         self.grid = tuple(min(POOLED, length) for length in data.axes)
         self.table = None if data.ordered else nn.Embedding(data.levels or 1, WIDTH)
         inputs = data.channels * prod(self.grid) * (1 if data.ordered else WIDTH)
-        self.inward = nn.Linear(inputs, hidden)
-        self.outward = nn.Linear(hidden, 1)
+        self.proj_in = nn.Linear(inputs, hidden)
+        self.proj_out = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, channels, *axes)`` to ``(batch,)``."""
         pooled: Tensor = POOL[self.data.rank](self._features(x), self.grid)
-        made: Tensor = self.outward(self.inward(pooled.flatten(1).to(self.inward.weight.dtype)).tanh())
+        made: Tensor = self.proj_out(self.proj_in(pooled.flatten(1).to(self.proj_in.weight.dtype)).tanh())
         return made.squeeze(1)
 
     def _features(self, x: Tensor) -> Tensor:

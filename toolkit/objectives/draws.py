@@ -45,11 +45,11 @@ class Draws(NamedTuple):
         return self.log_px + self.log_p - self.log_q
 
 
-def draw(autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor], n: int) -> Draws:
+def sample_codes(autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor], n: int) -> Draws:
     """The first draw is decoded as any batch is; the others, if there are any, chunk by chunk."""
     posterior = autoencoder.posterior(x)
     codes = posterior.sample(n)
-    log_p = -autoencoder.latent.rate * log(2)
+    log_p = -autoencoder.code_spec.rate * log(2)
     quantized = _quantized(autoencoder, posterior, codes[0], log_p)
     likelihood = autoencoder.decode(quantized.z, conditions)
     log_px = likelihood.log_prob(x).unsqueeze(0)
@@ -85,14 +85,14 @@ def chunk_size(autoencoder: Autoencoder, device: torch.device) -> int:
     return max(1, (CHUNK if device.type == "cpu" else GPU_CHUNK) // per_example)
 
 
-def valued(value: Tensor, surrogate: Tensor) -> Tensor:
+def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
     """A value, with the gradient of something else."""
     return value.detach() + (surrogate - surrogate.detach())
 
 
-def drawn_bound(autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
+def single_sample_bound(autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
     """The bound at a single draw of the codes, with their exact kl."""
-    quantized = autoencoder.draw(x)
+    quantized = autoencoder.sample(x)
     likelihood = autoencoder.decode(quantized.z, conditions)
     return Bound(-likelihood.log_prob(x), quantized.kl, likelihood, quantized)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.objective import Bound, Loss, Objective
-from toolkit.objectives.draws import drawn_bound
+from toolkit.objectives.draws import single_sample_bound
 
 
 @final
@@ -36,4 +36,4 @@ class ELBO(Objective):
         return Loss(torch.stack(list(terms.values())).sum(), terms, likelihood, quantized)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
-        return drawn_bound(autoencoder, x, conditions)
+        return single_sample_bound(autoencoder, x, conditions)

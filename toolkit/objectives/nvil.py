@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.distributed import total
+from toolkit.distributed import all_reduce_sum
 from toolkit.objective import Bound, Loss, Objective
 from toolkit.objectives.baseline import Baseline
-from toolkit.objectives.draws import draw, drawn_bound, valued
+from toolkit.objectives.draws import sample_codes, single_sample_bound, with_gradient_of
 from toolkit.spec import DataSpec
 
 
@@ -48,37 +48,37 @@ class NVIL(Objective):
         self.baseline, self.decay = Baseline(data, hidden), decay
         self.mean: Tensor
         self.variance: Tensor
-        self.initialised: Tensor
+        self.initialized: Tensor
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("variance", torch.tensor(0.0))
-        self.register_buffer("initialised", torch.tensor(False))
+        self.register_buffer("initialized", torch.tensor(False))
 
     def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
-        draws = draw(autoencoder, x, conditions, 1)
-        signal = self._normalised(draws.log_w[0]) - self.baseline(x)
+        draws = sample_codes(autoencoder, x, conditions, 1)
+        signal = self._normalized(draws.log_w[0]) - self.baseline(x)
         error = signal.square().mean() / 2
         terms = {"nll": -draws.log_px.mean(), "kl": draws.quantized.kl.mean()}
         surrogate = terms["nll"] - (signal.detach() * draws.log_q[0]).mean() + error
-        loss = valued(terms["nll"] + terms["kl"], surrogate)
+        loss = with_gradient_of(terms["nll"] + terms["kl"], surrogate)
         return Loss(loss, {**terms, "baseline": error}, draws.likelihood, draws.quantized)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
-        return drawn_bound(autoencoder, x, conditions)
+        return single_sample_bound(autoencoder, x, conditions)
 
     @torch.no_grad()
-    def _normalised(self, bound: Tensor) -> Tensor:
+    def _normalized(self, bound: Tensor) -> Tensor:
         """``(batch,)`` by the figures of earlier batches, so that they depend on nothing drawn here."""
         if not self.training:
             return self._scaled(bound)
         mean, variance = (figure.to(self.mean) for figure in moments(bound))
         # Set anew, not in place: a compiled backward pass may compute the signal again from what is here now.
-        self.mean = torch.where(self.initialised, self.mean, mean)
-        self.variance = torch.where(self.initialised, self.variance, variance)
-        normalised = self._scaled(bound)
+        self.mean = torch.where(self.initialized, self.mean, mean)
+        self.variance = torch.where(self.initialized, self.variance, variance)
+        normalized = self._scaled(bound)
         self.variance = self.variance.lerp(variance + (mean - self.mean).square(), 1 - self.decay)
         self.mean = self.mean.lerp(mean, 1 - self.decay)
-        self.initialised = torch.ones_like(self.initialised)
-        return normalised
+        self.initialized = torch.ones_like(self.initialized)
+        return normalized
 
     def _scaled(self, bound: Tensor) -> Tensor:
         return (bound - self.mean) / self.variance.sqrt().clamp(min=1)
@@ -88,6 +88,6 @@ def moments(t: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance over the batch of all ranks; in float64, as large sums are subtracted."""
     t = t.double()
     sums = torch.stack([torch.ones_like(t), t, t.square()]).sum(1)
-    total(sums)
+    all_reduce_sum(sums)
     mean = sums[1] / sums[0]
     return mean, (sums[2] / sums[0] - mean.square()).clamp(min=0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.objective import Bound, Loss, Objective
-from toolkit.objectives.draws import draw, valued
+from toolkit.objectives.draws import sample_codes, with_gradient_of
 
 
 @final
@@ -43,16 +43,16 @@ class VIMCO(Objective):
         self.samples = samples
 
     def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
-        draws = draw(autoencoder, x, conditions, self.samples)
+        draws = sample_codes(autoencoder, x, conditions, self.samples)
         log_w = draws.log_w
         bound = log_mean(log_w)
-        score = (lead(log_w.detach()) * draws.log_q).sum(0)
+        score = (leave_one_out_advantage(log_w.detach()) * draws.log_q).sum(0)
         terms = {"nll": -draws.log_px.mean(), "kl": draws.quantized.kl.mean()}
-        return Loss(-valued(bound, bound + score).mean(), terms, draws.likelihood, draws.quantized)
+        return Loss(-with_gradient_of(bound, bound + score).mean(), terms, draws.likelihood, draws.quantized)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
         """The bound of as many draws. ``data_nats`` is their mean by the weights w, ``code_nats`` the rest."""
-        draws = draw(autoencoder, x, conditions, self.samples)
+        draws = sample_codes(autoencoder, x, conditions, self.samples)
         data_nats = -(draws.log_w.softmax(0) * draws.log_px).sum(0)
         code_nats = -log_mean(draws.log_w) - data_nats
         return Bound(data_nats, code_nats, draws.likelihood, draws.quantized, -draws.log_px[0])
@@ -63,7 +63,7 @@ def log_mean(log_w: Tensor) -> Tensor:
     return log_w.logsumexp(0) - log(len(log_w))
 
 
-def lead(log_w: Tensor) -> Tensor:
+def leave_one_out_advantage(log_w: Tensor) -> Tensor:
     """What each draw adds to the bound: L - L_-i, ``(n, batch)``.
 
     About the mean of all log weights, where the others' mean is ``-log_w / (n - 1)`` and no digits are lost.

@@ -29,7 +29,7 @@ class DepthUse(NamedTuple):
         return sum(share > 0 for share in self.shares)
 
 
-def draw_codebooks(path: Path, depths: Sequence[DepthUse], quantization_error: float | None) -> None:
+def plot_codebooks(path: Path, depths: Sequence[DepthUse], quantization_error: float | None) -> None:
     """A panel for each depth: share of codes by rank of the entry, beside even use, with the dead entries shaded."""
     from matplotlib.figure import Figure
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
 MARKERS = "os^Dv*"
 NEAR = 5
 PLACES = [(x, y) for far in (NEAR, 12, 22, 34) for x in (far, -far) for y in (far, -far, 0)]
@@ -29,7 +29,7 @@ class Point(NamedTuple):
     label: str
     """What tells it apart within its group."""
     group: str
-    """Runs of one colour."""
+    """Runs of one color."""
     code_bits: float | None
     """Per dim."""
     data_bits: float | None
@@ -46,7 +46,7 @@ class _Spot(NamedTuple):
     y: float
 
 
-def draw_comparison(path: Path, points: Sequence[Point]) -> bool:
+def plot_comparison(path: Path, points: Sequence[Point]) -> bool:
     """Data bits and PSNR over code bits, a panel for each that some run has; False where there is nothing to draw."""
     from matplotlib.figure import Figure
 
@@ -78,10 +78,10 @@ def _spots(points: Sequence[Point], name: str) -> list[_Spot]:
 
 def _panel(axes: Axes, spots: Sequence[_Spot], groups: Sequence[str]) -> None:
     for number, group in enumerate(groups):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
+        color, marker = COLORS[number % len(COLORS)], MARKERS[number // len(COLORS) % len(MARKERS)]
         some = [spot for spot in spots if spot.group == group]
         places = [spot.x for spot in some], [spot.y for spot in some]
-        axes.plot(*places, marker=marker, color=colour, linestyle="", markersize=6, label=group)
+        axes.plot(*places, marker=marker, color=color, linestyle="", markersize=6, label=group)
     axes.margins(0.18)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

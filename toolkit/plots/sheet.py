@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 CURVE = (160, 48)
 """Pixels of an example of one axis, across and down."""
 LEGIBLE = 96
@@ -18,10 +18,10 @@ PAPER = 1.0
 """What lies between pictures: white."""
 
 
-def draw_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:
+def plot_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:
     """Rows of examples ``(batch, channels, *axes)`` in [-1, 1].
 
-    Along one axis an example is a curve for each channel, in colours of their own. Along more it is grey pictures, -1
+    Along one axis an example is a curve for each channel, in colors of their own. Along more it is grey pictures, -1
     black and 1 white: the last two axes are a picture's, and whatever positions the others have, such as steps in time,
     lie side by side, a line for each channel.
     """
@@ -43,7 +43,7 @@ def _curves(path: Path, rows: Sequence[np.ndarray]) -> None:
             across = j + np.linspace(0.04, 0.96, curves.shape[-1])
             axes.plot(across[[0, -1]], [-i, -i], color="#cccccc", linewidth=0.6)
             for channel, curve in enumerate(curves):
-                axes.plot(across, 0.45 * curve - i, color=COLOURS[channel % len(COLOURS)], linewidth=1)
+                axes.plot(across, 0.45 * curve - i, color=COLORS[channel % len(COLORS)], linewidth=1)
     axes.set_xlim(0, columns)
     axes.set_ylim(0.5 - len(rows), 0.5)
     axes.set_axis_off()

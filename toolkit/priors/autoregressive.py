@@ -11,8 +11,8 @@ from toolkit.causal.network import CausalNetwork, Trunk
 from toolkit.causal.sampling import sample
 from toolkit.errors import ToolkitError
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
-from toolkit.prior import PLAIN, Controls, Prior
-from toolkit.spec import Condition, LatentSpec
+from toolkit.prior import PLAIN, Prior, SamplingOptions
+from toolkit.spec import CodeSpec, Condition
 
 
 class AutoregressivePrior(Prior):
@@ -25,12 +25,12 @@ class AutoregressivePrior(Prior):
     """
 
     def __init__(
-        self, latent: LatentSpec, conditions: tuple[Condition, ...], trunk: Trunk, head: int, condition_dropout: float
+        self, code_spec: CodeSpec, conditions: tuple[Condition, ...], trunk: Trunk, head: int, condition_dropout: float
     ) -> None:
         super().__init__()
-        self.latent, self.condition_dropout = latent, condition_dropout
+        self.code_spec, self.condition_dropout = code_spec, condition_dropout
         self.embedding = ConditionEmbedding(conditions, trunk.channels) if conditions else None
-        self.network = CausalNetwork(trunk, latent.codebook_sizes, head=head)
+        self.network = CausalNetwork(trunk, code_spec.codebook_sizes, head=head)
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         return self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:]))
@@ -43,21 +43,21 @@ class AutoregressivePrior(Prior):
         self,
         n: int,
         conditions: Mapping[str, Tensor],
-        controls: Controls = PLAIN,
+        sampling: SamplingOptions = PLAIN,
         *,
         prefix: Tensor | None = None,
         generator: torch.Generator | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        check_guidance(controls, self.embedding)
+        check_guidance(sampling, self.embedding)
         with torch.no_grad():
-            context = self._context(conditions, n, self.latent.grid)
-            unconditional = self._context({}, n, self.latent.grid)
+            context = self._context(conditions, n, self.code_spec.grid)
+            unconditional = self._context({}, n, self.code_spec.grid)
         return sample(
             self.network,
             n,
-            self.latent.grid,
-            controls,
+            self.code_spec.grid,
+            sampling,
             context=context,
             unconditional=unconditional,
             prefix=prefix,
@@ -73,9 +73,9 @@ class AutoregressivePrior(Prior):
         return over_grid(self.embedding(conditions, n, keep), grid)
 
 
-def check_guidance(controls: Controls, embedding: ConditionEmbedding | None) -> None:
+def check_guidance(sampling: SamplingOptions, embedding: ConditionEmbedding | None) -> None:
     """ToolkitError where there is nothing to be guided by."""
-    if controls.guidance != 1.0 and embedding is None:
+    if sampling.guidance != 1.0 and embedding is None:
         raise ToolkitError(
-            f"guidance={controls.guidance}: this prior has no conditions to be guided by; leave it at 1.0"
+            f"guidance={sampling.guidance}: this prior has no conditions to be guided by; leave it at 1.0"
         )

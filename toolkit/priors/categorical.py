@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit.causal.sampling import check_prefix, guided, pick, uniforms
+from toolkit.causal.sampling import check_prefix, guided, sample_logits, uniforms
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
-from toolkit.prior import PLAIN, Controls, Prior
+from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.priors.autoregressive import check_guidance
-from toolkit.spec import Condition, LatentSpec
+from toolkit.spec import CodeSpec, Condition
 
 SPEED = 16.0
 """Log probabilities range over several nats, and Adam moves a parameter by its learning rate at most: so that the
@@ -32,12 +32,12 @@ class CategoricalPrior(Prior):
     """
 
     def __init__(
-        self, latent: LatentSpec, conditions: tuple[Condition, ...], *, condition_dropout: float = 0.1
+        self, code_spec: CodeSpec, conditions: tuple[Condition, ...], *, condition_dropout: float = 0.1
     ) -> None:
         super().__init__()
-        self.latent, self.condition_dropout = latent, condition_dropout
-        self.table = nn.Parameter(torch.zeros(sum(latent.codebook_sizes), *latent.grid))
-        self.embedding = ConditionEmbedding(conditions, sum(latent.codebook_sizes)) if conditions else None
+        self.code_spec, self.condition_dropout = code_spec, condition_dropout
+        self.table = nn.Parameter(torch.zeros(sum(code_spec.codebook_sizes), *code_spec.grid))
+        self.embedding = ConditionEmbedding(conditions, sum(code_spec.codebook_sizes)) if conditions else None
         if self.embedding is not None:
             for parameter in self.embedding.parameters():
                 nn.init.zeros_(parameter)
@@ -54,27 +54,27 @@ class CategoricalPrior(Prior):
         self,
         n: int,
         conditions: Mapping[str, Tensor],
-        controls: Controls = PLAIN,
+        sampling: SamplingOptions = PLAIN,
         *,
         prefix: Tensor | None = None,
         generator: torch.Generator | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        check_guidance(controls, self.embedding)
-        sizes, positions, device = self.latent.codebook_sizes, prod(self.latent.grid), self.table.device
+        check_guidance(sampling, self.embedding)
+        sizes, positions, device = self.code_spec.codebook_sizes, prod(self.code_spec.grid), self.table.device
         known = check_prefix(prefix, n, sizes, positions).to(device)
         noise = uniforms(n, sizes, positions, generator).to(device)
-        branches = [conditions] if controls.guidance == 1.0 else [conditions, {}]
-        parts = zip(*(self._logits(each, n, self.latent.grid) for each in branches), strict=True)
+        branches = [conditions] if sampling.guidance == 1.0 else [conditions, {}]
+        parts = zip(*(self._logits(each, n, self.code_spec.grid) for each in branches), strict=True)
         drawn = []
         for depth, each in enumerate(parts):
             logits = torch.cat([part.flatten(2).transpose(1, 2).expand(n, -1, -1) for part in each])
-            drawn.append(pick(guided(logits, n, controls.guidance), noise[:, depth], controls))
+            drawn.append(sample_logits(guided(logits, n, sampling.guidance), noise[:, depth], sampling))
         codes = torch.stack(drawn, 1)
         codes[:, :, : known.shape[2]] = known
         if progress is not None:
             progress(positions)
-        return codes.reshape(n, *self.latent.shape)
+        return codes.reshape(n, *self.code_spec.shape)
 
     def _log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
         nats = []
@@ -90,5 +90,5 @@ class CategoricalPrior(Prior):
         logits = self.table.unsqueeze(0)
         if self.embedding is not None:
             logits = logits + over_grid(self.embedding(conditions, n, keep), grid)
-        parts: Sequence[Tensor] = (SPEED * logits).split(list(self.latent.codebook_sizes), 1)
+        parts: Sequence[Tensor] = (SPEED * logits).split(list(self.code_spec.codebook_sizes), 1)
         return parts

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit.causal.sampling import MEMORY, check_prefix, guided, invert, shares
+from toolkit.causal.sampling import MEMORY, check_prefix, filtered_probs, guided, inverse_cdf
 from toolkit.nn.attention import Block, GridPositions
-from toolkit.nn.codebook import widen
+from toolkit.nn.codebook import upcast
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
-from toolkit.prior import PLAIN, Controls, Prior
+from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.priors.autoregressive import check_guidance
-from toolkit.spec import Condition, LatentSpec
+from toolkit.spec import CodeSpec, Condition
 
 
 @final
@@ -44,7 +44,7 @@ class MaskGITPrior(Prior):
 
     def __init__(
         self,
-        latent: LatentSpec,
+        code_spec: CodeSpec,
         conditions: tuple[Condition, ...],
         *,
         hidden: int = 256,
@@ -58,17 +58,17 @@ class MaskGITPrior(Prior):
         super().__init__()
         if passes < 1:
             raise ValueError(f"passes={passes}: at least 1")
-        self.latent, self.passes, self.choice_temperature = latent, passes, choice_temperature
+        self.code_spec, self.passes, self.choice_temperature = code_spec, passes, choice_temperature
         self.condition_dropout = condition_dropout
         # The last row of each table stands for a masked code.
-        self.tables = nn.ModuleList(nn.Embedding(size + 1, hidden) for size in latent.codebook_sizes)
-        self.positions = GridPositions(latent.grid, hidden)
+        self.tables = nn.ModuleList(nn.Embedding(size + 1, hidden) for size in code_spec.codebook_sizes)
+        self.positions = GridPositions(code_spec.grid, hidden)
         self.embedding = ConditionEmbedding(conditions, hidden) if conditions else None
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
-        self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in latent.codebook_sizes)
+        self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in code_spec.codebook_sizes)
         for table in self.tables.parameters():
-            nn.init.normal_(table, std=latent.depth**-0.5)
+            nn.init.normal_(table, std=code_spec.depth**-0.5)
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         raise NotImplementedError(
@@ -80,7 +80,7 @@ class MaskGITPrior(Prior):
         masked = self._masks(codes)
         logits = self._logits(codes, masked, conditions, keep)
         costs = [
-            F.cross_entropy(widen(part).movedim(-1, 1), codes[:, d], reduction="none") for d, part in enumerate(logits)
+            F.cross_entropy(upcast(part).movedim(-1, 1), codes[:, d], reduction="none") for d, part in enumerate(logits)
         ]
         cost = torch.stack(costs, 1) * masked
         return cost.flatten(1).sum(1) / masked.flatten(1).sum(1) * masked[0].numel()
@@ -90,38 +90,40 @@ class MaskGITPrior(Prior):
         self,
         n: int,
         conditions: Mapping[str, Tensor],
-        controls: Controls = PLAIN,
+        sampling: SamplingOptions = PLAIN,
         *,
         prefix: Tensor | None = None,
         generator: torch.Generator | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        check_guidance(controls, self.embedding)
-        device, positions = self.norm.weight.device, prod(self.latent.grid)
-        codes = torch.full((n, self.latent.depth, positions), -1, dtype=torch.int64)
+        check_guidance(sampling, self.embedding)
+        device, positions = self.norm.weight.device, prod(self.code_spec.grid)
+        codes = torch.full((n, self.code_spec.depth, positions), -1, dtype=torch.int64)
         if prefix is not None:
-            known = check_prefix(prefix.clamp(min=0), n, self.latent.codebook_sizes, positions)
+            known = check_prefix(prefix.clamp(min=0), n, self.code_spec.codebook_sizes, positions)
             codes[:, :, : known.shape[2]] = prefix
         # What to draw and what to keep, of each pass; an example's numbers do not depend on how many there are.
         noise = torch.rand(n, self.passes, 2, *codes.shape[1:], generator=generator, dtype=torch.float64)
-        size = max(1, MEMORY // (16 * max(self.latent.codebook_sizes) * codes[0].numel()))
+        size = max(1, MEMORY // (16 * max(self.code_spec.codebook_sizes) * codes[0].numel()))
         drawn = []
         with torch.autocast(device.type, enabled=False):
             for start in range(0, n, size):
                 rows = slice(start, start + size)
                 given = {name: value[rows] for name, value in conditions.items()}
-                drawn.append(self._draw(codes[rows].to(device), noise[rows].to(device), given, controls))
+                drawn.append(self._draw(codes[rows].to(device), noise[rows].to(device), given, sampling))
                 if progress is not None:
                     progress(min(n, start + size) * positions // n)
         return torch.cat(drawn)
 
-    def _draw(self, codes: Tensor, noise: Tensor, conditions: Mapping[str, Tensor], controls: Controls) -> Tensor:
+    def _draw(
+        self, codes: Tensor, noise: Tensor, conditions: Mapping[str, Tensor], sampling: SamplingOptions
+    ) -> Tensor:
         """Fills in the codes ``(n, depth, positions)`` that are -1; noise ``(n, passes, 2, depth, positions)``."""
         masked = codes < 0
-        codes = codes.clamp(min=0).unflatten(2, self.latent.grid)
+        codes = codes.clamp(min=0).unflatten(2, self.code_spec.grid)
         wanted = masked.flatten(1).sum(1, keepdim=True)
         for number, (choices, keeps) in enumerate(_passes(noise)):
-            guess, confidence = self._guess(codes, masked.view_as(codes), choices, conditions, controls)
+            guess, confidence = self._guess(codes, masked.view_as(codes), choices, conditions, sampling)
             codes = guess.where(masked.view_as(codes), codes)
             left = self.choice_temperature * (1 - (number + 1) / self.passes)
             confidence = confidence - left * (-keeps.clamp(1e-12, 1 - 1e-12).log()).log().view_as(confidence)
@@ -130,16 +132,16 @@ class MaskGITPrior(Prior):
         return codes
 
     def _guess(
-        self, codes: Tensor, masked: Tensor, noise: Tensor, conditions: Mapping[str, Tensor], controls: Controls
+        self, codes: Tensor, masked: Tensor, noise: Tensor, conditions: Mapping[str, Tensor], sampling: SamplingOptions
     ) -> tuple[Tensor, Tensor]:
         """A draw of every code, and the log of its probability, ``(n, depth, *grid)``."""
         n, guesses, confidences = len(codes), [], []
         parts = [self._logits(codes, masked, conditions, None)]
-        if controls.guidance != 1.0:
+        if sampling.guidance != 1.0:
             parts.append(self._logits(codes, masked, {}, None))
         for depth, branches in enumerate(zip(*parts, strict=True)):
-            left = shares(guided(torch.cat(branches), n, controls.guidance), controls)
-            guess = invert(left, noise[:, depth].view(n, *codes.shape[2:]))
+            left = filtered_probs(guided(torch.cat(branches), n, sampling.guidance), sampling)
+            guess = inverse_cdf(left, noise[:, depth].view(n, *codes.shape[2:]))
             guesses.append(guess)
             confidences.append((left.gather(-1, guess.unsqueeze(-1)).squeeze(-1) / left.sum(-1)).log())
         return torch.stack(guesses, 1), torch.stack(confidences, 1)
@@ -150,7 +152,7 @@ class MaskGITPrior(Prior):
         """For each depth ``(batch, *grid, size)``, of codes ``(batch, depth, *grid)``, seen where not masked."""
         grid = codes.shape[2:]
         x = self.positions(tuple(grid))
-        for depth, (table, size) in enumerate(zip(self.tables, self.latent.codebook_sizes, strict=True)):
+        for depth, (table, size) in enumerate(zip(self.tables, self.code_spec.codebook_sizes, strict=True)):
             x = x + table(codes[:, depth].masked_fill(masked[:, depth], size)).flatten(1, -2)
         if self.embedding is not None:
             context = over_grid(self.embedding(conditions, len(codes), keep), grid)

@@ -6,7 +6,7 @@ from typing import final
 
 from toolkit.causal.pixelcnn import PixelCNN
 from toolkit.priors.autoregressive import AutoregressivePrior
-from toolkit.spec import Condition, LatentSpec
+from toolkit.spec import CodeSpec, Condition
 
 
 @final
@@ -27,7 +27,7 @@ class PixelCNNPrior(AutoregressivePrior):
 
     def __init__(
         self,
-        latent: LatentSpec,
+        code_spec: CodeSpec,
         conditions: tuple[Condition, ...],
         *,
         hidden: int = 128,
@@ -38,11 +38,11 @@ class PixelCNNPrior(AutoregressivePrior):
         condition_dropout: float = 0.1,
     ) -> None:
         trunk = PixelCNN(
-            len(latent.grid),
+            len(code_spec.grid),
             context=hidden if conditions else 0,
             hidden=hidden,
             layers=layers,
             kernel_size=kernel_size,
             dropout=dropout,
         )
-        super().__init__(latent, conditions, trunk, head, condition_dropout)
+        super().__init__(code_spec, conditions, trunk, head, condition_dropout)

@@ -6,7 +6,7 @@ from typing import final
 
 from toolkit.causal.transformer import Transformer
 from toolkit.priors.autoregressive import AutoregressivePrior
-from toolkit.spec import Condition, LatentSpec
+from toolkit.spec import CodeSpec, Condition
 
 
 @final
@@ -26,7 +26,7 @@ class TransformerPrior(AutoregressivePrior):
 
     def __init__(
         self,
-        latent: LatentSpec,
+        code_spec: CodeSpec,
         conditions: tuple[Condition, ...],
         *,
         hidden: int = 256,
@@ -37,11 +37,11 @@ class TransformerPrior(AutoregressivePrior):
         condition_dropout: float = 0.1,
     ) -> None:
         trunk = Transformer(
-            latent.grid,
+            code_spec.grid,
             context=hidden if conditions else 0,
             hidden=hidden,
             layers=layers,
             heads=heads,
             dropout=dropout,
         )
-        super().__init__(latent, conditions, trunk, head, condition_dropout)
+        super().__init__(code_spec, conditions, trunk, head, condition_dropout)

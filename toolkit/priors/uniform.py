@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from toolkit.causal.sampling import check_prefix, uniforms
-from toolkit.prior import PLAIN, Controls, Prior
-from toolkit.spec import Condition, LatentSpec
+from toolkit.prior import PLAIN, Prior, SamplingOptions
+from toolkit.spec import CodeSpec, Condition
 
 
 @final
@@ -24,31 +24,31 @@ class UniformPrior(Prior):
 
     sizes: Tensor
 
-    def __init__(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> None:
+    def __init__(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> None:
         super().__init__()
-        self.latent = latent
-        self.register_buffer("sizes", torch.tensor(latent.codebook_sizes), persistent=False)
+        self.code_spec = code_spec
+        self.register_buffer("sizes", torch.tensor(code_spec.codebook_sizes), persistent=False)
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """Minus the rate, in nats: ``(batch,)`` for codes ``(batch, depth, *grid)``."""
-        rate = self.latent.rate * log(2)
+        rate = self.code_spec.rate * log(2)
         return torch.full((len(codes),), -rate, device=codes.device)
 
     def sample(
         self,
         n: int,
         conditions: Mapping[str, Tensor],
-        controls: Controls = PLAIN,
+        sampling: SamplingOptions = PLAIN,
         *,
         prefix: Tensor | None = None,
         generator: torch.Generator | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        positions = prod(self.latent.grid)
-        known = check_prefix(prefix, n, self.latent.codebook_sizes, positions).to(self.sizes.device)
-        noise = uniforms(n, self.latent.codebook_sizes, positions, generator).to(self.sizes.device)
+        positions = prod(self.code_spec.grid)
+        known = check_prefix(prefix, n, self.code_spec.codebook_sizes, positions).to(self.sizes.device)
+        noise = uniforms(n, self.code_spec.codebook_sizes, positions, generator).to(self.sizes.device)
         codes = (noise * self.sizes[:, None]).long()
         codes[:, :, : known.shape[2]] = known
         if progress is not None:
             progress(positions)
-        return codes.reshape(n, *self.latent.shape)
+        return codes.reshape(n, *self.code_spec.shape)

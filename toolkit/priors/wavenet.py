@@ -6,7 +6,7 @@ from typing import final
 
 from toolkit.causal.wavenet import WaveNet
 from toolkit.priors.autoregressive import AutoregressivePrior
-from toolkit.spec import Condition, LatentSpec
+from toolkit.spec import CodeSpec, Condition
 
 
 @final
@@ -25,7 +25,7 @@ class WaveNetPrior(AutoregressivePrior):
 
     def __init__(
         self,
-        latent: LatentSpec,
+        code_spec: CodeSpec,
         conditions: tuple[Condition, ...],
         *,
         hidden: int = 128,
@@ -36,9 +36,9 @@ class WaveNetPrior(AutoregressivePrior):
         dropout: float = 0.0,
         condition_dropout: float = 0.1,
     ) -> None:
-        if len(latent.grid) != 1:
-            raise ValueError(f"1 axis is needed, this grid has {len(latent.grid)}: take pixelcnn or transformer")
+        if len(code_spec.grid) != 1:
+            raise ValueError(f"1 axis is needed, this grid has {len(code_spec.grid)}: take pixelcnn or transformer")
         trunk = WaveNet(
             context=hidden if conditions else 0, hidden=hidden, blocks=blocks, layers=layers, skip=skip, dropout=dropout
         )
-        super().__init__(latent, conditions, trunk, head, condition_dropout)
+        super().__init__(code_spec, conditions, trunk, head, condition_dropout)

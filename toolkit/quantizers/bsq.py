@@ -48,7 +48,7 @@ class BSQQuantizer(Quantizer):
         self.entropy, self.diversity, self.temperature = entropy, diversity, temperature
 
     def forward(self, z: Tensor) -> Quantized:
-        u = F.normalize(table.widen(z), dim=1)
+        u = F.normalize(table.upcast(z), dim=1)
         quantized = fixed(u, self.signs.nearest(u), self.signs.codes(u), 2**self.dim)
         if not (self.training and self.entropy):
             return quantized

@@ -66,12 +66,12 @@ class CategoricalQuantizer(Quantizer):
     def embed(self, codes: Tensor) -> Tensor:
         return table.look_up(codes, self.codebook)
 
-    def draw(self, z: Tensor) -> Quantized:
+    def sample(self, z: Tensor) -> Quantized:
         codes = self.posterior(z).sample(1)[0]
         return self._made(self.embed(codes), codes, z)
 
     def posterior(self, z: Tensor) -> Posterior:
-        return Posterior((table.widen(z),))
+        return Posterior((table.upcast(z),))
 
     @property
     def temperature(self) -> Tensor:
@@ -80,7 +80,7 @@ class CategoricalQuantizer(Quantizer):
         return self.first * (self.last / self.first) ** progress
 
     def _relax(self, z: Tensor) -> Quantized:
-        logits = table.widen(z)
+        logits = table.upcast(z)
         noisy = logits - torch.empty_like(logits).exponential_().log()
         codes = noisy.argmax(1, keepdim=True)
         shares = (noisy / self.temperature).softmax(1)

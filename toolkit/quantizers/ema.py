@@ -9,9 +9,9 @@ from torch import Tensor
 
 from toolkit.nn import codebook as table
 from toolkit.nn.codebook import CodebookSize, Commitment
-from toolkit.nn.codebook_init import CodebookInit, Init, NewEntries, Restart, random_entries
+from toolkit.nn.codebook_init import CodebookInit, DeadCodeThreshold, Init, NewEntries, random_entries
 from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
-from toolkit.nn.lookup import Gradient, Lookup, Normalise, nearest
+from toolkit.nn.lookup import Gradient, Lookup, Normalize, nearest
 from toolkit.quantizer import Quantized, Quantizer
 
 
@@ -26,10 +26,10 @@ class EMAQuantizer(Quantizer):
         e_i  = m_i / N_i
 
     An entry starts with the expected count for its N_i: latents per batch / codebook_size. One that wins nothing keeps
-    its place. One whose N_i falls below ``restart`` times the expected count starts again at a latent of the batch,
-    with table, sum and count set together after the averages are written, so that the restart survives the step it is
-    made in. Statistics are float32, and of all ranks' latents. The loss is ``commitment * |z - sg[e]|^2``, summed over
-    dim and averaged over positions. Computed in at least float32.
+    its place. One whose N_i falls below ``dead_code_threshold`` times the expected count starts again at a latent
+    of the batch, with table, sum and count set together after the averages are written, so that the new start
+    survives the step it is made in. Statistics are float32, and of all ranks' latents. The loss is ``commitment *
+    |z - sg[e]|^2``, summed over dim and averaged over positions. Computed in at least float32.
 
     Args:
         decay: gamma of the averages.
@@ -45,9 +45,9 @@ class EMAQuantizer(Quantizer):
         commitment: Commitment = 0.25,
         decay: float = 0.99,
         init: Init = "data",
-        restart: Restart = 0.1,
+        dead_code_threshold: DeadCodeThreshold = 0.1,
         gradient: Gradient = "straight_through",
-        normalise: Normalise = False,
+        normalize: Normalize = False,
         entropy: Entropy = 0.0,
         entropy_temperature: EntropyTemperature = 1.0,
     ) -> None:
@@ -55,15 +55,15 @@ class EMAQuantizer(Quantizer):
         self.channels = self.dim = dim
         self.codebook_sizes = table.single(codebook_size)
         self.commitment, self.decay = commitment, decay
-        self.init = CodebookInit(init, restart)
-        self.lookup = Lookup(gradient, normalise)
+        self.init = CodebookInit(init, dead_code_threshold)
+        self.lookup = Lookup(gradient, normalize)
         self.entropy = EntropyRegularizer(entropy, entropy_temperature)
-        self.initialised: Tensor
+        self.initialized: Tensor
         self.codebook: Tensor
         self.counts: Tensor
         self.sums: Tensor
         entries = random_entries(codebook_size, dim)
-        self.register_buffer("initialised", torch.tensor(False))
+        self.register_buffer("initialized", torch.tensor(False))
         self.register_buffer("codebook", entries)
         self.register_buffer("counts", torch.ones(codebook_size))
         self.register_buffer("sums", entries.clone())
@@ -74,7 +74,7 @@ class EMAQuantizer(Quantizer):
             z = self.lookup.latents(z, self.codebook)
             rows = table.flatten(z)
             if self.training and not self.init.begun:
-                self._set_entries(self.init.begin(rows.detach(), self.codebook, self.initialised))
+                self._set_entries(self.init.begin(rows.detach(), self.codebook, self.initialized))
             entries = self.lookup.entries(self.codebook)
 
             # Equation 1: the code is the nearest entry's. Equation 2: that entry stands in the latent's place.
@@ -101,13 +101,13 @@ class EMAQuantizer(Quantizer):
     @torch.no_grad()
     def _update(self, rows: Tensor, assignments: Tensor) -> None:
         """The averages of appendix A.1, then what starts again."""
-        counts, sums = table.won_by(assignments, rows, len(self.codebook))
+        counts, sums = table.count_assignments(assignments, rows, len(self.codebook))
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         # Sum and count of an entry that won nothing shrink alike, until they underflow: its place is not 0 / 0.
         won_any = (counts > 0).unsqueeze(1)
         self.codebook.copy_(torch.where(won_any, self.sums / self.counts.unsqueeze(1), self.codebook))
-        if self.init.restart > 0:
+        if self.init.dead_code_threshold > 0:
             self._set_entries(self.init.revive(rows, self.counts))
 
     @torch.no_grad()

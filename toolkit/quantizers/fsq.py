@@ -58,7 +58,7 @@ class FSQQuantizer(Quantizer):
         self.register_buffer("radius", (self.levels // 2).to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, z: Tensor) -> Quantized:
-        bounded = self._bound(table.widen(z))
+        bounded = self._bound(table.upcast(z))
         radius, strides = _along(self.radius, z), _along(self.strides, z)
         steps = bounded.round()
         codes = ((steps + radius).long() * strides).sum(1, keepdim=True)

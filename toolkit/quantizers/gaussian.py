@@ -34,7 +34,7 @@ class GaussianQuantizer(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         if self.training:
-            return self.draw(z)
+            return self.sample(z)
         mean, log_variance = _moments(z)
         return _made(mean, mean, log_variance)
 
@@ -42,7 +42,7 @@ class GaussianQuantizer(Quantizer):
         """There are no codes: ToolkitError."""
         raise ToolkitError(f"{title(self)}: a continuous bottleneck has no codes to embed")
 
-    def draw(self, z: Tensor) -> Quantized:
+    def sample(self, z: Tensor) -> Quantized:
         mean, log_variance = _moments(z)
         noise = torch.randn_like(mean)
         return _made(mean + noise * (log_variance / 2).exp(), mean, log_variance)
@@ -50,7 +50,7 @@ class GaussianQuantizer(Quantizer):
 
 def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log-variance, which is bounded softly: near 0 it is what the encoder gave."""
-    mean, raw = table.widen(z).chunk(2, 1)
+    mean, raw = table.upcast(z).chunk(2, 1)
     return mean, LARGEST * (raw / LARGEST).tanh()
 
 

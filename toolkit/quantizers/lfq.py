@@ -53,7 +53,7 @@ class LFQQuantizer(Quantizer):
         self.temperature = temperature
 
     def forward(self, z: Tensor) -> Quantized:
-        z = table.widen(z)
+        z = table.upcast(z)
         e = self.signs.nearest(z)
         loss = self.commitment * table.distance(z, e)
         if self.training and self.entropy:

@@ -62,10 +62,10 @@ class ProductQuantizer(Quantizer):
         missing = [torch.zeros_like(latents[0])] * (self.groups - len(given))
         return torch.cat([*latents, *missing], 1)
 
-    def draw(self, z: Tensor) -> Quantized:
+    def sample(self, z: Tensor) -> Quantized:
         if self.shared:
-            return self._join_shared(self._part(0).draw(self._gather(z)), len(z))
-        return self._join([part.draw(latents) for part, latents in self._split(z)])
+            return self._join_shared(self._part(0).sample(self._gather(z)), len(z))
+        return self._join([part.sample(latents) for part, latents in self._split(z)])
 
     def posterior(self, z: Tensor) -> Posterior:
         """The groups' posteriors, which are independent given z."""

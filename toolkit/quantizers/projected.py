@@ -18,7 +18,7 @@ class ProjectedQuantizer(Quantizer):
     """A learned linear map at every position into the inner quantizer's space, and one back.
 
     Around ``vq`` with few dimensions it is the factorised codebook of ViT-VQGAN (Yu et al. 2021), whose look-up is
-    normalised, too. It also lets quantizers whose channels are their own affair, such as ``fsq``, stand where ``dim``
+    normalized, too. It also lets quantizers whose channels are their own affair, such as ``fsq``, stand where ``dim``
     channels are wanted. The maps are computed in at least float32.
 
     Args:
@@ -36,30 +36,30 @@ class ProjectedQuantizer(Quantizer):
                 "a continuous bottleneck is not projected, as its samples start at the unit normal: choose it itself,"
                 " with a smaller dim"
             )
-        self.into = nn.Linear(dim, self.inner.channels)
-        self.back = nn.Linear(self.inner.dim, dim)
+        self.proj_in = nn.Linear(dim, self.inner.channels)
+        self.proj_out = nn.Linear(self.inner.dim, dim)
         self.channels = self.dim = dim
         self.depth, self.codebook_sizes = self.inner.depth, self.inner.codebook_sizes
         self.has_posterior = self.inner.has_posterior
 
     def forward(self, z: Tensor) -> Quantized:
-        return self._return(self.inner(_map(self.into, z)))
+        return self._return(self.inner(_map(self.proj_in, z)))
 
     def embed(self, codes: Tensor) -> Tensor:
-        return _map(self.back, self.inner.embed(codes))
+        return _map(self.proj_out, self.inner.embed(codes))
 
-    def draw(self, z: Tensor) -> Quantized:
-        return self._return(self.inner.draw(_map(self.into, z)))
+    def sample(self, z: Tensor) -> Quantized:
+        return self._return(self.inner.sample(_map(self.proj_in, z)))
 
     def posterior(self, z: Tensor) -> Posterior:
-        return self.inner.posterior(_map(self.into, z))
+        return self.inner.posterior(_map(self.proj_in, z))
 
     def _return(self, made: Quantized) -> Quantized:
-        return made._replace(z=_map(self.back, made.z))
+        return made._replace(z=_map(self.proj_out, made.z))
 
 
 def _map(linear: nn.Linear, z: Tensor) -> Tensor:
     """A linear map of the channels at every position."""
     with torch.autocast(z.device.type, enabled=False):
-        mapped: Tensor = linear(table.widen(z).movedim(1, -1))
+        mapped: Tensor = linear(table.upcast(z).movedim(1, -1))
     return mapped.movedim(-1, 1)

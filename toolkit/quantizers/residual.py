@@ -58,9 +58,9 @@ class ResidualQuantizer(Quantizer):
         given = codes.split(self.depth // len(self.stages), 1)
         return torch.stack([stage.embed(each) for stage, each in zip(self._each(), given, strict=False)]).sum(0)
 
-    def draw(self, z: Tensor) -> Quantized:
+    def sample(self, z: Tensor) -> Quantized:
         """A draw from each stage, given those before it; its kl is exact given these."""
-        made = _chain(z, [stage.draw for stage in self._each()])
+        made = _chain(z, [stage.sample for stage in self._each()])
         return self._sum(z, made, self._whole(z))
 
     def _sum(self, z: Tensor, made: list[Quantized], lengths: Tensor) -> Quantized:
@@ -106,7 +106,7 @@ def _checked(stage: Quantizer, dim: int) -> Quantizer:
 
 def _chain(z: Tensor, stages: Sequence[Callable[[Tensor], Quantized]]) -> list[Quantized]:
     """Each stage's account of what those before it left over."""
-    made, residual = [], table.widen(z)
+    made, residual = [], table.upcast(z)
     for stage in stages:
         made.append(stage(residual))
         # Detached: else the straight-through gradient of what is taken away cancels that of z, and the losses of

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toolkit.nn import codebook as table
 from toolkit.nn.codebook import CodebookSize, Commitment
 from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
-from toolkit.nn.lookup import Gradient, Lookup, Normalise, nearest
+from toolkit.nn.lookup import Gradient, Lookup, Normalize, nearest
 from toolkit.quantizer import Quantized, Quantizer
 
 
@@ -33,7 +33,7 @@ class SimVQQuantizer(Quantizer):
         codebook_size: CodebookSize = 512,
         commitment: Commitment = 0.25,
         gradient: Gradient = "straight_through",
-        normalise: Normalise = False,
+        normalize: Normalize = False,
         entropy: Entropy = 0.0,
         entropy_temperature: EntropyTemperature = 1.0,
     ) -> None:
@@ -41,7 +41,7 @@ class SimVQQuantizer(Quantizer):
         self.channels = self.dim = dim
         self.codebook_sizes = table.single(codebook_size)
         self.commitment = commitment
-        self.lookup = Lookup(gradient, normalise)
+        self.lookup = Lookup(gradient, normalize)
         self.entropy = EntropyRegularizer(entropy, entropy_temperature)
         self.codebook: Tensor
         self.register_buffer("codebook", torch.randn(codebook_size, dim) / dim**0.5)

@@ -7,12 +7,12 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from toolkit.distributed import total
+from toolkit.distributed import all_reduce_sum
 from toolkit.nn import codebook as table
 from toolkit.nn.codebook import CodebookSize, Commitment
-from toolkit.nn.codebook_init import CodebookInit, Init, NewEntries, Restart, random_entries
+from toolkit.nn.codebook_init import CodebookInit, DeadCodeThreshold, Init, NewEntries, random_entries
 from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
-from toolkit.nn.lookup import Gradient, Lookup, Normalise, nearest
+from toolkit.nn.lookup import Gradient, Lookup, Normalize, nearest
 from toolkit.quantizer import Quantized, Quantizer
 
 DECAY = 0.99
@@ -36,9 +36,9 @@ class VectorQuantizer(Quantizer):
         codebook_size: CodebookSize = 512,
         commitment: Commitment = 0.25,
         init: Init = "data",
-        restart: Restart = 0.0,
+        dead_code_threshold: DeadCodeThreshold = 0.0,
         gradient: Gradient = "straight_through",
-        normalise: Normalise = False,
+        normalize: Normalize = False,
         entropy: Entropy = 0.0,
         entropy_temperature: EntropyTemperature = 1.0,
     ) -> None:
@@ -46,12 +46,12 @@ class VectorQuantizer(Quantizer):
         self.channels = self.dim = dim
         self.codebook_sizes = table.single(codebook_size)
         self.commitment = commitment
-        self.init = CodebookInit(init, restart)
-        self.lookup = Lookup(gradient, normalise)
+        self.init = CodebookInit(init, dead_code_threshold)
+        self.lookup = Lookup(gradient, normalize)
         self.entropy = EntropyRegularizer(entropy, entropy_temperature)
-        self.initialised: Tensor
+        self.initialized: Tensor
         self.counts: Tensor  # kept without restarts, too, so that these may be turned on later
-        self.register_buffer("initialised", torch.tensor(False))
+        self.register_buffer("initialized", torch.tensor(False))
         self.codebook = nn.Parameter(random_entries(codebook_size, dim))
         self.register_buffer("counts", torch.ones(codebook_size))
         self.register_load_state_dict_post_hook(self.init.mirror)
@@ -89,8 +89,8 @@ class VectorQuantizer(Quantizer):
     def _renew(self, rows: Tensor) -> None:
         """Starts and revives entries, before the look-up: after it, they wait for their gradient."""
         if not self.init.begun:
-            self._set_entries(self.init.begin(rows, self.codebook, self.initialised))
-        if self.init.restart > 0:
+            self._set_entries(self.init.begin(rows, self.codebook, self.initialized))
+        if self.init.dead_code_threshold > 0:
             self._set_entries(self.init.revive(rows, self.counts))
 
     @torch.no_grad()
@@ -103,5 +103,5 @@ class VectorQuantizer(Quantizer):
         """The moving average of how many latents of a batch an entry wins."""
         ones = torch.ones_like(assignments, dtype=self.counts.dtype)
         counts = torch.zeros_like(self.counts).index_add_(0, assignments, ones)
-        total(counts)
+        all_reduce_sum(counts)
         self.counts.lerp_(counts, 1 - DECAY)

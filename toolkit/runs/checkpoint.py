@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.distributed import first, gathered, rank
+from toolkit.distributed import all_gather, on_rank0, rank
 from toolkit.errors import ToolkitError
 from toolkit.optimization import Optimization
 from toolkit.runs.formats import FORMAT, current_tensor, format_of
@@ -108,17 +108,17 @@ def save(
     folder: Path,
     optimization: Optimization,
     facts: dict[str, Any],
-    figures: dict[str, Tensor] | None = None,
+    metrics: dict[str, Tensor] | None = None,
     *,
     keep: int,
 ) -> None:
     """Writes a checkpoint aside, flushes it, renames it into place, and drops all but the newest ``keep``.
 
-    ``facts`` and ``figures`` are what the caller wants to find again. All ranks take part: the first one writes, with
+    ``facts`` and ``metrics`` are what the caller wants to find again. All ranks take part: the first one writes, with
     the random numbers of them all.
     """
-    beside = {**random_state(), **{f"metrics.{name}": value for name, value in (figures or {}).items()}}
-    first(partial(_save, folder, optimization, facts, beside, keep))
+    beside = {**random_state(), **{f"metrics.{name}": value for name, value in (metrics or {}).items()}}
+    on_rank0(partial(_save, folder, optimization, facts, beside, keep))
 
 
 def _save(
@@ -231,7 +231,7 @@ def random_state() -> dict[str, Tensor]:
     own = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         own["cuda"] = torch.cuda.get_rng_state()
-    return {_random(number, name): t for name, state in own.items() for number, t in enumerate(gathered(state))}
+    return {_random(number, name): t for name, state in own.items() for number, t in enumerate(all_gather(state))}
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:

@@ -11,24 +11,24 @@ import torch
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Examples, split_batches
-from toolkit.distributed import first
+from toolkit.distributed import on_rank0
 from toolkit.errors import ToolkitError
 from toolkit.report import Report
 from toolkit.runs.codes import CachedCodes, cache_key, check_codes, encode_batches, read_codes, write_codes
-from toolkit.spec import LatentSpec
+from toolkit.spec import CodeSpec
 
 
 @dataclass(frozen=True)
 class CodeCache:
     """The codes of the training and validation splits in a folder.
 
-    ``depends_on``: what the codes depend on beside split and size, as plain values. ``latent``: the codes of one
+    ``depends_on``: what the codes depend on beside split and size, as plain values. ``code_spec``: the codes of one
     example, which may be longer than those of what the autoencoder was trained on.
     """
 
     folder: Path
     autoencoder: Autoencoder
-    latent: LatentSpec
+    code_spec: CodeSpec
     depends_on: tuple[Any, ...]
     device: torch.device
     batch_size: int
@@ -39,7 +39,7 @@ class CodeCache:
         """From the files where they are of these weights and data, else encoded now. All ranks take part."""
         splits = {}
         for split in (split for split in ("train", "val") if examples.size(split)):
-            first(partial(self._fill, split, examples))
+            on_rank0(partial(self._fill, split, examples))
             splits[split] = read_codes(self._path(split))[0]
         return CachedCodes(splits)
 
@@ -54,7 +54,7 @@ class CodeCache:
         batches = split_batches(examples, split, self.device, batch_size=self.batch_size, workers=self.workers)
         self.report.begin(f"codes of {split}", 0, size)
         codes = encode_batches(self.autoencoder, batches)
-        write_codes(path, self.latent, codes, size, {"key": key}, self.report.step)
+        write_codes(path, self.code_spec, codes, size, {"key": key}, self.report.step)
 
     def _is_fresh(self, path: Path, key: str, size: int) -> bool:
         """Whether a file holds just these codes; a stale or damaged one is never read."""
@@ -69,7 +69,7 @@ class CodeCache:
             self.report.note(f"{path} holds codes of other weights or data: encoding again")
             return False
         try:
-            check_codes(arrays, self.latent, size)
+            check_codes(arrays, self.code_spec, size)
         except ValueError as e:
             self.report.note(f"{path}: {e}: encoding again")
             return False

@@ -24,9 +24,9 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
 from toolkit.errors import ToolkitError
 from toolkit.nn.noise import seeded
-from toolkit.runs.formats import FORMAT, format_of
+from toolkit.runs.formats import FORMAT, current_condition, format_of
 from toolkit.runs.tensors import DamagedFileError, check_safetensors
-from toolkit.spec import LatentSpec
+from toolkit.spec import CodeSpec
 
 STRETCH = 1 << 20
 """Codes read at once where all of them are gone through: a part of this cannot be lost in a float32 count."""
@@ -35,9 +35,9 @@ _TYPES = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32, "I64": np.int64, "F
 _SPELT = {np.dtype(t): name for name, t in _TYPES.items()}
 
 
-def code_type(latent: LatentSpec) -> np.dtype[Any]:
+def code_type(code_spec: CodeSpec) -> np.dtype[Any]:
     """The smallest type that holds every code."""
-    largest = max(latent.codebook_sizes) - 1
+    largest = max(code_spec.codebook_sizes) - 1
     return np.dtype(np.uint8 if largest < 1 << 8 else np.uint16 if largest < 1 << 16 else np.int32)
 
 
@@ -77,13 +77,13 @@ def encode_batches(autoencoder: Autoencoder, batches: Iterable[Batch]) -> Iterat
     with torch.no_grad():
         for number, batch in enumerate(batches):
             with seeded(number):
-                codes = autoencoder.draw(batch.x).codes.cpu()
+                codes = autoencoder.sample(batch.x).codes.cpu()
             yield {"codes": codes, **{name: value.cpu() for name, value in batch.conditions.items()}}
 
 
 def write_codes(
     path: Path,
-    latent: LatentSpec,
+    code_spec: CodeSpec,
     batches: Iterable[dict[str, Tensor]],
     size: int,
     metadata: dict[str, str],
@@ -100,7 +100,7 @@ def write_codes(
         path.parent.mkdir(parents=True, exist_ok=True)
         for batch in batches:
             arrays = {name: value.numpy() for name, value in batch.items()}
-            arrays["codes"] = arrays["codes"].astype(code_type(latent))
+            arrays["codes"] = arrays["codes"].astype(code_type(code_spec))
             if not maps:
                 maps = _create(aside, {k: (v.dtype, (size, *v.shape[1:])) for k, v in arrays.items()}, metadata)
             rows = slice(at, at + len(arrays["codes"]))
@@ -130,8 +130,9 @@ def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         length = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(length))
     metadata = header.pop("__metadata__", {})
-    number = metadata.pop("format", "0")
-    format_of(int(number) if number.isdecimal() else number, path)
+    written = metadata.pop("format", "0")
+    number = format_of(int(written) if written.isdecimal() else written, path)
+    header = {current_condition(name, number): entry for name, entry in header.items()}
     whole = header.get("codes", {"dtype": "F32"})["dtype"] != "F32"
     if not whole or any(entry["dtype"] not in _TYPES or not entry["shape"] for entry in header.values()):
         raise ToolkitError(f"{path} holds no codes")
@@ -140,19 +141,19 @@ def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return {name: _map(path, 8 + length, entry, "r") for name, entry in header.items()}, metadata
 
 
-def check_codes(arrays: dict[str, np.ndarray], latent: LatentSpec, size: int) -> None:
+def check_codes(arrays: dict[str, np.ndarray], code_spec: CodeSpec, size: int) -> None:
     """ValueError where arrays that were read are not the codes ``(size, depth, *grid)`` of this model."""
     codes = arrays["codes"]
-    if codes.shape != (size, *latent.shape):
-        raise ValueError(f"codes of shape {codes.shape}, not {(size, *latent.shape)}")
+    if codes.shape != (size, *code_spec.shape):
+        raise ValueError(f"codes of shape {codes.shape}, not {(size, *code_spec.shape)}")
     if any(len(values) != size for values in arrays.values()):
         raise ValueError(f"conditions of another number of examples than {size}")
     rows = max(1, STRETCH // max(1, codes[:1].size))
-    sizes = np.array(latent.codebook_sizes).reshape(-1, *[1] * len(latent.grid))
+    sizes = np.array(code_spec.codebook_sizes).reshape(-1, *[1] * len(code_spec.grid))
     for start in range(0, size, rows):
         part = codes[start : start + rows]
         if (part < 0).any() or (part >= sizes).any():
-            raise ValueError(f"codes out of {', '.join(map(str, latent.codebook_sizes))}")
+            raise ValueError(f"codes out of {', '.join(map(str, code_spec.codebook_sizes))}")
 
 
 def _create(

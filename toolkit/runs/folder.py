@@ -28,13 +28,13 @@ from typing import Any, TypeVar
 from toolkit import registry, schema
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
-from toolkit.registry import NotInstalled
+from toolkit.registry import NotInstalledError
 from toolkit.runs.checkpoint import newest
 from toolkit.runs.formats import FORMAT, current_config, current_spec
 from toolkit.runs.log import Log
 from toolkit.runs.plain import read_json, read_yaml, write_yaml
 from toolkit.runs.tensors import write_text
-from toolkit.spec import Condition, DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, Condition, DataSpec
 
 FILES = ("config.yaml", "components.json", "spec.json", "metrics.jsonl", "evaluation.json")
 FOLDERS = ("autoencoder", "priors", "codes", "samples", "base")
@@ -110,24 +110,24 @@ class Run:
 
     # -- shapes and labels
 
-    def write_spec(self, data: DataSpec, latent: LatentSpec) -> None:
+    def write_spec(self, data: DataSpec, code_spec: CodeSpec) -> None:
         """Once: what a run was trained on does not change."""
         path = self.path / "spec.json"
         if not path.is_file():
-            write_text(path, json.dumps({"format": FORMAT, "data": asdict(data), "codes": asdict(latent)}, indent=1))
+            write_text(path, json.dumps({"format": FORMAT, "data": asdict(data), "codes": asdict(code_spec)}, indent=1))
 
-    def spec(self) -> tuple[DataSpec, LatentSpec]:
+    def spec(self) -> tuple[DataSpec, CodeSpec]:
         """Raises ToolkitError where the file is missing or does not say what it should."""
         path = self.path / "spec.json"
         try:
             written = current_spec(read_json(path), path)
             conditions = [_made(Condition, condition) for condition in written["data"].pop("conditions")]
             data = _made(DataSpec, {**written["data"], "conditions": ()}, conditions=tuple(conditions))
-            latent = _made(LatentSpec, written["codes"])
-            _check_spec(data, latent)
+            code_spec = _made(CodeSpec, written["codes"])
+            _check_spec(data, code_spec)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
             raise ToolkitError(f"{path} cannot be read: {e}") from e
-        return data, latent
+        return data, code_spec
 
     # -- who provided the parts
 
@@ -149,7 +149,7 @@ class Run:
         these are gone or are others by now."""
         try:
             yield
-        except NotInstalled as e:
+        except NotInstalledError as e:
             raise self._missing(e) from e
         except ToolkitError as e:
             moved = self._moved()
@@ -157,7 +157,7 @@ class Run:
                 raise ToolkitError(f"{e}\n{moved}") from e
             raise
 
-    def _missing(self, error: NotInstalled) -> ToolkitError:
+    def _missing(self, error: NotInstalledError) -> ToolkitError:
         """A part that is not installed, with the package that brought it when the run was trained."""
         part = f"{error.kind}={error.name}"
         for key, held in self.components().items():
@@ -279,16 +279,18 @@ def _made(cls: type[Made], held: Mapping[str, Any], **given: Any) -> Made:
     return cls(**values, **given)
 
 
-def _check_spec(data: DataSpec, latent: LatentSpec) -> None:
+def _check_spec(data: DataSpec, code_spec: CodeSpec) -> None:
     """ValueError for numbers that no data has."""
-    counts = (data.channels, *data.axes, *latent.grid, *latent.codebook_sizes)
-    sizes = [n for c in data.conditions for n in (c.size, c.every)]
+    counts = (data.channels, *data.axes, *code_spec.grid, *code_spec.codebook_sizes)
+    sizes = [n for c in data.conditions for n in (c.size, c.stride)]
     if min(*counts, *sizes, 1 if data.levels is None else data.levels) < 1 or not data.axes:
         raise ValueError("a size is below 1")
-    if max(data.dims, prod(latent.shape), *latent.codebook_sizes, *sizes, data.levels or 1) > LARGEST_EXAMPLE:
+    if max(data.dims, prod(code_spec.shape), *code_spec.codebook_sizes, *sizes, data.levels or 1) > LARGEST_EXAMPLE:
         raise ValueError(f"a size is above {LARGEST_EXAMPLE}")
-    if len(latent.grid) != data.rank or not {len(data.varying), len(data.rates)} <= {0, data.rank}:
-        raise ValueError(f"{data.rank} axes do not go with a grid of {latent.grid}, or with what else is said by axis")
+    if len(code_spec.grid) != data.rank or not {len(data.varying), len(data.rates)} <= {0, data.rank}:
+        raise ValueError(
+            f"{data.rank} axes do not go with a grid of {code_spec.grid}, or with what else is said by axis"
+        )
     if not all(isfinite(number) for number in (data.variance or 0.0, *(rate or 0.0 for rate in data.rates))):
         raise ValueError("a number is not finite")
     if any(c.labels and len(c.labels) != c.size for c in data.conditions):

@@ -86,6 +86,11 @@ def current_tensor(name: str, number: int) -> str:
     return name if number >= 1 else ".".join(_current(WEIGHTS, word) for word in name.split("."))
 
 
+def current_condition(name: str, number: int) -> str:
+    """The name today of a condition in a file of this format."""
+    return name if number >= 1 else CONDITIONS.get(name, name)
+
+
 def _current_part(kind: str, part: Any) -> Any:
     """A part's options under today's names, nested parts included."""
     if not isinstance(part, Mapping) or not isinstance(part.get("name"), str):

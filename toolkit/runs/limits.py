@@ -21,7 +21,7 @@ EACH = 16
 """The same for each tensor of the weights."""
 
 
-class TooLarge(Exception):
+class TooLargeError(Exception):
     """A part that asks for more than its weights have."""
 
 
@@ -53,7 +53,7 @@ class _Count:
         self.parts -= 1
         self.numbers -= part.numel() if isinstance(part, Tensor) else 0
         if self.parts < 0 or self.numbers < 0:
-            raise TooLarge("it has more weights than the checkpoint holds")
+            raise TooLargeError("it has more weights than the checkpoint holds")
 
 
 class _Made(TorchDispatchMode):
@@ -68,7 +68,7 @@ class _Made(TorchDispatchMode):
         if detect_fake_mode() is None and _from_nothing(func, args):
             size = func(*args, **{**kwargs, "device": torch.device("meta"), "pin_memory": False}).numel()
             if size > self.most:
-                raise TooLarge(f"a tensor of {size:,} numbers is more than the checkpoint holds")
+                raise TooLargeError(f"a tensor of {size:,} numbers is more than the checkpoint holds")
         return func(*args, **kwargs)
 
 

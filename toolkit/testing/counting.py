@@ -7,12 +7,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from toolkit.spec import DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, DataSpec
 
 
-def every(spec: LatentSpec | DataSpec) -> Tensor:
+def every(spec: CodeSpec | DataSpec) -> Tensor:
     """Every code map, or every x of data with levels, that there is: ``(number, depth or channels, *axes)``."""
-    if isinstance(spec, LatentSpec):
+    if isinstance(spec, CodeSpec):
         sizes, axes = spec.codebook_sizes, spec.grid
     else:
         assert spec.levels is not None

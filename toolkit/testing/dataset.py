@@ -85,10 +85,10 @@ class DatasetSuite(Laws):
             if self.lossless:
                 assert _equal(back, x), f"{path.name}: read gives other data than was written"
 
-    def test_draw_makes_a_png(self, tmp_path: Path) -> None:
+    def test_plot_makes_a_png(self, tmp_path: Path) -> None:
         dataset = self.make()
         x = dataset.example("train", 0, None)["x"][None]
-        dataset.draw([x, torch.cat([x, x])], dataset.spec, tmp_path / "sheet.png")
+        dataset.plot([x, torch.cat([x, x])], dataset.spec, tmp_path / "sheet.png")
         assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
     def test_a_worker_gets_the_same_dataset(self) -> None:

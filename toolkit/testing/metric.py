@@ -31,7 +31,7 @@ class MetricSuite(Laws, ABC):
 
     @abstractmethod
     def make(self, model: Autoencoder) -> Metric:
-        """A metric of this model that has seen nothing yet: give it of ``model.data``, ``model.latent`` and
+        """A metric of this model that has seen nothing yet: give it of ``model.data``, ``model.code_spec`` and
         ``model.quantizer`` what it asks for."""
 
     def model(self) -> Autoencoder:
@@ -65,9 +65,9 @@ class MetricSuite(Laws, ABC):
         assert self.after(groups).compute() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
     def test_figures_are_numbers(self) -> None:
-        figures = self.after([list(range(EXAMPLES))]).compute()
-        assert figures
-        for name, figure in figures.items():
+        metrics = self.after([list(range(EXAMPLES))]).compute()
+        assert metrics
+        for name, figure in metrics.items():
             assert isinstance(figure, float), f"{name} is {type(figure).__name__}"
             assert isfinite(figure), f"{name} is {figure}"
 
@@ -81,12 +81,12 @@ class MetricSuite(Laws, ABC):
 
     def test_pictures_lie_in_the_folder(self, tmp_path: Path) -> None:
         metric = self.after([list(range(EXAMPLES))])
-        figures = metric.compute()
-        assert sorted(metric.draw(tmp_path)) == sorted(tmp_path.iterdir())
-        assert metric.compute() == figures
+        metrics = metric.compute()
+        assert sorted(metric.plot(tmp_path)) == sorted(tmp_path.iterdir())
+        assert metric.compute() == metrics
 
     def test_nothing_taken_in_breaks_nothing(self, tmp_path: Path) -> None:
         metric = self.make(self.model())
         assert isinstance(metric.compute(), dict)
         assert metric.warnings() == []
-        assert all(path.is_file() for path in metric.draw(tmp_path))
+        assert all(path.is_file() for path in metric.plot(tmp_path))

@@ -18,7 +18,7 @@ from toolkit.decoder import Decoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.objective import Loss, Objective
 from toolkit.quantizer import Quantizer
-from toolkit.spec import Condition, DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.testing.laws import PartLaws
 from toolkit.testing.parts import PointEncoder, plain_likelihood, point_autoencoder, random_data
 from toolkit.training import Stage
@@ -105,7 +105,7 @@ class ObjectiveSuite(PartLaws):
     def test_the_bound_is_a_bound(self) -> None:
         """Over many draws its mean is not below -log p(x), whose sum over all code maps is taken."""
         autoencoder = self.autoencoder(TINY).double()
-        if not autoencoder.latent.depth:
+        if not autoencoder.code_spec.depth:
             pytest.skip("a continuous bottleneck has no code maps to sum over")
         for one in random_data(TINY, 4).split(1):
             exact = -_evidence(autoencoder, one)
@@ -179,19 +179,19 @@ class _LabelDecoder(Decoder):
         return self.likelihood(rows + 0 * z.sum(1, keepdim=True))
 
 
-def code_maps(latent: LatentSpec) -> Tensor:
+def code_maps(code_spec: CodeSpec) -> Tensor:
     """Every code map of an example, ``(maps, depth, *grid)``; for tiny grids."""
-    choices = [range(size) for size in latent.codebook_sizes for _ in range(prod(latent.grid))]
-    maps: Tensor = torch.tensor(list(product(*choices))).unflatten(1, latent.shape)
+    choices = [range(size) for size in code_spec.codebook_sizes for _ in range(prod(code_spec.grid))]
+    maps: Tensor = torch.tensor(list(product(*choices))).unflatten(1, code_spec.shape)
     return maps
 
 
 @torch.no_grad()
 def _evidence(autoencoder: Autoencoder, x: Tensor) -> float:
     """log p(x) of one example at the uniform prior, by summing over its code maps."""
-    maps = code_maps(autoencoder.latent)
+    maps = code_maps(autoencoder.code_spec)
     log_px = autoencoder.decode(autoencoder.embed(maps), {}).log_prob(x.expand(len(maps), *x.shape[1:]))
-    return log_px.logsumexp(0).item() - autoencoder.latent.rate * log(2)
+    return log_px.logsumexp(0).item() - autoencoder.code_spec.rate * log(2)
 
 
 @torch.no_grad()

@@ -100,8 +100,8 @@ class PluginSuite(Laws):
         model = build_autoencoder(config, data)
         build_objective(config, model)
         build_metrics(config, model)
-        if model.latent.depth:
-            build_prior(config, model.latent, data)
+        if model.code_spec.depth:
+            build_prior(config, model.code_spec, data)
 
     def test_it_composes(self, yaml: Path) -> None:
         from toolkit.cli.config.compose import compose

@@ -47,7 +47,7 @@ class PosteriorLaws(PartLaws):
     @pytest.mark.parametrize("training", [False, True])
     def test_a_draw_is_not_relaxed(self, training: bool) -> None:
         quantizer = self.quantizer().train(training)
-        made = quantizer.draw(latents(quantizer, (3, 4)))
+        made = quantizer.sample(latents(quantizer, (3, 4)))
         assert made.z.shape == (5, quantizer.dim, 3, 4)
         assert made.codes.shape == (5, quantizer.depth, 3, 4)
         assert_codes(made.codes, quantizer)
@@ -57,7 +57,7 @@ class PosteriorLaws(PartLaws):
     def test_a_draw_costs_the_exact_kl(self) -> None:
         quantizer = self.quantizer()
         z = latents(quantizer, (3, 4))
-        torch.testing.assert_close(quantizer.draw(z).kl, quantizer(z).kl)
+        torch.testing.assert_close(quantizer.sample(z).kl, quantizer(z).kl)
 
     def test_a_posterior_is_there_or_refused(self) -> None:
         quantizer = self.quantizer()
@@ -87,7 +87,7 @@ class PosteriorLaws(PartLaws):
     def test_draws_fit_the_posterior(self) -> None:
         quantizer, z, shares = self._enumerated()
         torch.manual_seed(0)
-        _assert_fits(quantizer.draw(z.expand(DRAWS, -1, -1)).codes, shares, quantizer)
+        _assert_fits(quantizer.sample(z.expand(DRAWS, -1, -1)).codes, shares, quantizer)
 
     def _enumerated(self) -> tuple[Quantizer, Tensor, Tensor]:
         """A quantizer, latents of one position, and the probabilities of all its codes."""

@@ -9,24 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit.prior import Controls, Prior
-from toolkit.spec import Condition, LatentSpec
+from toolkit.prior import Prior, SamplingOptions
+from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.laws import PartLaws
 
-CODES = LatentSpec((2, 2), (3, 2))
+CODES = CodeSpec((2, 2), (3, 2))
 LATENTS = (
-    LatentSpec((4,), (3,)),
-    LatentSpec((3,), (2, 4)),
-    LatentSpec((2, 3), (3,)),
+    CodeSpec((4,), (3,)),
+    CodeSpec((3,), (2, 4)),
+    CodeSpec((2, 3), (3,)),
     CODES,
-    LatentSpec((2, 2, 2), (2,)),
-    LatentSpec((2, 1, 2), (3, 2)),
+    CodeSpec((2, 2, 2), (2,)),
+    CodeSpec((2, 1, 2), (3, 2)),
 )
 KIND = Condition("kind", 3)
 CONDITIONS = (KIND, Condition("move", 2, per_step=True), Condition("force", 2, real=True))
 
-each_latent = pytest.mark.parametrize("latent", LATENTS, ids=lambda latent: f"{latent.grid}x{latent.depth}")
+each_latent = pytest.mark.parametrize("code_spec", LATENTS, ids=lambda code_spec: f"{code_spec.grid}x{code_spec.depth}")
 
 
 class PriorSuite(PartLaws):
@@ -40,16 +40,16 @@ class PriorSuite(PartLaws):
     ranks: tuple[int, ...] = (1, 2, 3)
 
     @abstractmethod
-    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
         """A prior with few parameters."""
 
-    def prior(self, latent: LatentSpec, conditions: tuple[Condition, ...] = ()) -> Prior:
+    def prior(self, code_spec: CodeSpec, conditions: tuple[Condition, ...] = ()) -> Prior:
         """One to check, at random weights that do not change from call to call."""
-        if len(latent.grid) not in self.ranks:
+        if len(code_spec.grid) not in self.ranks:
             pytest.skip(f"works on grids of ranks {self.ranks}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            prior = self.make(latent, conditions).double().eval()
+            prior = self.make(code_spec, conditions).double().eval()
             with torch.no_grad():
                 for parameter in prior.parameters():
                     parameter.add_(0.3 * torch.randn_like(parameter))
@@ -62,12 +62,12 @@ class PriorSuite(PartLaws):
         loss = part(_some_codes(self._latent(), 4), {}).detach()
         return loss, part.sample(4, {}, generator=_generator())
 
-    def _latent(self) -> LatentSpec:
-        return next(latent for latent in LATENTS if len(latent.grid) in self.ranks)
+    def _latent(self) -> CodeSpec:
+        return next(code_spec for code_spec in LATENTS if len(code_spec.grid) in self.ranks)
 
     @each_latent
-    def test_probabilities_of_all_code_maps_sum_to_one(self, latent: LatentSpec) -> None:
-        nats = _log_prob(self.prior(latent), every(latent))
+    def test_probabilities_of_all_code_maps_sum_to_one(self, code_spec: CodeSpec) -> None:
+        nats = _log_prob(self.prior(code_spec), every(code_spec))
         torch.testing.assert_close(nats.exp().sum().item(), 1.0, atol=1e-6, rtol=0)
 
     @pytest.mark.parametrize("kind", [0, 1, KIND.size, None])
@@ -100,9 +100,9 @@ class PriorSuite(PartLaws):
         torch.testing.assert_close(_log_prob(prior, codes), _log_prob(prior, codes, {KIND.name: none}))
 
     @each_latent
-    def test_the_loss_is_finite_and_reaches_every_parameter(self, latent: LatentSpec) -> None:
-        prior = self.prior(latent, CONDITIONS[:1]).train()
-        loss = prior(_some_codes(latent, 16), {KIND.name: torch.arange(16) % (KIND.size + 1)})
+    def test_the_loss_is_finite_and_reaches_every_parameter(self, code_spec: CodeSpec) -> None:
+        prior = self.prior(code_spec, CONDITIONS[:1]).train()
+        loss = prior(_some_codes(code_spec, 16), {KIND.name: torch.arange(16) % (KIND.size + 1)})
         assert loss.shape == (16,)
         assert loss.isfinite().all()
         parameters = [parameter for parameter in prior.parameters() if parameter.requires_grad]
@@ -123,17 +123,17 @@ class PriorSuite(PartLaws):
         torch.testing.assert_close(_log_prob(other, codes, conditions), _log_prob(prior, codes, conditions))
 
     @each_latent
-    def test_samples_are_codes(self, latent: LatentSpec) -> None:
-        codes = self.prior(latent).sample(200, {}, generator=_generator())
-        assert codes.shape == (200, *latent.shape)
+    def test_samples_are_codes(self, code_spec: CodeSpec) -> None:
+        codes = self.prior(code_spec).sample(200, {}, generator=_generator())
+        assert codes.shape == (200, *code_spec.shape)
         assert codes.dtype == torch.int64
-        for depth, size in enumerate(latent.codebook_sizes):
+        for depth, size in enumerate(code_spec.codebook_sizes):
             assert set(codes[:, depth].unique().tolist()) <= set(range(size))
 
     @each_latent
-    def test_samples_fit_log_prob(self, latent: LatentSpec) -> None:
-        prior, n = self.prior(latent), 20_000
-        everything = every(latent)
+    def test_samples_fit_log_prob(self, code_spec: CodeSpec) -> None:
+        prior, n = self.prior(code_spec), 20_000
+        everything = every(code_spec)
         expected = _log_prob(prior, everything).exp() * n
         codes = prior.sample(n, {}, generator=_generator())
         assert goodness_of_fit(histogram(codes, everything), expected) > 1e-4
@@ -170,7 +170,7 @@ class PriorSuite(PartLaws):
     def test_guidance_of_one_is_none(self) -> None:
         prior = self.prior(CODES, CONDITIONS)
         plain = prior.sample(32, _conditions(32), generator=_generator())
-        guided = prior.sample(32, _conditions(32), Controls(guidance=1.0), generator=_generator())
+        guided = prior.sample(32, _conditions(32), SamplingOptions(guidance=1.0), generator=_generator())
         assert torch.equal(guided, plain)
 
     def test_progress_comes_to_all_positions(self) -> None:
@@ -207,8 +207,9 @@ def _conditions(n: int, kind: int | None = None) -> dict[str, Tensor]:
     }
 
 
-def _some_codes(latent: LatentSpec, n: int) -> Tensor:
+def _some_codes(code_spec: CodeSpec, n: int) -> Tensor:
     parts = [
-        torch.randint(size, (n, *latent.grid), generator=_generator(d)) for d, size in enumerate(latent.codebook_sizes)
+        torch.randint(size, (n, *code_spec.grid), generator=_generator(d))
+        for d, size in enumerate(code_spec.codebook_sizes)
     ]
     return torch.stack(parts, 1)

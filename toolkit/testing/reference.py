@@ -10,7 +10,7 @@ from torch import Tensor
 
 from toolkit.causal.network import CausalNetwork
 from toolkit.causal.sampling import uniforms
-from toolkit.prior import PLAIN, Controls
+from toolkit.prior import PLAIN, SamplingOptions
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def sample_slowly(
     network: CausalNetwork,
     n: int,
     grid: Sequence[int],
-    controls: Controls = PLAIN,
+    sampling: SamplingOptions = PLAIN,
     *,
     context: Tensor | None = None,
     unconditional: Tensor | None = None,
@@ -36,23 +36,23 @@ def sample_slowly(
         for d in range(depth):
             whole = codes.reshape(n, depth, *grid)
             logits = network(whole, context)[d].flatten(1, -2)[:, position]
-            if controls.guidance != 1.0:
+            if sampling.guidance != 1.0:
                 free = network(whole, unconditional)[d].flatten(1, -2)[:, position]
-                logits = free + controls.guidance * (logits - free)
+                logits = free + sampling.guidance * (logits - free)
             for i in range(n):
-                shares = _shares(logits[i], controls)
+                shares = _shares(logits[i], sampling)
                 codes[i, d, position] = _invert(shares, float(noise[i, d, position]))
     return codes.reshape(n, depth, *grid)
 
 
-def _shares(logits: Tensor, controls: Controls) -> list[float]:
+def _shares(logits: Tensor, sampling: SamplingOptions) -> list[float]:
     """Probabilities of one code after the filters, which set those of other codes to 0."""
-    shares: list[float] = torch.softmax(logits.double() / controls.temperature, 0).tolist()
-    if controls.top_k is not None:
-        least = sorted(shares, reverse=True)[: controls.top_k][-1]
+    shares: list[float] = torch.softmax(logits.double() / sampling.temperature, 0).tolist()
+    if sampling.top_k is not None:
+        least = sorted(shares, reverse=True)[: sampling.top_k][-1]
         shares = [share if share >= least else 0.0 for share in shares]
-    if controls.top_p is not None:
-        needed, held, least = controls.top_p * sum(shares), 0.0, 0.0
+    if sampling.top_p is not None:
+        needed, held, least = sampling.top_p * sum(shares), 0.0, 0.0
         for share in sorted(shares, reverse=True):
             if held >= needed:
                 break

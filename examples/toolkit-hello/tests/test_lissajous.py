@@ -59,7 +59,7 @@ def test_a_sheet_shows_curves_in_their_places(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
     x = torch.stack([example["x"] for example in examples(3)])
-    LissajousDataset.draw([x, x[:1]], LissajousDataset().spec, tmp_path / "sheet.png")
+    LissajousDataset.plot([x, x[:1]], LissajousDataset().spec, tmp_path / "sheet.png")
     sheet = imread(tmp_path / "sheet.png")[..., 0]
     assert sheet.shape == (200, 300)
     ink = np.array([[(sheet[i : i + 100, j : j + 100] < 0.9).any() for j in (0, 100, 200)] for i in (0, 100)])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from toolkit import Condition, LatentSpec, Prior
+from toolkit import CodeSpec, Condition, Prior
 from toolkit.testing import PriorSuite
 from toolkit_hello.markov import MarkovPrior
 
 
 class TestMarkovPrior(PriorSuite):
-    def make(self, latent: LatentSpec, conditions: tuple[Condition, ...]) -> Prior:
-        return MarkovPrior(latent, conditions)
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return MarkovPrior(code_spec, conditions)
 
 
 def test_it_learns_the_transitions_that_it_counts() -> None:
@@ -22,7 +22,7 @@ def test_it_learns_the_transitions_that_it_counts() -> None:
     for _ in range(15):
         chain.append(torch.multinomial(truth[chain[-1]], 1)[:, 0])
     codes = torch.stack(chain, 1)[:, None]
-    prior = MarkovPrior(LatentSpec((16,), (3,)), ())
+    prior = MarkovPrior(CodeSpec((16,), (3,)), ())
     optimizer = torch.optim.LBFGS(prior.parameters(), line_search_fn="strong_wolfe", max_iter=200)
 
     def closure() -> torch.Tensor:
@@ -40,7 +40,7 @@ def test_it_learns_the_transitions_that_it_counts() -> None:
 def test_a_code_tells_of_the_next_and_of_no_later() -> None:
     """Swapping the first two of three codes moves the third's share; changing the first alone does not."""
     torch.manual_seed(0)
-    prior = MarkovPrior(LatentSpec((3,), (4,)), ())
+    prior = MarkovPrior(CodeSpec((3,), (4,)), ())
     torch.nn.init.normal_(prior.tables[0])
 
     def third(first: int, second: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from toolkit import Autoencoder, Condition, DataSpec, Decoder, Encoder, Likelihood
-from toolkit.fit import Misfit
+from toolkit.fit import MisfitError
 from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.testing.decoder import DecoderSuite
@@ -209,7 +209,7 @@ def test_a_causal_decoder_waits_for_nothing() -> None:
 def test_strides_that_differ_are_a_misfit() -> None:
     encoder, quantizer = ConvEncoder(SECOND, 8, hidden=4), VectorQuantizer(8, codebook_size=4)
     decoder = ConvDecoder(8, (), CategoricalLikelihood(SECOND), hidden=4, strides=(2,) * 5)
-    with pytest.raises(Misfit, match=r"\(1, 8000\), the data is \(1, 16000\).*\(250,\).*strides"):
+    with pytest.raises(MisfitError, match=r"\(1, 8000\), the data is \(1, 16000\).*\(250,\).*strides"):
         Autoencoder(SECOND, encoder, quantizer, decoder)
 
 

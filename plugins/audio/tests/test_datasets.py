@@ -141,7 +141,7 @@ def test_phones_are_those_of_the_window(voices: Path) -> None:
     phones = align(voices)
     dataset = FolderDataset(root=str(voices), seconds=0.2, phones=str(phones), form="float")
     condition = dataset.spec.conditions[1]
-    assert (condition.labels, condition.every, condition.per_step) == (("a", "b"), 160, True)
+    assert (condition.labels, condition.stride, condition.per_step) == (("a", "b"), 160, True)
     for split in ("train", "val", "test"):
         for index in range(dataset.size(split)):
             number, start = dataset.windows[split][index].tolist()

@@ -132,8 +132,8 @@ def test_files_to_codes_and_back_are_their_reconstructions(codec: Path, tmp_path
 
 def test_the_codecs_bit_rate_is_six_kilobits() -> None:
     config = compose(["experiment=audio_codec", "dataset.root=.", "encoder.hidden=1", "decoder.hidden=1"]).config
-    latent = build_autoencoder(config, DataSpec(1, (24000,), rates=(24000.0,))).latent
-    assert (latent.grid, latent.rate) == ((75,), 6000)
+    code_spec = build_autoencoder(config, DataSpec(1, (24000,), rates=(24000.0,))).code_spec
+    assert (code_spec.grid, code_spec.rate) == ((75,), 6000)
 
 
 RATES = {"audio_vctk_paper": 250 * 9, "audio_librispeech_paper": 125 * 9, "audio_phonemes": 25 * 7}
@@ -144,8 +144,8 @@ def test_the_papers_rates(name: str, voices: Path) -> None:
     """64, 128 and 640 samples at 16 kHz to a code of 512, 512 and 128: bits per second."""
     config = compose([f"experiment={name}", *places(name, voices), "decoder.hidden=4"]).config
     data = build_dataset(config).spec
-    latent = build_autoencoder(config, data).latent
-    assert latent.rate * 16000 / data.axes[0] == RATES[name]
+    code_spec = build_autoencoder(config, data).code_spec
+    assert code_spec.rate * 16000 / data.axes[0] == RATES[name]
     assert data.levels == 256
 
 

@@ -83,9 +83,9 @@ def test_a_peak_is_not_clipped() -> None:
 
 def test_a_sheet_shows_sounds_of_any_length(tmp_path: Path) -> None:
     spec = SPECS["float"]
-    AudioDataset.draw([torch.rand(3, 1, 8000), torch.rand(1, 1, 16000) - 1], spec, tmp_path / "sheet.png")
+    AudioDataset.plot([torch.rand(3, 1, 8000), torch.rand(1, 1, 16000) - 1], spec, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as image:
         picture = np.asarray(image.convert("RGB"))
     assert picture.shape[1] > 900
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
-    AudioDataset.draw([torch.zeros(1, 1, 1)], spec, tmp_path / "short.png")
+    AudioDataset.plot([torch.zeros(1, 1, 1)], spec, tmp_path / "short.png")

@@ -12,31 +12,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from toolkit import Autoencoder, Bound, Condition, DataSpec, LatentSpec, Metric, Quantized, ToolkitError
+from toolkit import Autoencoder, Bound, CodeSpec, Condition, DataSpec, Metric, Quantized, ToolkitError
 from toolkit.likelihoods.normal import NormalDistribution
 from toolkit.testing.metric import MetricSuite
 from toolkit_audio.phones import PhonesMetric, kmeans, most_frequent
 from toolkit_audio.quality import QualityMetric, si_sdr
 
 RATE = 8000
-PHONE = Condition("phone", 3, ("sil", "a", "i"), per_step=True, every=80)
+PHONE = Condition("phone", 3, ("sil", "a", "i"), per_step=True, stride=80)
 SOUND = DataSpec(1, (800,), levels=256, rates=(float(RATE),), conditions=(PHONE,))
 FLOATS = DataSpec(1, (4000,), rates=(float(RATE),))
-CODES = LatentSpec((10,), (16,))
+CODES = CodeSpec((10,), (16,))
 
 
 class TestQualityMetric(MetricSuite):
     data: ClassVar[DataSpec] = SOUND
 
     def make(self, model: Autoencoder) -> Metric:
-        return QualityMetric(model.data, model.latent)
+        return QualityMetric(model.data, model.code_spec)
 
 
 class TestPhonesMetric(MetricSuite):
     data: ClassVar[DataSpec] = SOUND
 
     def make(self, model: Autoencoder) -> Metric:
-        return PhonesMetric(model.data, model.latent)
+        return PhonesMetric(model.data, model.code_spec)
 
 
 def made_of(mean: Tensor, data: DataSpec, codes: Tensor | None = None) -> Bound:
@@ -74,16 +74,16 @@ def test_si_sdr_is_torchmetrics() -> None:
 
 
 def test_a_perfect_reconstruction() -> None:
-    figures = judged(tone(), tone())
-    assert figures == {"si_sdr": 100.0, "stft_distance": 0.0, "mel_distance": 0.0, "kbit_per_second": 0.08}
+    metrics = judged(tone(), tone())
+    assert metrics == {"si_sdr": 100.0, "stft_distance": 0.0, "mel_distance": 0.0, "kbit_per_second": 0.08}
 
 
 def test_half_as_loud_is_as_alike_and_log_two_away() -> None:
     noise = torch.rand(1, 1, 4000) - 0.5
-    figures = judged(noise / 2, noise)
-    assert figures["si_sdr"] == pytest.approx(100, abs=5)
-    assert figures["mel_distance"] == pytest.approx(log(2), rel=0.01)
-    assert figures["stft_distance"] == pytest.approx(0.5 + log(2), rel=0.01)
+    metrics = judged(noise / 2, noise)
+    assert metrics["si_sdr"] == pytest.approx(100, abs=5)
+    assert metrics["mel_distance"] == pytest.approx(log(2), rel=0.01)
+    assert metrics["stft_distance"] == pytest.approx(0.5 + log(2), rel=0.01)
 
 
 def test_what_is_heard_of_mu_law_levels_is_judged_as_a_waveform() -> None:
@@ -101,8 +101,8 @@ def test_silence_has_no_ratio() -> None:
 
 def test_kilobits_are_those_of_the_codes() -> None:
     """640 bits in a tenth of a second."""
-    latent = LatentSpec((10, 2), (256, 256, 256, 256))
-    assert QualityMetric(SOUND, latent).compute() == {"kbit_per_second": pytest.approx(6.4)}
+    code_spec = CodeSpec((10, 2), (256, 256, 256, 256))
+    assert QualityMetric(SOUND, code_spec).compute() == {"kbit_per_second": pytest.approx(6.4)}
 
 
 @pytest.mark.parametrize("name", ["pesq", "stoi"])
@@ -115,13 +115,13 @@ def test_judges_of_other_packages(name: str, monkeypatch: pytest.MonkeyPatch, sp
     path = sorted(speech.glob("LibriSpeech/*/*/*/*.flac"))[0]
     x = torch.from_numpy(read_span(path, 16000, 64000, 16000)).view(1, 1, -1)
     noisy = (x + 0.05 * torch.randn_like(x)).clamp(-1, 1)
-    figures = []
+    metrics = []
     for mean in (x, noisy):
-        metric = QualityMetric(data, LatentSpec((75,), (1024,)), pesq=name == "pesq", stoi=name == "stoi")
+        metric = QualityMetric(data, CodeSpec((75,), (1024,)), pesq=name == "pesq", stoi=name == "stoi")
         metric.update(x, made_of(mean, data), {})
-        figures.append(metric.compute()[name])
-    assert figures[0] == pytest.approx({"pesq": 4.64, "stoi": 1.0}[name], abs=0.01)
-    assert figures[1] < 0.95 * figures[0]
+        metrics.append(metric.compute()[name])
+    assert metrics[0] == pytest.approx({"pesq": 4.64, "stoi": 1.0}[name], abs=0.01)
+    assert metrics[1] < 0.95 * metrics[0]
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ToolkitError, match=rf"audio_quality.{name} needs the package.*pip install"):
         judged(tone(), tone(), **{name: True})
@@ -144,9 +144,9 @@ def test_a_code_stands_for_the_phone_it_falls_on_most_often() -> None:
     phones_of(metric, [1, 1, 1, 2, 2, 2, 3, 3, 3, 3], [0, 0, 1, 1, 1, 1, 2, 2, 2, 2], fit=True)
     # 1 stands for 0, 2 for 1, 3 for 2; 7 was never seen and stands for 1, the first of the most frequent; 3 is "none"
     phones_of(metric, [1, 1, 2, 2, 3, 3, 7, 7, 1, 1], [0, 1, 1, 2, 2, 2, 1, 0, 3, 3])
-    figures = metric.compute()
-    assert figures["phone_accuracy"] == pytest.approx(5 / 8)
-    assert figures["phone_majority"] == pytest.approx(3 / 8)
+    metrics = metric.compute()
+    assert metrics["phone_accuracy"] == pytest.approx(5 / 8)
+    assert metrics["phone_majority"] == pytest.approx(3 / 8)
 
 
 def test_k_means_hears_what_differs() -> None:
@@ -159,13 +159,13 @@ def test_k_means_hears_what_differs() -> None:
             level = torch.tensor([0.0, 0.9, 0.01])[phones].repeat_interleave(80, 1).unsqueeze(1)
             x = level * (torch.rand(2, 1, 800, generator=generator) - 0.5)
             take(x, made_of(x, data), {"phone": phones})
-    figures = metric.compute()
-    assert figures["phone_kmeans"] > 0.75
-    assert figures["phone_accuracy"] == figures["phone_majority"] < 0.5
+    metrics = metric.compute()
+    assert metrics["phone_kmeans"] > 0.75
+    assert metrics["phone_accuracy"] == metrics["phone_majority"] < 0.5
 
 
 def test_a_code_has_the_phone_of_its_middle() -> None:
-    metric = PhonesMetric(SOUND, LatentSpec((5,), (16,)))
+    metric = PhonesMetric(SOUND, CodeSpec((5,), (16,)))
     x = torch.randint(256, (1, 1, 800))
     for take in (metric.fit, metric.update):
         output = made_of(SOUND.scale(x), SOUND, torch.tensor([[[0, 1, 0, 1, 0]]]))
@@ -190,21 +190,21 @@ def test_the_picture_shows_who_is_taken_for_whom(tmp_path: Path) -> None:
     metric = PhonesMetric(SOUND, CODES)
     phones_of(metric, [1] * 5 + [2] * 5, [0] * 5 + [1] * 5, fit=True)
     phones_of(metric, [1] * 5 + [2] * 5, [0] * 4 + [1] * 6)
-    (path,) = metric.draw(tmp_path)
+    (path,) = metric.plot(tmp_path)
     with Image.open(path) as image:
         assert min(image.size) > 150
 
 
 @pytest.mark.parametrize(
-    ("data", "latent", "why"),
+    ("data", "code_spec", "why"),
     [
         (FLOATS, CODES, r"no condition phone.*dataset.phones=FOLDER"),
-        (SOUND, LatentSpec((10,), ()), "a continuous bottleneck has none"),
+        (SOUND, CodeSpec((10,), ()), "a continuous bottleneck has none"),
     ],
 )
-def test_phones_need_phones_and_codes(data: DataSpec, latent: LatentSpec, why: str) -> None:
+def test_phones_need_phones_and_codes(data: DataSpec, code_spec: CodeSpec, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        PhonesMetric(data, latent)
+        PhonesMetric(data, code_spec)
 
 
 def test_decibels_of_the_ratio_end_somewhere() -> None:

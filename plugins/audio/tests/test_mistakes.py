@@ -262,6 +262,6 @@ def test_what_a_dataset_lacks_is_listed(
     monkeypatch.setenv("PYTHONPATH", str(broken(tmp_path, 'OSError("gone")')))
     assert run(["plugins", "dataset", "--check", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["components"]
-    lacking = {row["name"] for row in listed if row["lacks"]}
+    lacking = {row["name"] for row in listed if row["missing_dependencies"]}
     assert lacking == {"audio_folder", "audio_librispeech", "audio_vctk"}
     assert not any(row["problem"] for row in listed)

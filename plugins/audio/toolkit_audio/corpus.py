@@ -120,7 +120,7 @@ class CorpusDataset(AudioDataset):
         """The files below a root. ToolkitError where it holds no such corpus."""
 
     @classmethod
-    def lacks(cls) -> list[str]:
+    def missing_dependencies(cls) -> list[str]:
         try:
             require_torchaudio("dataset.loudness")
         except ToolkitError as error:
@@ -160,7 +160,7 @@ class CorpusDataset(AudioDataset):
         if not self.phones:
             return (speaker,)
         names, every = self.phones.names, sample_rate // label_rate(sample_rate)
-        return (speaker, Condition("phone", len(names), names, per_step=True, every=every))
+        return (speaker, Condition("phone", len(names), names, per_step=True, stride=every))
 
     def _scan(self, paths: list[str], sample_rate: int, trim: float | None, loudness: float | None) -> dict[str, Sound]:
         """The files that can be read, by path."""

@@ -48,7 +48,7 @@ class ConvDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.likelihood = likelihood
-        self.inward = conv(1, dim, hidden, 3)
+        self.proj_in = conv(1, dim, hidden, 3)
         self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
         layers: list[nn.Module] = [residual_stack(1, hidden, hidden, residual_blocks)]
         channels = hidden
@@ -63,7 +63,7 @@ class ConvDecoder(Decoder):
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, codes)``."""
-        h = self.inward(z)
+        h = self.proj_in(z)
         if self.conditions is not None:
             h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
         return self.likelihood(self.network(h))

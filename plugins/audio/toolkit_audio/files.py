@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Dataset, DataSpec
-from toolkit_audio.pictures import draw_sounds
+from toolkit_audio.pictures import plot_sounds
 from toolkit_audio.reading import read_span
 from toolkit_audio.waveform import HALF, from_waveform, sample_rate_of, to_waveform
 
@@ -56,8 +56,8 @@ class AudioDataset(Dataset):
         write_wav(path, sound.numpy(), sample_rate_of(spec), *form)
 
     @classmethod
-    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
-        draw_sounds(path, [[to_waveform(x.detach().cpu(), spec)[0].numpy() for x in row] for row in rows], spec)
+    def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+        plot_sounds(path, [[to_waveform(x.detach().cpu(), spec)[0].numpy() for x in row] for row in rows], spec)
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int, codec: str, form: str) -> None:

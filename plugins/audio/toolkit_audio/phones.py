@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from toolkit import Bound, DataSpec, LatentSpec, Metric
+from toolkit import Bound, CodeSpec, DataSpec, Metric
 from toolkit_audio.spectra import log_mel
 from toolkit_audio.waveform import sample_rate_of, to_waveform
 
@@ -32,18 +32,18 @@ class PhonesMetric(Metric):
 
     fitted = True
 
-    def __init__(self, data: DataSpec, latent: LatentSpec) -> None:
+    def __init__(self, data: DataSpec, code_spec: CodeSpec) -> None:
         condition = next((each for each in data.conditions if each.name == "phone"), None)
         if condition is None:
             raise ValueError(
                 "it needs phones by time, and this data has no condition phone:"
                 " say dataset.phones=FOLDER, or choose dataset=audio_vowels"
             )
-        if not latent.depth:
+        if not code_spec.depth:
             raise ValueError("it judges codes, and a continuous bottleneck has none")
         self.data, self.rate = data, sample_rate_of(data)
         self.phones, self.names = condition.size, condition.labels or tuple(map(str, range(condition.size)))
-        self.entries = latent.codebook_sizes[0]
+        self.entries = code_spec.codebook_sizes[0]
         self._learned, self._measured = _Frames(), _Frames()
 
     def fit(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
@@ -66,7 +66,7 @@ class PhonesMetric(Metric):
             "phone_kmeans": _share(by_mel == truth),
         }
 
-    def draw(self, folder: Path) -> list[Path]:
+    def plot(self, folder: Path) -> list[Path]:
         """Of each phone, which phones its codes stand for."""
         if not self._learned.count or not self._measured.count:
             return []
@@ -75,7 +75,7 @@ class PhonesMetric(Metric):
         said = self._said(codes, phones, measured)
         counts = torch.bincount(truth * self.phones + said, minlength=self.phones**2).view(self.phones, self.phones)
         path = folder / "phones.png"
-        draw_confusion(path, counts, self.names)
+        plot_confusion(path, counts, self.names)
         return [path]
 
     def _said(self, codes: Tensor, phones: Tensor, measured: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def _share(right: Tensor) -> float:
     return float(right.double().mean())
 
 
-def draw_confusion(path: Path, counts: Tensor, names: Sequence[str]) -> None:
+def plot_confusion(path: Path, counts: Tensor, names: Sequence[str]) -> None:
     """Counts ``(said, heard)`` as shares of each phone's rows, those that occur, the most frequent first."""
     from matplotlib.figure import Figure
 

@@ -23,7 +23,7 @@ WAVE, SPECTRUM = 40, 120
 GAP = 6
 
 
-def draw_sounds(path: Path, rows: Sequence[Sequence[np.ndarray]], spec: DataSpec) -> None:
+def plot_sounds(path: Path, rows: Sequence[Sequence[np.ndarray]], spec: DataSpec) -> None:
     """Each row's sounds side by side: the waveform above its spectrogram, with seconds and kilohertz at the borders.
 
     All are drawn on one scale of time, that of the longest, and of level, where 0 dB is a sine at full scale.

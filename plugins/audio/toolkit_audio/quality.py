@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from toolkit import Bound, DataSpec, LatentSpec, Metric, ToolkitError
+from toolkit import Bound, CodeSpec, DataSpec, Metric, ToolkitError
 from toolkit_audio.spectra import log_mel, magnitudes
 from toolkit_audio.stft import spectral_distance
 from toolkit_audio.waveform import heard, sample_rate_of, to_waveform
@@ -39,8 +39,8 @@ class QualityMetric(Metric):
         stoi: adds STOI, how much of speech is understood (Taal et al. 2011); needs the package pystoi.
     """
 
-    def __init__(self, data: DataSpec, latent: LatentSpec, *, pesq: bool = False, stoi: bool = False) -> None:
-        self.data, self.latent, self.rate = data, latent, sample_rate_of(data)
+    def __init__(self, data: DataSpec, code_spec: CodeSpec, *, pesq: bool = False, stoi: bool = False) -> None:
+        self.data, self.code_spec, self.rate = data, code_spec, sample_rate_of(data)
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._judges: dict[str, Callable[[Any, Any], float]] = {}
@@ -65,9 +65,9 @@ class QualityMetric(Metric):
             self._add(name, torch.tensor([judge(one, original) for one, original in pairs]))
 
     def compute(self) -> dict[str, float]:
-        figures = {name: self._sums[name] / count for name, count in self._counts.items() if count}
-        bits = self.latent.rate * self.rate / prod(self.data.axes)
-        return {**figures, **({"kbit_per_second": bits / 1000} if self.latent.depth else {})}
+        metrics = {name: self._sums[name] / count for name, count in self._counts.items() if count}
+        bits = self.code_spec.rate * self.rate / prod(self.data.axes)
+        return {**metrics, **({"kbit_per_second": bits / 1000} if self.code_spec.depth else {})}
 
     def warnings(self) -> list[str]:
         if self._has_mean:

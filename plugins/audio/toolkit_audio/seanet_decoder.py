@@ -41,7 +41,7 @@ class SeanetDecoder(Decoder):
         super().__init__()
         self.likelihood, self.causal = likelihood, causal
         widths = [hidden * 2**k for k in reversed(range(len(strides) + 1))]
-        self.inward = PaddedConv(dim, widths[0], KERNEL, causal=causal)
+        self.proj_in = PaddedConv(dim, widths[0], KERNEL, causal=causal)
         self.conditions = ConditionEmbedding(conditions, widths[0]) if conditions else None
         layers: list[nn.Module] = []
         for (channels, narrower), stride in zip(pairwise(widths), strides, strict=True):
@@ -50,7 +50,7 @@ class SeanetDecoder(Decoder):
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, codes)``."""
-        h = self.inward(z)
+        h = self.proj_in(z)
         if self.conditions is not None:
             h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
         return self.likelihood(self.network(h))

@@ -105,7 +105,7 @@ class VowelsDataset(AudioDataset):
             variance=VARIANCES[form],
             conditions=(
                 Condition("speaker", len(SPEAKERS), tuple(SPEAKERS)),
-                Condition("phone", len(PHONES), PHONES, per_step=True, every=sample_rate // 100),
+                Condition("phone", len(PHONES), PHONES, per_step=True, stride=sample_rate // 100),
             ),
         )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from toolkit import Autoencoder, Condition, DataSpec, Decoder, Encoder, Likelihood
-from toolkit.fit import Misfit
+from toolkit.fit import MisfitError
 from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.quantizers.product import ProductQuantizer
 from toolkit.quantizers.vq import VectorQuantizer
@@ -114,9 +114,9 @@ def test_the_papers_model_spends_5760_bits() -> None:
     encoder = ConvEncoder(CIFAR, 640, hidden=8)
     quantizer = ProductQuantizer(640, groups=10)
     decoder = ConvDecoder(640, (), CategoricalLikelihood(CIFAR), hidden=8)
-    latent = Autoencoder(CIFAR, encoder, quantizer, decoder).latent
-    assert latent.shape == (10, 8, 8)
-    assert latent.rate == 8 * 8 * 10 * 9
+    code_spec = Autoencoder(CIFAR, encoder, quantizer, decoder).code_spec
+    assert code_spec.shape == (10, 8, 8)
+    assert code_spec.rate == 8 * 8 * 10 * 9
 
 
 def test_activations_keep_their_size_in_the_beginning() -> None:
@@ -129,7 +129,7 @@ def test_activations_keep_their_size_in_the_beginning() -> None:
 def test_strides_that_differ_are_a_misfit() -> None:
     encoder, quantizer = ConvEncoder(CIFAR, 8, hidden=4), VectorQuantizer(8, codebook_size=4)
     decoder = ConvDecoder(8, (), CategoricalLikelihood(CIFAR), hidden=4, strides=(2,))
-    with pytest.raises(Misfit, match=r"\(3, 16, 16\), the data is \(3, 32, 32\).*\(8, 8\).*strides"):
+    with pytest.raises(MisfitError, match=r"\(3, 16, 16\), the data is \(3, 32, 32\).*\(8, 8\).*strides"):
         Autoencoder(CIFAR, encoder, quantizer, decoder)
 
 

@@ -133,7 +133,7 @@ def test_the_baselines_differ_only_in_what_they_compare(name: str) -> None:
     shared = ["dataset", "encoder", "decoder", "likelihood", "seed", *(["trainer"] if name != "modern" else [])]
     assert {key: base[key] for key in shared} == {key: other[key] for key in shared}
     data = build_dataset(base).spec
-    latents = [build_autoencoder(config, data).latent for config in (base, other)]
+    latents = [build_autoencoder(config, data).code_spec for config in (base, other)]
     if name == "vae":
         assert other["dim"] == latents[0].depth == 10
     else:

@@ -13,7 +13,7 @@ from PIL import Image
 from toolkit import DataSpec, ToolkitError
 from toolkit_image.files import ImageDataset, contact_sheet, read_image
 
-COLOUR = DataSpec(3, (8, 12), levels=256)
+COLOR = DataSpec(3, (8, 12), levels=256)
 GREY = DataSpec(1, (8, 12), levels=256)
 
 
@@ -37,7 +37,7 @@ def png(width: int, height: int, rows: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("spec", [COLOUR, GREY])
+@pytest.mark.parametrize("spec", [COLOR, GREY])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
 def test_written_then_read_is_the_same(spec: DataSpec, dtype: torch.dtype, tmp_path: Path) -> None:
     x = torch.randint(256, spec.shape).to(dtype)
@@ -54,33 +54,33 @@ def test_formats(suffix: str, worst: int, tmp_path: Path) -> None:
     smooth = np.linspace(0, 255, 8 * 12 * 3).reshape(8, 12, 3).astype(np.uint8)
     options = {"lossless": True} if suffix == "webp" else {"quality": 98, "subsampling": 0} if worst else {}
     path = saved(Image.fromarray(smooth), tmp_path / f"a.{suffix}", **options)
-    x = read_image(path, COLOUR).permute(1, 2, 0).int()
+    x = read_image(path, COLOR).permute(1, 2, 0).int()
     assert (x - torch.from_numpy(smooth).int()).abs().max() <= worst
 
 
-def test_grey_becomes_colour_and_back(tmp_path: Path) -> None:
+def test_grey_becomes_color_and_back(tmp_path: Path) -> None:
     grey = picture(channels=1)
     path = saved(Image.fromarray(grey), tmp_path / "grey.png")
-    assert torch.equal(read_image(path, COLOUR), torch.from_numpy(grey).expand(3, -1, -1))
+    assert torch.equal(read_image(path, COLOR), torch.from_numpy(grey).expand(3, -1, -1))
     assert torch.equal(read_image(path, GREY)[0], torch.from_numpy(grey))
 
 
 def test_palette(tmp_path: Path) -> None:
     image = Image.fromarray(picture(channels=1) % 4)
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 8, 7])
-    x = read_image(saved(image, tmp_path / "palette.png"), COLOUR)
+    x = read_image(saved(image, tmp_path / "palette.png"), COLOR)
     table = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 8, 7]], dtype=torch.uint8)
     assert torch.equal(x, table[torch.from_numpy(picture(channels=1) % 4).long()].permute(2, 0, 1))
 
 
 def test_cmyk(tmp_path: Path) -> None:
     path = saved(Image.new("CMYK", (12, 8), (0, 255, 255, 0)), tmp_path / "print.jpg", quality=98)
-    red = read_image(path, COLOUR).float().mean((1, 2))
+    red = read_image(path, COLOR).float().mean((1, 2))
     assert red[0] > 240
     assert red[1:].max() < 15
 
 
-@pytest.mark.parametrize("spec", [COLOUR, GREY])
+@pytest.mark.parametrize("spec", [COLOR, GREY])
 def test_transparency_is_laid_over_white(spec: DataSpec, tmp_path: Path) -> None:
     pixels = np.zeros((8, 12, 4), np.uint8)
     pixels[:, 4:, 3] = 255
@@ -95,7 +95,7 @@ def test_a_transparent_palette_entry_is_white(tmp_path: Path) -> None:
     image = Image.new("P", (12, 8), 0)
     image.putpalette([255, 0, 0, 0, 255, 0])
     path = saved(image, tmp_path / "glass.png", transparency=0)
-    assert read_image(path, COLOUR).unique().tolist() == [255]
+    assert read_image(path, COLOR).unique().tolist() == [255]
 
 
 def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_the_cameras_orientation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was turned: show the image a quarter turn clockwise
     path = saved(Image.fromarray(picture(12, 8)), tmp_path / "turned.png", exif=exif)
     upright = np.rot90(picture(12, 8), -1).transpose(2, 0, 1).copy()
-    assert torch.equal(read_image(path, COLOUR), torch.from_numpy(upright))
+    assert torch.equal(read_image(path, COLOR), torch.from_numpy(upright))
 
 
 def test_a_larger_image_is_shrunk_and_cropped_in_the_middle(tmp_path: Path) -> None:
     wide = np.zeros((16, 72, 3), np.uint8)
     wide[:, 24:48] = 200  # as wide as the window after shrinking by two
-    x = read_image(saved(Image.fromarray(wide), tmp_path / "wide.png"), COLOUR)
+    x = read_image(saved(Image.fromarray(wide), tmp_path / "wide.png"), COLOR)
     assert x[:, :, 1:-1].min() > 190
     assert x.min() > 150  # the filter looks over the edge
 
@@ -124,14 +124,14 @@ def test_the_window_can_be_placed(tmp_path: Path) -> None:
     wide = np.zeros((8, 36, 3), np.uint8)
     wide[:, :12] = 50
     path = saved(Image.fromarray(wide), tmp_path / "wide.png")
-    assert read_image(path, COLOUR, (0.0, 0.5)).unique().tolist() == [50]
-    assert read_image(path, COLOUR, (1.0, 0.5)).unique().tolist() == [0]
+    assert read_image(path, COLOR, (0.0, 0.5)).unique().tolist() == [50]
+    assert read_image(path, COLOR, (1.0, 0.5)).unique().tolist() == [0]
 
 
 def test_a_large_jpeg_looks_like_the_same_png(tmp_path: Path) -> None:
     rough = Image.fromarray(picture(10, 15)).resize((600, 400), Image.Resampling.BICUBIC)
-    fast = read_image(saved(rough, tmp_path / "a.jpg", quality=95), COLOUR)
-    exact = read_image(saved(rough, tmp_path / "a.png"), COLOUR)
+    fast = read_image(saved(rough, tmp_path / "a.jpg", quality=95), COLOR)
+    exact = read_image(saved(rough, tmp_path / "a.png"), COLOR)
     assert (fast.int() - exact.int()).abs().float().mean() < 2
 
 
@@ -139,7 +139,7 @@ def test_a_large_jpeg_looks_like_the_same_png(tmp_path: Path) -> None:
 def test_a_smaller_image_is_refused_with_both_sizes(height: int, width: int, tmp_path: Path) -> None:
     path = saved(Image.fromarray(picture(height, width)), tmp_path / "small.png")
     with pytest.raises(ValueError, match=rf"^the image is {width} x {height} .* 12 x 8 "):
-        read_image(path, COLOUR)
+        read_image(path, COLOR)
 
 
 def test_other_channels_are_refused(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_what_is_no_image_is_told_in_a_sentence(content: bytes, why: str, tmp_pa
     path = tmp_path / "broken.png"
     path.write_bytes(content)
     with pytest.raises(ToolkitError, match=why) as caught:
-        read_image(path, COLOUR)
+        read_image(path, COLOR)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -181,7 +181,7 @@ def test_what_is_no_image_is_told_in_a_sentence(content: bytes, why: str, tmp_pa
 def test_a_missing_file_and_a_folder_are_told_alike(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.png"):
         with pytest.raises(ToolkitError, match=f"{path}: cannot be read"):
-            read_image(path, COLOUR)
+            read_image(path, COLOR)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -207,6 +207,6 @@ def test_enlarging_repeats_pixels() -> None:
 
 def test_a_large_image_is_drawn_as_it_is(tmp_path: Path) -> None:
     spec = DataSpec(3, (200, 100), levels=256)
-    ImageDataset.draw([torch.zeros(2, *spec.shape, dtype=torch.int64)], spec, tmp_path / "sheet.png")
+    ImageDataset.plot([torch.zeros(2, *spec.shape, dtype=torch.int64)], spec, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as image:
         assert image.size == (2 + 2 * 102, 2 + 202)

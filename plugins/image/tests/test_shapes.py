@@ -8,7 +8,7 @@ import torch
 
 from toolkit import Dataset
 from toolkit.testing.dataset import DatasetSuite
-from toolkit_image.shapes import COLOURS, SHAPES, VARIANCE, ShapesDataset, plane
+from toolkit_image.shapes import COLORS, SHAPES, VARIANCE, ShapesDataset, plane
 
 
 class TestShapes(DatasetSuite):
@@ -26,7 +26,7 @@ def test_the_spec() -> None:
     assert (spec.shape, spec.levels) == ((3, 32, 32), 256)
     assert {condition.name: condition.labels for condition in spec.conditions} == {
         "shape": tuple(SHAPES),
-        "colour": tuple(COLOURS),
+        "color": tuple(COLORS),
     }
 
 
@@ -53,7 +53,7 @@ def test_the_variance() -> None:
 def test_labels_are_evenly_spread() -> None:
     dataset = ShapesDataset()
     examples = [dataset.example("train", i, None) for i in range(1000)]
-    for name, count in [("shape", len(SHAPES)), ("colour", len(COLOURS))]:
+    for name, count in [("shape", len(SHAPES)), ("color", len(COLORS))]:
         histogram = torch.stack([example[name] for example in examples]).bincount(minlength=count)
         assert histogram.min() > 0.7 * 1000 / count
 
@@ -75,14 +75,14 @@ def test_shapes_are_told_apart() -> None:
             assert np.mean(mask != other) > 0.02
 
 
-def test_the_colour_is_the_labels() -> None:
+def test_the_color_is_the_labels() -> None:
     dataset = ShapesDataset()
-    table = torch.tensor(list(COLOURS.values())) * 255
+    table = torch.tensor(list(COLORS.values())) * 255
     for i in range(300):
         example = dataset.example("train", i, None)
         if list(SHAPES)[example["shape"]] in ("circle", "square", "hexagon"):
             pixels = example["x"].flatten(1).T.float()
-            assert (pixels - table[example["colour"]]).abs().amax(1).min() < 35
+            assert (pixels - table[example["color"]]).abs().amax(1).min() < 35
 
 
 def test_drawing_is_fast() -> None:

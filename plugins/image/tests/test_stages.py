@@ -73,7 +73,7 @@ def test_a_second_stage_uses_its_three_codes(base: Path, real: CIFAR10Dataset, t
         == 0
     )
     model = toolkit.load(out)
-    assert model.latent.rate == 27.0
+    assert model.code_spec.rate == 27.0
     x = torch.stack([real.example("test", i, None)["x"] for i in range(512)])
     with torch.no_grad():
         lower = model.base.encode(x) if model.base else x

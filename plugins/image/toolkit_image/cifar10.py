@@ -54,7 +54,7 @@ SPLITS = {
 
 @final
 class CIFAR10Dataset(ImageDataset):
-    """60 000 colour images of 32 x 32 pixels in ten classes (Krizhevsky 2009).
+    """60 000 color images of 32 x 32 pixels in ten classes (Krizhevsky 2009).
 
     A split is read whole when an example of it is first asked for, and kept as bytes. The validation split is the last
     5 000 training images.

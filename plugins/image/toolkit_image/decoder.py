@@ -41,7 +41,7 @@ class ConvDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.likelihood = likelihood
-        self.inward = conv(2, dim, hidden, 3)
+        self.proj_in = conv(2, dim, hidden, 3)
         self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
         self.residual = residual_stack(2, hidden, residual_hidden or hidden, residual_blocks)
         layers: list[nn.Module] = []
@@ -52,7 +52,7 @@ class ConvDecoder(Decoder):
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, height, width)``."""
-        h = self.inward(z)
+        h = self.proj_in(z)
         if self.conditions is not None:
             h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
         return self.likelihood(self.up(self.residual(h)))

@@ -37,7 +37,7 @@ class ImageDataset(Dataset):
         Image.fromarray(_pixels(x)).save(path, format="PNG")
 
     @classmethod
-    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+    def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
         Image.fromarray(contact_sheet(rows, spec)).save(path, format="PNG")
 
 

@@ -54,7 +54,7 @@ class FolderDataset(ImageDataset):
     Args:
         root: the folder.
         size: side of an image, in pixels.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for grey.
         crop: which part of a shrunk image: its middle, or where the generator says.
         flip: mirrors an image, left to right, half the time.
         on_error: whether a file that cannot be used stops the run, or is skipped, named and counted.

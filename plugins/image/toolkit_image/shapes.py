@@ -80,7 +80,7 @@ SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
 }
 """Signed distance to the outline of a shape about one unit in radius, negative inside; y points down."""
 
-COLOURS = {
+COLORS = {
     "red": (0.86, 0.21, 0.22),
     "orange": (0.96, 0.55, 0.18),
     "yellow": (0.98, 0.82, 0.24),
@@ -99,7 +99,7 @@ SHADING = 0.18
 
 @final
 class ShapesDataset(ImageDataset):
-    """One of nine smooth-edged shapes in one of eight colours on a soft background, with its shadow.
+    """One of nine smooth-edged shapes in one of eight colors on a soft background, with its shadow.
 
     An example is a function of its split and index alone, whatever the sizes of the splits.
 
@@ -121,7 +121,7 @@ class ShapesDataset(ImageDataset):
                 raise ValueError(f"{split}_size={count}: a split needs at least one example")
         conditions = (
             Condition("shape", len(SHAPES), tuple(SHAPES)),
-            Condition("colour", len(COLOURS), tuple(COLOURS)),
+            Condition("color", len(COLORS), tuple(COLORS)),
         )
         self.spec = DataSpec(3, (size, size), levels=256, variance=VARIANCE, conditions=conditions)
 
@@ -129,17 +129,17 @@ class ShapesDataset(ImageDataset):
         return self.sizes[split]
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``x`` (3, size, size) uint8, the labels ``shape`` and ``colour``; the generator is not asked."""
+        """``x`` (3, size, size) uint8, the labels ``shape`` and ``color``; the generator is not asked."""
         if not 0 <= index < self.sizes[split]:
             raise IndexError(f"{split} has {self.sizes[split]} examples, there is no {index}")
         choices = np.random.default_rng((SPLITS.index(split), index)).random(16)
-        shape, colour = int(choices[0] * len(SHAPES)), int(choices[1] * len(COLOURS))
-        picture = draw_shape(self.spec.axes[0], list(SHAPES)[shape], list(COLOURS)[colour], choices[2:])
+        shape, color = int(choices[0] * len(SHAPES)), int(choices[1] * len(COLORS))
+        picture = draw_shape(self.spec.axes[0], list(SHAPES)[shape], list(COLORS)[color], choices[2:])
         x = torch.from_numpy((picture * 255 + 0.5).astype(np.uint8))
-        return {"x": x, "shape": torch.tensor(shape), "colour": torch.tensor(colour)}
+        return {"x": x, "shape": torch.tensor(shape), "color": torch.tensor(color)}
 
 
-def draw_shape(size: int, shape: str, colour: str, choices: np.ndarray) -> Picture:
+def draw_shape(size: int, shape: str, color: str, choices: np.ndarray) -> Picture:
     """A shape before its background; fourteen numbers in [0, 1) choose what the labels leave open."""
     across, down, scale, lean, slope = choices[:5]
     x, y = plane(size)
@@ -152,14 +152,14 @@ def draw_shape(size: int, shape: str, colour: str, choices: np.ndarray) -> Pictu
     picture = background(x, y, 2 * pi * slope, choices[5:11].reshape(2, 3))
     picture *= 1 - SHADOW * inside(distance(x - 0.06, y - 0.12), 0.3)
     light = 1 - SHADING * (x - x0 + y - y0) / radius
-    tint = np.array(COLOURS[colour]) + 0.12 * (choices[11:14] - 0.5)
+    tint = np.array(COLORS[color]) + 0.12 * (choices[11:14] - 0.5)
     paint = np.clip(tint[:, None, None] * light, 0, 1)
     return picture + (paint - picture) * inside(distance(x, y), 2 / size)
 
 
-def background(x: Plane, y: Plane, angle: float, colours: np.ndarray) -> Picture:
-    """A gradient between two pale colours ``(2, 3)``, at an angle in radians."""
-    first, second = 0.62 + 0.36 * colours[:, :, None, None]
+def background(x: Plane, y: Plane, angle: float, colors: np.ndarray) -> Picture:
+    """A gradient between two pale colors ``(2, 3)``, at an angle in radians."""
+    first, second = 0.62 + 0.36 * colors[:, :, None, None]
     share = 0.5 + (x * cos(angle) + y * sin(angle)) / sqrt(8)
     return first + (second - first) * share
 

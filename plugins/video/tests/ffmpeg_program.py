@@ -30,6 +30,6 @@ def told(path: Path) -> dict[str, Any]:
 
 
 def accurate(path: Path) -> str:
-    """The filter that makes ffmpeg's colours exact, with the place of the colours that the file states."""
+    """The filter that makes ffmpeg's colors exact, with the place of the colors that the file states."""
     place = ":in_h_chr_pos=0" if told(path).get("chroma_location") == "left" else ""
     return f"scale=flags=bicubic+accurate_rnd+full_chroma_int{place}"

@@ -23,8 +23,8 @@ def numbered(n: int, height: int = 48, width: int = 64, first: int = 0) -> np.nd
     return frames
 
 
-def colourful(n: int = 6, height: int = 96, width: int = 96) -> np.ndarray:
-    """Frames of smooth colours, and a corner of pure ones."""
+def colorful(n: int = 6, height: int = 96, width: int = 96) -> np.ndarray:
+    """Frames of smooth colors, and a corner of pure ones."""
     across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     made = np.stack([np.stack([across, down, 1 - (across + i / n) % 1], -1) for i in range(n)])
     frames = (255 * made).round().astype(np.uint8)
@@ -54,9 +54,9 @@ def save(
     base: Fraction | None = None,
     rotation: int | None = None,
     options: dict[str, str] | None = None,
-    colours: tuple[int, int] | None = None,
+    colors: tuple[int, int] | None = None,
 ) -> Path:
-    """A video file. ``ticks`` of ``base`` seconds are when frames are shown; ``colours`` matrix and range, told."""
+    """A video file. ``ticks`` of ``base`` seconds are when frames are shown; ``colors`` matrix and range, told."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
@@ -69,11 +69,11 @@ def save(
             stream.codec_context.time_base = base
         if rotation is not None:
             stream.set_display_rotation(rotation)
-        if colours is not None:
-            stream.codec_context.colorspace, stream.codec_context.color_range = colours
+        if colors is not None:
+            stream.codec_context.colorspace, stream.codec_context.color_range = colors
         for i, pixels in enumerate(frames):
             frame: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            matrix, span = colours or (None, None)
+            matrix, span = colors or (None, None)
             frame = frame.reformat(format=pix_fmt, dst_colorspace=matrix, dst_color_range=span)
             if ticks is not None:
                 frame.pts, frame.time_base = ticks[i], base

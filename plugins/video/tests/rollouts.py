@@ -13,7 +13,7 @@ from toolkit_video.sprites import ACTIONS, PLACES, SpritesDataset, walk
 
 KNOWN, FRAMES = 6, 16
 """Frames of a clip that are given, and that there are in the end."""
-COLOURED = 60
+COLORED = 60
 """Levels between the largest and the least channel, from which on a pixel is the sprite's."""
 
 
@@ -31,13 +31,12 @@ class Followed(NamedTuple):
 def centres(x: Tensor) -> Tensor:
     """Where the sprite of a clip ``(3, frames, size, size)`` stands: ``(frames, 2)``, down and right, in pixels.
 
-    It is what has colour, over a background that has next to none; nan where there is none.
+    It is what has color, over a background that has next to none; nan where there is none.
     """
-    colour = (x.float().amax(0) - x.float().amin(0) - COLOURED).clamp(min=0)
-    middles = torch.arange(colour.shape[1]) + 0.5
+    color = (x.float().amax(0) - x.float().amin(0) - COLORED).clamp(min=0)
+    middles = torch.arange(color.shape[1]) + 0.5
     return (
-        torch.stack([(colour.sum(2) * middles).sum(1), (colour.sum(1) * middles).sum(1)], 1)
-        / colour.sum((1, 2))[:, None]
+        torch.stack([(color.sum(2) * middles).sum(1), (color.sum(1) * middles).sum(1)], 1) / color.sum((1, 2))[:, None]
     )
 
 
@@ -68,6 +67,6 @@ def follow(model: Model, dataset: SpritesDataset, clips: int, seed: int = 0, tem
 def _change(clip: Tensor) -> Tensor:
     """Of the last frame from the first, where neither shows the sprite or its border."""
     ends = clip[:, [0, -1]].float()
-    coloured = (ends.amax(0) - ends.amin(0) > COLOURED // 2).float()
-    near = torch.nn.functional.max_pool2d(coloured.unsqueeze(1), 5, 1, 2)[:, 0].amax(0).bool()
+    colored = (ends.amax(0) - ends.amin(0) > COLORED // 2).float()
+    near = torch.nn.functional.max_pool2d(colored.unsqueeze(1), 5, 1, 2)[:, 0].amax(0).bool()
     return (ends[:, 1] - ends[:, 0]).abs().mean(0)[~near].mean()

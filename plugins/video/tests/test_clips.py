@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ffmpeg_program import accurate, ffmpeg, told
-from made_clips import colourful, numbered, numbers, psnr, save
+from made_clips import colorful, numbered, numbers, psnr, save
 from PIL import Image
 from torch import Tensor
 
@@ -21,7 +21,7 @@ def spec_of(frames: int, height: int, width: int, channels: int = 3, rate: float
 
 
 def smooth(spec: DataSpec) -> Tensor:
-    frames = colourful(spec.axes[0], 96, 96)
+    frames = colorful(spec.axes[0], 96, 96)
     rows = np.linspace(0, 95, spec.axes[1]).astype(int)
     columns = np.linspace(0, 95, spec.axes[2]).astype(int)
     return to_clip(frames[:, rows][:, :, columns])[: spec.channels]
@@ -30,7 +30,7 @@ def smooth(spec: DataSpec) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(64, 64), (33, 33), (32, 48), (7, 130), (144, 160), (131, 129)])
 def test_what_is_written_is_read_back(size: tuple[int, int], channels: int, tmp_path: Path) -> None:
-    """Every pixel where it was, its colour hardly changed; at full size colours are those of four pixels."""
+    """Every pixel where it was, its color hardly changed; at full size colors are those of four pixels."""
     spec = spec_of(5, *size, channels)
     x, path = smooth(spec), tmp_path / "가 [1], a=b.mp4"
     ClipDataset.write(x, spec, path)
@@ -44,10 +44,10 @@ def test_what_is_written_is_read_back(size: tuple[int, int], channels: int, tmp_
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 33)])
-def test_colours_and_light_do_not_drift(size: tuple[int, int], tmp_path: Path) -> None:
+def test_colors_and_light_do_not_drift(size: tuple[int, int], tmp_path: Path) -> None:
     spec = spec_of(6, *size)
-    for colour in ([255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128], [255, 255, 255], [3, 90, 200]):
-        x = torch.tensor(colour).view(3, 1, 1, 1).expand(spec.shape)
+    for color in ([255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128], [255, 255, 255], [3, 90, 200]):
+        x = torch.tensor(color).view(3, 1, 1, 1).expand(spec.shape)
         ClipDataset.write(x, spec, tmp_path / "a.mp4")
         assert (ClipDataset.read(tmp_path / "a.mp4", spec).long() - x).abs().max() <= 4
 
@@ -104,7 +104,7 @@ def test_a_sheet_shows_a_line_for_each_clip(tmp_path: Path) -> None:
     """Clips of one column stand below one another, each pixel where it belongs."""
     spec = spec_of(5, 20, 32, rate=8)
     above, below = torch.randint(256, (2, 2, *spec.shape), dtype=torch.uint8)
-    ClipDataset.draw([above, below, above[:1]], spec, tmp_path / "a.png")
+    ClipDataset.plot([above, below, above[:1]], spec, tmp_path / "a.png")
     sheet = np.array(Image.open(tmp_path / "a.png"))
     assert sheet.shape == (2 + 5 * 42 + 6, 2 + 5 * 66, 3)
     lines = [(above[0], 2), (below[0], 44), (above[0], 86), (above[1], 134), (below[1], 176)]

@@ -138,8 +138,8 @@ def test_the_videogpt_grid() -> None:
     data = DataSpec(3, (16, 64, 64), levels=256)
     encoder = ConvEncoder(data, 16, hidden=8, strides=((2, 2, 2),), attention=2)
     decoder = ConvDecoder(16, (), NormalLikelihood(data, scale=1.0), hidden=8, strides=((2, 2, 2),), attention=2)
-    latent = Autoencoder(data, encoder, EMAQuantizer(16, codebook_size=1024), decoder).latent
-    assert (latent.grid, latent.rate) == ((8, 32, 32), 8 * 32 * 32 * 10)
+    code_spec = Autoencoder(data, encoder, EMAQuantizer(16, codebook_size=1024), decoder).code_spec
+    assert (code_spec.grid, code_spec.rate) == ((8, 32, 32), 8 * 32 * 32 * 10)
 
 
 def test_activations_keep_their_size_in_the_beginning() -> None:
@@ -150,7 +150,7 @@ def test_activations_keep_their_size_in_the_beginning() -> None:
 
 def test_actions_reach_the_frames_of_their_code() -> None:
     torch.manual_seed(0)
-    action = Condition("action", 3, per_step=True, together=2)
+    action = Condition("action", 3, per_step=True, steps_per_code=2)
     decoder = ConvDecoder(4, (action,), CategoricalLikelihood(CLIPS), hidden=4, residual_blocks=0, causal=True)
     z, actions = torch.randn(1, 4, 4, 2, 2), torch.zeros(1, 8, dtype=torch.int64)
     other = actions.clone()

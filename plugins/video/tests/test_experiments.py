@@ -81,7 +81,7 @@ def test_experiment(name: str, plays: Path, tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "samples" / "samples.png").is_file()
     if frames > 1:
         # A beginning needs no more frames than are asked of it, however long the clips of the training were.
-        each, begun = frames // model.latent.grid[0], tmp_path / "begun.mp4"
+        each, begun = frames // model.code_spec.grid[0], tmp_path / "begun.mp4"
         model.files.write(model.files.read(files[0], model.spec)[:, :each], model.spec, begun)
         beginning = [f"prefix.file={begun}", f"prefix.frames={each}"]
         assert run(["sample", *words, *beginning, f"frames={longer}"]) == 0, capsys.readouterr().err
@@ -107,5 +107,5 @@ def test_the_papers_grids(name: str, plays: Path) -> None:
     frames = compose([f"experiment={name}", "dataset.root=."]).config.dataset.options["frames"]
     data = toolkit.DataSpec(3, (frames, *data.axes[1:]), levels=256, variance=0.1, rates=data.rates)
     config = replace(config, prior_conditions=())
-    latent = build_autoencoder(config, data).latent
-    assert (latent.grid, latent.rate) == GRIDS[name]
+    code_spec = build_autoencoder(config, data).code_spec
+    assert (code_spec.grid, code_spec.rate) == GRIDS[name]

@@ -37,7 +37,7 @@ class Perfect(Model):
         return toolkit.model.Sample(torch.stack(made), torch.zeros(0))
 
     def moved(self, frame: torch.Tensor, by: list[int]) -> torch.Tensor:
-        """What has colour, moved over a plain background."""
+        """What has color, moved over a plain background."""
         sprite = frame.amax(0) - frame.amin(0) > 40
         plain = torch.full_like(frame, 128)
         plain[:, sprite.roll(by, (0, 1))] = frame[:, sprite]

@@ -95,9 +95,9 @@ def test_its_experiments_train_and_roll_out_at_real_shapes(tmp_path: Path) -> No
     future = tmp_path / "future"
     words = [f"dataset.root={walks}", f"init={frames}", *few]
     assert run(["train", "experiment=video_maze_paper", *words, f"hydra.run.dir={future}"]) == 0
-    assert toolkit.load(frames).latent.shape == (1, 1, 21, 21)
-    assert toolkit.load(second).latent.shape == (3, 1, 1, 1)
-    assert toolkit.load(future).latent.shape == (1, 16, 21, 21)
+    assert toolkit.load(frames).code_spec.shape == (1, 1, 21, 21)
+    assert toolkit.load(second).code_spec.shape == (3, 1, 1, 1)
+    assert toolkit.load(future).code_spec.shape == (1, 16, 21, 21)
     for folder in (frames, second):
         assert run(["sample", f"run={folder}", "n=2"]) == 0
     clip = next(walks.glob("*.mp4"))

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from made_clips import colourful, numbered, save, sound_only
+from made_clips import colorful, numbered, save, sound_only
 
 from toolkit import ToolkitError
 from toolkit.__main__ import run
@@ -84,7 +84,7 @@ def text(path: Path) -> None:
 
 def cut(path: Path) -> None:
     """Its index stands at the end, and is lost."""
-    save(path, colourful(40))
+    save(path, colorful(40))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
@@ -92,7 +92,7 @@ def cut_behind_its_index(path: Path) -> None:
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         stream: Any = container.add_stream("libx264", rate=10)
         stream.height, stream.width, stream.pix_fmt = 96, 96, "yuv420p"
-        for pixels in colourful(40):
+        for pixels in colorful(40):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -325,7 +325,7 @@ def test_an_action_that_a_run_does_not_know(told: Callable[..., str], plays: Pat
         (["dataset.frames=0"], "at least one frame"),
         (["dataset.rate=0"], "dataset.rate=0"),
         (["dataset.size=0"], "at least one pixel"),
-        (["dataset.channels=2"], "3 for colour or 1 for grey"),
+        (["dataset.channels=2"], "3 for color or 1 for grey"),
         (["dataset.crop=middle"], "center"),
         (["dataset.root=nowhere"], "no such folder"),
     ],

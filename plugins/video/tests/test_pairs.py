@@ -45,7 +45,7 @@ def test_clips_of_their_own_parts_under_a_pixelcnn(tmp_path: Path) -> None:
     assert run(["check", *words]) == 0
     assert run(["train", *words, *TINY, "conditions.prior=[action]", f"hydra.run.dir={out}"]) == 0
     model = toolkit.load(out)
-    assert model.latent.shape == (2, 8, 6, 6)
+    assert model.code_spec.shape == (2, 8, 6, 6)
     assert model.sample(2, length=20).x.shape == (2, 3, 20, 24, 24)
 
 
@@ -69,5 +69,5 @@ def test_frames_of_image_parts_under_a_transformer(videos: Path, tmp_path: Path)
     assert run(["check", *words]) == 0
     assert run(["train", *words, *TINY, f"hydra.run.dir={out}"]) == 0
     model = toolkit.load(out)
-    assert model.latent.shape == (1, 4, 4, 4)
+    assert model.code_spec.shape == (1, 4, 4, 4)
     assert model.sample(2, length=6).x.shape == (2, 3, 6, 16, 16)

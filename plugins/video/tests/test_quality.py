@@ -47,34 +47,34 @@ def clips() -> Tensor:
 
 def test_the_same_clips_are_perfect() -> None:
     x = clips()
-    figures = judged(x, x)
-    assert figures["frame_psnr"] == LARGEST
-    assert figures["frame_ssim"] == pytest.approx(1)
-    assert (figures["frame_psnr_decay"], figures["temporal_error"]) == (0, 0)
+    metrics = judged(x, x)
+    assert metrics["frame_psnr"] == LARGEST
+    assert metrics["frame_ssim"] == pytest.approx(1)
+    assert (metrics["frame_psnr_decay"], metrics["temporal_error"]) == (0, 0)
 
 
 def test_what_stands_still_has_a_temporal_error_of_one() -> None:
     x = clips()
-    figures = judged(x, x[:, :, :1].expand_as(x))
-    assert figures["temporal_error"] == pytest.approx(1)
-    assert figures["frame_psnr_decay"] > 0
-    assert figures["frame_ssim_decay"] > 0
+    metrics = judged(x, x[:, :, :1].expand_as(x))
+    assert metrics["temporal_error"] == pytest.approx(1)
+    assert metrics["frame_psnr_decay"] > 0
+    assert metrics["frame_ssim_decay"] > 0
 
 
 def test_a_constant_error_has_its_psnr_and_moves_right() -> None:
     x = clips().clamp(-0.8, 0.8)
-    figures = judged(x, x + 0.1)
-    assert figures["frame_psnr"] == pytest.approx(10 * log10(4 / 0.01), rel=1e-4)
-    assert figures["frame_psnr_decay"] == pytest.approx(0, abs=1e-3)
-    assert figures["temporal_error"] == pytest.approx(0, abs=1e-6)
+    metrics = judged(x, x + 0.1)
+    assert metrics["frame_psnr"] == pytest.approx(10 * log10(4 / 0.01), rel=1e-4)
+    assert metrics["frame_psnr_decay"] == pytest.approx(0, abs=1e-3)
+    assert metrics["temporal_error"] == pytest.approx(0, abs=1e-6)
 
 
 def test_an_error_that_doubles_falls_by_six_decibels_a_frame() -> None:
     x = torch.zeros(2, *DATA.shape)
     errors = 0.01 * 2.0 ** torch.arange(5)
-    figures = judged(x, x + errors[:, None, None])
-    assert figures["frame_psnr_decay"] == pytest.approx(4 * 20 * log10(2), rel=1e-4)
-    assert "temporal_error" not in figures
+    metrics = judged(x, x + errors[:, None, None])
+    assert metrics["frame_psnr_decay"] == pytest.approx(4 * 20 * log10(2), rel=1e-4)
+    assert "temporal_error" not in metrics
 
 
 def test_decay_is_that_of_the_nearest_line() -> None:
@@ -84,12 +84,12 @@ def test_decay_is_that_of_the_nearest_line() -> None:
 
 def test_a_picture_of_the_curves(tmp_path: Path) -> None:
     metric = QualityMetric(DATA)
-    assert metric.draw(tmp_path) == []
+    assert metric.plot(tmp_path) == []
     none = torch.zeros(1)
     x = clips()
     bound = Bound(none, none, NormalLikelihood(DATA, scale=1.0)(x * 0.9), Quantized(none, none, none, none, {}))
     metric.update(x, bound, {})
-    assert [path.name for path in metric.draw(tmp_path)] == ["frames.png"]
+    assert [path.name for path in metric.plot(tmp_path)] == ["frames.png"]
 
 
 def test_data_without_frames_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Frames out of files: the right ones, the same by whatever way, with the colours and the turn that the file says."""
+"""Frames out of files: the right ones, the same by whatever way, with the colors and the turn that the file says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
 from ffmpeg_program import accurate, ffmpeg
-from made_clips import colourful, numbered, numbers, psnr, save, sound_only
+from made_clips import colorful, numbered, numbers, psnr, save, sound_only
 
 from toolkit import ToolkitError
 from toolkit_video import reading
@@ -136,14 +136,14 @@ MATRICES = {"BT.601": int(Colorspace.ITU601), "BT.709": 1, "BT.2020": int(Colors
 
 @pytest.mark.parametrize("span", [ColorRange.MPEG, ColorRange.JPEG])
 @pytest.mark.parametrize("matrix", MATRICES)
-def test_colours_are_those_that_were_filmed(matrix: str, span: ColorRange, tmp_path: Path) -> None:
-    frames = colourful()
+def test_colors_are_those_that_were_filmed(matrix: str, span: ColorRange, tmp_path: Path) -> None:
+    frames = colorful()
     path = save(
         tmp_path / "a.mp4",
         frames,
         pix_fmt="yuv444p",
         options={"crf": "0", "preset": "ultrafast"},
-        colours=(MATRICES[matrix], int(span)),
+        colors=(MATRICES[matrix], int(span)),
     )
     read = read_frames(path, read_timeline(path), range(len(frames)), 3)
     assert np.abs(read.astype(int) - frames).max() <= 4  # rounding to eight bits, twice
@@ -151,18 +151,18 @@ def test_colours_are_those_that_were_filmed(matrix: str, span: ColorRange, tmp_p
     assert np.abs(read.astype(int) - theirs).max() <= 2
 
 
-def test_colours_that_a_file_does_not_name_are_taken_as_ffmpeg_takes_them(tmp_path: Path) -> None:
-    frames = colourful()
+def test_colors_that_a_file_does_not_name_are_taken_as_ffmpeg_takes_them(tmp_path: Path) -> None:
+    frames = colorful()
     path = save(tmp_path / "a.mp4", frames)
     read = read_frames(path, read_timeline(path), range(len(frames)), 3)
     theirs = ffmpeg(path, "-vf", accurate(path), shape=frames.shape)
     assert np.abs(read.astype(int) - theirs).max() <= 2
 
 
-def test_grey_is_the_light_of_the_colours(tmp_path: Path) -> None:
+def test_grey_is_the_light_of_the_colors(tmp_path: Path) -> None:
     grey = np.broadcast_to(np.linspace(0, 255, 64).round().astype(np.uint8)[None, None, :, None], (3, 64, 64, 3))
     for span in (ColorRange.MPEG, ColorRange.JPEG):
-        path = save(tmp_path / f"{int(span)}.mp4", grey, options={"crf": "0"}, colours=(1, int(span)))
+        path = save(tmp_path / f"{int(span)}.mp4", grey, options={"crf": "0"}, colors=(1, int(span)))
         read = read_frames(path, read_timeline(path), range(3), 1)
         assert read.shape == (3, 64, 64, 1)
         assert np.abs(read[..., 0].astype(int) - grey[..., 0]).max() <= 2
@@ -171,7 +171,7 @@ def test_grey_is_the_light_of_the_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_a_telephone_that_is_held_upright(rotation: int, tmp_path: Path) -> None:
     """The display matrix turns counterclockwise."""
-    frames = colourful(height=48, width=96)
+    frames = colorful(height=48, width=96)
     path = save(tmp_path / "a.mp4", frames, rotation=rotation)
     read = read_frames(path, read_timeline(path), range(len(frames)), 3)
     expected = np.rot90(frames, rotation // 90, (1, 2))

@@ -1,4 +1,4 @@
-"""Real clips of every codec: all their frames, in the colours that another program sees."""
+"""Real clips of every codec: all their frames, in the colors that another program sees."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_all_frames_of_a_clip_are_there(path: str, clips: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ROWS)
-def test_colours_are_those_of_ffmpeg(path: str, clips: Path) -> None:
+def test_colors_are_those_of_ffmpeg(path: str, clips: Path) -> None:
     """The first frame, one of the middle and the last, each pixel to 2 levels."""
     n = int(ROWS[path]["frames"])
     numbers = [0, n // 2, n - 1]

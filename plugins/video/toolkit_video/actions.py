@@ -43,7 +43,7 @@ class ActionsDataset(ClipDataset):
         rate: frames per second; of those left out the actions are left out, too; null: that of the files, which must
             agree.
         size: pixels of a frame's height and width, which it is shrunk to, then cropped.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for grey.
         start: whether a training window lies anywhere in its file, or where the file's other windows leave room.
         crop: whether a training window lies in the middle of the picture, or anywhere.
         memory: megabytes of shrunk frames that a loading process keeps, to decode none twice; 0: none.

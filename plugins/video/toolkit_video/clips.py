@@ -19,7 +19,7 @@ from toolkit import Dataset, DataSpec
 from toolkit_video.reading import FORMATS, KEEPING, crop, read_frames, read_timeline
 
 ENCODING = {"crf": "8", "preset": "medium", "g": "16", "x264-params": "chromaloc=1"}
-"""What is lost is hardly more than on the way from red, green and blue to the file's colours and back. Colours are
+"""What is lost is hardly more than on the way from red, green and blue to the file's colors and back. Colors are
 where the conversion puts them, in the middle of four pixels, which H.264 must be told. No frame is far from a key."""
 SMALLEST = 128
 """Pixels of a frame's shorter side from which on any program plays it."""
@@ -64,7 +64,7 @@ class ClipDataset(Dataset):
         write_mp4(path, frames_of(x), frame_rate(spec))
 
     @classmethod
-    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+    def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
         """A line for each clip, its frames side by side; the clips of a column of the rows stand together."""
         Image.fromarray(contact_sheet(rows)).save(path, format="PNG")
 

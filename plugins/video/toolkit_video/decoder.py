@@ -45,7 +45,7 @@ class ConvDecoder(Decoder):
         super().__init__()
         check_strides(strides)
         self.likelihood, self.causal = likelihood, causal
-        self.inward = Conv(dim, hidden, (3, 3, 3), causal=causal)
+        self.proj_in = Conv(dim, hidden, (3, 3, 3), causal=causal)
         self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
         self.residual = residual_stack(hidden, residual_hidden or hidden, residual_blocks, attention, causal=causal)
         layers: list[nn.Module] = []
@@ -59,7 +59,7 @@ class ConvDecoder(Decoder):
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, time, height, width)``."""
-        h = self.inward(z)
+        h = self.proj_in(z)
         if self.conditions is not None:
             h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
         return self.likelihood(self.up(self.residual(h)))

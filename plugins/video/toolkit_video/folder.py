@@ -32,7 +32,7 @@ class FolderDataset(ClipDataset):
         rate: frames per second; of files with more, or with less regular ones, those shown at these times are taken;
             null: that of the files, which must agree.
         size: pixels of a frame's height and width, which it is shrunk to, then cropped.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for grey.
         start: whether a training window lies anywhere in its file, or where the file's other windows leave room.
         crop: whether a training window lies in the middle of the picture, or anywhere.
         labels: what a video's class is: folder: the first below root or split; file: its name, without suffix and

@@ -56,26 +56,26 @@ class QualityMetric(Metric):
             self._ssim += _ssim(target.float(), made.float()).double().sum(0).cpu()
 
     def compute(self) -> dict[str, float]:
-        figures = {}
+        metrics = {}
         for name, curve in self._curves().items():
-            figures[name] = float(curve.mean())
+            metrics[name] = float(curve.mean())
             if len(curve) > 1:
-                figures[f"{name}_decay"] = decay(curve)
+                metrics[f"{name}_decay"] = decay(curve)
         if self._changes:
-            figures["temporal_error"] = self._change / self._changes
-        return figures
+            metrics["temporal_error"] = self._change / self._changes
+        return metrics
 
     def warnings(self) -> list[str]:
         if self._has_mean:
             return []
         return ["video_quality: an autoregressive decoder has no mean to be judged; reconstruct draws what it says"]
 
-    def draw(self, folder: Path) -> list[Path]:
+    def plot(self, folder: Path) -> list[Path]:
         curves = self._curves()
         if not curves or self.data.axes[0] == 1:
             return []
         path = folder / "frames.png"
-        draw_curves(path, {name: curve.tolist() for name, curve in curves.items()})
+        plot_curves(path, {name: curve.tolist() for name, curve in curves.items()})
         return [path]
 
     def _curves(self) -> dict[str, Tensor]:
@@ -98,7 +98,7 @@ def decay(curve: Tensor) -> float:
     return -float(slope) * (len(curve) - 1)
 
 
-def draw_curves(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
+def plot_curves(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
     """A panel for each figure over the frames."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -26,7 +26,7 @@ FORMATS = {1: "gray", 3: "rgb24"}
 """What frames are converted to, by channels."""
 ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 SHRINKING, KEEPING = Interpolation.AREA | ACCURATE, Interpolation.BICUBIC | ACCURATE
-"""How colours are found between pixels: means give a frame back that was enlarged by a whole factor."""
+"""How colors are found between pixels: means give a frame back that was enlarged by a whole factor."""
 UNTOLD = Fraction(25)
 """Frames per second of a file that does not say."""
 LOST = ("mpeg",)

@@ -21,7 +21,7 @@ Picture: TypeAlias = Any
 ACTIONS = {"stay": (0, 0), "left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 """Steps down and to the right."""
 
-COLOURS = {
+COLORS = {
     "red": (0.90, 0.15, 0.15),
     "yellow": (0.95, 0.80, 0.10),
     "green": (0.10, 0.65, 0.25),
@@ -40,7 +40,7 @@ VARIANCE = 0.0386
 
 @final
 class SpritesDataset(ClipDataset):
-    """A coloured disc or square that moves over a grey background, which stays.
+    """A colored disc or square that moves over a grey background, which stays.
 
     Every frame has an ``action``, the one that led to it from the frame before: stay, left, right, up or down, by a
     twelfth of the picture; at the border the sprite stands still. Actions tend to go on. An example is a function of
@@ -119,7 +119,7 @@ def draw_clip(size: int, look: np.ndarray, places: np.ndarray) -> np.ndarray:
     """``(3, frames, size, size)``; eight numbers in [0, 1) choose what the clip looks like."""
     y, x = np.meshgrid(*[(np.arange(size) + 0.5) / size] * 2, indexing="ij")
     below = background(x, y, 2 * pi * look[0], look[1:5].reshape(2, 2))
-    paint = np.array(list(COLOURS.values())[int(look[5] * len(COLOURS))])[:, None, None]
+    paint = np.array(list(COLORS.values())[int(look[5] * len(COLORS))])[:, None, None]
     step = 1 / (PLACES + 2)
     frames = []
     for down, right in places:

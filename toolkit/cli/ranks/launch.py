@@ -20,7 +20,7 @@ from typing import NoReturn
 from toolkit.cli.ranks import worker
 from toolkit.cli.ranks.worker import Report
 from toolkit.config import RunConfig
-from toolkit.errors import Elsewhere, RemoteTraceback, ToolkitError
+from toolkit.errors import RemoteError, RemoteTraceback, ToolkitError
 
 GRACE = 3.0
 """Seconds for ranks to end by themselves once one has failed, and again once they are asked to."""
@@ -36,7 +36,7 @@ def train(config: RunConfig, folder: Path) -> float | None:
         processes = [get_context("spawn").Process(target=worker.work, args=(r, aside, config, folder)) for r in ranks]
         killed: set[int] = set()
         try:
-            with _deaf():  # who interrupts a rank that does not listen yet is heard when it does
+            with block_sigint():  # who interrupts a rank that does not listen yet is heard when it does
                 for process in processes:
                     process.start()
             _wait(processes)
@@ -107,7 +107,7 @@ def _fail(reports: dict[int, Report], statuses: dict[int, int], folder: Path) ->
 
 
 def _raise(rank: int, report: Report) -> NoReturn:
-    kind = ToolkitError if report.ended == "mistake" else Elsewhere
+    kind = ToolkitError if report.ended == "mistake" else RemoteError
     text = f"rank {rank}: {report.text}" if rank else report.text
     raise kind(text) from RemoteTraceback(f"of rank {rank}\n{report.trace}")
 
@@ -120,7 +120,7 @@ def _death(status: int) -> str:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def block_sigint() -> Iterator[None]:
     """Interrupts wait, here and in processes started here, until they are listened for."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

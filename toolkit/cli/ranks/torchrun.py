@@ -13,7 +13,7 @@ from pathlib import Path
 from shlex import quote
 from typing import NoReturn
 
-from toolkit.cli.ranks.worker import hush, leave
+from toolkit.cli.ranks.worker import hard_exit, silence_output
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 
@@ -21,26 +21,26 @@ _unfinished: list[Path] = []
 """The folder of the job at hand. One that stays has failed, and its ranks are out of step."""
 
 
-def here() -> bool:
+def is_torchrun() -> bool:
     """Whether torchrun, or what sets the same variables, started this process as one of several."""
     return {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys() and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def take_part(command: Callable[[], int]) -> NoReturn:
+def join_ranks(command: Callable[[], int]) -> NoReturn:
     """Runs the command on rank 0 and its jobs on all, and leaves with its status. Whoever fails first tells."""
     from toolkit import distributed
 
     rank, ranks, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if rank:
-        hush()
+        silence_output()
     try:
-        with distributed.together("env://", rank, ranks, local_rank):
+        with distributed.process_group("env://", rank, ranks, local_rank):
             status = _follow() if rank else _lead(command)
     except Exception as error:
-        if rank == 0 or not distributed.aftermath(error):
+        if rank == 0 or not distributed.is_peer_failure(error):
             raise
         status = 0
-    leave(status)
+    hard_exit(status)
 
 
 def train(config: RunConfig, folder: Path) -> float | None:
@@ -56,14 +56,14 @@ def train(config: RunConfig, folder: Path) -> float | None:
     if _unfinished:
         raise ToolkitError(f"not started: the other ranks were lost with {_unfinished[0]}")
     config = replace(config, trainer=replace(config.trainer, ranks=distributed.ranks()))
-    distributed.told((config, folder))
+    distributed.broadcast_object((config, folder))
     _unfinished.append(folder)
     try:
         score = train_run(config, folder)
     except Exception as error:
-        if not distributed.aftermath(error):
+        if not distributed.is_peer_failure(error):
             raise
-        _outlive()
+        wait_for_failure()
         again = f"toolkit train run={quote(str(folder))} goes on from the last checkpoint, if there is one"
         raise ToolkitError(f"another rank failed\n{again}") from error
     _unfinished.clear()
@@ -77,21 +77,21 @@ def _lead(command: Callable[[], int]) -> int:
         return command()
     finally:
         if not _unfinished:
-            distributed.told(None)
+            distributed.broadcast_object(None)
 
 
 def _follow() -> int:
     from toolkit import distributed
     from toolkit.cli.job import train_run
 
-    while job := distributed.told(None):
+    while job := distributed.broadcast_object(None):
         train_run(*job)
     return 0
 
 
-def _outlive() -> None:
+def wait_for_failure() -> None:
     """Waits until the rank that failed has told why and is gone: torchrun ends all ranks when the first one leaves."""
     from toolkit import distributed
 
     with suppress(Exception):
-        distributed.first(lambda: None)
+        distributed.on_rank0(lambda: None)

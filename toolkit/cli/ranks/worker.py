@@ -40,14 +40,14 @@ def work(rank: int, aside: str, config: RunConfig, folder: Path) -> None:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a script
         signal.signal(signal.SIGINT, _stop)
     if rank:
-        hush()
+        silence_output()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         report = Report("done", time.time(), score=_train(rank, f"file://{aside}/meeting", config, folder))
     except BaseException as error:
         report = _report(error)
     _write(aside, rank, report)
-    leave(report.ended != "done")
+    hard_exit(report.ended != "done")
 
 
 def read(aside: str, rank: int) -> Report | None:
@@ -56,14 +56,14 @@ def read(aside: str, rank: int) -> Report | None:
     return Report(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def hush() -> None:
+def silence_output() -> None:
     """For the ranks beside the first, which prints and is interrupted for all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def leave(status: int) -> NoReturn:
+def hard_exit(status: int) -> NoReturn:
     """Ends the process before the interpreter is taken apart, which a group's threads may turn into an abort."""
     if status == 0:
         atexit._run_exitfuncs()
@@ -81,17 +81,17 @@ def _train(rank: int, meeting: str, config: RunConfig, folder: Path) -> float | 
     ranks = config.trainer.ranks
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // ranks))
-    with distributed.together(meeting, rank, ranks, rank):
+    with distributed.process_group(meeting, rank, ranks, rank):
         return train_run(config, folder)
 
 
 def _report(error: BaseException) -> Report:
     if isinstance(error, KeyboardInterrupt):  # before torch is asked for: what broke into its import leaves it halved
         return Report("stopped", time.time())
-    from toolkit.distributed import aftermath
+    from toolkit.distributed import is_peer_failure
 
     trace = "".join(traceback.format_exception(error))
-    if aftermath(error):
+    if is_peer_failure(error):
         return Report("aftermath", time.time(), blame(error), trace)
     if isinstance(error, ToolkitError):
         return Report("mistake", time.time(), str(error), trace)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Quantized, Quantizer
-from toolkit.nn.codebook import widen
+from toolkit.nn.codebook import upcast
 from toolkit.nn.lattice import fixed
 
 LARGEST = 1 << 24
@@ -53,7 +53,7 @@ class DitherQuantizer(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         """z ``(batch, channels, *grid)``; ``loss`` is 0, since there is nothing to learn."""
-        z = widen(z)
+        z = upcast(z)
         tops = _along(self.tops, z)
         y = z.sigmoid() * tops
         steps = (y + torch.rand_like(y)).floor().minimum(tops) if self.training else y.round()

@@ -80,7 +80,7 @@ class LissajousDataset(Dataset):
         path.write_text("".join(f"{across},{down}\n" for across, down in x.T.tolist()), "utf-8")
 
     @classmethod
-    def draw(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+    def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
         from matplotlib.figure import Figure
 
         columns = max(len(row) for row in rows)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit import Condition, Controls, LatentSpec, Prior
-from toolkit.causal.sampling import check_prefix, guided, pick, uniforms
+from toolkit import CodeSpec, Condition, Prior, SamplingOptions
+from toolkit.causal.sampling import check_prefix, guided, sample_logits, uniforms
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.prior import PLAIN
 from toolkit.priors.autoregressive import check_guidance
@@ -30,11 +30,11 @@ class MarkovPrior(Prior):
     """
 
     def __init__(
-        self, latent: LatentSpec, conditions: tuple[Condition, ...], *, condition_dropout: float = 0.1
+        self, code_spec: CodeSpec, conditions: tuple[Condition, ...], *, condition_dropout: float = 0.1
     ) -> None:
         super().__init__()
-        self.latent, self.condition_dropout = latent, condition_dropout
-        sizes = latent.codebook_sizes
+        self.code_spec, self.condition_dropout = code_spec, condition_dropout
+        sizes = code_spec.codebook_sizes
         self.tables = nn.ParameterList(torch.zeros(size + 1, size) for size in sizes)  # the last row is the start
         self.embedding = ConditionEmbedding(conditions, sum(sizes)) if conditions else None
 
@@ -50,18 +50,18 @@ class MarkovPrior(Prior):
         self,
         n: int,
         conditions: Mapping[str, Tensor],
-        controls: Controls = PLAIN,
+        sampling: SamplingOptions = PLAIN,
         *,
         prefix: Tensor | None = None,
         generator: torch.Generator | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        check_guidance(controls, self.embedding)
-        sizes, positions, device = self.latent.codebook_sizes, prod(self.latent.grid), self.tables[0].device
+        check_guidance(sampling, self.embedding)
+        sizes, positions, device = self.code_spec.codebook_sizes, prod(self.code_spec.grid), self.tables[0].device
         known = check_prefix(prefix, n, sizes, positions).to(device)
         noise = uniforms(n, sizes, positions, generator).to(device)
-        branches = [conditions] if controls.guidance == 1.0 else [conditions, {}]
-        parts = zip(*(self._moved(each, n, self.latent.grid) for each in branches), strict=True)
+        branches = [conditions] if sampling.guidance == 1.0 else [conditions, {}]
+        parts = zip(*(self._moved(each, n, self.code_spec.grid) for each in branches), strict=True)
         moved = [torch.cat(part) for part in parts]
         codes = torch.tensor(sizes, device=device).repeat(n, 1)  # of the position before: none is there
         drawn = []
@@ -72,12 +72,12 @@ class MarkovPrior(Prior):
                 before, codes = codes, torch.empty_like(codes)
                 for depth, table in enumerate(self.tables):
                     logits = table[before[:, depth]].repeat(len(branches), 1) + moved[depth][:, position]
-                    logits = guided(logits, n, controls.guidance)
-                    codes[:, depth] = pick(logits, noise[:, depth, position], controls)
+                    logits = guided(logits, n, sampling.guidance)
+                    codes[:, depth] = sample_logits(logits, noise[:, depth, position], sampling)
             drawn.append(codes)
             if progress is not None:
                 progress(position + 1)
-        return torch.stack(drawn, 2).reshape(n, *self.latent.shape)
+        return torch.stack(drawn, 2).reshape(n, *self.code_spec.shape)
 
     def _log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
         flat, nats = codes.flatten(2), []
@@ -92,7 +92,7 @@ class MarkovPrior(Prior):
         self, conditions: Mapping[str, Tensor], n: int, grid: Sequence[int], keep: Tensor | None = None
     ) -> Sequence[Tensor]:
         """What conditions add to the logits of each depth, ``(n, positions, size)``."""
-        sizes = list(self.latent.codebook_sizes)
+        sizes = list(self.code_spec.codebook_sizes)
         if self.embedding is None:
             return [self.tables[0].new_zeros(()).expand(n, prod(grid), size) for size in sizes]
         features = over_grid(self.embedding(conditions, n, keep), grid).expand(n, -1, *grid)

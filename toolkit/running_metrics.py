@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from toolkit import distributed
-from toolkit.errors import NotFinite
+from toolkit.errors import NotFiniteError
 from toolkit.objective import Loss
-from toolkit.spec import DataSpec, LatentSpec
+from toolkit.spec import CodeSpec, DataSpec
 
 _NEVER = torch.iinfo(torch.long).max
 """Stands for the step at which a figure broke that did not."""
 
 
-class RunningFigures:
+class RunningMetrics:
     """Means of 0-d figures over steps, without waiting for the device until they are asked for."""
 
     _names: tuple[str, ...]
@@ -27,10 +27,10 @@ class RunningFigures:
     def __init__(self) -> None:
         self._begin((), torch.device("cpu"))
 
-    def add(self, step: int, figures: dict[str, Tensor]) -> None:
-        if set(figures) != set(self._names):
-            self._begin(tuple(figures), next(iter(figures.values())).device)
-        values = torch.stack([figures[name].detach().float() for name in self._names])
+    def add(self, step: int, metrics: dict[str, Tensor]) -> None:
+        if set(metrics) != set(self._names):
+            self._begin(tuple(metrics), next(iter(metrics.values())).device)
+        values = torch.stack([metrics[name].detach().float() for name in self._names])
         bad = ~values.isfinite() & (self._first_bad == _NEVER)
         self._first_bad.masked_fill_(bad, step)
         self._sum += values
@@ -51,8 +51,8 @@ class RunningFigures:
 
     def average(self) -> None:
         """The ranks' means, and the first bad step of any, in place of this rank's own; all ranks take part."""
-        distributed.average(self._sum)
-        distributed.least(self._first_bad)
+        distributed.all_reduce_mean(self._sum)
+        distributed.all_reduce_min(self._first_bad)
 
     def check(self) -> None:
         """NotFinite, with the step and the term, if any figure was NaN or infinite."""
@@ -60,7 +60,7 @@ class RunningFigures:
         if bad:
             step = min(step for step, _ in bad)
             names = [name for at, name in bad if at == step and name != "loss"] or ["loss"]
-            raise NotFinite(f"{' and '.join(names)} became NaN or infinite at step {step}")
+            raise NotFiniteError(f"{' and '.join(names)} became NaN or infinite at step {step}")
 
     def drain(self) -> dict[str, float]:
         """The means since the last drain."""
@@ -76,33 +76,33 @@ class RunningFigures:
 
 
 @torch.no_grad()
-def autoencoder_figures(output: Loss, x: Tensor, data: DataSpec, latent: LatentSpec) -> dict[str, Tensor]:
+def autoencoder_metrics(output: Loss, x: Tensor, data: DataSpec, code_spec: CodeSpec) -> dict[str, Tensor]:
     """What one batch tells for next to nothing: loss and terms, codebook use, error where the mean is at hand."""
     told = {"loss": output.loss, **output.terms, **output.quantized.metrics}
-    figures = {name: value.detach() for name, value in told.items()}
-    if latent.depth:
-        figures["batch_perplexity"], figures["batch_usage"] = codebook_figures(
-            histogram(output.quantized.codes, latent), latent
+    metrics = {name: value.detach() for name, value in told.items()}
+    if code_spec.depth:
+        metrics["batch_perplexity"], metrics["batch_usage"] = codebook_use(
+            histogram(output.quantized.codes, code_spec), code_spec
         )
     if output.likelihood.mean_is_free and output.likelihood.mean is not None:
         mse = (data.scale(x) - output.likelihood.mean).square().mean()
-        figures["mse"] = mse
+        metrics["mse"] = mse
         if data.variance:
-            figures["nmse"] = mse / data.variance
-    return figures
+            metrics["nmse"] = mse / data.variance
+    return metrics
 
 
-def mean_figures(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def mean_metrics(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The means of the figures of a step's forward passes."""
     if len(parts) == 1:
         return parts[0]
     return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
 
 
-def histogram(codes: Tensor, latent: LatentSpec) -> Tensor:
+def histogram(codes: Tensor, code_spec: CodeSpec) -> Tensor:
     """How often each entry of each depth's codebook was used: all depths' counts in one row, float."""
-    flat = (codes.flatten(2) + _offsets(latent.codebook_sizes, codes.device)).flatten()
-    counts = torch.zeros(sum(latent.codebook_sizes), device=codes.device)
+    flat = (codes.flatten(2) + _offsets(code_spec.codebook_sizes, codes.device)).flatten()
+    counts = torch.zeros(sum(code_spec.codebook_sizes), device=codes.device)
     return counts.index_add_(0, flat, torch.ones_like(flat, dtype=counts.dtype))
 
 
@@ -112,10 +112,10 @@ def _offsets(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor([[sum(sizes[:depth])] for depth in range(len(sizes))], device=device).unsqueeze(0)
 
 
-def codebook_figures(counts: Tensor, latent: LatentSpec) -> tuple[Tensor, Tensor]:
+def codebook_use(counts: Tensor, code_spec: CodeSpec) -> tuple[Tensor, Tensor]:
     """Perplexity (exp of the entropy of the histogram) and usage (share of entries hit), means over depths."""
     perplexity, usage = [], []
-    for row in counts.split(list(latent.codebook_sizes)):
+    for row in counts.split(list(code_spec.codebook_sizes)):
         p = row / row.sum().clamp(min=1)
         perplexity.append(torch.special.entr(p).sum().exp())
         usage.append((row > 0).float().mean())
