@@ -41,9 +41,9 @@ QUANTIZERS = {  # and the depth of their codes
 KINDS = ("dataset", "encoder", "quantizer", "decoder", "likelihood", "prior")
 CHOICES = {
     "dataset": ["toy_waves", "toy_tiles", "toy_clips"],
-    "encoder": ["toy_conv", "pool", "patch"],
+    "encoder": ["toy_conv", "pool", "patch", "conv"],
     "quantizer": list(QUANTIZERS),
-    "decoder": ["toy_conv", "pixelcnn", "wavenet", "patch"],
+    "decoder": ["toy_conv", "pixelcnn", "wavenet", "patch", "conv"],
     "likelihood": ["categorical", "normal", "logistic"],
     "prior": ["uniform", "categorical", "pixelcnn", "wavenet", "transformer", "maskgit"],
 }
@@ -57,6 +57,8 @@ SIZES = {  # of what is made small
     "encoder=pool": ["encoder.hidden=8"],
     "encoder=patch": ["encoder.hidden=8", "encoder.patch=2"],
     "decoder=patch": ["decoder.hidden=8", "decoder.patch=2"],
+    "encoder=conv": ["encoder.hidden=8", "encoder.strides=[2]"],
+    "decoder=conv": ["decoder.hidden=8", "decoder.strides=[2]"],
 }
 BASE = {kind: names[0] for kind, names in CHOICES.items()} | {"dataset": "toy_tiles"}
 pytestmark = pytest.mark.usefixtures("toys")
@@ -96,7 +98,7 @@ def refusal(choice: dict[str, str]) -> str | None:
     """What a refused combination must be refused for; None where it is legal."""
     dataset, decoder = choice["dataset"], choice["decoder"]
     if (
-        decoder in ("toy_conv", "patch")
+        decoder in ("toy_conv", "patch", "conv")
         and dataset == "toy_waves"
         and choice["likelihood"] in ("categorical", "logistic")
     ):
@@ -105,7 +107,7 @@ def refusal(choice: dict[str, str]) -> str | None:
         return "decoder=wavenet gives"  # axes but the last as the encoder left them, which halves or pools them all
     if decoder in ("pixelcnn", "wavenet") and dataset == "toy_waves":
         return f"decoder={decoder}: it is over levels"
-    if choice["encoder"] == "pool" and decoder in ("toy_conv", "patch"):
+    if choice["encoder"] == "pool" and decoder in ("toy_conv", "patch", "conv"):
         return f"decoder={decoder} gives"
     if QUANTIZERS[choice["quantizer"]] == 0:
         return "a continuous bottleneck has no codes"

@@ -11,6 +11,7 @@ import torch
 from toolkit.causal.distribution import AutoregressiveDistribution
 from toolkit.causal.sampling import sample
 from toolkit.decoder import Decoder
+from toolkit.decoders.conv import ConvDecoder
 from toolkit.decoders.patch import PatchDecoder
 from toolkit.decoders.pixelcnn import PixelCNNDecoder, coordinates
 from toolkit.decoders.wavenet import WaveNetDecoder
@@ -106,6 +107,53 @@ class TestPatchDecoderOfThreeAxes(PatchSuite):
 
 class TestPatchDecoderOfFourAxes(PatchSuite):
     data, grid = DataSpec(1, (2, 4, 2, 6), levels=3), (1, 2, 1, 3)
+
+
+class ConvSuite(DecoderSuite):
+    strides: tuple[int, ...] = (2,)
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        sizes: dict[str, Any] = {"hidden": 4, "residual_blocks": 1, "residual_hidden": 3, "strides": self.strides}
+        return ConvDecoder(dim, grid, conditions, likelihood, **sizes)
+
+
+class TestConvDecoderOfOneAxis(ConvSuite):
+    data, grid, strides = DataSpec(1, (12,)), (2,), (2, 3)
+
+
+class TestConvDecoderOfTwoAxes(ConvSuite):
+    data, grid = DataSpec(3, (8, 12), levels=5), (4, 6)
+
+
+class TestConvDecoderOfThreeAxes(ConvSuite):
+    data, grid = DataSpec(2, (2, 6, 4), levels=4), (1, 3, 2)
+
+
+class TestConvDecoderWithoutStrides(ConvSuite):
+    data, grid, strides = DataSpec(1, (4, 6)), (4, 6), ()
+
+
+@torch.no_grad()
+def test_transposed_convolutions_have_a_relu_between_them() -> None:
+    """mean = second(relu(first(relu(proj_in(z) + condition)))) without residual blocks."""
+    torch.manual_seed(0)
+    data = DataSpec(1, (8, 8), 4)
+    decoder = ConvDecoder(3, (2, 2), (KIND,), plain_likelihood(data), hidden=4, residual_blocks=0)
+    parameters: list[torch.Tensor] = []
+    decoder.up.register_forward_hook(lambda module, inputs, output: parameters.append(output))
+    z, kind = torch.randn(2, 3, 2, 2), torch.tensor([0, 2])
+    decoder(z, {"kind": kind})
+    assert decoder.conditions is not None
+    h = decoder.proj_in(z) + decoder.conditions({"kind": kind}, 2)[:, :, None, None]
+    first, second = decoder.up[0], decoder.up[2]
+    torch.testing.assert_close(parameters[0], second(first(h.relu()).relu()))
 
 
 @pytest.mark.parametrize("axes", [(12,), (6, 9), (3, 6, 6), (3, 6, 3, 3)], ids=str)
@@ -265,6 +313,14 @@ def test_one_latent_says_different_things_at_different_places() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: ConvDecoder(4, (2, 2, 2, 2), (), plain_likelihood(DataSpec(1, (4,) * 4))),
+            "works on 1 to 3 axes, these latents have 4",
+        ),
+        (
+            lambda: ConvDecoder(4, (2,), (), plain_likelihood(DataSpec(1, (4,))), strides=(0,)),
+            r"strides=\[0\]: each at least 1",
+        ),
         (lambda: PixelCNNDecoder(DataSpec(1, (8, 8)), 4, ()), "is over levels.*real-valued"),
         (lambda: WaveNetDecoder(DataSpec(1, (8,)), 4, (4,), ()), "is over levels.*real-valued"),
         (

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from toolkit.encoder import Encoder
+from toolkit.encoders.conv import ConvEncoder
 from toolkit.encoders.patch import PatchEncoder
 from toolkit.encoders.pool import PoolEncoder
 from toolkit.spec import DataSpec
@@ -62,6 +63,30 @@ class TestPatchEncoderOfFourAxes(PatchSuite):
     data = DataSpec(1, (6, 6, 8, 6), levels=4)
 
 
+class ConvSuite(EncoderSuite):
+    data: ClassVar[DataSpec]
+    strides: tuple[int, ...] = (2,)
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return ConvEncoder(data, dim, hidden=4, residual_blocks=1, residual_hidden=3, strides=self.strides)
+
+
+class TestConvEncoderOfOneAxis(ConvSuite):
+    data, strides = DataSpec(1, (72,)), (2, 3)
+
+
+class TestConvEncoderOfTwoAxes(ConvSuite):
+    data = DataSpec(3, (24, 28), levels=256)
+
+
+class TestConvEncoderOfThreeAxes(ConvSuite):
+    data = DataSpec(2, (16, 18, 20), levels=4)
+
+
+class TestConvEncoderWithoutStrides(ConvSuite):
+    data, strides = DataSpec(1, (12, 12)), ()
+
+
 @pytest.mark.parametrize("axes", [(1, 1), (8, 8), (21, 21), (3, 16)], ids=str)
 def test_the_grid_is_of_ones(axes: tuple[int, int]) -> None:
     encoder = PoolEncoder(DataSpec(1, axes, 512, ordered=False), 6, hidden=4)
@@ -100,6 +125,16 @@ def test_a_patchs_latent_is_a_network_of_that_patch_alone() -> None:
     torch.testing.assert_close(encoder(x)[:, :, 1, 2], encoder.out(encoder.proj_in(patch).relu()))
 
 
+@torch.no_grad()
+def test_strided_convolutions_have_a_relu_between_them() -> None:
+    """z = out(relu(second(relu(first(x))))) without residual blocks."""
+    torch.manual_seed(0)
+    encoder = ConvEncoder(DataSpec(1, (8, 8)), 3, hidden=4, residual_blocks=0)
+    x = torch.rand(2, 1, 8, 8)
+    first, second = encoder.down[0], encoder.down[2]
+    torch.testing.assert_close(encoder(x), encoder.out(second(first(x).relu()).relu()))
+
+
 @pytest.mark.parametrize("patch", [0, 3, 16])
 def test_patches_that_do_not_cover_the_axes_are_refused(patch: int) -> None:
     with pytest.raises(ValueError, match=rf"patch={patch}: (at least 1|.*axes \(12, 8\))"):
@@ -109,3 +144,10 @@ def test_patches_that_do_not_cover_the_axes_are_refused(patch: int) -> None:
 def test_too_many_axes_are_refused() -> None:
     with pytest.raises(ValueError, match="1 to 3 axes are needed, this data has 4"):
         PoolEncoder(DataSpec(1, (2, 2, 2, 2), 4), 4)
+    with pytest.raises(ValueError, match="works on 1 to 3 axes, this data has 4"):
+        ConvEncoder(DataSpec(1, (4, 4, 4, 4)), 4)
+
+
+def test_strides_below_one_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"strides=\[2, 0\]: each at least 1"):
+        ConvEncoder(DataSpec(1, (8, 8)), 4, strides=(2, 0))

@@ -114,6 +114,11 @@ def _per_code(value: Tensor, condition: Condition, size: int) -> Tensor:
     return grouped
 
 
+def add_conditions(h: Tensor, embedding: ConditionEmbedding | None, conditions: Mapping[str, Tensor]) -> Tensor:
+    """Features ``(batch, channels, *grid)`` and the embedded conditions, summed; as they are, where there are none."""
+    return h if embedding is None else h + over_grid(embedding(conditions, len(h)), h.shape[2:]).to(h)
+
+
 def over_grid(features: Tensor, grid: Sequence[int]) -> Tensor:
     """Features of a ConditionEmbedding, shaped so that they can be added to ``(batch, channels, *grid)``.
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import sqrt
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+S = TypeVar("S")
+"""A stride: a number, or one for each axis."""
 
 CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONV_TRANSPOSE: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -26,6 +31,38 @@ def up(rank: int, inputs: int, outputs: int, stride: int) -> nn.Module:
     """A transposed convolution from ``n`` positions to exactly ``n * stride``."""
     window, padding = _window(stride)
     return started(CONV_TRANSPOSE[rank](inputs, outputs, window, stride=stride, padding=padding), stride**rank)
+
+
+def down_stack(
+    inputs: int,
+    outputs: int,
+    strides: Sequence[S],
+    strided: Callable[[int, int, S], nn.Module],
+    plain: Callable[[int, int], nn.Module],
+) -> nn.Sequential:
+    """Strided layers, of ``(inputs, outputs, stride)``, with a ReLU between them; without strides one plain layer."""
+    if not strides:
+        return nn.Sequential(plain(inputs, outputs))
+    layers = [strided(inputs, outputs, strides[0])]
+    for stride in strides[1:]:
+        layers += [nn.ReLU(), strided(outputs, outputs, stride)]
+    return nn.Sequential(*layers)
+
+
+def up_stack(
+    inputs: int,
+    outputs: int,
+    strides: Sequence[S],
+    strided: Callable[[int, int, S], nn.Module],
+    plain: Callable[[int, int], nn.Module],
+) -> nn.Sequential:
+    """The mirror: transposed layers with a ReLU between them, of which the last changes the channels."""
+    if not strides:
+        return nn.Sequential(plain(inputs, outputs))
+    layers: list[nn.Module] = []
+    for stride in strides[:-1]:
+        layers += [strided(inputs, inputs, stride), nn.ReLU()]
+    return nn.Sequential(*layers, strided(inputs, outputs, strides[-1]))
 
 
 def _window(stride: int) -> tuple[int, int]:

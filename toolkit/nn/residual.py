@@ -8,12 +8,15 @@ from toolkit.nn.conv import conv
 
 
 class ResidualBlock(nn.Module):
-    """ReLU, 3-wide convolution, ReLU, 1-wide convolution, added to the input (van den Oord et al. 2017, 4.1)."""
+    """ReLU, 3-wide convolution, ReLU, 1-wide convolution, added to the input (van den Oord et al. 2017, 4.1).
 
-    def __init__(self, rank: int, channels: int, hidden: int) -> None:
+    ``wide`` leads from the channels to those inside, ``narrow`` back; both keep the grid.
+    """
+
+    def __init__(self, wide: nn.Module, narrow: nn.Module) -> None:
         super().__init__()
-        self.wide = conv(rank, channels, hidden, 3)
-        self.narrow = conv(rank, hidden, channels, 1)
+        self.wide = wide
+        self.narrow = narrow
 
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, channels, *grid)``."""
@@ -23,4 +26,5 @@ class ResidualBlock(nn.Module):
 
 def residual_stack(rank: int, channels: int, hidden: int, blocks: int) -> nn.Sequential:
     """``blocks`` residual blocks and the ReLU that ends them."""
-    return nn.Sequential(*(ResidualBlock(rank, channels, hidden) for _ in range(blocks)), nn.ReLU())
+    layers = [ResidualBlock(conv(rank, channels, hidden, 3), conv(rank, hidden, channels, 1)) for _ in range(blocks)]
+    return nn.Sequential(*layers, nn.ReLU())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit import Condition, Decoder, Distribution, Likelihood
-from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
 from toolkit.nn.conv import conv, up
 from toolkit.nn.residual import residual_stack
 from toolkit_audio.rectified import rectified
@@ -63,7 +63,5 @@ class ConvDecoder(Decoder):
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, codes)``."""
-        h = self.proj_in(z)
-        if self.conditions is not None:
-            h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
+        h = add_conditions(self.proj_in(z), self.conditions, conditions)
         return self.likelihood(self.network(h))

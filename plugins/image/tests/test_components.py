@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from toolkit import Autoencoder, Condition, DataSpec, Decoder, Encoder, Likelihood
+from toolkit.decoders import conv as conv_decoder
+from toolkit.encoders import conv as conv_encoder
 from toolkit.fit import MisfitError
 from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.quantizers.product import ProductQuantizer
@@ -108,6 +110,17 @@ def test_the_decoder_is_the_papers() -> None:
     assert shapes(decoder) == [(256, 640, 3, 3), *residual, (256, 256, 4, 4), (256, 768, 4, 4)]
     assert biases(decoder) == 6 * 256 + 768
     assert decoder(torch.zeros(2, 640, 8, 8), {}).shape == (3, 32, 32)
+
+
+def test_it_is_the_cores_conv_over_two_axes() -> None:
+    """Number by number, from the same seed."""
+    likelihood, x, z = CategoricalLikelihood(CIFAR), torch.randint(256, (2, 3, 32, 32)), torch.randn(2, 5, 8, 8)
+    torch.manual_seed(0)
+    parts = ConvEncoder(CIFAR, 5, hidden=8), ConvDecoder(5, (), likelihood, hidden=8)
+    torch.manual_seed(0)
+    core = conv_encoder.ConvEncoder(CIFAR, 5, hidden=8), conv_decoder.ConvDecoder(5, (8, 8), (), likelihood, hidden=8)
+    assert torch.equal(parts[0](x), core[0](x))
+    assert torch.equal(parts[1](z, {}).log_prob(x), core[1](z, {}).log_prob(x))
 
 
 def test_the_papers_model_spends_5760_bits() -> None:

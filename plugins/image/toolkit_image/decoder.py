@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from toolkit import Condition, Decoder, Distribution, Likelihood
-from toolkit.nn.conditioning import ConditionEmbedding, over_grid
-from toolkit.nn.conv import conv, up
+from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
+from toolkit.nn.conv import conv, up, up_stack
 from toolkit.nn.residual import residual_stack
 
 
@@ -44,15 +45,9 @@ class ConvDecoder(Decoder):
         self.proj_in = conv(2, dim, hidden, 3)
         self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
         self.residual = residual_stack(2, hidden, residual_hidden or hidden, residual_blocks)
-        layers: list[nn.Module] = []
-        for stride in strides[:-1]:
-            layers += [up(2, hidden, hidden, stride), nn.ReLU()]
-        last = up(2, hidden, likelihood.channels, strides[-1]) if strides else conv(2, hidden, likelihood.channels, 3)
-        self.up = nn.Sequential(*layers, last)
+        self.up = up_stack(hidden, likelihood.channels, strides, partial(up, 2), partial(conv, 2, kernel=3))
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, height, width)``."""
-        h = self.proj_in(z)
-        if self.conditions is not None:
-            h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
+        h = add_conditions(self.proj_in(z), self.conditions, conditions)
         return self.likelihood(self.up(self.residual(h)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from toolkit import DataSpec, Encoder
-from toolkit.nn.conv import conv, down
+from toolkit.nn.conv import conv, down, down_stack
 from toolkit.nn.residual import residual_stack
 
 
@@ -38,13 +39,7 @@ class ConvEncoder(Encoder):
         super().__init__()
         self.data = data
         self.stride = (prod(strides), prod(strides))
-        layers: list[nn.Module] = []
-        channels = data.channels
-        for stride in strides:
-            layers += [down(2, channels, hidden, stride), nn.ReLU()]
-            channels = hidden
-        layers = layers[:-1] if strides else [conv(2, channels, hidden, 3)]
-        self.down = nn.Sequential(*layers)
+        self.down = down_stack(data.channels, hidden, strides, partial(down, 2), partial(conv, 2, kernel=3))
         self.residual = residual_stack(2, hidden, residual_hidden or hidden, residual_blocks)
         self.out = conv(2, hidden, dim, 1)
 

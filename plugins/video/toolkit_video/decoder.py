@@ -8,7 +8,7 @@ from typing import final
 from torch import Tensor, nn
 
 from toolkit import Condition, Decoder, Distribution, Likelihood
-from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
 from toolkit_video.layers import Conv, Up, check_strides, residual_stack
 
 
@@ -52,6 +52,7 @@ class ConvDecoder(Decoder):
         for stride in strides[:-1]:
             layers += [Up(hidden, hidden, stride, causal=causal), nn.ReLU()]
         channels = likelihood.channels
+        # drawn even where strides replace it: a seed's weights stay what they were
         last: nn.Module = Conv(hidden, channels, (3, 3, 3), causal=causal)
         if strides:
             last = Up(hidden, channels, strides[-1], causal=causal)
@@ -59,7 +60,5 @@ class ConvDecoder(Decoder):
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, time, height, width)``."""
-        h = self.proj_in(z)
-        if self.conditions is not None:
-            h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
+        h = add_conditions(self.proj_in(z), self.conditions, conditions)
         return self.likelihood(self.up(self.residual(h)))

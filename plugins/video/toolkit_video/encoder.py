@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from toolkit import DataSpec, Encoder
-from toolkit_video.layers import Conv, check_strides, residual_stack, window
+from toolkit.nn.conv import down_stack
+from toolkit_video.layers import Conv, check_strides, down, residual_stack
 
 
 @final
@@ -44,13 +46,8 @@ class ConvEncoder(Encoder):
         self.data, self.causal = data, causal
         if not attention:  # which sees the borders from everywhere
             self.stride = tuple(prod(steps) for steps in zip((1, 1, 1), *strides, strict=True))
-        layers: list[nn.Module] = []
-        channels = data.channels
-        for stride in strides:
-            layers += [Conv(channels, hidden, window(stride), stride, causal=causal), nn.ReLU()]
-            channels = hidden
-        layers = layers[:-1] if strides else [Conv(channels, hidden, (3, 3, 3), causal=causal)]
-        self.down = nn.Sequential(*layers)
+        strided, plain = partial(down, causal=causal), partial(Conv, kernel=(3, 3, 3), causal=causal)
+        self.down = down_stack(data.channels, hidden, strides, strided, plain)
         self.residual = residual_stack(hidden, residual_hidden or hidden, residual_blocks, attention, causal=causal)
         self.out = Conv(hidden, dim, (1, 1, 1), causal=causal)
 

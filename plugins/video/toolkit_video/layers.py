@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit.nn.conv import started
+from toolkit.nn.residual import ResidualBlock
 
 Triple: TypeAlias = tuple[int, int, int]
 """Of time, height and width."""
@@ -52,17 +53,9 @@ class Up(nn.Module):
         return made[:, :, : made.shape[2] - self.future]
 
 
-class ResidualBlock(nn.Module):
-    """ReLU, 3-wide convolution, ReLU, 1-wide convolution, added to the input (van den Oord et al. 2017, 4.1)."""
-
-    def __init__(self, channels: int, hidden: int, *, causal: bool) -> None:
-        super().__init__()
-        self.wide = Conv(channels, hidden, (3, 3, 3), causal=causal)
-        self.narrow = Conv(hidden, channels, (1, 1, 1), causal=causal)
-
-    def forward(self, h: Tensor) -> Tensor:
-        change: Tensor = self.narrow(self.wide(h.relu()).relu())
-        return h + change
+def down(inputs: int, outputs: int, stride: Triple, *, causal: bool) -> Conv:
+    """A strided convolution, its window about twice the stride."""
+    return Conv(inputs, outputs, window(stride), stride, causal=causal)
 
 
 class AxialAttention(nn.Module):
@@ -95,7 +88,8 @@ def residual_stack(channels: int, hidden: int, blocks: int, heads: int, *, causa
     """``blocks`` residual blocks, each with attention behind it where there are heads, and the ReLU that ends them."""
     layers: list[nn.Module] = []
     for _ in range(blocks):
-        layers.append(ResidualBlock(channels, hidden, causal=causal))
+        wide = Conv(channels, hidden, (3, 3, 3), causal=causal)
+        layers.append(ResidualBlock(wide, Conv(hidden, channels, (1, 1, 1), causal=causal)))
         if heads:
             layers.append(AxialAttention(channels, heads, causal=causal))
     return nn.Sequential(*layers, nn.ReLU())
