@@ -28,7 +28,7 @@ def require_torchaudio(what: str) -> ModuleType:
         raise ToolkitError(
             f"{what} needs torchaudio, which does not import beside torch {torch.__version__}:"
             f" {type(error).__name__}: {why}\n"
-            'a build of torch for CPUs only will not do: pip install --force-reinstall "torch>=2.11,<2.15" torchaudio'
+            'a build of torch for CPUs only will not do: pip install --force-reinstall "torch>=2.12,<2.15" torchaudio'
         ) from error
 
 
