@@ -1,4 +1,4 @@
-"""Discrete representation learning: parts by name, composed, proved to fit, trained and sampled.
+"""Discrete representation learning: parts by name, composed, checked to fit, trained and sampled.
 
 Names are resolved on first use, so that listing and composing parts never imports torch.
 """
@@ -39,14 +39,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Autoencoder": "autoencoder",
     "Bound": "objective",
+    "CodeSpec": "spec",
     "Condition": "spec",
-    "Controls": "prior",
     "DataSpec": "spec",
     "Dataset": "dataset",
     "Decoder": "decoder",
     "Distribution": "likelihood",
     "Encoder": "encoder",
-    "LatentSpec": "spec",
     "Likelihood": "likelihood",
     "Loss": "objective",
     "Metric": "metric",
@@ -57,6 +56,7 @@ _HOMES = {
     "Quantized": "quantizer",
     "Quantizer": "quantizer",
     "RunConfig": "config",
+    "SamplingOptions": "prior",
     "ToolkitError": "errors",
     "compose": "cli.config.python",
     "evaluate": "scoring",
