@@ -133,7 +133,7 @@ def test_a_target_that_names_no_class_is_blamed(plugins: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("class Wrong: ...", "is no Metric: it must subclass toolkit.metric:Metric"),
+        ("class Wrong: ...", "does not subclass toolkit.metric:Metric"),
         ("def Wrong(): ...", "is no Metric"),
         (METRIC.format(name="Wrong").replace("compute", "other"), "is incomplete: Metric also needs compute"),
     ],

@@ -69,10 +69,9 @@ def _ask(module: str, paths: list[str] | None, roots: list[str]) -> ModuleSpec |
 
 def _ask_one(finder: Any, module: str, paths: list[str] | None) -> ModuleSpec | None:
     try:
-        found: ModuleSpec | None = finder.find_spec(module, paths)
-        return found
+        spec: ModuleSpec | None = finder.find_spec(module, paths)
     except KeyError:  # a folder without __init__.py, inside a package that is not imported
         folders = [str(Path(path) / module.rpartition(".")[2]) for path in paths or []]
         spec = ModuleSpec(module, None, is_package=True)
         spec.submodule_search_locations = [folder for folder in folders if Path(folder).is_dir()]
-        return spec
+    return spec

@@ -113,7 +113,7 @@ def version(distribution: str) -> str | None:
 
 
 def conf_folders() -> tuple[tuple[str, Path], ...]:
-    """The YAML folders that plugins bring, as (distribution, folder), found without importing them."""
+    """The YAML folders of plugins, as (distribution, folder), located without importing them."""
     folders = []
     for source in sources():
         for module in source.groups.get(f"toolkit.{CONF}", {}).values():

@@ -232,7 +232,8 @@ def _option(scope: Scope, argument: ast.arg, default: ast.expr | None, docs: Map
 def _refusal(name: str, node: ast.expr) -> str:
     written = ast.unparse(signatures.unquoted(node))
     if written.startswith("Callable"):
-        return f"{name}: {written} names none of the interfaces: {', '.join(signatures.INTERFACES)}"
+        interfaces = ", ".join(signatures.INTERFACES)
+        return f"{name}: {written} does not name an interface, imported by its own name: {interfaces}"
     return f"{name}: {written} is not plain data; move it before the * if the composition gives it"
 
 

@@ -13,9 +13,9 @@ from toolkit.schema import SchemaError, signature
 
 def kind_of(group: str) -> str | None:
     """The kind of parts that a group offers, such as quantizer for ``quantizer/inner``; None where it offers none."""
-    head, *rest = group.split("/")
+    head, *options = group.split("/")
     kind = head if head in KINDS else None
-    for option in rest:
+    for option in options:
         kind = nested(kind).get(option) if kind else None
     return kind
 

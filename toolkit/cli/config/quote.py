@@ -52,14 +52,14 @@ def _prepared(word: str, words: Sequence[str], multirun: bool) -> str:
         key = f"++{key}"
     if not separator or not _is_text(key_of(word), words) or _given_as_is(key, value, words):
         return f"{key}{separator}{value}"
-    return f"{key}={_list(value) if multirun else _one(value)}"
+    return f"{key}={_sweep_values(value) if multirun else _one(value)}"
 
 
 def _one(value: str) -> str:
     return value if _QUOTED.fullmatch(value) else text(value)
 
 
-def _list(value: str) -> str:
+def _sweep_values(value: str) -> str:
     """With -m a comma separates values, unless the user quoted it."""
     if _SWEEP.fullmatch(value):
         return value

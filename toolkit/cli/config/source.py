@@ -61,7 +61,7 @@ class RegistrySource(ConfigSource):
         group, name = _split(config_path)
         kind = kind_of(group)
         node = component_node(kind, name) if kind else trainer_node(group)
-        # Metrics are a list: each lives under its own name.
+        # Metrics are a list: each has its own name as its key.
         header = {"package": f"{group}.{name}" if group == "metric" else None}
         return ConfigResult(provider="registry", path=f"toolkit://{config_path}", config=node, header=header)
 
