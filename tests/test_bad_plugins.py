@@ -154,7 +154,7 @@ def test_plugins_check_names_all_of_them(home: Path, capsys: pytest.CaptureFixtu
     problems = {row["name"]: row["problem"] for row in listed["components"]}
     for name, (_, cause) in BAD.items():
         assert cause in problems[name], name
-    assert "made for discrete-toolkit" in problems["of_tomorrow"]
+    assert "requires discrete-toolkit" in problems["of_tomorrow"]
     assert "claimed by" in problems["twin"]
     assert {name: problems[name] for name in ("image_conv", "pool", *CHOSEN)} == dict.fromkeys(
         ("image_conv", "pool", *CHOSEN), ""

@@ -78,7 +78,7 @@ def test_a_component_that_is_added_is_there_at_the_next_command(
         (["{}/fresh", "--component", "prior=My-Prior"], "in small letters, digits and _"),
         (["{}/fresh", "--component", "quantizer=ema"], "discrete-toolkit provides quantizer=ema already"),
         (["{}/fresh", "--component", "prior=a", "--component", "metric=a"], "two parts are called a"),
-        (["{}/Fresh!", "--component", "prior=mine"], "a package's name is of small letters"),
+        (["{}/Fresh!", "--component", "prior=mine"], "a package's name consists of small letters"),
         (["{}/torch", "--component", "prior=mine"], "a module torch exists already"),
         (["{}", "--component", "prior=mine"], "a package's name|exists already"),
         (["{}/taken", "--component", "prior=mine"], "exists already"),

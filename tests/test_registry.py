@@ -134,7 +134,7 @@ def test_a_target_that_names_no_class_is_blamed(plugins: Path) -> None:
     ("source", "what"),
     [
         ("class Wrong: ...", "does not subclass toolkit.metric:Metric"),
-        ("def Wrong(): ...", "is no Metric"),
+        ("def Wrong(): ...", "does not subclass toolkit.metric:Metric"),
         (METRIC.format(name="Wrong").replace("compute", "other"), "is incomplete: Metric also needs compute"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from toolkit.fit import title
+from toolkit.nn.codebook_init import CodebookInit
 from toolkit.quantizer import Quantizer
 from toolkit.spec import CodeSpec
 
@@ -59,10 +60,17 @@ def _options(part: Quantizer) -> Iterator[str]:
     path = title(part).partition("=")[0] if "=" in title(part) else "quantizer"
     options = signature(type(part)).parameters
     for name, better in (("dead_code_threshold", "0.1"), ("entropy", "0.1"), ("init", "kmeans")):
-        value = getattr(part, name, None)
+        value = _value(part, name)
         if name in options and isinstance(value, int | float | str) and value in (0, "data", "random"):
             yield f"{path}.{name}={better}"
     yield from (f"a smaller {path}.{name}" for name in ("codebook_size", "bits", "levels") if name in options)
+
+
+def _value(part: Quantizer, name: str) -> object:
+    """An option's value, which the part or its ``CodebookInit`` keeps."""
+    value = getattr(part, name, None)
+    init = getattr(part, "init", None)
+    return getattr(init, name, value) if isinstance(init, CodebookInit) else value
 
 
 def _depths(collapses: list[Collapse], depth: int) -> str:
