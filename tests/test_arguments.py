@@ -59,9 +59,9 @@ def test_words_become_a_dataclass(tmp_path: Path) -> None:
         ("temperature=nan", "temperature=nan: expects float"),
         ("quick=yes", "quick=yes: expects bool"),
         ("mode=c", "mode=c: expects one of a, b"),
-        ("temprature=1", "temprature=1: there is no temprature (did you mean temperature?)"),
-        ("--n=3", "--n=3: there is no --n"),
-        ("conditon.a=b", "conditon.a=b: there is no conditon.a"),
+        ("temprature=1", "temprature=1: no option temprature (did you mean temperature?)"),
+        ("--n=3", "--n=3: no option --n"),
+        ("conditon.a=b", "conditon.a=b: no option conditon.a"),
     ],
 )
 def test_a_wrong_word_is_told(word: str, text: str) -> None:

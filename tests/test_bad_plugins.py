@@ -51,17 +51,20 @@ BAD: dict[str, tuple[str, str]] = {
     "raises": ("1 / 0\n" + encoder("Bad"), "ZeroDivisionError: division by zero"),
     "torn": ("class Bad(Encoder:\n", "syntax error"),
     "nobody": ("class Good: ...\n", "defines no class Bad"),
-    "of_wrong_kind": ("from toolkit import Prior\n\n\nclass Bad(Prior): ...\n", "is no Encoder: it must subclass"),
+    "of_wrong_kind": (
+        "from toolkit import Prior\n\n\nclass Bad(Prior): ...\n",
+        "does not subclass toolkit.encoder:Encoder",
+    ),
     "unfinished": ("from toolkit import Encoder\n\n\nclass Bad(Encoder): ...\n", "is incomplete: Encoder also needs"),
-    "takes_anything": (encoder("Bad", options=", **kwargs: int"), "**kwargs: a component names everything"),
+    "takes_anything": (encoder("Bad", options=", **kwargs: int"), "**kwargs: a component must name all its arguments"),
     "untyped": (encoder("Bad", options=", *, width=3"), "width: an option needs a type"),
-    "untypable": (encoder("Bad", options=", *, net: nn.Module"), "net: nn.Module is no plain data"),
+    "untypable": (encoder("Bad", options=", *, net: nn.Module"), "net: nn.Module is not plain data"),
     "defaults": (encoder("Bad", options=", width: int = 3"), "width has a default before the *"),
 }
 """What loading, or reading, finds."""
 
 CHOSEN: dict[str, tuple[str, str]] = {
-    "unmade": (encoder("Bad", made="self.out = nn.Conv2d(0, -1, 1)"), "cannot be made with these options"),
+    "unmade": (encoder("Bad", made="self.out = nn.Conv2d(0, -1, 1)"), "cannot be built with these options"),
     "breaks": (encoder("Bad", given="[:, :, 99]"), "on data (3, 32, 32)"),
     "flat": (encoder("Bad", given=".mean(-1)"), "gives latents (32, 8): (dim, *grid) is needed"),
     "many": (encoder("Bad", given=".repeat(1, 2, 1, 1)"), "gives 64 channels, quantizer=ema takes 32"),
@@ -141,7 +144,7 @@ def test_two_claims_name_both(home: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_a_plugins_own_requirement_is_kept(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = told(capsys, "check", "experiment=image_shapes", "encoder=of_tomorrow")
     assert "bad-of_tomorrow 0.7" in text
-    assert "is made for discrete-toolkit >=7,<8, installed is 0." in text
+    assert "requires discrete-toolkit >=7,<8, but 0." in text
     assert "cannot be read" in told(capsys, "check", "experiment=image_shapes", "encoder=of_riddles")
 
 
@@ -151,7 +154,7 @@ def test_plugins_check_names_all_of_them(home: Path, capsys: pytest.CaptureFixtu
     problems = {row["name"]: row["problem"] for row in listed["components"]}
     for name, (_, cause) in BAD.items():
         assert cause in problems[name], name
-    assert "made for discrete-toolkit" in problems["of_tomorrow"]
+    assert "requires discrete-toolkit" in problems["of_tomorrow"]
     assert "claimed by" in problems["twin"]
     assert {name: problems[name] for name in ("image_conv", "pool", *CHOSEN)} == dict.fromkeys(
         ("image_conv", "pool", *CHOSEN), ""

@@ -332,7 +332,7 @@ def test_plugins_lists_who_brings_what_and_what_is_broken(plugin: Path, capsys: 
     assert "d_enc" in out
     assert "cli-plugin 3" in out
     assert "A part." in out
-    assert "encoder=d_wrong is broken: encoder=d_wrong: *sizes: a component names everything" in out
+    assert "encoder=d_wrong is broken: encoder=d_wrong: *sizes: a component must name all its arguments" in out
     assert "vq" not in out
 
 
@@ -349,7 +349,7 @@ def test_plugins_check_loads_everything(plugin: Path, capsys: pytest.CaptureFixt
     assert command.run(["plugins", "metric", "--check"]) == 0
     capsys.readouterr()
     assert command.run(["plugins", "dataset", "--check"]) == 2
-    assert "is no Dataset" in capsys.readouterr().out
+    assert "does not subclass toolkit.dataset:Dataset" in capsys.readouterr().out
 
 
 def test_plugins_names_both_claims(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no codes, but some words")
-    with pytest.raises(ToolkitError, match="is no safetensors file"):
+    with pytest.raises(ToolkitError, match="is not a safetensors file"):
         read_codes(tmp_path / "text")
 
 

@@ -239,14 +239,14 @@ def assert_refused(status: int, told: str, says: str) -> None:
 
 
 BASES: dict[str, tuple[Mutation, str]] = {
-    "without its base": (at("base", lambda p, _: shutil.rmtree(p)), "base: there is no such folder"),
-    "over another size": (spec(data__axes=[5, 5], codes__grid=[1, 1]), ""),
+    "without its base": (at("base", lambda p, _: shutil.rmtree(p)), "base: no such folder"),
+    "over another size": (spec(data__axes=[5, 5], latents__0__grid=[1, 1]), ""),
     "over other levels": (spec(data__levels=10**6), ""),
     "over another base's codes": (edit("base/spec.json", codes__codebook_sizes=[10**6]), "base"),
     "over a huge base": (edit("base/config.yaml", quantizer__codebook_size=10**9), ""),
     "over a pickle": (
         lambda run, out: hashed(write(FOREIGN["a pickle 4"]))(next(run.glob("base/autoencoder/*")) / MODEL, out),
-        f"{MODEL} is no safetensors",
+        f"{MODEL} is not a safetensors",
     ),
     "over itself": (at("base", lambda p, _: [shutil.rmtree(p), p.symlink_to(".")]), "base is a link"),
     "over a base outside": (moved_out("base"), "base is a link"),
@@ -366,7 +366,7 @@ def test_a_missing_package_is_named(runs: Runs, tmp_path: Path, capsys: pytest.C
         assert command.run(words(run, runs.x, "encode")) == 2
         told = capsys.readouterr().err
         assert "encoder=image_gone is not installed" in told
-        assert "does not say which package brought it" in told
+        assert "does not say which package provides it" in told
         assert "pip" not in told
 
 
@@ -393,7 +393,7 @@ def test_weights_that_no_longer_fit_name_the_version_that_they_fit(
         told = capsys.readouterr().err
         assert "quantizer" in told or "codes are" in told
         assert len(told.splitlines()) <= 3
-        assert "trained with toy-plugin 0.0.9, here is 0.1.0: pip install toy-plugin==0.0.9" in told
+        assert "trained with toy-plugin 0.0.9, installed is 0.1.0: pip install toy-plugin==0.0.9" in told
 
 
 def test_nothing_of_a_run_moves_the_terminal(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

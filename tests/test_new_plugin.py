@@ -71,17 +71,17 @@ def test_a_component_that_is_added_is_there_at_the_next_command(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["{}/fresh"], "of what? Add --component KIND=NAME; kinds: dataset"),
+        (["{}/fresh"], "no component: add --component KIND=NAME; kinds: dataset"),
         (["--component", "prior=mine"], "name one folder"),
         (["{}/fresh", "--component", "quantiser=mine"], "no kind of component is called quantiser (did you mean quant"),
         (["{}/fresh", "--component", "prior"], "write KIND=NAME"),
         (["{}/fresh", "--component", "prior=My-Prior"], "in small letters, digits and _"),
-        (["{}/fresh", "--component", "quantizer=ema"], "discrete-toolkit brings a quantizer=ema already"),
+        (["{}/fresh", "--component", "quantizer=ema"], "discrete-toolkit provides quantizer=ema already"),
         (["{}/fresh", "--component", "prior=a", "--component", "metric=a"], "two parts are called a"),
-        (["{}/Fresh!", "--component", "prior=mine"], "a package's name is of small letters"),
-        (["{}/torch", "--component", "prior=mine"], "there is a module torch already"),
-        (["{}", "--component", "prior=mine"], "a package's name|is there already"),
-        (["{}/taken", "--component", "prior=mine"], "is there already"),
+        (["{}/Fresh!", "--component", "prior=mine"], "a package's name consists of small letters"),
+        (["{}/torch", "--component", "prior=mine"], "a module torch exists already"),
+        (["{}", "--component", "prior=mine"], "a package's name|exists already"),
+        (["{}/taken", "--component", "prior=mine"], "exists already"),
     ],
 )
 def test_mistakes_leave_nothing_behind(

@@ -133,8 +133,8 @@ def test_a_target_that_names_no_class_is_blamed(plugins: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("class Wrong: ...", "is no Metric: it must subclass toolkit.metric:Metric"),
-        ("def Wrong(): ...", "is no Metric"),
+        ("class Wrong: ...", "does not subclass toolkit.metric:Metric"),
+        ("def Wrong(): ...", "does not subclass toolkit.metric:Metric"),
         (METRIC.format(name="Wrong").replace("compute", "other"), "is incomplete: Metric also needs compute"),
     ],
 )

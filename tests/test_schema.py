@@ -161,7 +161,7 @@ def test_an_alias_may_stand_for_a_nested_part(written: Written) -> None:
 
 @pytest.mark.parametrize("above", ["A = A\n", "A = A | None\n", "A = list[A]\n", "A = Annotated[A, Doc('a')]\n"])
 def test_an_alias_of_itself_is_refused(written: Written, above: str) -> None:
-    with pytest.raises(SchemaError, match="x: A is no plain data"):
+    with pytest.raises(SchemaError, match="x: A is not plain data"):
         written.options("x: A = 1", above)
 
 

@@ -178,7 +178,7 @@ def test_a_third_run_over_the_second(runs: tuple[Path, Path], tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dataset.run=nowhere"], "dataset.run=nowhere: there is no such folder"),
+        (["dataset.run=nowhere"], "dataset.run=nowhere: no such folder"),
         ([], "dataset.run: no value"),
         (["quantizer.groups=5"], "groups=5"),
     ],

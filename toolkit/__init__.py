@@ -1,4 +1,4 @@
-"""Discrete representation learning: parts by name, composed, proved to fit, trained and sampled.
+"""Discrete representation learning: parts by name, composed, checked to fit, trained and sampled.
 
 Names are resolved on first use, so that listing and composing parts never imports torch.
 """

@@ -13,12 +13,12 @@ from toolkit.errors import ToolkitError, printable
 
 
 def main() -> int:
-    """Runs the process's arguments; the exit status."""
+    """Runs the process's arguments; returns the exit status."""
     return run(sys.argv[1:])
 
 
 def run(args: Sequence[str]) -> int:
-    """Runs one command: 0, 2 for a person's mistake, 1 for a failure, 130 where it was interrupted."""
+    """Runs one command: 0, 2 for a mistake of the user, 1 for a failure, 130 where it was interrupted."""
     words, debug = list(args), "--debug" in args
     title = "toolkit"
     try:
@@ -29,7 +29,7 @@ def run(args: Sequence[str]) -> int:
         return _command(words[0])(words[1:])
     except KeyboardInterrupt:
         return _report(f"{title}: interrupted", 130)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ToolkitError as error:
@@ -50,26 +50,26 @@ def _report(text: str, status: int) -> int:
 
 
 def _globals(words: list[str]) -> list[str]:
-    """The words without the global flags, which take effect here."""
-    rest: list[str] = []
+    """The words without the global flags, which are applied here."""
+    others: list[str] = []
     words = [word for word in words if word != "--debug"]
     while words:
         word = words.pop(0)
         flag, separator, folder = word.partition("=")
         if flag != "--plugin":
-            rest.append(word)
+            others.append(word)
             continue
         if not separator:
             folder = words.pop(0) if words else ""
         _add_plugin(folder)
-    return rest
+    return others
 
 
 def _add_plugin(folder: str) -> None:
     from toolkit.registry import PLUGIN_PATH
 
     if not folder or not Path(folder).is_dir():
-        raise ToolkitError(f"--plugin {folder}: give a plugin's folder, one that holds a pyproject.toml")
+        raise ToolkitError(f"--plugin {folder}: give a plugin's folder, with a pyproject.toml in it")
     before = os.environ.get(PLUGIN_PATH)
     os.environ[PLUGIN_PATH] = os.pathsep.join(filter(None, [before, str(Path(folder).resolve())]))
 
@@ -81,7 +81,7 @@ def _without_command(words: Sequence[str]) -> int:
         print(f"discrete-toolkit {version('discrete-toolkit')}")
         return 0
     if words and words[0] not in ("-h", "--help"):
-        raise ToolkitError(f"{words[0]}: there is no such flag; toolkit --help lists the commands")
+        raise ToolkitError(f"{words[0]}: no such flag; toolkit --help lists the commands")
     print(_help())
     return 0 if words else 2
 
@@ -103,8 +103,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
         raise ToolkitError(f"no such command{did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}")
     module, _, function = COMMANDS[name][0].partition(":")
-    found: Callable[[list[str]], int] = getattr(import_module(module), function)
-    return found
+    command: Callable[[list[str]], int] = getattr(import_module(module), function)
+    return command
 
 
 if __name__ == "__main__":

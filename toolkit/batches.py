@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from toolkit.errors import RemoteTraceback, ToolkitError
 
-BESIDE_A_GPU = 4
-"""Loading processes by default; on a CPU they would take the cores that train."""
+GPU_WORKERS = 4
+"""Default number of loading processes with a GPU; on a CPU they would take the cores that train."""
 
 
 class Examples(Protocol):
@@ -29,7 +29,7 @@ class Examples(Protocol):
 
 
 class Batch:
-    """x ``(batch, channels, *axes)`` and the conditions known beside it."""
+    """x ``(batch, channels, *axes)`` and its conditions."""
 
     __slots__ = ("conditions", "x")
 
@@ -40,15 +40,15 @@ class Batch:
 
 
 class TrainBatches(Iterator[Batch]):
-    """Endless batches in shuffled order; batch k is a function of (seed, k), so a resume starts at any k.
+    """Endless batches in shuffled order; batch k is a function of (seed, k), so a resumed run can start at any k.
 
-    Epoch e passes through the split in the e-th permutation; a batch may hold the end of one epoch and the start of
-    the next. The examples' own randomness is drawn from (seed, epoch, index). ``waited`` counts the seconds that the
-    caller spent here.
+    Epoch e goes through the split in the e-th permutation; a batch may hold the end of one epoch and the start of the
+    next. The examples' own randomness is seeded by (seed, epoch, index). ``waited`` counts the seconds that the caller
+    spent waiting here.
 
-    Of ``ranks`` that train together each takes its part: their k-th batches joined are the k-th batch of one rank with
-    ``ranks`` times the ``batch_size``. As the batches never end, no rank runs out before another and no example is
-    dropped, whatever the split's size.
+    Each of ``ranks`` takes its share: their k-th batches joined are the k-th batch of one rank with ``ranks`` times the
+    ``batch_size``. As the batches never end, no rank runs out before another and no example is dropped, whatever the
+    split's size.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class TrainBatches(Iterator[Batch]):
     ) -> None:
         self.device, self.waited = device, 0.0
         order = _Shuffled(examples.size("train"), batch_size, seed, start, rank, ranks)
-        self._loaded = _load(_Drawn(examples, "train", seed), order, device, workers)
+        self._loaded = _load(_Random(examples, "train", seed), order, device, workers)
 
     def __next__(self) -> Batch:
-        began = time.perf_counter()
+        start = time.perf_counter()
         batch = next(self._loaded)
-        self.waited += time.perf_counter() - began
+        self.waited += time.perf_counter() - start
         return batch
 
 
@@ -93,9 +93,9 @@ def split_batches(
 def _load(
     examples: Dataset[Any], order: Iterable[Sequence[Any]], device: torch.device, workers: int | None
 ) -> Iterator[Batch]:
-    """Batches in an order, by processes of their own (None: as many as fit the device)."""
+    """Batches in an order, by ``workers`` processes (None: as many as suit the device)."""
     if workers is None:
-        workers = BESIDE_A_GPU if device.type == "cuda" else 0
+        workers = GPU_WORKERS if device.type == "cuda" else 0
     loader = DataLoader(
         _Guarded(examples),
         batch_sampler=order,  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def _load(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
-        # its own, or each new loader would draw from the numbers that training goes on with
+        # its own, or each new loader would advance the generator that training uses
         generator=torch.Generator(),
     )
     for tensors in loader:
@@ -114,7 +114,7 @@ def _load(
 
 @dataclass(frozen=True)
 class _Mistake:
-    """A ToolkitError in a worker, which sends it in a batch's place: torch would put its traceback into the text."""
+    """A ToolkitError in a worker, which sends it in place of a batch: torch would put the traceback into its text."""
 
     text: str
     trace: str
@@ -149,7 +149,7 @@ class _Plain(Dataset[Any]):
         return self.examples.example(self.split, index, None)
 
 
-class _Drawn(Dataset[Any]):
+class _Random(Dataset[Any]):
     """Examples of a split by (epoch, index)."""
 
     def __init__(self, examples: Examples, split: str, seed: int) -> None:
@@ -166,18 +166,18 @@ class _Shuffled(Sampler[list[tuple[int, int]]]):
 
     def __init__(self, size: int, batch_size: int, seed: int, start: int, rank: int, ranks: int) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.place, self.stride = (start * ranks + rank) * batch_size, ranks * batch_size
+        self.position, self.stride = (start * ranks + rank) * batch_size, ranks * batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        place, epoch, order = self.place, -1, []
+        start, epoch, order = self.position, -1, []
         while True:
             batch = []
-            for position in range(place, place + self.batch_size):
+            for position in range(start, start + self.batch_size):
                 if position // self.size != epoch:
                     epoch = position // self.size
                     order = self._permutation(epoch)
                 batch.append((epoch, order[position % self.size]))
-            place += self.stride
+            start += self.stride
             yield batch
 
     def _permutation(self, epoch: int) -> list[int]:

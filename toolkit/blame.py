@@ -1,4 +1,4 @@
-"""Who is to blame for an error: its type, message, file and line, and the plugin that the file belongs to."""
+"""Where an error comes from: its type, message, file and line, and the plugin that the file belongs to."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def blame(error: BaseException) -> str:
     """A caught error in one line: type, message and the file and line where it was raised."""
     if isinstance(error, RemoteError):
         return str(error)
-    if isinstance(error, SyntaxError):  # its own text ends with file and line, but only the file's name
+    if isinstance(error, SyntaxError):  # its own text has only the file's name, not its path
         return f"SyntaxError: {error.msg} ({error.filename}:{error.lineno})"
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     places = _places(error)
     if not places:
         return text
-    for file, line in reversed(places):  # a plugin's own line, though it fails deep in a library that the plugin calls
+    for file, line in reversed(places):  # the plugin's line, even if it fails deep in a library that the plugin calls
         plugin = owner(Path(file))
         if plugin:
             return f"{text} ({file}:{line}, {plugin})"
@@ -30,7 +30,7 @@ def blame(error: BaseException) -> str:
 
 
 def owner(file: Path) -> str:
-    """Who brings a source file: ``encoder=mine of my-plugin 1.2``; empty for the core's and for everybody else's."""
+    """What provides a source file, as ``encoder=mine of my-plugin 1.2``; empty for files of no plugin."""
     for source in sources():
         if source.name == CORE:
             continue
@@ -47,7 +47,7 @@ def owner(file: Path) -> str:
 
 
 def _places(error: BaseException) -> list[tuple[str, int]]:
-    """File and line of the frames that an error went through, but for who caught it and what only imports."""
+    """File and line of an error's frames, except the one that caught it and those that only import."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     machinery = (modules.__file__, import_module.__code__.co_filename)
     lines = [(frame.filename, frame.lineno or 0) for frame in frames if not frame.filename.startswith("<frozen")]

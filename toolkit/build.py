@@ -1,4 +1,4 @@
-"""A configuration to objects: the only place that knows what is offered to whom."""
+"""Builds a configuration's parts; the only place that knows what is offered to each kind."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ from toolkit.runs.limits import no_larger
 from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.training import PriorStage, Stage
 
-MADE_OF = {"quantizer": ("dim",)}
-"""By kind, what the maker of a nested part is called with; the rest is offered to it as to its outer part."""
+FACTORY_ARGUMENTS = {"quantizer": ("dim",)}
+"""By kind, the arguments of a nested part's factory; it is offered the rest as its outer part is."""
 
 
-def make(kind: str, chosen: PartConfig, where: str | None = None, /, **offered: Any) -> Any:
-    """One part, given what it asks for of what is offered to its kind; ``where`` it stands is named in errors.
+def make(kind: str, chosen: PartConfig, key: str | None = None, /, **offered: Any) -> Any:
+    """One part, given what it asks for among what is offered to its kind; errors name its ``key`` in the configuration.
 
     ToolkitError where it asks for something else, or its constructor refuses a value.
     """
-    name, where = chosen.name, where or kind
+    name, key = chosen.name, key or kind
     cls = registry.load(kind, name)
     signature = schema.signature(kind, name)
     for wanted in signature.given:
         if wanted not in offered:
             raise ToolkitError(_not_offered(kind, name, wanted, offered))
     options = {
-        option.name: _value(option, chosen.options[option.name], f"{where}.{option.name}", offered)
+        option.name: _value(option, chosen.options[option.name], f"{key}.{option.name}", offered)
         for option in signature.options
         if option.name in chosen.options
     }
     try:
         part = cls(**{wanted: offered[wanted] for wanted in signature.given}, **options)
     except ValueError as e:
-        raise ToolkitError(f"{where}={name}: {e}") from e
+        raise ToolkitError(f"{key}={name}: {e}") from e
     except ToolkitError:
         raise
-    except Exception as e:  # a part that breaks on its options; which, only the part's author knows
-        raise ToolkitError(f"{where}={name} cannot be made with these options: {blame(e)}") from e
+    except Exception as e:  # a part that fails on its options; only its author knows on which
+        raise ToolkitError(f"{key}={name} cannot be built with these options: {blame(e)}") from e
     if isinstance(part, nn.Module):
-        label(part, f"{where}={name}", _package(kind, name))
+        label(part, f"{key}={name}", _package(kind, name))
     return part
 
 
@@ -75,20 +75,19 @@ def dropped(config: RunConfig) -> list[str]:
 
 
 def build_dataset(config: RunConfig, overrides: Mapping[str, Any] | None = None, source: Any = None) -> Dataset:
-    """The dataset; ``overrides`` are options that one stage reads otherwise, ``source`` an opened run, where the
-    dataset is of its codes."""
+    """The dataset. ``overrides``: options that differ in one stage. ``source``: the opened run whose codes it reads."""
     offered = {} if source is None else {"source": source}
     chosen = replace(config.dataset, options={**config.dataset.options, **(overrides or {})})
     return cast(Dataset, make("dataset", chosen, **offered))
 
 
 def asks_for_source(config: RunConfig) -> bool:
-    """Whether the dataset is of another run's codes."""
+    """Whether the dataset consists of another run's codes."""
     return "source" in schema.signature("dataset", config.dataset.name).given
 
 
 def build_autoencoder(config: RunConfig, data: DataSpec) -> Autoencoder:
-    """Quantizer, encoder, likelihood and decoder, composed and proved to fit. Misfit where they do not."""
+    """Quantizer, encoder, likelihood and decoder, composed and checked to fit. MisfitError where they do not."""
     quantizer: Quantizer = make("quantizer", config.quantizer, dim=config.dim)
     encoder: Encoder = make("encoder", config.encoder, data=_seen("encoder", config, data), dim=quantizer.channels)
     seen = _seen("decoder", config, data)
@@ -120,7 +119,7 @@ def build_objective(config: RunConfig, autoencoder: Autoencoder) -> Objective:
 
 
 def build_prior(config: RunConfig, code_spec: CodeSpec, data: DataSpec) -> Prior:
-    """The prior over a model's codes, proved to fit them."""
+    """The prior over a model's codes, checked to fit them."""
     if not code_spec.depth:
         raise MisfitError("a continuous bottleneck has no codes, and so no prior over them: choose stage=autoencoder")
     conditions = tuple(c.resample(data.axes[0], code_spec.grid[0]) for c in chosen_conditions(config, data, "prior"))
@@ -138,8 +137,7 @@ def build_metrics(config: RunConfig, model: Autoencoder) -> list[Metric]:
 
 
 def build_stage(config: RunConfig, data: DataSpec, checkpoint: Checkpoint | None) -> Stage:
-    """The first stage. Where there is a checkpoint of it: as that fits, and ToolkitError where it does not, before
-    there is any memory in it."""
+    """Stage one. ToolkitError where it does not fit the checkpoint, if there is one, before its memory is allocated."""
     with _fitting(checkpoint):
         autoencoder = build_autoencoder(config, data)
         stage = Stage(build_objective(config, autoencoder), autoencoder)
@@ -151,7 +149,7 @@ def build_stage(config: RunConfig, data: DataSpec, checkpoint: Checkpoint | None
 def build_prior_stage(
     config: RunConfig, code_spec: CodeSpec, data: DataSpec, checkpoint: Checkpoint | None
 ) -> PriorStage:
-    """The second one, likewise."""
+    """Stage two, likewise."""
     with _fitting(checkpoint):
         stage = PriorStage(build_prior(config, code_spec, data))
     if checkpoint is not None:
@@ -161,7 +159,7 @@ def build_prior_stage(
 
 @contextmanager
 def _fitting(checkpoint: Checkpoint | None) -> Iterator[None]:
-    """For building what is loaded then: no more than that has, and the caller's random numbers stay where they were."""
+    """To build what a checkpoint is loaded into: no larger than its weights, and with no random numbers consumed."""
     if checkpoint is None:
         yield
         return
@@ -184,25 +182,25 @@ def chosen_conditions(config: RunConfig, data: DataSpec, kind: str) -> tuple[Con
 
 
 def _package(kind: str, name: str) -> str:
-    """Whose a part is, for what it may do wrong; the core's own names say enough."""
-    found = registry.find(kind, name)
-    return "" if found.distribution == registry.CORE else f"{found.distribution} {found.version}"
+    """The distribution and version to name in a part's errors; empty for the core's own."""
+    claim = registry.find(kind, name)
+    return "" if claim.distribution == registry.CORE else f"{claim.distribution} {claim.version}"
 
 
 def _value(option: schema.Option, value: Any, key: str, offered: Mapping[str, Any]) -> Any:
     if option.nested:
-        return _maker(option.nested, PartConfig.read(value, key, "the configuration"), key, offered)
+        return _factory(option.nested, PartConfig.read(value, key, "the configuration"), key, offered)
     return option.convert(value, key)
 
 
-def _maker(kind: str, part: PartConfig, where: str, offered: Mapping[str, Any]) -> Callable[..., Any]:
-    """A nested part is a maker: its outer part may want several, each with a state of its own."""
-    names = MADE_OF.get(kind, ())
-    return lambda *given: make(kind, part, where, **{**offered, **dict(zip(names, given, strict=True))})
+def _factory(kind: str, part: PartConfig, key: str, offered: Mapping[str, Any]) -> Callable[..., Any]:
+    """A nested part is a factory: its outer part may need several, each with its own state."""
+    names = FACTORY_ARGUMENTS.get(kind, ())
+    return lambda *given: make(kind, part, key, **{**offered, **dict(zip(names, given, strict=True))})
 
 
 def _seen(kind: str, config: RunConfig, data: DataSpec) -> DataSpec:
-    """The data along the axes that a part works on."""
+    """The data along the axes that a part models."""
     name = getattr(config, kind).name
     cls = cast(type[Encoder] | type[Decoder], registry.load(kind, name))
     rank = cls.rank
@@ -215,7 +213,7 @@ def _seen(kind: str, config: RunConfig, data: DataSpec) -> DataSpec:
 
 
 def _flat(condition: Condition) -> Condition:
-    """A condition as a part sees it that is shown one step at a time."""
+    """A condition as seen by a part that gets one step at a time."""
     return replace(condition, per_step=False)
 
 

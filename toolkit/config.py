@@ -1,4 +1,4 @@
-"""A run's configuration as one frozen object, made once; who needs a piece of it takes that piece."""
+"""A run's configuration as one frozen object, built once; code that needs a piece of it takes that piece."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PartConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(RunOptions):
-    """All that says what a run is: its parts by kind, who sees which conditions, and how both stages are trained."""
+    """What defines a run: its parts by kind, which of them see which conditions, and how both stages are trained."""
 
     dataset: PartConfig
     encoder: PartConfig
@@ -50,7 +50,7 @@ class RunConfig(RunOptions):
     trainer: AutoencoderTrainerOptions
     prior_trainer: PriorTrainerOptions
     prior_dataset: Mapping[str, Any]
-    """Options of the dataset that the prior's stage reads otherwise."""
+    """Options of the dataset that differ in the prior's stage."""
 
     @classmethod
     def read(cls, values: Mapping[str, Any], source: object = "the configuration") -> RunConfig:
@@ -101,15 +101,15 @@ class RunConfig(RunOptions):
 
 
 def _options(cls: type[Options], values: Any, key: str, source: object) -> Options:
-    found = _fields(cls, _mapping(values, key, source), f"{key}.", source)
+    fields = _fields(cls, _mapping(values, key, source), f"{key}.", source)
     try:
-        return cls(**found)
+        return cls(**fields)
     except ToolkitError as error:
         raise ToolkitError(f"{source}: {key}.{error}") from None
 
 
 def _fields(cls: type, values: Mapping[str, Any], prefix: str, source: object) -> dict[str, Any]:
-    """Of a dataclass, the fields that the values have, of its types."""
+    """Those of a dataclass's fields that have values, converted to its types."""
     fields = [field for field in schema.fields(cls) if field.name in values]
     try:
         return {field.name: field.convert(values[field.name], f"{prefix}{field.name}") for field in fields}

@@ -10,10 +10,10 @@ from toolkit.errors import ToolkitError
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes the GPU where there is one."""
+    """``auto`` is the GPU where there is one. ToolkitError for cuda without one."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise ToolkitError("device=cuda: this machine has no GPU that torch can use: say device=cpu or auto")
+        raise ToolkitError("device=cuda: this machine has no GPU that torch can use: choose device=cpu or device=auto")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
 
 

@@ -1,6 +1,6 @@
-"""A thin hand over torch.distributed: what parts and verbs ask of the other ranks.
+"""A thin layer over torch.distributed: what parts and commands need of the other ranks.
 
-On one rank, every function here does nothing, or does alone what the ranks would do together.
+On one rank, every function does nothing, or does alone what several ranks do together.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from toolkit.errors import ToolkitError
 
-Made = TypeVar("Made")
-PATIENCE = timedelta(days=7)
-"""How long ranks wait for one another: they wait while the first validates, encodes a split or draws."""
+Result = TypeVar("Result")
+TIMEOUT = timedelta(days=7)
+"""How long a collective waits: the other ranks wait while rank 0 validates, encodes a split or samples."""
 
 
 class PeerError(Exception):
-    """Another rank has failed, and says why itself, or is gone."""
+    """Another rank has failed, and reports why itself, or is gone."""
 
 
 def ranks() -> int:
@@ -33,7 +33,7 @@ def ranks() -> int:
 
 
 def rank() -> int:
-    """Which of them this is."""
+    """The number of this process among them."""
     return dist.get_rank() if ranks() > 1 else 0
 
 
@@ -48,7 +48,7 @@ def all_reduce_sum(*tensors: Tensor) -> None:
 
 @torch.no_grad()
 def broadcast(tensor: Tensor) -> Tensor:
-    """Rank 0's tensor, in place of every other rank's."""
+    """Rank 0's tensor, written into every other rank's."""
     if ranks() > 1:
         with _collective():
             dist.broadcast(tensor, 0)
@@ -65,41 +65,41 @@ def all_reduce_mean(tensor: Tensor) -> None:
 
 @torch.no_grad()
 def all_reduce_min(tensor: Tensor) -> None:
-    """Elementwise the smallest over the ranks, in place."""
+    """The elementwise minimum over the ranks, in place."""
     if ranks() > 1:
         with _collective():
             dist.all_reduce(tensor, dist.ReduceOp.MIN)
 
 
 def all_gather(tensor: Tensor) -> list[Tensor]:
-    """Every rank's tensor, in order; all are of one shape."""
+    """Every rank's tensor, in order; all have one shape."""
     if ranks() == 1:
         return [tensor]
-    made = [torch.empty_like(tensor) for _ in range(ranks())]
+    tensors = [torch.empty_like(tensor) for _ in range(ranks())]
     with _collective():
-        dist.all_gather(made, tensor)
-    return made
+        dist.all_gather(tensors, tensor)
+    return tensors
 
 
-def broadcast_object(thing: Any) -> Any:
-    """Rank 0's thing, whatever it is."""
-    things = [thing]
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's value, of any type that pickles."""
+    values = [value]
     if ranks() > 1:
         with _collective():
-            dist.broadcast_object_list(things, 0, device=torch.device("cpu"))
-    return things[0]
+            dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
+    return values[0]
 
 
 @contextmanager
 def raise_together() -> Iterator[None]:
-    """All ranks come through the block, or none does.
+    """All ranks leave the block without an error, or none does.
 
-    Where some fail, the first of them raises its own error and the others raise PeerError, all at the same place.
+    Where some fail, the lowest of them raises its own error and the others raise PeerError, all at the same place.
     """
     error: BaseException | None = None
     try:
         yield
-    except BaseException as e:  # an interrupt, too: the others wait
+    except BaseException as e:  # also an interrupt: the others wait
         if ranks() == 1:
             raise
         error = e
@@ -117,22 +117,22 @@ def _settle(error: BaseException | None) -> None:
         raise PeerError(f"rank {int(failed.argmax())} failed") from error
 
 
-def on_rank0(act: Callable[[], Made]) -> Made | None:
-    """Rank 0 acts while the others wait; what it makes, None on the others, who raise PeerError where it fails."""
+def on_rank0(act: Callable[[], Result]) -> Result | None:
+    """Calls ``act`` on rank 0 while the others wait, which return None, or raise PeerError where it fails."""
     with raise_together():
         return act() if rank() == 0 else None
     return None
 
 
 def wrap_ddp(module: nn.Module) -> nn.Module:
-    """The module, its parameters' gradients averaged over the ranks in the backward pass.
+    """The module, with gradients that are averaged over the ranks in the backward pass.
 
-    Only a call of what is given back reduces anything. Buffers are left alone: statistics are reduced by the parts
+    Only calls of the returned module reduce anything. Buffers are left alone: statistics are reduced by the parts
     that keep them. Every parameter must take part in every pass.
     """
     if ranks() == 1:
         return module
-    # of a convolution of width 1, whose gradient lies in memory as it should under another name
+    # from convolutions of width 1, whose gradient has the same memory layout under other strides
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     with warnings.catch_warnings():  # the option's next name is unknown to the oldest torch that is supported
         warnings.simplefilter("ignore", FutureWarning)
@@ -141,20 +141,20 @@ def wrap_ddp(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def no_sync(module: nn.Module, hold: bool) -> Iterator[None]:
-    """For a forward and backward pass: whether its gradients wait for a later pass to be averaged.
+def no_sync(module: nn.Module, defer: bool) -> Iterator[None]:
+    """For a forward and backward pass; ``defer`` leaves averaging its gradients to a later pass.
 
     PeerError where another rank is gone.
     """
-    waiting: AbstractContextManager[Any] = nullcontext()
-    if hold and isinstance(module, nn.parallel.DistributedDataParallel):
-        waiting = module.no_sync()
-    with _ddp(), waiting:
+    deferred: AbstractContextManager[Any] = nullcontext()
+    if defer and isinstance(module, nn.parallel.DistributedDataParallel):
+        deferred = module.no_sync()
+    with _ddp(), deferred:
         yield
 
 
 def seed_noise(seed: int) -> None:
-    """Random numbers of its own for each rank; the first one's go on as they were."""
+    """Gives each rank random numbers of its own; rank 0 continues with its own."""
     if rank():
         torch.manual_seed(seed + rank())
 
@@ -170,31 +170,31 @@ def check_device(device: torch.device) -> None:
 
 
 @contextmanager
-def process_group(meeting: str, rank: int, ranks: int, local_rank: int) -> Iterator[None]:
-    """One group over the ranks, which meet at a URL of torch's (``env://``, ``file://…``), while the block lasts.
+def process_group(url: str, rank: int, ranks: int, local_rank: int) -> Iterator[None]:
+    """One group over the ranks for the block, initialized by a URL of torch's (``env://``, ``file://…``).
 
-    Tensors on a CPU travel by gloo, those on GPUs by NCCL; a rank's GPU is the one numbered as the rank on its
-    machine. Where the block fails, the group is left as it is: the process must end.
+    CPU tensors go over gloo, GPU tensors over NCCL; a rank's GPU has the number of the rank on its machine. Where the
+    block fails, the group is left as it is: the process must end.
     """
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     with _collective():
-        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=ranks, timeout=PATIENCE)
+        dist.init_process_group(backend, init_method=url, rank=rank, world_size=ranks, timeout=TIMEOUT)
     yield
-    all_reduce_sum(torch.zeros(1))  # nobody leaves while another still listens
+    all_reduce_sum(torch.zeros(1))  # no rank leaves while another still waits
     dist.destroy_process_group()
 
 
 def is_peer_failure(error: BaseException | None) -> bool:
-    """Whether an error only says that another rank has failed or is gone."""
+    """Whether an error only reports that another rank has failed or is gone."""
     return error is not None and (isinstance(error, PeerError | dist.DistError) or is_peer_failure(error.__cause__))
 
 
 @contextmanager
 def _collective() -> Iterator[None]:
-    """What a collective raises becomes a PeerError: by its place, as gloo's errors have no type of their own."""
+    """Errors of a collective become PeerErrors, recognized by their place: gloo's have no type of their own."""
     try:
         yield
     except RuntimeError as e:
@@ -203,10 +203,10 @@ def _collective() -> Iterator[None]:
 
 @contextmanager
 def _ddp() -> Iterator[None]:
-    """The same for DDP's own collectives, which come up in the midst of a module's passes.
+    """The same for DDP's own collectives, which run inside a module's passes.
 
-    NCCL's errors have a type there. Gloo's have that of any operation that fails and no frame of Python's: nothing but
-    the name of a source file of gloo's in their text tells them from a part's.
+    NCCL's errors have a type there. Gloo's are plain RuntimeErrors without a Python frame: only the name of a gloo
+    source file in their text distinguishes them from a part's.
     """
     try:
         yield

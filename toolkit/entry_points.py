@@ -25,7 +25,7 @@ CONF = "conf"
 
 @dataclass(frozen=True)
 class Registration:
-    """One name of one kind: the class ``target`` ("module:Class") and who brings it."""
+    """One name of one kind: the class ``target`` ("module:Class") and who provides it."""
 
     kind: str
     name: str
@@ -33,9 +33,9 @@ class Registration:
     distribution: str
     version: str
     folder: Path | None = None
-    """Where the modules lie, for a plugin that is not installed."""
+    """Where the modules are, for a plugin that is not installed."""
     requires: str = ""
-    """Which versions of the core its distribution asks for, such as ``>=0.2,<0.3``; empty: any."""
+    """Which versions of the core its distribution requires, such as ``>=0.2,<0.3``; empty: any."""
 
     def __str__(self) -> str:
         return f"{self.kind}={self.name} ({self.distribution} {self.version}; {self.target})"
@@ -51,35 +51,35 @@ class Source:
     folder: Path | None = None
     problem: str = ""
     requires: str = ""
-    """Which versions of the core it asks for."""
+    """Which versions of the core it requires."""
 
     def registrations(self, kind: str) -> Iterator[Registration]:
         for name, target in self.groups.get(f"toolkit.{kind}", {}).items():
             yield Registration(kind, name, target, self.name, self.version, self.folder, self.requires)
 
     def parts(self) -> Iterator[Registration]:
-        """Of all kinds."""
+        """Registrations of all kinds."""
         kinds = [group.removeprefix("toolkit.") for group in self.groups if group != f"toolkit.{CONF}"]
         for kind in kinds:
             yield from self.registrations(kind)
 
 
 def sources() -> tuple[Source, ...]:
-    """Everybody who registers something; a plugin folder stands before an installation of the same name."""
+    """All that register something; a plugin folder takes precedence over an installation of the same name."""
     return _sources(os.environ.get(PLUGIN_PATH, ""))
 
 
 @cache
 def _sources(plugin_path: str) -> tuple[Source, ...]:
-    found: dict[str, Source] = {}
+    by_name: dict[str, Source] = {}
     for source in (*_uninstalled(plugin_path), *map(_installed, distributions())):
         if source.groups or source.problem:
-            found.setdefault(normalized(source.name), source)
-    return tuple(found.values())
+            by_name.setdefault(normalized(source.name), source)
+    return tuple(by_name.values())
 
 
 def normalized(name: str) -> str:
-    """A distribution's name as names are compared: lower case, with hyphens."""
+    """A distribution's name in the form in which names are compared: lower case, with hyphens."""
     return name.lower().replace("_", "-").replace(".", "-")
 
 
@@ -101,7 +101,7 @@ def _installed(distribution: Distribution) -> Source:
     for point in distribution.entry_points:
         if point.group.startswith("toolkit."):
             groups.setdefault(point.group, {})[point.name] = point.value
-    # Parsing a distribution's metadata is slow: only for those that concern us.
+    # Parsing a distribution's metadata is slow: only for those that register something.
     if not groups:
         return Source("", "", {})
     requires = _of_core(distribution.requires or [])
@@ -109,10 +109,10 @@ def _installed(distribution: Distribution) -> Source:
 
 
 def checkout(distribution: Distribution) -> Path | None:
-    """The pyproject.toml that an editable installation, or an egg-info in a checkout, was made from."""
-    beside = Path(str(distribution.locate_file("pyproject.toml")))
-    if beside.is_file():
-        return beside
+    """The pyproject.toml that an editable installation, or an egg-info in a checkout, was built from."""
+    sibling = Path(str(distribution.locate_file("pyproject.toml")))
+    if sibling.is_file():
+        return sibling
     text = distribution.read_text("direct_url.json")
     record = json.loads(text) if text else {}
     if not record.get("dir_info", {}).get("editable"):
@@ -126,7 +126,7 @@ def _project(file: Path, distribution: Distribution | None = None, folder: Path 
         project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
         name = str(project.get("name", file.parent.name))
         points = project.get("entry-points", {}).items()
-        groups = {group: _targets(found) for group, found in points if group.startswith("toolkit.")}
+        groups = {group: _targets(entries) for group, entries in points if group.startswith("toolkit.")}
         requires = _of_core(project.get("dependencies", []))
     except (OSError, ValueError, AttributeError) as error:
         return Source(file.parent.name, "", {}, problem=f"{file} cannot be read: {error}")
@@ -137,9 +137,9 @@ def _project(file: Path, distribution: Distribution | None = None, folder: Path 
 def _of_core(requirements: Iterable[str]) -> str:
     """Of requirements such as ``discrete-toolkit[test]>=0.1; python_version > "3"``, the core's versions."""
     for requirement in requirements:
-        found = re.match(r"([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)@]*)", requirement)
-        if found and normalized(found[1]) == CORE:
-            return found[2].strip()
+        match = re.match(r"([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)@]*)", requirement)
+        if match and normalized(match[1]) == CORE:
+            return match[2].strip()
     return ""
 
 

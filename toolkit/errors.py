@@ -1,8 +1,8 @@
-"""The one exception that a person, not a programmer, can mend."""
+"""The exceptions of the toolkit; ToolkitError is the one that the user can fix."""
 
 
 class ToolkitError(Exception):
-    """A mistake in a command, a configuration, a file or a plugin, told in one to three lines.
+    """A mistake in a command, a configuration, a file or a plugin, described in one to three lines.
 
     The message says what is wrong, where, with which value, and what to do. The command line prints it without a
     traceback and exits with 2.
@@ -10,7 +10,7 @@ class ToolkitError(Exception):
 
 
 def printable(text: str) -> str:
-    """What may come from anybody's file, without what would move a terminal's cursor, or more."""
+    """Untrusted text without the characters that would control a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
@@ -19,8 +19,8 @@ class NotFiniteError(ToolkitError):
 
 
 class RemoteTraceback(Exception):
-    """Another process's traceback as text: the cause of an error that came from there, which --debug shows."""
+    """Another process's traceback as text: the cause of an error from there, shown by --debug."""
 
 
 class RemoteError(Exception):
-    """A failure in another process, blamed there: type, message and place in one line."""
+    """A failure in another process: its type, message and place in one line."""

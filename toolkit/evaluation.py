@@ -1,4 +1,4 @@
-"""Figures of a model over a split: bits per dim, with both terms apart, and what each metric measures."""
+"""Metrics of a model over a split: bits per dim, with its two terms, and what each metric measures."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Evaluation:
     """Nats of an example's codes by prior; first that under which stage one was trained: ``uniform`` over codes, or
     ``normal`` over a continuous bottleneck."""
     entropy: float = 0.0
-    """Nats of an example's code posterior, by which a learned prior's cost is lessened; 0 where codes follow from x."""
+    """Nats of an example's code posterior, by which a learned prior's cost is reduced; 0 where codes follow from x."""
     rate: float | None = None
     """Bits of an example's codes at a uniform prior; None where there are no codes."""
     intractable: tuple[str, ...] = ()
-    """Priors of which nobody can say what the codes cost."""
+    """Priors without a tractable cost of the codes."""
     metrics: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -78,12 +78,12 @@ def evaluate_parts(
     training: Iterable[Batch] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Goes through the batches once, after the metrics that are fitted went through those of ``training``.
+    """Goes through the batches once, after fitting the fitted metrics to those of ``training``.
 
     The row of a prior without a tractable log_prob is empty, and a warning says why.
 
-    A learned prior's cost of the codes c is ``-log p(c) - H(q)``, with c drawn from the posterior q and H its entropy,
-    which is 0 where codes are a function of x. What is drawn is the same at every call.
+    A learned prior's cost of the codes c is ``-log p(c) - H(q)``, with c sampled from the posterior q and H its
+    entropy, which is 0 where codes are a function of x. The samples are the same at every call.
     """
     for part in (objective, autoencoder, *(priors or {}).values()):
         part.eval()
@@ -102,7 +102,7 @@ def evaluate_parts(
         nats[reference] += float(bound.code_nats.double().sum())
         entropy = code_spec.rate * log(2) - bound.quantized.kl.double()
         result.entropy += float(entropy.sum())
-        # A learned prior is judged by one draw, however many the bound is of.
+        # A learned prior is judged by one sample, however many the bound averages.
         spread = 0.0 if bound.single_sample_nats is None else (bound.single_sample_nats - bound.data_nats).double()
         for name in list(priors):
             try:
@@ -133,7 +133,7 @@ def evaluate_parts(
 
 
 def _fit(metrics: list[Metric], objective: Objective, autoencoder: Autoencoder, training: Iterable[Batch]) -> None:
-    """Shows training examples to the metrics that learn from them; where there are none, no example is read."""
+    """Fits the metrics that learn from training examples; without any, no example is read."""
     fitted = [metric for metric in metrics if metric.fitted]
     for number, batch in enumerate(training if fitted else ()):
         with seeded(number):

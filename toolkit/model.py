@@ -37,7 +37,7 @@ from toolkit.spec import CodeSpec, DataSpec
 
 
 class Sample(NamedTuple):
-    """What was drawn."""
+    """Samples from a run."""
 
     x: Tensor
     """``(n, channels, *axes)``, in the data's own form."""
@@ -55,12 +55,12 @@ def load(run: str | Path, device: str = "auto") -> Model:
 
 
 def open_dataset(config: RunConfig, overrides: Mapping[str, Any] | None = None, base: Path | None = None) -> Dataset:
-    """A configuration's dataset; where that is another run's codes, of the run in ``base``, if it is there already,
-    else of the one that is named. The other run is opened on the CPU, where data is read."""
+    """A configuration's dataset; where that is another run's codes, of the run in ``base`` if that is there already,
+    else of the named run. The other run is opened on the CPU, where data is read."""
     source = None
     if asks_for_source(config):
-        kept = base is not None and base.is_dir()
-        run = Run.open(base if kept and base else config.dataset.options["run"], key="dataset.run")
+        copied = base is not None and base.is_dir()
+        run = Run.open(base if copied and base else config.dataset.options["run"], key="dataset.run")
         source = Model(run, choose_device("cpu"))
     return build_dataset(config, overrides, source)
 
@@ -69,9 +69,9 @@ def open_dataset(config: RunConfig, overrides: Mapping[str, Any] | None = None, 
 class Model:
     """An opened run.
 
-    ``spec`` is the data that goes in and comes out, ``code_spec`` the codes it makes, ``notices`` what a person should
-    know about how it was opened. A run over another's codes has that one as ``base``, and goes through both: data to
-    the base's codes to its own, and back. ``data`` is what its own autoencoder models: the base's codes, or ``spec``.
+    ``spec`` is the data that goes in and comes out, ``code_spec`` its codes, ``notices`` what the user should know
+    about how it was opened. A run over another run's codes has that run as ``base`` and goes through both: data to the
+    base's codes to its own, and back. ``data`` is what its own autoencoder models: the base's codes, or ``spec``.
     """
 
     def __init__(self, run: Run, device: torch.device) -> None:
@@ -86,7 +86,7 @@ class Model:
             self.checkpoint = self._newest(run.autoencoder)
             self.notices += dropped(self.config)
             self.stage = build_stage(self.config, self.data, self.checkpoint)
-            self._check_latent()
+            self._check_code_spec()
             self.checkpoint.load_weights(self.stage, averaged=True)
         self.stage.to(device).eval()
         self.autoencoder, self.objective = self.stage.model, self.stage.objective
@@ -103,19 +103,19 @@ class Model:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """What its own autoencoder was trained on; ToolkitError where it is not on disk."""
+        """What its own autoencoder was trained on; ToolkitError where that is not on disk."""
         return open_dataset(self.config, base=self.run.base)
 
     @cached_property
     def priors(self) -> dict[str, Prior]:
-        """The trained priors by name, but for those that cannot be opened; ``notices`` says why."""
-        found = {}
+        """The trained priors by name, except those that cannot be opened; ``notices`` says why."""
+        priors = {}
         for name in self.run.priors():
             try:
-                found[name] = self._trained(name)
+                priors[name] = self._trained(name)
             except ToolkitError as e:
                 self.notices.append(f"prior={name} is left out: {e}")
-        return found
+        return priors
 
     def prior(self, name: str | None = None) -> Prior:
         """A trained prior, or any without parameters; by default the configured one. ToolkitError if untrained."""
@@ -132,7 +132,7 @@ class Model:
         return prior
 
     def sampled_spec(self, name: str | None = None) -> DataSpec:
-        """The data that a prior's samples are: it may have been trained on longer or larger examples."""
+        """The spec of a prior's samples: it may have been trained on longer or larger examples."""
         name = name or self.config.chosen_prior().name
         if name not in self.run.priors() or self.base is not None:
             return self.spec
@@ -147,10 +147,10 @@ class Model:
         return self.quantize(self._up(x))
 
     def quantize(self, x: Tensor) -> Tensor:
-        """The same for what its own autoencoder models: ``encode``, but of a base's codes where there is a base."""
+        """``encode`` for what its own autoencoder models, which are the base's codes where there is a base."""
         if not self.code_spec.depth:
             raise ToolkitError(f"{self.run.path}: this run's bottleneck is continuous: it has no codes")
-        return torch.cat([made.codes for made in self._quantized(x)])
+        return torch.cat([quantized.codes for quantized in self._quantized(x)])
 
     def decode(
         self,
@@ -162,7 +162,7 @@ class Model:
     ) -> Tensor:
         """Codes ``(batch, depth, *grid)`` to data ``(batch, channels, *axes)``. ValueError for codes out of range.
 
-        ``seed`` says what is drawn where the decoder has no mean.
+        ``seed`` seeds the sampling where the decoder has no mean.
         """
         self._check_codes(codes)
         generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
@@ -180,9 +180,9 @@ class Model:
     ) -> Tensor:
         """Data through the bottleneck and back; ``seed``: see ``decode``."""
         generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
-        z = torch.cat([made.z for made in self._quantized(self._up(x))])
-        made = decode_latents(self.autoencoder, z, known, generator=generator, progress=progress)
-        return self._down(made, known, generator, False, progress)
+        z = torch.cat([quantized.z for quantized in self._quantized(self._up(x))])
+        x = decode_latents(self.autoencoder, z, known, generator=generator, progress=progress)
+        return self._down(x, known, generator, False, progress)
 
     def sample(
         self,
@@ -202,12 +202,12 @@ class Model:
         compile: bool = False,
         progress: Progress = unwatched,
     ) -> Sample:
-        """Draws ``n`` examples; a seed gives the same codes on every device.
+        """Samples ``n`` examples; a seed gives the same codes on every device.
 
         ``prefix`` ``(n or 1, depth, positions)`` fixes the first codes in raster order. ``length``, of the data's first
-        axis, may be more than the prior was trained on: its window then slides over the codes, ``overlap`` of the data
-        at a time staying in it, by default half. ``compile`` makes steps faster that come one after another, after a
-        minute's preparation. A continuous bottleneck's latents are drawn from the unit normal, and there are no codes.
+        axis, may be more than the prior was trained on: its window then slides over the codes and keeps ``overlap``
+        of the data, by default half. ``compile`` speeds up sequential steps, after about a minute of preparation. A
+        continuous bottleneck's latents are sampled from the unit normal, and there are no codes.
         """
         generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
         with compiled(compile):
@@ -230,15 +230,16 @@ class Model:
     def labels(
         self, values: Mapping[str, str], n: int, *, prior: str | None = None, length: int | None = None
     ) -> dict[str, Tensor]:
-        """Conditions by label for n examples: one for all (``speaker: p225``) or several that take turns; for each step
-        of the data's first axis, of another length if it is given, a list or a file (see ``toolkit.labels``).
+        """Conditions by label for n examples: one for all (``speaker: p225``) or several in turn; a condition per step
+        takes a list or a file with a label for each of ``length`` steps, by default those of the data's first axis (see
+        ``toolkit.labels``).
 
-        ToolkitError for a condition or a label that this run does not know, for too few or too many, and for a
-        condition that neither the decoder nor the named prior sees.
+        ToolkitError for an unknown condition or label, for too few or too many labels, and for a condition that
+        neither the decoder nor the named prior sees.
         """
         known = {condition.name: condition for condition in self.spec.conditions}
         seen = {*self.config.decoder_conditions, *self._seen_by(prior)}
-        made = {}
+        conditions = {}
         for name, text in values.items():
             if name not in known:
                 have = ", ".join(known) or "none"
@@ -250,8 +251,8 @@ class Model:
                     f"condition.{name}: nothing here was trained to see it; train with conditions.prior=[{name}] or"
                     f" conditions.decoder=[{name}]"
                 )
-            made[name] = labels.values(known[name], text, n, self.spec.axes[0] if length is None else length)
-        return made
+            conditions[name] = labels.values(known[name], text, n, self.spec.axes[0] if length is None else length)
+        return conditions
 
     def _up(self, x: Tensor) -> Tensor:
         """Data as its own autoencoder takes it."""
@@ -260,16 +261,16 @@ class Model:
     def _down(
         self, x: Tensor, conditions: Mapping[str, Tensor], generator: torch.Generator, noise: bool, progress: Progress
     ) -> Tensor:
-        """What its autoencoder gives, as data: through all the bases below, if there are any."""
+        """Its own autoencoder's output as data, through all bases below."""
         if self.base is None:
             return x
         base = self.base
         known = within(conditions, base.data.conditions, 0, x.shape[2] * base.data.axes[0] // base.code_spec.grid[0])
-        made = decode(base.autoencoder, x, known, generator=generator, noise=noise, progress=progress)
-        return base._down(made, conditions, generator, noise, progress)
+        x = decode(base.autoencoder, x, known, generator=generator, noise=noise, progress=progress)
+        return base._down(x, conditions, generator, noise, progress)
 
     def _own_length(self, length: int) -> int:
-        """A length of the data's first axis as that of what its own autoencoder models."""
+        """A length along the data's first axis, for what its own autoencoder models."""
         return -(-length * self.data.axes[0] // self.spec.axes[0])
 
     def _seen_by(self, prior: str | None) -> tuple[str, ...]:
@@ -278,11 +279,11 @@ class Model:
         config = self.run.prior_config(prior) if prior in self.run.priors() else self.config
         return config.prior_conditions
 
-    def _check_latent(self) -> None:
-        """ToolkitError where the parts, or those of the base, make other codes than the run says."""
+    def _check_code_spec(self) -> None:
+        """ToolkitError where the codes of the parts, or of the base, are not those in spec.json."""
         if self.stage.model.code_spec != self.code_spec:
             raise ToolkitError(
-                f"{self.run.path} says its codes are {self.code_spec}; its parts make {self.stage.model.code_spec}"
+                f"{self.run.path} says its codes are {self.code_spec}; its parts give {self.stage.model.code_spec}"
             )
         if self.base is not None:
             below = self.base.code_spec
@@ -293,7 +294,7 @@ class Model:
                 )
 
     def _prior_shape(self, checkpoint: Checkpoint, key: str) -> tuple[int, ...]:
-        """The grid or the axes that a prior was trained on; ToolkitError where its checkpoint does not say."""
+        """The grid or the axes that a prior was trained on; ToolkitError where its checkpoint has no valid ones."""
         shape = checkpoint.facts.get(key)
         if (
             not isinstance(shape, list)
@@ -301,11 +302,11 @@ class Model:
             or not all(type(n) is int and n > 0 for n in shape)
             or prod(shape) > LARGEST_EXAMPLE
         ):
-            raise ToolkitError(f"{checkpoint.path}: {key}={shape} is none of a prior over {self.data.rank} axes")
+            raise ToolkitError(f"{checkpoint.path}: {key}={shape} is not valid for a prior over {self.data.rank} axes")
         return tuple(shape)
 
     def _trained(self, name: str) -> Prior:
-        """A prior at its last checkpoint; ToolkitError where it models the codes of older weights."""
+        """A prior at its last checkpoint; ToolkitError where it models codes of older weights."""
         checkpoint = self._newest(self.run.prior(name))
         if checkpoint.facts.get("autoencoder") != self.checkpoint.weights_hash:
             raise ToolkitError(
@@ -323,7 +324,7 @@ class Model:
 
     @torch.no_grad()
     def _quantized(self, x: Tensor) -> Iterator[Quantized]:
-        """What the bottleneck makes of data, batch by batch."""
+        """The bottleneck's output, batch by batch."""
         if x.dim() != 1 + len(self.data.shape) or x.shape[1] != self.data.channels or not len(x):
             raise ValueError(f"x of shape {tuple(x.shape)}: a batch (n, *{self.data.shape}) is needed")
         for part in x.split(BATCH):

@@ -1,6 +1,6 @@
-"""Modules by name: where they are, asked of Python's finders without importing anything, and what a target names.
+"""Modules by name: where they are, by Python's finders without importing anything, and what a target names.
 
-An uninstalled plugin's ``folder`` stands before ``sys.path``, with its ``src`` before it.
+An uninstalled plugin's ``folder`` comes before ``sys.path``, and its ``src`` before that.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any
 
 
 def locate(module: str, folder: Path | None = None) -> Path | None:
-    """The source file of a module, without importing it or its parents; None where there is no such file."""
+    """The source file of a module, without importing it or its parents; None where it has none."""
     spec = _spec(module, folder)
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
 def package_folders(package: str, folder: Path | None = None) -> list[Path]:
-    """The folders of a package, without importing it; none where it is a module, or not there."""
+    """The folders of a package, without importing it; none for a module or a missing package."""
     spec = _spec(package, folder)
     paths = [Path(path) for path in (spec.submodule_search_locations or [])] if spec else []
     return [path for path in paths if path.is_dir()]
 
 
 def import_target(target: str, folder: Path | None = None) -> Any:
-    """What "module:Class" names. Raises what the module raises, ValueError where the target is not written so.
+    """What "module:Class" names. Raises what the module raises, ValueError where the target is not in this form.
 
     The folder's modules become importable, here and in child processes that copy ``sys.path``.
     """
@@ -60,19 +60,18 @@ def _spec(module: str, folder: Path | None) -> ModuleSpec | None:
 
 def _ask(module: str, paths: list[str] | None, roots: list[str]) -> ModuleSpec | None:
     for finder in sys.meta_path:
-        for where in (roots, paths) if roots else (paths,):
-            found = _ask_one(finder, module, where)
-            if found is not None:
-                return found
+        for folders in (roots, paths) if roots else (paths,):
+            spec = _ask_one(finder, module, folders)
+            if spec is not None:
+                return spec
     return None
 
 
 def _ask_one(finder: Any, module: str, paths: list[str] | None) -> ModuleSpec | None:
     try:
-        found: ModuleSpec | None = finder.find_spec(module, paths)
-        return found
+        spec: ModuleSpec | None = finder.find_spec(module, paths)
     except KeyError:  # a folder without __init__.py, inside a package that is not imported
         folders = [str(Path(path) / module.rpartition(".")[2]) for path in paths or []]
         spec = ModuleSpec(module, None, is_package=True)
         spec.submodule_search_locations = [folder for folder in folders if Path(folder).is_dir()]
-        return spec
+    return spec

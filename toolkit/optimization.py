@@ -1,4 +1,4 @@
-"""One module under one optimizer: what a step changes and a checkpoint keeps beside the weights."""
+"""One module under one optimizer: what a step changes and a checkpoint saves besides the weights."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from toolkit.errors import ToolkitError
 from toolkit.options import TrainerOptions
 
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
-"""What the optimizers keep of a parameter that had a gradient."""
+"""The optimizers' state of a parameter that had a gradient."""
 
 
 class Optimization:
     """Optimizer, learning-rate schedule, gradient clipping and weight averages of a module.
 
-    ``step`` counts the updates made. The schedule is a function of ``step`` and needs no state.
+    ``step`` counts the updates done. The schedule is a function of ``step`` and needs no state.
     """
 
     def __init__(self, module: nn.Module, options: TrainerOptions) -> None:
         self.module, self.options, self.step = module, options, 0
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        maker = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
-        self.optimizer = maker(
+        cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
+        self.optimizer = cls(
             list(self.parameters.values()),
             lr=options.learning_rate,
             betas=options.betas,
@@ -41,7 +41,7 @@ class Optimization:
         return self.step >= self.options.steps
 
     def update(self) -> None:
-        """One optimizer step from the gradients at hand."""
+        """One optimizer step from the current gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * rate(self.step, self.options)
         if self.options.clip:
@@ -55,12 +55,12 @@ class Optimization:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The module with its weight averages in place of its weights, where there are any."""
-        held = {n: self.parameters[n].detach().clone() for n in self.averages}
+        weights = {n: self.parameters[n].detach().clone() for n in self.averages}
         self._set(self.averages)
         try:
             yield
         finally:
-            self._set(held)
+            self._set(weights)
 
     def state(self) -> dict[str, Tensor]:
         """Averages and the optimizer's moments as flat named tensors."""
@@ -71,31 +71,31 @@ class Optimization:
         return tensors
 
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
-        """The inverse of ``state``. New averages begin at the weights; ToolkitError where moments misfit."""
+        """The inverse of ``state``. New averages start at the weights; ToolkitError where moments do not fit."""
         self.step = step
         for name, average in self.averages.items():
             average.copy_(tensors.get(f"average.{name}", self.parameters[name].detach()))
         for key, value in tensors.items():
-            home, _, rest = key.partition(".")
-            if home == "optimizer":
-                moment, _, name = rest.partition(".")
+            group, _, path = key.partition(".")
+            if group == "optimizer":
+                moment, _, name = path.partition(".")
                 if name not in self.parameters:
-                    raise ToolkitError(f"the checkpoint's optimizer knows {name}, which is no parameter of this model")
+                    raise ToolkitError(f"the checkpoint's optimizer has {name}, which is not a parameter of this model")
                 parameter = self.parameters[name]
                 self.optimizer.state[parameter][moment] = value.to(parameter.device, copy=True)
         for name, parameter in self.parameters.items():
-            held = set(self.optimizer.state.get(parameter, {}))
-            if held and held != MOMENTS:
-                raise ToolkitError(f"the checkpoint's optimizer holds {', '.join(sorted(held))} of {name}")
+            moments = set(self.optimizer.state.get(parameter, {}))
+            if moments and moments != MOMENTS:
+                raise ToolkitError(f"the checkpoint's optimizer holds {', '.join(sorted(moments))} of {name}")
 
     def finite(self) -> bool:
-        """Whether all weights, buffers and moments are numbers; they may break in the very step whose loss was fine."""
+        """Whether all weights, buffers and moments are finite; they may break in the very step whose loss was fine."""
         tensors = [*self.module.state_dict().values(), *self.state().values()]
         return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
 
     @torch.no_grad()
     def _average(self) -> None:
-        """The decay rises to ``ema`` over the first steps, so that a short run does not average in its random start."""
+        """The decay rises to ``ema`` over the first steps, so that a short run does not average in its random init."""
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
         averages: list[Tensor] = list(self.averages.values())
         parameters: list[Tensor] = list(self.parameters.values())
@@ -108,7 +108,7 @@ class Optimization:
 
 
 def rate(step: int, options: TrainerOptions) -> float:
-    """Share of the learning rate at a step: linear warm-up, then constant or half a cosine to zero."""
+    """The factor of the learning rate at a step: linear warm-up, then constant or half a cosine to zero."""
     if step < options.warmup:
         return (step + 1) / options.warmup
     if options.schedule == "constant":

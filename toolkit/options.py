@@ -1,4 +1,4 @@
-"""What a person sets about training, beside the parts."""
+"""The options of training, besides the parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolkit.errors import ToolkitError
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """How a stage is trained, whichever it is."""
+    """How either stage is trained."""
 
     steps: int = 10000
     """Optimizer steps in all."""
@@ -19,7 +19,7 @@ class TrainerOptions:
     optimizer: Literal["adam", "adamw"] = "adam"
     """Which optimizer."""
     learning_rate: float = 3e-4
-    """Its learning rate, at the height of the schedule."""
+    """Its learning rate at the peak of the schedule."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of its averages of the gradient and of its square."""
     weight_decay: float = 0.0
@@ -27,27 +27,27 @@ class TrainerOptions:
     schedule: Literal["constant", "cosine"] = "constant"
     """What the learning rate does after the warm-up; cosine falls to zero at the last step."""
     warmup: int = 0
-    """Steps in which the learning rate rises from zero."""
+    """Steps over which the learning rate rises from zero."""
     clip: float = 0.0
-    """Largest norm of the gradient; 0: any."""
+    """Largest norm of the gradient; 0: no clipping."""
     accumulate: int = 1
-    """Forward passes of an optimizer step."""
+    """Forward passes per optimizer step."""
     ema: float = 0.0
     """Decay of the weights' moving average, which evaluation and sampling then use; 0: none."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     keep: int = 2
-    """Checkpoints kept, the newest ones."""
+    """How many of the newest checkpoints are kept."""
     validate_every: int = 1000
     """Steps between validations."""
     validate_examples: int = 1024
-    """Examples of a validation, at most."""
+    """Examples per validation, at most."""
     log_every: int = 100
     """Steps between lines of metrics.jsonl."""
     pictures_every: int = 1000
     """Steps between pictures."""
     workers: int | None = None
-    """Processes that load data; 0: the training process itself; null: 4 beside a GPU, none where cores compute."""
+    """Processes that load data; 0: the training process itself; null: 4 on a GPU, 0 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; auto: on a GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -78,7 +78,7 @@ class AutoencoderTrainerOptions(TrainerOptions):
 
     ranks: int = 1
     """Processes that train together, in both stages, each with batches of its own; on GPUs, one each. Under torchrun
-    it is torchrun that says how many."""
+    the number is torchrun's."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class PriorTrainerOptions(TrainerOptions):
     """How stage two is trained, under ``prior_trainer``."""
 
     allow_collapsed: bool = False
-    """Whether a prior may be trained on codes of which almost none are used."""
+    """Whether a prior may be trained on collapsed codes, of which almost none are in use."""
 
 
 TRAINERS: dict[str, type[TrainerOptions]] = {
@@ -114,7 +114,7 @@ _NON_NEGATIVE = ("warmup", "clip", "weight_decay", "workers")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run says about itself, at the top of its configuration."""
+    """Options of a run as a whole, at the top of its configuration."""
 
     stage: Literal["all", "autoencoder", "prior"] = "all"
     """What is trained."""
@@ -125,7 +125,7 @@ class RunOptions:
     init: str | None = None
     """A run whose weights this one starts from."""
     tensorboard: bool = False
-    """Whether figures go to TensorBoard, too; needs the extra of that name."""
+    """Whether metrics are also written to TensorBoard; needs the extra of that name."""
 
     def __post_init__(self) -> None:
         for name, least in (("seed", 0), ("dim", 1)):

@@ -16,18 +16,18 @@ Components = dict[str, dict[str, Any]]
 
 def components(config: RunConfig, parts: Mapping[str, Any]) -> Components:
     """Name, distribution, version and number of parameters of parts by kind; parts inside parts have dotted keys."""
-    found: Components = {}
+    provided: Components = {}
     for kind, part in parts.items():
         chosen = getattr(config, kind)
         if chosen is not None:
             count = sum(p.numel() for p in part.parameters()) if isinstance(part, nn.Module) else 0
-            found[kind] = {**_provider(kind, chosen.name), "parameters": count}
-            found |= dict(_nested(kind, kind, chosen))
-    return found
+            provided[kind] = {**_provider(kind, chosen.name), "parameters": count}
+            provided |= dict(_nested(kind, kind, chosen))
+    return provided
 
 
 def metric_components(config: RunConfig) -> Components:
-    """The same of the metrics."""
+    """The same for the metrics."""
     return {f"metric.{name}": _provider("metric", part.name) for name, part in config.metric.items()}
 
 

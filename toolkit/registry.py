@@ -31,15 +31,15 @@ KINDS: Mapping[str, str] = {
 """Every kind of component and the interface that its classes implement."""
 
 REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")
-"""The kinds without which there is no model."""
+"""The kinds that every model needs."""
 
 
 class RegistryError(ToolkitError):
-    """A component that is not there, does not import, is claimed twice or does not keep its interface."""
+    """A component that is missing, does not import, is claimed twice or does not implement its interface."""
 
 
 class NotInstalledError(RegistryError):
-    """A name that nobody claims."""
+    """A name that no distribution claims."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(_missing(kind, name))
@@ -59,12 +59,12 @@ def registrations(kind: str) -> tuple[Registration, ...]:
 
 @cache
 def _registrations(kind: str, claimants: tuple[Source, ...]) -> tuple[Registration, ...]:
-    found = [registration for source in claimants for registration in source.registrations(kind)]
-    return tuple(sorted(found, key=lambda registration: (registration.name, registration.distribution)))
+    claims = [registration for source in claimants for registration in source.registrations(kind)]
+    return tuple(sorted(claims, key=lambda registration: (registration.name, registration.distribution)))
 
 
 def find(kind: str, name: str) -> Registration:
-    """The registration of a name. RegistryError where nobody, or more than one distribution, claims it."""
+    """The registration of a name. RegistryError where no distribution, or more than one, claims it."""
     claims = [registration for registration in registrations(kind) if registration.name == name]
     if not claims:
         raise NotInstalledError(kind, name)
@@ -75,21 +75,21 @@ def find(kind: str, name: str) -> Registration:
 
 
 def load(kind: str, name: str) -> type:
-    """The class behind a name, imported, and checked to be a complete implementation of its interface."""
+    """The class behind a name, imported and checked to implement its interface completely."""
     registration = find(kind, name)
     check_core(registration)
-    found = _imported(registration)
+    cls = _imported(registration)
     interface = import_target(KINDS[kind])
-    if not (isinstance(found, type) and issubclass(found, interface)):
-        raise RegistryError(f"{registration} is no {interface.__name__}: it must subclass {KINDS[kind]}")
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+    if not (isinstance(cls, type) and issubclass(cls, interface)):
+        raise RegistryError(f"{registration} does not subclass {KINDS[kind]}")
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
         raise RegistryError(f"{registration} is incomplete: {interface.__name__} also needs {missing}")
-    return found
+    return cls
 
 
 def check_core(registration: Registration) -> None:
-    """RegistryError where the plugin's own requirement refuses the core that is installed."""
+    """RegistryError where the plugin does not support the installed core."""
     if not registration.requires:
         return
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # here, as listing names does without
@@ -101,33 +101,33 @@ def check_core(registration: Registration) -> None:
         raise RegistryError(f"{registration}: its requirement {CORE}{registration.requires} cannot be read") from None
     if not fits:
         raise RegistryError(
-            f"{registration} is made for {CORE} {registration.requires}, installed is {core}: install a version of"
+            f"{registration} requires {CORE} {registration.requires}, but {core} is installed: install a version of"
             f" {registration.distribution} for it, or another {CORE}"
         )
 
 
 def version(distribution: str) -> str | None:
-    """Of a distribution that registers something; None where there is no such one."""
+    """The version of a distribution that registers something; None for any other."""
     wanted = normalized(distribution)
     return next((source.version for source in sources() if normalized(source.name) == wanted), None)
 
 
 def conf_folders() -> tuple[tuple[str, Path], ...]:
-    """The YAML folders that plugins bring, as (distribution, folder), found without importing them."""
-    found = []
+    """The YAML folders of plugins, as (distribution, folder), located without importing them."""
+    folders = []
     for source in sources():
         for module in source.groups.get(f"toolkit.{CONF}", {}).values():
-            found += [(source.name, folder) for folder in package_folders(module, source.folder)]
-    return tuple(dict.fromkeys(found))
+            folders += [(source.name, folder) for folder in package_folders(module, source.folder)]
+    return tuple(dict.fromkeys(folders))
 
 
 def problems() -> tuple[str, ...]:
-    """What cannot be read at all, a sentence each: such plugins' names are missing from the registry."""
+    """The plugins that cannot be read, a sentence each: their names are missing from the registry."""
     return tuple(source.problem for source in sources() if source.problem)
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """`` (did you mean x?)``, or nothing where no word is near."""
+    """`` (did you mean x?)``, or nothing where no word is close."""
     near = difflib.get_close_matches(word, list(words), n=2, cutoff=0.6)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 

@@ -1,4 +1,4 @@
-"""Where a person watches a training: what it is told, and plain places to tell it."""
+"""How training reports its progress: the interface, and plain implementations."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ SHOWN = ("loss", "nll", "nmse", "mse", "batch_perplexity", "bits_per_dim", "code
 
 
 class Report(Protocol):
-    """What is called while a run is trained."""
+    """Receives the progress of a run while it is trained."""
 
     def begin(self, stage: str, done: int, steps: int) -> None:
-        """Something long begins: ``done`` of ``steps`` are done already."""
+        """A long task begins: ``done`` of its ``steps`` are done already."""
 
     def step(self, done: int) -> None:
-        """So many of its steps are done."""
+        """``done`` of the task's steps are done."""
 
     def metrics(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
-        """What was logged of a step."""
+        """The metrics logged at a step."""
 
     def note(self, text: str) -> None:
-        """What a person should know."""
+        """Something the user should know."""
 
 
 @final
 class Silence:
-    """Where nobody watches."""
+    """Reports nothing."""
 
     def begin(self, stage: str, done: int, steps: int) -> None: ...
 
@@ -71,7 +71,7 @@ def brief(metrics: Mapping[str, float]) -> str:
 
 @final
 class TensorBoard:
-    """A report that writes metrics to TensorBoard, too, as ``STAGE/SPLIT/NAME``."""
+    """A report that also writes metrics to TensorBoard, as ``STAGE/SPLIT/NAME``."""
 
     def __init__(self, report: Report, writer: Any) -> None:
         self._report, self._writer, self._stage = report, writer, ""
@@ -93,7 +93,7 @@ class TensorBoard:
 
 
 def require_tensorboard() -> Any:
-    """Its writer; ToolkitError where the package is not installed."""
+    """TensorBoard's writer; ToolkitError where the package is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as e:
@@ -103,7 +103,7 @@ def require_tensorboard() -> Any:
 
 @contextmanager
 def with_tensorboard(report: Report, folder: Path) -> Iterator[Report]:
-    """The report, and TensorBoard's files in a folder, while the block lasts."""
+    """A report that also writes TensorBoard's files to a folder, open for the block."""
     writer = require_tensorboard()(str(folder))
     try:
         yield TensorBoard(report, writer)

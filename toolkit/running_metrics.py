@@ -1,4 +1,4 @@
-"""Figures of training: measured on the device, averaged between two lines of the log."""
+"""Metrics of training: measured on the device, averaged between two log lines."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from toolkit.objective import Loss
 from toolkit.spec import CodeSpec, DataSpec
 
 _NEVER = torch.iinfo(torch.long).max
-"""Stands for the step at which a figure broke that did not."""
+"""Stands in for the first bad step of a metric that has none."""
 
 
 class RunningMetrics:
-    """Means of 0-d figures over steps, without waiting for the device until they are asked for."""
+    """Means of 0-d metrics over steps, without synchronizing with the device until they are read."""
 
     _names: tuple[str, ...]
     _count: int
@@ -25,11 +25,11 @@ class RunningMetrics:
     _first_bad: Tensor
 
     def __init__(self) -> None:
-        self._begin((), torch.device("cpu"))
+        self._reset((), torch.device("cpu"))
 
     def add(self, step: int, metrics: dict[str, Tensor]) -> None:
         if set(metrics) != set(self._names):
-            self._begin(tuple(metrics), next(iter(metrics.values())).device)
+            self._reset(tuple(metrics), next(iter(metrics.values())).device)
         values = torch.stack([metrics[name].detach().float() for name in self._names])
         bad = ~values.isfinite() & (self._first_bad == _NEVER)
         self._first_bad.masked_fill_(bad, step)
@@ -45,7 +45,7 @@ class RunningMetrics:
         """The inverse of ``state``."""
         sums = {name.removeprefix("of."): value for name, value in tensors.items() if name != "count"}
         if sums:
-            self._begin(tuple(sums), device)
+            self._reset(tuple(sums), device)
             self._sum += torch.stack(list(sums.values())).to(device)
             self._count = int(tensors.get("count", 0))
 
@@ -55,7 +55,7 @@ class RunningMetrics:
         distributed.all_reduce_min(self._first_bad)
 
     def check(self) -> None:
-        """NotFinite, with the step and the term, if any figure was NaN or infinite."""
+        """NotFiniteError, with the step and the term, if any metric was NaN or infinite."""
         bad = [(step, name) for step, name in zip(self._first_bad.tolist(), self._names, strict=True) if step < _NEVER]
         if bad:
             step = min(step for step, _ in bad)
@@ -66,10 +66,10 @@ class RunningMetrics:
         """The means since the last drain."""
         means = (self._sum / self._count).tolist() if self._count else []
         names, device = self._names, self._sum.device
-        self._begin(names, device)
+        self._reset(names, device)
         return dict(zip(names, means, strict=False))
 
-    def _begin(self, names: tuple[str, ...], device: torch.device) -> None:
+    def _reset(self, names: tuple[str, ...], device: torch.device) -> None:
         self._names, self._count = names, 0
         self._sum = torch.zeros(len(names), device=device)
         self._first_bad = torch.full((len(names),), _NEVER, device=device)
@@ -77,9 +77,9 @@ class RunningMetrics:
 
 @torch.no_grad()
 def autoencoder_metrics(output: Loss, x: Tensor, data: DataSpec, code_spec: CodeSpec) -> dict[str, Tensor]:
-    """What one batch tells for next to nothing: loss and terms, codebook use, error where the mean is at hand."""
-    told = {"loss": output.loss, **output.terms, **output.quantized.metrics}
-    metrics = {name: value.detach() for name, value in told.items()}
+    """Metrics of a batch that cost almost nothing: loss, its terms, codebook use, the error where the mean is free."""
+    values = {"loss": output.loss, **output.terms, **output.quantized.metrics}
+    metrics = {name: value.detach() for name, value in values.items()}
     if code_spec.depth:
         metrics["batch_perplexity"], metrics["batch_usage"] = codebook_use(
             histogram(output.quantized.codes, code_spec), code_spec
@@ -93,7 +93,7 @@ def autoencoder_metrics(output: Loss, x: Tensor, data: DataSpec, code_spec: Code
 
 
 def mean_metrics(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The means of the figures of a step's forward passes."""
+    """The mean metrics of a step's forward passes."""
     if len(parts) == 1:
         return parts[0]
     return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
@@ -108,7 +108,7 @@ def histogram(codes: Tensor, code_spec: CodeSpec) -> Tensor:
 
 @cache
 def _offsets(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where each depth's counts begin, ``(1, depth, 1)``; made once, as a copy to the device makes it wait."""
+    """Where each depth's counts begin, ``(1, depth, 1)``; cached, as a copy to the device synchronizes."""
     return torch.tensor([[sum(sizes[:depth])] for depth in range(len(sizes))], device=device).unsqueeze(0)
 
 

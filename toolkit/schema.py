@@ -1,10 +1,10 @@
 """A constructor's signature as a list of typed options, read from source: nothing is imported.
 
-The bare ``*`` of a constructor is the border: before it what the composition gives, matched by name, after
-it the options. An option is plain data (bool, int, float, str, None, Literal and list, tuple, dict of these)
+The bare ``*`` of a constructor separates what the composition gives, matched by name, from the options
+after it. An option is plain data (bool, int, float, str, None, Literal and list, tuple, dict of these)
 or a nested part, annotated ``Callable[[int], Quantizer]`` with any interface, whose default is a registered
-class. What it means is said by the class's docstring, under "Args:", or else by the annotation, in words that
-several classes may share: ``Depth = Annotated[int, Doc("how many blocks")]``.
+class. Its meaning is in the class's docstring, under "Args:", or else in the annotation, which several classes
+may share: ``Depth = Annotated[int, Doc("how many blocks")]``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Option:
         return (True, False) if bool in _members(self.type) else ()
 
     def convert(self, value: Any, where: str = "") -> Any:
-        """A plain value as the constructor wants it: lists become tuples where it says so.
+        """A plain value as the constructor takes it: lists become tuples where the type says so.
 
         ToolkitError, beginning with ``where``, if the value is of another type. A nested part's value is
         returned as it is.
@@ -132,7 +132,7 @@ def fields(cls: type) -> tuple[Option, ...]:
 
 
 def convert(wanted: Any, value: Any) -> Any:
-    """A plain value as one of the type ``wanted``, an int as a float, too; ValueError where it is none."""
+    """A plain value as the type ``wanted``, an int also as a float; ValueError for any other value."""
     origin, parts = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
         some = tuple(part for part in parts if part is not types.NoneType)
@@ -151,7 +151,7 @@ def convert(wanted: Any, value: Any) -> Any:
 
 
 def spell(wanted: Any) -> str:
-    """A type as a person writes it."""
+    """A type as the user writes it."""
     if get_origin(wanted) is Literal:
         return "one of " + ", ".join(map(str, get_args(wanted)))
     if get_origin(wanted) in (Union, types.UnionType):
@@ -190,25 +190,25 @@ def _field_notes(cls: type) -> dict[str, str]:
     """The string literal under each field."""
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     statements = signatures.parse(Path(file)).body if file else []
-    classes = (node for node in statements if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
+    bodies = (node.body for node in statements if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
     notes = {}
-    for field, note in pairwise(next((found.body for found in classes), [])):
+    for field, note in pairwise(next(bodies, [])):
         if isinstance(field, ast.AnnAssign) and isinstance(note, ast.Expr):
             notes[signatures.name_of(field.target)] = " ".join(str(ast.literal_eval(note.value)).split())
     return notes
 
 
 def _read(registration: Registration) -> Signature:
-    scope, found = signatures.class_of(registration)
-    home, holder, function = signatures.constructor(scope, found)
+    scope, cls = signatures.class_of(registration)
+    home, owner, function = signatures.constructor(scope, cls)
     given: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     if function:
         given = signatures.given(home, function)
-        docs = signatures.arguments_section(holder) | signatures.arguments_section(found)
+        docs = signatures.arguments_section(owner) | signatures.arguments_section(cls)
         options = tuple(_option(home, *pair, docs) for pair in signatures.keywords(function))
-    doc = ast.get_docstring(found) or ""
-    return Signature(registration.kind, registration.name, given, options, doc, scope.file, found.lineno)
+    doc = ast.get_docstring(cls) or ""
+    return Signature(registration.kind, registration.name, given, options, doc, scope.file, cls.lineno)
 
 
 def _option(scope: Scope, argument: ast.arg, default: ast.expr | None, docs: Mapping[str, str]) -> Option:
@@ -232,8 +232,9 @@ def _option(scope: Scope, argument: ast.arg, default: ast.expr | None, docs: Map
 def _refusal(name: str, node: ast.expr) -> str:
     written = ast.unparse(signatures.unquoted(node))
     if written.startswith("Callable"):
-        return f"{name}: {written} names no interface, import it by its own name: {', '.join(signatures.INTERFACES)}"
-    return f"{name}: {written} is no plain data; move it before the * if the composition gives it"
+        interfaces = ", ".join(signatures.INTERFACES)
+        return f"{name}: {written} does not name an interface, imported by its own name: {interfaces}"
+    return f"{name}: {written} is not plain data; move it before the * if the composition gives it"
 
 
 def _default(scope: Scope, name: str, wanted: Any, node: ast.expr | None) -> Any:
@@ -247,13 +248,13 @@ def _default(scope: Scope, name: str, wanted: Any, node: ast.expr | None) -> Any
 
 def _registered(scope: Scope, kind: str, name: str, default: ast.expr) -> str:
     """The registered name of the class that is a nested part's default."""
-    found = scope.look(signatures.name_of(default))
-    if found and isinstance(found[1], ast.ClassDef):
-        place = (found[0].file, found[1].name)
+    definition = scope.look(signatures.name_of(default))
+    if definition and isinstance(definition[1], ast.ClassDef):
+        place = (definition[0].file, definition[1].name)
         for registration in registrations(kind):
             if _place(registration) == place:
                 return registration.name
-    text = f"{name}: its default {ast.unparse(default)} is no registered {kind}"
+    text = f"{name}: its default {ast.unparse(default)} is not a registered {kind}"
     raise RuleError(scope, default, text)
 
 
@@ -261,7 +262,7 @@ def _place(registration: Registration) -> tuple[Path, str] | None:
     if not registration.target.count(":"):
         return None
     try:
-        scope, found = signatures.class_of(registration)
-    except SourceError:  # another plugin's fault, told to whoever selects it
+        scope, cls = signatures.class_of(registration)
+    except SourceError:  # another plugin's mistake, reported when that is selected
         return None
-    return scope.file, found.name
+    return scope.file, cls.name

@@ -1,4 +1,4 @@
-"""What a run is worth: its metrics over a split, and the one number that a search minimises."""
+"""How good a run is: its metrics over a split, and the one number that a search minimizes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from toolkit.spec import DataSpec
 
 
 class Measured(NamedTuple):
-    """What was measured of a run."""
+    """The metrics of a run."""
 
     metrics: dict[str, Any]
     """By name, as ``evaluation.json`` holds them; ``priors`` has a row for each prior."""
     notices: list[str]
-    """What a person should know about them."""
+    """What the user should know about them."""
 
 
 def evaluate(
@@ -46,8 +46,8 @@ def evaluate(
     """Bits per dim of a run with both terms apart, a row per trained prior, and every metric, over a split.
 
     The same is written to the run's ``evaluation.json``. ``examples``: how many of the split's, and of those that a
-    metric is fitted to (None: all). ``metrics``: by name, in place of the run's own. ``device`` is where a run that is
-    named is opened. Raises ToolkitError where the run or its dataset cannot be opened or the split is empty.
+    metric is fitted to (None: all). ``metrics``: by name, in place of the run's own. ``device`` is where a run given
+    by its folder is opened. Raises ToolkitError where the run or its dataset cannot be opened or the split is empty.
     """
     model = run if isinstance(run, Model) else load(run, device)
     judges = build_metrics(with_metrics(model.config, metrics), model.autoencoder)
@@ -63,7 +63,7 @@ def measure(
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Measured:
-    """The same, of an opened run with its dataset and metrics at hand."""
+    """The same, for an opened run with its dataset and metrics."""
     total = example_count(dataset, split, examples)
     batches = split_batches(dataset, split, model.device, batch_size=batch_size, limit=total)
     training = split_batches(dataset, "train", model.device, batch_size=batch_size, limit=examples)
@@ -82,7 +82,7 @@ def measure(
 
 
 def example_count(dataset: Dataset, split: str, limit: int | None = None) -> int:
-    """How many examples of a split are measured; ToolkitError for none."""
+    """How many examples of a split are evaluated; ToolkitError for none."""
     size = dataset.size(split)
     total = size if limit is None else min(size, limit)
     if not total:
@@ -91,19 +91,19 @@ def example_count(dataset: Dataset, split: str, limit: int | None = None) -> int
 
 
 def prior_steps(run: Run) -> dict[str, int]:
-    """How far each prior is trained."""
+    """The newest checkpoint's step of each prior."""
     return {name: int(found(run.prior(name))[-1].name[5:]) for name in run.priors()}
 
 
 def with_metrics(config: RunConfig, names: Sequence[str]) -> RunConfig:
-    """The configuration with other metrics, if any are named, which keep the options that it has for them."""
+    """The configuration with other metrics, if any are named, with the options it has for them."""
     if not names:
         return config
     return replace(config, metric={name: config.metric.get(name, PartConfig(name, {})) for name in names})
 
 
 def validation_score(run: Run, data: DataSpec, config: RunConfig) -> float | None:
-    """Bits per dim, or nats of a density, of the last validation: what a search minimises.
+    """Bits per dim, or nats of a density, of the last validation: what a search minimizes.
 
     With the prior's code bits if it was trained last and has a tractable probability. None without validation.
     """

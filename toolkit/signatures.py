@@ -1,4 +1,4 @@
-"""Constructors as they are written: classes, arguments and types, read from source. Nothing is imported."""
+"""Constructors read from source: classes, arguments and types. Nothing is imported."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _DEEPEST = 16
 
 
 class SourceError(ToolkitError):
-    """Source that is missing or that cannot be read."""
+    """Source that is missing or cannot be read."""
 
 
 class RuleError(Exception):
-    """A rule of constructors that is broken, and ``place``, the file and line where it is."""
+    """A constructor that breaks a rule, with ``place``, its file and line."""
 
     def __init__(self, scope: Scope, node: ast.AST, text: str) -> None:
         super().__init__(text)
@@ -109,27 +109,25 @@ def class_of(registration: Registration) -> tuple[Scope, ast.ClassDef]:
     module, _, name = registration.target.partition(":")
     scope = _scope(module, registration.folder)
     if scope is None:
-        raise SourceError(f"there is no source of a module {module}")
-    found = scope.look(name)
-    if found is None or not isinstance(found[1], ast.ClassDef):
+        raise SourceError(f"module {module} has no source")
+    definition = scope.look(name)
+    if definition is None or not isinstance(definition[1], ast.ClassDef):
         raise SourceError(f"{scope.file} defines no class {name}")
-    return found[0], found[1]
+    return definition[0], definition[1]
 
 
-def constructor(
-    scope: Scope, found: ast.ClassDef, depth: int = 0
-) -> tuple[Scope, ast.ClassDef, ast.FunctionDef | None]:
-    """The class's own ``__init__``, or the nearest inherited one that is no interface's, and its class."""
-    for statement in found.body:
+def constructor(scope: Scope, cls: ast.ClassDef, depth: int = 0) -> tuple[Scope, ast.ClassDef, ast.FunctionDef | None]:
+    """The class's own ``__init__``, or the nearest inherited one that is not an interface's, and its class."""
+    for statement in cls.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            return scope, found, statement
-    for base in found.bases if depth < _DEEPEST else []:
+            return scope, cls, statement
+    for base in cls.bases if depth < _DEEPEST else []:
         parent = scope.look(name_of(base)) if name_of(base) not in INTERFACES else None
         if parent and isinstance(parent[1], ast.ClassDef) and parent[0].module.partition(".")[0] != "torch":
             inherited = constructor(parent[0], parent[1], depth + 1)
             if inherited[2]:
                 return inherited
-    return scope, found, None
+    return scope, cls, None
 
 
 def given(scope: Scope, function: ast.FunctionDef) -> tuple[str, ...]:
@@ -137,10 +135,10 @@ def given(scope: Scope, function: ast.FunctionDef) -> tuple[str, ...]:
     arguments = function.args
     for star, argument in (("*", arguments.vararg), ("**", arguments.kwarg)):
         if argument:
-            raise RuleError(scope, argument, f"{star}{argument.arg}: a component names everything that it takes")
+            raise RuleError(scope, argument, f"{star}{argument.arg}: a component must name all its arguments")
     if arguments.defaults:
         first = (arguments.posonlyargs + arguments.args)[-len(arguments.defaults)]
-        text = f"{first.arg} has a default before the *: an option stands after it; what is given has none"
+        text = f"{first.arg} has a default before the *: options come after it, and what is given has no default"
         raise RuleError(scope, first, text)
     return tuple(argument.arg for argument in (arguments.posonlyargs + arguments.args)[1:])
 
@@ -180,7 +178,7 @@ class Annotation(NamedTuple):
 def annotation(scope: Scope, node: ast.expr) -> Annotation:
     """An annotation with its aliases followed and its ``Annotated[type, Doc("…")]`` opened.
 
-    ``doc`` is the outermost of the docs on the way; a plain string in place of ``Doc("…")`` counts, too.
+    ``doc`` is the outermost of the docs on the way; a plain string in place of ``Doc("…")`` counts as well.
     """
     doc = ""
     for _ in range(_DEEPEST):
@@ -205,7 +203,7 @@ def part_kind(node: ast.expr) -> str | None:
 
 
 def plain_type(scope: Scope, node: ast.expr, depth: int = 0) -> Any:
-    """The type that an annotation says, None where it is no plain data."""
+    """The type of an annotation; None where it is not plain data."""
     scope, node, _ = annotation(scope, node)
     if depth > _DEEPEST:
         return None
@@ -219,16 +217,16 @@ def plain_type(scope: Scope, node: ast.expr, depth: int = 0) -> Any:
 
 
 def literal(scope: Scope, node: ast.AST) -> Any:
-    """The value of a literal, or of a constant of a module that stands for one; ValueError where there is none."""
-    found = scope.look(node.id) if isinstance(node, ast.Name) else (scope, node)
-    if found is None or isinstance(found[1], ast.ClassDef):
-        raise ValueError("is no literal that can be read")
-    if isinstance(found[1], ast.Name):
-        return literal(*found)
+    """The value of a literal, or of a module's constant that is one; ValueError for anything else."""
+    definition = scope.look(node.id) if isinstance(node, ast.Name) else (scope, node)
+    if definition is None or isinstance(definition[1], ast.ClassDef):
+        raise ValueError("is not a literal")
+    if isinstance(definition[1], ast.Name):
+        return literal(*definition)
     try:
-        return ast.literal_eval(found[1])  # type: ignore[arg-type]
+        return ast.literal_eval(definition[1])  # type: ignore[arg-type]
     except ValueError:
-        raise ValueError("is no literal that can be read") from None
+        raise ValueError("is not a literal") from None
 
 
 def unquoted(node: ast.expr) -> ast.expr:
@@ -239,7 +237,7 @@ def unquoted(node: ast.expr) -> ast.expr:
 
 
 def _inside(node: ast.Subscript) -> list[ast.expr]:
-    """What stands between the brackets."""
+    """What is between the brackets."""
     return node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
 
 

@@ -41,20 +41,20 @@ SHOWN = 8
 
 
 def train(config: RunConfig, folder: str | Path, *, report: Report | None = None) -> float | None:
-    """Trains what ``config.stage`` says into the folder, going on from the checkpoints that it finds there.
+    """Trains what ``config.stage`` says into the folder, continuing from the checkpoints there.
 
-    Everything is built, and so proved to fit, together and with what the folder holds, before a file is written.
-    ``report`` is told how it goes; by default a line is printed for everything that is logged. Of several ranks, each
-    calls this, and the first one writes and reports.
+    Everything is built, and so checked to fit, together and with what the folder holds, before a file is written.
+    ``report`` receives the progress; by default a line is printed for everything that is logged. Of several ranks,
+    every one calls this, and rank 0 writes and reports.
 
-    Returns what a search may minimise: bits per dim or, for a density, nats, of the last validation. Raises
-    ToolkitError where the parts do not fit, the folder holds another model, or the loss breaks.
+    Returns what a search may minimize: bits per dim or, for a density, nats, of the last validation. Raises
+    ToolkitError where the parts do not fit, the folder holds another model, or the loss is not finite.
     """
     _check_ranks(config)
     run = Run(Path(folder))
-    leads = rank() == 0
+    is_rank0 = rank() == 0
     with raise_together():
-        if config.tensorboard and leads:
+        if config.tensorboard and is_rank0:
             require_tensorboard()
         torch.manual_seed(config.seed)
         dataset = open_dataset(config, base=run.base)
@@ -65,15 +65,16 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
         for trainer in (config.trainer, config.prior_trainer):
             check_device(choose_device(trainer.device))
         with torch.random.fork_rng([]):
-            _prove_continuation(run, config, dataset.spec, stage)
+            _check_continuation(run, config, dataset.spec, stage)
         if config.init and checkpoint is None:
             _initialize(stage, config.init)
     seed_noise(config.seed)
     on_rank0(partial(_write, run, config, dataset, stage))
-    watch = (report or Lines()) if leads else Silence()
-    board = with_tensorboard(watch, run.path / "tensorboard") if config.tensorboard and leads else nullcontext(watch)
-    with board as watch:
-        _Training(run, config, watch).stages(dataset, stage)
+    progress = (report or Lines()) if is_rank0 else Silence()
+    logs = config.tensorboard and is_rank0
+    board = with_tensorboard(progress, run.path / "tensorboard") if logs else nullcontext(progress)
+    with board as outputs:
+        _Training(run, config, outputs).stages(dataset, stage)
     return validation_score(run, dataset.spec, config)
 
 
@@ -86,7 +87,7 @@ def _check_ranks(config: RunConfig) -> None:
 
 
 def _write(run: Run, config: RunConfig, dataset: Dataset, stage: Stage) -> None:
-    """What a run says about itself."""
+    """Writes the configuration, the specs and who provided the parts."""
     write_config(run.path, config)
     if asks_for_source(config) and not run.base.is_dir():
         run.copy_base(Run.open(config.dataset.options["run"]))
@@ -106,26 +107,26 @@ def _parts(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _prove_continuation(run: Run, config: RunConfig, data: DataSpec, stage: Stage) -> None:
-    """ToolkitError where the folder's checkpoints are of another model than the configuration's."""
+def _check_continuation(run: Run, config: RunConfig, data: DataSpec, stage: Stage) -> None:
+    """ToolkitError where the folder's checkpoints do not fit the configuration's model."""
     checkpoint = newest(run.autoencoder, [])
     if checkpoint is None and config.stage == "prior":
         raise ToolkitError(
             "stage=prior needs a trained autoencoder: toolkit train run=DIR stage=prior, or stage=all for both"
         )
     if checkpoint is not None:
-        then = run.spec()[0]
-        if (then.shape, then.levels, then.conditions) != (data.shape, data.levels, data.conditions):
+        saved = run.spec()[0]
+        if (saved.shape, saved.levels, saved.conditions) != (data.shape, data.levels, data.conditions):
             raise ToolkitError(
-                f"{run.path} was trained on data {then.shape} with {then.levels} levels, this is {data.shape} with"
+                f"{run.path} was trained on data {saved.shape} with {saved.levels} levels, this is {data.shape} with"
                 f" {data.levels}: start a new run for other data"
             )
         checkpoint.check_weights(stage)
     if config.stage == "autoencoder" or (config.stage == "all" and not stage.model.code_spec.depth):
         return
     trained = newest(run.prior(config.chosen_prior().name), [])
-    goes_on = checkpoint is not None and trained is not None and is_current(trained, checkpoint)
-    build_prior_stage(config, stage.model.code_spec, data, trained if goes_on else None)
+    continues = checkpoint is not None and trained is not None and is_current(trained, checkpoint)
+    build_prior_stage(config, stage.model.code_spec, data, trained if continues else None)
 
 
 def is_current(prior: Checkpoint, autoencoder: Checkpoint) -> bool:
@@ -134,7 +135,7 @@ def is_current(prior: Checkpoint, autoencoder: Checkpoint) -> bool:
 
 
 def _initialize(stage: Stage, init: str) -> None:
-    """The weights of another run of the same make."""
+    """Loads the weights of another run with the same parts."""
     checkpoint = newest(Run.open(init, key="init").autoencoder, [])
     if checkpoint is None:
         raise ToolkitError(f"init={init}: this run has no checkpoint")
@@ -150,25 +151,25 @@ class _Training:
     report: Report
 
     def stages(self, dataset: Dataset, stage: Stage) -> None:
-        """One after the other, as far as ``config.stage`` says."""
+        """Trains one after the other, as far as ``config.stage`` says."""
         config = self.config
         examples: Examples = self._base_codes() if asks_for_source(config) else dataset
         if config.stage != "prior":
-            self._first(dataset, examples, stage)
+            self._train_autoencoder(dataset, examples, stage)
         if config.stage == "autoencoder":
             return
         if not stage.model.code_spec.depth:
             self.report.note("the bottleneck is continuous: samples come from the unit normal, no prior is trained")
             return
-        self._second(dataset, examples)
+        self._train_prior(dataset, examples)
 
     def _base_codes(self) -> CachedCodes:
-        """The data of a run over another's codes, encoded once and kept in its copy of that one."""
+        """The data of a run over another run's codes, encoded once and cached in its copy of that run."""
         base = load(self.run.base, self.config.trainer.device)
         cache = self._cache(base.run, replace(base.config, prior_dataset={}), base, base.code_spec)
         return cache.read(base.dataset)
 
-    def _first(self, dataset: Dataset, examples: Examples, stage: Stage) -> None:
+    def _train_autoencoder(self, dataset: Dataset, examples: Examples, stage: Stage) -> None:
         options = self.config.trainer
         device = choose_device(options.device)
         optimization = Optimization(stage.to(device), options)
@@ -203,7 +204,7 @@ class _Training:
         recorder.resume()
         self._loop(recorder, stage, examples, self.config.seed)
 
-    def _second(self, dataset: Dataset, examples: Examples) -> None:
+    def _train_prior(self, dataset: Dataset, examples: Examples) -> None:
         config, options = self.config, self.config.prior_trainer
         model = Model(self.run, choose_device(options.device))
         if config.prior_dataset:
@@ -224,7 +225,7 @@ class _Training:
             on_rank0(partial(_refuse_collapsed, codes, code_spec, model.autoencoder.quantizer))
         stage = PriorStage(prior)
         optimization = Optimization(stage.to(model.device), options)
-        on_rank0(partial(self._set_stale_aside, name, model.checkpoint))
+        on_rank0(partial(self._rename_stale, name, model.checkpoint))
         on_rank0(partial(write_config, self.run.prior(name), config))
 
         @torch.no_grad()
@@ -253,7 +254,7 @@ class _Training:
         self._loop(recorder, stage, codes, config.seed + 1)
 
     def _loop(self, recorder: Recorder, stage: Stage | PriorStage, examples: Examples, seed: int) -> None:
-        """Batches from where the checkpoint stopped, through the loop, to the recorder."""
+        """Runs the training loop from where the checkpoint stopped, and records it."""
         optimization, options = recorder.optimization, recorder.optimization.options
         if optimization.done:
             self.report.note(f"{recorder.stage}: all {options.steps} steps are done")
@@ -271,7 +272,7 @@ class _Training:
         recorder.follow(train_steps(stage, batches, optimization), batches)
 
     def _cache(self, run: Run, config: RunConfig, model: Model, code_spec: CodeSpec) -> CodeCache:
-        """The codes that a run's model makes of its data."""
+        """The cache of a run's codes of its data."""
         version = registry.find("dataset", config.dataset.name).version
         dataset = {**config.dataset.values(), **config.prior_dataset}
         return CodeCache(
@@ -285,8 +286,8 @@ class _Training:
             self.report,
         )
 
-    def _set_stale_aside(self, name: str, checkpoint: Checkpoint) -> None:
-        """A prior of an older autoencoder's codes is kept under another name, and training starts at 0."""
+    def _rename_stale(self, name: str, checkpoint: Checkpoint) -> None:
+        """Keeps a prior over an older autoencoder's codes under another name, and training starts at 0."""
         run = self.run
         trained = newest(run.prior(name), [])
         if trained is None or is_current(trained, checkpoint):
@@ -299,7 +300,7 @@ class _Training:
 
 
 def _refuse_collapsed(codes: CachedCodes, code_spec: CodeSpec, quantizer: Quantizer) -> None:
-    """ToolkitError where almost none of the codes are used: a prior would learn them in no time, and sample noise."""
+    """ToolkitError where almost no codes are in use: a prior would learn them in no time, and sample noise."""
     counts = torch.zeros(sum(code_spec.codebook_sizes), dtype=torch.double)
     for part in codes.stretches("train"):
         counts += histogram(part, code_spec)
@@ -315,7 +316,7 @@ def _refuse_collapsed(codes: CachedCodes, code_spec: CodeSpec, quantizer: Quanti
 def _plot_reconstructions(
     path: Path, stage: Stage, examples: Examples, dataset: Dataset, device: torch.device, n: int
 ) -> None:
-    """A row of validation examples above what comes back of them."""
+    """A row of validation examples above their reconstructions."""
     stage.eval()
     batch = next(split_batches(examples, "val", device, batch_size=n, limit=n, workers=0))
     likelihood = stage.objective.bound(stage.model, batch.x, batch.conditions).likelihood

@@ -1,4 +1,4 @@
-"""The training loop, and what is recorded along the way."""
+"""The training loop, and what it records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Metrics = dict[str, Tensor]
 
 
 class StepLoss(NamedTuple):
-    """The loss of a batch, where a stage has nothing else to say of it."""
+    """The loss of a batch, for a stage that reports nothing else."""
 
     loss: Tensor
 
@@ -66,7 +66,7 @@ class PriorStage(nn.Module):
 
 
 def train_steps(stage: Stage | PriorStage, batches: TrainBatches, optimization: Optimization) -> Iterator[Metrics]:
-    """One update after another until all steps are done; yields each one's metrics."""
+    """Updates until all steps are done; yields the metrics of each."""
     options = optimization.options
     forward = _wrapped(stage, options)
     stage.train()
@@ -79,17 +79,17 @@ def train_steps(stage: Stage | PriorStage, batches: TrainBatches, optimization: 
                     output = forward(batch.x, batch.conditions)
                 (output.loss / options.accumulate).backward()
             parts.append(stage.metrics(output, batch.x))
-            del output, batch  # their memory is the next pass's
+            del output, batch  # frees their memory for the next pass
         optimization.update()
         yield mean_metrics(parts)
 
 
 def _wrapped(stage: nn.Module, options: TrainerOptions) -> nn.Module:
-    """What the loop calls in a stage's place: compiled where asked for, gradients averaged over the ranks."""
+    """The stage as the loop calls it: compiled where asked for, gradients averaged over the ranks."""
     if not options.compile:
         return wrap_ddp(stage)
     if ranks() > 1 and isinstance(stage, Stage):
-        # Compiled on its own by each rank, its collectives could come in another order on each, and wait for ever.
+        # Each rank compiles by itself: the collectives could end up in another order on each, and deadlock.
         quantizer = stage.model.quantizer
         quantizer.forward = torch.compiler.disable(quantizer.forward)  # type: ignore[method-assign]
     return wrap_ddp(cast(nn.Module, torch.compile(stage)))
@@ -97,7 +97,7 @@ def _wrapped(stage: nn.Module, options: TrainerOptions) -> nn.Module:
 
 @final
 class Recorder:
-    """Follows a loop: log lines, validation, pictures, checkpoints. The folder holds one stage's checkpoints."""
+    """Follows a loop: writes its log, validates, plots, saves checkpoints. The folder holds one stage's checkpoints."""
 
     def __init__(
         self,
@@ -117,14 +117,14 @@ class Recorder:
         self.running = RunningMetrics()
 
     def resume(self) -> None:
-        """Back to the newest whole checkpoint, or to the start; the log is cut to fit."""
+        """Goes back to the newest whole checkpoint, or to the start; the log is cut to match."""
         checkpoint = on_rank0(self._tidy) or newest(self.folder, [])
         if checkpoint is not None:
             metrics = checkpoint.load_state(self.optimization)
             self.running.load(metrics, next(self.optimization.module.parameters()).device)
 
     def _tidy(self) -> Checkpoint | None:
-        """Tells of damaged checkpoints and sets them aside; cuts the log to the newest whole one."""
+        """Reports damaged checkpoints and sets them aside; cuts the log at the newest whole one."""
         notices: list[str] = []
         checkpoint = newest(self.folder, notices)
         for text in notices:
@@ -136,11 +136,11 @@ class Recorder:
         return checkpoint
 
     def follow(self, updates: Iterator[Metrics], batches: TrainBatches) -> None:
-        """Takes every update in. ToolkitError, naming the last good checkpoint, where loss or weights broke."""
+        """Records every update. ToolkitError, naming the last good checkpoint, where loss or weights are not finite."""
         options, running = self.optimization.options, self.running
         self.report.begin(self.stage, self.optimization.step, options.steps)
-        clock = _Clock(self.optimization.step, batches)
-        for metrics in self._watched(updates):
+        clock = _LoopClock(self.optimization.step, batches)
+        for metrics in self._finite(updates):
             step = self.optimization.step
             last = step == options.steps
             running.add(step, metrics)
@@ -153,40 +153,40 @@ class Recorder:
                 self._log("train", running.drain() | clock.speed(step))
             with clock.stopped():
                 try:
-                    self._look(step, last)
-                finally:  # a picture that cannot be drawn costs no training
+                    self._evaluate(step, last)
+                finally:  # a picture that cannot be plotted must not cost the checkpoint
                     if saves:
                         self.save()
             self.report.step(step)
 
-    def _watched(self, updates: Iterator[Metrics]) -> Iterator[Metrics]:
-        """The updates, until a part refuses numbers that are none; an earlier step's loss tells where they began."""
+    def _finite(self, updates: Iterator[Metrics]) -> Iterator[Metrics]:
+        """The updates, until a part rejects non-finite numbers; an earlier step's loss may say where they began."""
         try:
             yield from updates
         except NotFiniteError as e:
             self._check(saves=False)
             self._stop(str(e))
 
-    def _look(self, step: int, last: bool) -> None:
-        """Validation and pictures, where they are due."""
+    def _evaluate(self, step: int, last: bool) -> None:
+        """Validates and plots, where that is due."""
         options = self.optimization.options
         if self.validate and (last or step % options.validate_every == 0):
-            self._log("val", on_rank0(partial(self._aside, self.validate)))
+            self._log("val", on_rank0(partial(self._with_averages, self.validate)))
         if self.plot and (last or step % options.pictures_every == 0):
             picture = self.run.samples / f"{self.stage}-{step:08d}.png"
-            on_rank0(partial(self._aside, partial(self.plot, picture)))
+            on_rank0(partial(self._with_averages, partial(self.plot, picture)))
 
     def save(self) -> None:
         keep = self.optimization.options.keep
         save(self.folder, self.optimization, self.facts, self.running.state(), keep=keep)
 
-    def _aside(self, act: Callable[[], Any]) -> Any:
-        """Something done with the averaged weights that leaves training's random numbers alone."""
+    def _with_averages(self, act: Callable[[], Any]) -> Any:
+        """Calls ``act`` with the averaged weights, and leaves training's random numbers alone."""
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices), self.optimization.averaged():
-            made = act()
+            result = act()
         self.optimization.module.train()
-        return made
+        return result
 
     def _log(self, split: str, metrics: dict[str, float] | None) -> None:
         if rank() == 0 and metrics is not None:
@@ -207,20 +207,20 @@ class Recorder:
         raise ToolkitError(f"{self.stage}: {why}; {good}\na lower learning_rate or clip=1 of its trainer may help")
 
 
-class _Clock:
-    """Speed of the loop between two lines of the log, without validation, pictures and checkpoints."""
+class _LoopClock:
+    """Speed of the loop between two log lines, without validation, pictures and checkpoints."""
 
     def __init__(self, step: int, batches: TrainBatches) -> None:
         self.batches = batches
-        self._begin(step)
+        self._start(step)
 
     def speed(self, step: int) -> dict[str, float]:
-        """``data_wait`` is the share of the time in which the loop waited for data."""
+        """``data_wait`` is the share of the time spent waiting for data."""
         seconds = time.perf_counter() - self._began
         waited = self.batches.waited - self._waited
-        made = {"steps_per_second": (step - self._step) / seconds, "data_wait": waited / seconds}
-        self._begin(step)
-        return made
+        speeds = {"steps_per_second": (step - self._step) / seconds, "data_wait": waited / seconds}
+        self._start(step)
+        return speeds
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -228,5 +228,5 @@ class _Clock:
         yield
         self._began += time.perf_counter() - since
 
-    def _begin(self, step: int) -> None:
+    def _start(self, step: int) -> None:
         self._began, self._waited, self._step = time.perf_counter(), self.batches.waited, step

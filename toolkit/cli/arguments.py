@@ -1,9 +1,8 @@
 """``key=value`` words into a dataclass of options, for the commands that compose nothing.
 
-Values are taken as they are written: no quoting, whatever the characters. A field's metadata may say ``help``
-and ``key``, its spelling on the command line where that has a dot, such as ``prefix.file``; a string below
-the field serves as help, too. A field ``files`` or ``runs`` takes the words without ``=``, a ``dict[str, str]``
-dotted keys.
+Values are taken literally, without quoting. A field's metadata may have ``help`` and ``key``, its spelling on the
+command line where that has a dot, such as ``prefix.file``; a string below the field is also help. A field ``files`` or
+``runs`` takes the words without ``=``, a ``dict[str, str]`` dotted keys.
 """
 
 from __future__ import annotations
@@ -85,12 +84,12 @@ def _metavar(option: Option) -> str:
 
 def _take(word: str, options: dict[str, Option], values: dict[str, Any]) -> None:
     key, separator, text = word.partition("=")
-    head, _, rest = key.partition(".")
+    head, _, subkey = key.partition(".")
     paths = next((name for name in PATHS if name in options), None)
     if separator and key in options and key != paths:
         values[options[key].name] = _in_range(_value(options[key].type, text, key), key)
-    elif separator and rest and head in options and _is_dict(options[head].type):
-        values.setdefault(options[head].name, {})[rest] = text
+    elif separator and subkey and head in options and _is_dict(options[head].type):
+        values.setdefault(options[head].name, {})[subkey] = text
     elif paths and (not separator or Path(word).exists()) and not word.startswith("--"):
         values.setdefault(paths, []).append(_value(_items(options[paths].type), word, paths))
     else:
@@ -103,9 +102,9 @@ AT_LEAST = {"n": 1, "examples": 1, "frames": 1, "batch_size": 1, "seed": 0}
 
 def _in_range(value: Any, key: str) -> Any:
     if value is not None and value < AT_LEAST.get(key, value):
-        raise ToolkitError(f"{key}={value}: at least {AT_LEAST[key]}")
+        raise ToolkitError(f"{key}={value}: must be at least {AT_LEAST[key]}")
     if key == "seed" and value >= 1 << 63:
-        raise ToolkitError(f"seed={value}: below 2**63")
+        raise ToolkitError(f"seed={value}: must be below 2**63")
     return value
 
 
@@ -115,7 +114,7 @@ def _unknown(word: str, key: str, options: dict[str, Option]) -> str:
     if "=" not in word and key in options:
         return f"{word}: write {_usage(key, options[key])}"
     known = [f"{name}.KEY" if _is_dict(option.type) else name for name, option in options.items()]
-    return f"{word}: there is no {key}{did_you_mean(key, options)}; there is {', '.join(known)}"
+    return f"{word}: no option {key}{did_you_mean(key, options)}; options: {', '.join(known)}"
 
 
 def _is_dict(wanted: Any) -> bool:

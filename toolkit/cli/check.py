@@ -1,4 +1,4 @@
-"""``toolkit check``: proves that the parts fit, and shows what they make of the data."""
+"""``toolkit check``: checks that the parts fit, and shows shapes and sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolkit.config import RunConfig
 
 
 def check(config: RunConfig) -> int:
-    """Builds what the configuration says, trains nothing, and prints shapes, parameters, rate and receptive field."""
+    """Builds the configuration's parts, and prints shapes, parameters, rate and receptive field; trains nothing."""
     import torch
 
     from toolkit.build import build_autoencoder, build_metrics, build_objective, build_prior
@@ -57,13 +57,13 @@ def check(config: RunConfig) -> int:
 
 
 LARGEST = 1 << 22
-"""Numbers in an example above which the receptive field is not measured: that takes a real pass."""
+"""Numbers in an example above which the receptive field is not measured: it takes a real pass."""
 
 
 def receptive_field(model: Any) -> tuple[int, ...] | None:
-    """Extent along each axis of the data that the latent at the middle of the grid depends on.
+    """Extent, along each axis of the data, of what the latent at the middle of the grid depends on.
 
-    Read off the gradient. None where the data is too large, or cannot be differentiated.
+    Measured by the gradient. None where the data is too large, or cannot be differentiated.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The commands, told without importing any."""
+"""The commands, listed without importing any."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ COMMANDS = {
     "reconstruct": ("toolkit.cli.reconstruct:main", "originals beside their reconstructions"),
     "encode": ("toolkit.cli.encode:main", "files to codes"),
     "decode": ("toolkit.cli.decode:main", "codes to files"),
-    "compare": ("toolkit.cli.compare:main", "figures of several runs side by side"),
-    "check": ("toolkit.cli.train:check", "prove that the parts fit, without training"),
+    "compare": ("toolkit.cli.compare:main", "metrics of several runs side by side"),
+    "check": ("toolkit.cli.train:check", "check that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),
     "new-plugin": ("toolkit.cli.new_plugin:main", "write a package with parts of your own"),
     "completion": ("toolkit.cli.completion:main", "print a shell's completion script"),

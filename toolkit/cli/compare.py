@@ -1,4 +1,4 @@
-"""``toolkit compare``: the figures of several runs side by side."""
+"""``toolkit compare``: the metrics of several runs side by side."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ COLUMNS = {
     "usage": "usage",
     "perplexity": "perplexity",
 }
-"""Headings, and the figures of evaluation.json below them."""
+"""Headings, and the metrics of evaluation.json below them."""
 
 NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Figures of several runs side by side: a table, and what each spends on codes against what it loses.
+    """Metrics of several runs side by side: a table, and a plot of each run's rate against its distortion.
 
-    A folder that holds runs, such as a sweep's, stands for all of them. Figures are those of each run's
-    evaluation.json; a run that has none of this split and of its newest checkpoints is evaluated now.
+    A folder that holds runs, such as a sweep's, stands for all of them. The metrics are those of each run's
+    evaluation.json; a run without one of this split and of its newest checkpoints is evaluated now.
     """
 
     runs: list[str] = field(default_factory=list, metadata={"help": "run folders, or folders of runs"})
@@ -62,13 +62,13 @@ class Row(NamedTuple):
 def main(args: list[str]) -> int:
     options = parse("compare", CompareOptions, args)
     if not options.runs:
-        raise ToolkitError("no runs: toolkit compare RUNS…, each a run's folder or a folder of runs")
+        raise ToolkitError("no runs: toolkit compare RUNS…, with run folders or folders of runs")
     show_plugin_notes()
     rows = _rows(run_folders(options.runs), options)
     counts = dict.fromkeys(str(row.metrics.get("examples")) for row in rows)
     if len(counts) > 1:
-        held = ", ".join(counts)
-        notes([f"the runs were evaluated on different numbers of examples, {held}: examples=N measures some again"])
+        numbers = ", ".join(counts)
+        notes([f"the runs were evaluated on different numbers of examples, {numbers}: examples=N evaluates them again"])
     out = _out(options)
     header, cells = _cells(rows)
     table(f"{options.split} split, {' or '.join(counts)} examples", header, cells)
@@ -79,12 +79,12 @@ def main(args: list[str]) -> int:
 
 def run_folders(words: Sequence[str]) -> list[Path]:
     """The runs that the words name, once each; those inside a folder in the order of their names, 2 before 10."""
-    found = [folder for word in words for folder in (_inside(Path(word)) or [Path(word)])]
-    return list({folder.resolve(): folder for folder in found}.values())
+    folders = [folder for word in words for folder in (_inside(Path(word)) or [Path(word)])]
+    return list({folder.resolve(): folder for folder in folders}.values())
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The runs of a folder that is none itself."""
+    """The runs of a folder that is not a run itself."""
     if (folder / "config.yaml").is_file():
         return []
     runs = [path.parent for path in folder.glob("*/config.yaml") if not path.parent.name.startswith(".")]
@@ -101,19 +101,19 @@ def _rows(folders: Sequence[Path], options: CompareOptions) -> list[Row]:
     from toolkit.cli.differences import labels
     from toolkit.runs.folder import Run
 
-    found = []
+    opened = []
     for folder in folders:
         try:
             run = Run.open(folder)
-            found.append((folder, run.config(), _held(run, options) or _measured(run, options)))
+            opened.append((folder, run.config(), _saved(run, options) or _measured(run, options)))
         except ToolkitError as e:
             notes([f"{folder} is left out: {e}"])
         except Exception as e:  # whatever is wrong with one run, the others can be compared
             notes([f"{folder} is left out: {blame(e)}"])
-    if not found:
+    if not opened:
         raise ToolkitError("none of these runs can be compared")
-    names = labels([config.values() for _, config, _ in found], [folder.resolve().name for folder, _, _ in found])
-    return sorted((Row(*each, name) for each, name in zip(found, names, strict=True)), key=_order)
+    names = labels([config.values() for _, config, _ in opened], [folder.resolve().name for folder, _, _ in opened])
+    return sorted((Row(*run, name) for run, name in zip(opened, names, strict=True)), key=_order)
 
 
 def _order(row: Row) -> tuple[bool, float, float]:
@@ -121,8 +121,8 @@ def _order(row: Row) -> tuple[bool, float, float]:
     return bits is None, bits or 0.0, -(psnr or 0.0)
 
 
-def _held(run: Any, options: CompareOptions) -> dict[str, Any] | None:
-    """What a run's evaluation.json holds, where that is of this split, enough examples and the newest checkpoints."""
+def _saved(run: Any, options: CompareOptions) -> dict[str, Any] | None:
+    """A run's evaluation.json, if it is of this split, enough examples and the newest checkpoints."""
     from toolkit.runs.checkpoint import found
     from toolkit.runs.plain import read_json
     from toolkit.scoring import prior_steps
@@ -131,13 +131,13 @@ def _held(run: Any, options: CompareOptions) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     split, examples = options.split, options.examples or 0
-    wanted = (split, [int(each.name[5:]) for each in found(run.autoencoder)[-1:]], prior_steps(run))
+    wanted = (split, [int(path.name[5:]) for path in found(run.autoencoder)[-1:]], prior_steps(run))
     try:
-        held: dict[str, Any] = read_json(path)
-        if (held["split"], [held["step"]], held["prior_steps"]) == wanted and held["examples"] >= examples:
-            return held
-        of = f"split={held['split']}, {held['examples']} examples and step {held['step']}"
-        why = f"is of {of}, not of split={split}, {examples or 'all'} examples and the newest checkpoints"
+        saved: dict[str, Any] = read_json(path)
+        if (saved["split"], [saved["step"]], saved["prior_steps"]) == wanted and saved["examples"] >= examples:
+            return saved
+        subject = f"split={saved['split']}, {saved['examples']} examples and step {saved['step']}"
+        why = f"is of {subject}, not of split={split}, {examples or 'all'} examples and the newest checkpoints"
     except (OSError, ValueError, KeyError, TypeError):
         why = "cannot be read"
     notes([f"{path} {why}: evaluating again"])
@@ -145,7 +145,7 @@ def _held(run: Any, options: CompareOptions) -> dict[str, Any] | None:
 
 
 def _measured(run: Any, options: CompareOptions) -> dict[str, Any]:
-    """What ``toolkit evaluate`` writes."""
+    """Evaluates a run as ``toolkit evaluate`` does."""
     from toolkit.build import build_metrics
     from toolkit.cli.files import build_dataset_of
     from toolkit.model import load
@@ -160,7 +160,7 @@ def _measured(run: Any, options: CompareOptions) -> dict[str, Any]:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and cells: the columns that some run has a figure for."""
+    """Header and cells: the columns that some run has a metric for."""
     shown = {head: name for head, name in COLUMNS.items() if any(name in row.metrics for row in rows)}
     cells = [(row.label, *(_cell(row.metrics.get(name)) for name in shown.values())) for row in rows]
     return ("run", *shown), cells
@@ -173,8 +173,8 @@ def _cell(value: Any) -> str:
 def _out(options: CompareOptions) -> Path:
     if options.out:
         return Path(options.out)
-    only = Path(options.runs[0])
-    return only if len(options.runs) == 1 and _inside(only) else Path("outputs/compare")
+    first = Path(options.runs[0])
+    return first if len(options.runs) == 1 and _inside(first) else Path("outputs/compare")
 
 
 def _write(out: Path, rows: Sequence[Row], split: str) -> list[Path]:
@@ -182,15 +182,15 @@ def _write(out: Path, rows: Sequence[Row], split: str) -> list[Path]:
     from toolkit.plots.comparison import plot_comparison
     from toolkit.runs.tensors import write_text
 
-    held = [{"run": str(row.run), "label": row.label, "metrics": row.metrics} for row in rows]
+    runs = [{"run": str(row.run), "label": row.label, "metrics": row.metrics} for row in rows]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "compare.json", json.dumps({"split": split, "runs": held}, indent=1, ensure_ascii=False))
+        write_text(out / "compare.json", json.dumps({"split": split, "runs": runs}, indent=1, ensure_ascii=False))
         write_text(out / "compare.md", _markdown(*_cells(rows)))
-        drawn = plot_comparison(out / "compare.png", [_point(row) for row in rows])
+        plotted = plot_comparison(out / "compare.png", [_point(row) for row in rows])
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
-    return [out / name for name in ("compare.json", "compare.md", *(["compare.png"] if drawn else []))]
+    return [out / name for name in ("compare.json", "compare.md", *(["compare.png"] if plotted else []))]
 
 
 def _point(row: Row) -> Any:

@@ -1,4 +1,4 @@
-"""``toolkit completion bash|zsh``: a script for the shell, and the answers that it asks for."""
+"""``toolkit completion bash|zsh``: a script for the shell, and the candidates that it queries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Prints a completion script; put this line into ~/.bashrc or ~/.zshrc:
 
   source <(toolkit completion bash)"""
 
-# Bash splits words at = where COMP_WORDBREAKS says so, and then replaces only what stands behind it.
+# Bash splits words at = if COMP_WORDBREAKS has it, and then replaces only what follows.
 BASH = r"""_toolkit() {
   local IFS=$'\n' word="${COMP_LINE:0:COMP_POINT}"
   COMPREPLY=($(toolkit completion query "$word" 2>/dev/null))
@@ -67,16 +67,16 @@ def candidates(line: str) -> list[str]:
     """What the last word of a line may become; a finished word ends with a space."""
     words, last = _words(line)
     if not words:
-        found: Iterable[str] = (f"{command} " for command in COMMANDS)
+        options: Iterable[str] = (f"{command} " for command in COMMANDS)
     elif words[0] in COMPOSING:
-        found = FLAGS if last.startswith("-") else _configuration(words[1:], last, words[0])
+        options = FLAGS if last.startswith("-") else _configuration(words[1:], last, words[0])
     elif words[0] == "plugins":
-        found = (f"{word} " for word in (*_names(words[1:]), "--json", "--check"))
+        options = (f"{word} " for word in (*_names(words[1:]), "--json", "--check"))
     elif words[0] == "completion":
-        found = ("bash ", "zsh ")
+        options = ("bash ", "zsh ")
     else:
-        found = _options(words[0], words[1:], last)
-    return sorted({_escaped(word) for word in found if word.startswith(last)})
+        options = _options(words[0], words[1:], last)
+    return sorted({_escaped(word) for word in options if word.startswith(last)})
 
 
 def _words(line: str) -> tuple[list[str], str]:
@@ -99,15 +99,15 @@ def _escaped(word: str) -> str:
 
 
 def _names(words: Sequence[str]) -> tuple[str, ...]:
-    """What ``plugins`` may be asked for: a kind, then one of its names."""
+    """What ``plugins`` takes: a kind, then one of its names."""
     return registry.names(words[0]) if words and words[0] in KINDS else tuple(KINDS)
 
 
 def _configuration(words: Sequence[str], last: str, command: str) -> Iterator[str]:
     key, separator, value = last.partition("=")
     if separator:
-        for found in _values(key, value, words):
-            yield f"{key}={found}"
+        for candidate in _values(key, value, words):
+            yield f"{key}={candidate}"
         return
     yield from ("run=", "experiment=") if command == "train" else ("experiment=",)
     yield from (f"{kind}=" for kind in KINDS)
@@ -115,7 +115,7 @@ def _configuration(words: Sequence[str], last: str, command: str) -> Iterator[st
 
 
 def _composed(words: Sequence[str]) -> Mapping[str, Any]:
-    """The configuration so far; words that are wrong are left out."""
+    """The configuration so far; wrong words are left out."""
     from toolkit.cli.config.compose import compose
 
     chosen = [word for word in words if "=" in word and re.match(r"[\w/]+=", word)]
@@ -180,14 +180,14 @@ def _options(command: str, words: Sequence[str], last: str) -> Iterator[str]:
     known = keyed(getattr(import_module(f"toolkit.cli.{command}"), f"{command.capitalize()}Options"))
     key, separator, value = last.partition("=")
     if separator:
-        yield from (f"{key}={found}" for found in _option_values(key, value, known.get(key), words))
+        yield from (f"{key}={candidate}" for candidate in _option_values(key, value, known.get(key), words))
         return
-    conditions = [each["name"] for each in _conditions(words)]
+    conditions = [condition["name"] for condition in _conditions(words)]
     for name in known:
         inner = {"condition": conditions, "dataset": ["root"]}.get(name)
         if inner is None and name not in PATHS:
             yield f"{name}="
-        yield from (f"{name}.{each}=" for each in inner or ())
+        yield from (f"{name}.{subkey}=" for subkey in inner or ())
     yield from _files(last) if last and any(name in known for name in PATHS) else ()
 
 
@@ -196,7 +196,8 @@ def _option_values(key: str, value: str, option: Option | None, words: Sequence[
     if option and option.choices:
         yield from (f"{str(choice).lower() if isinstance(choice, bool) else choice} " for choice in option.choices)
     elif head == "condition":
-        yield from (f"{label} " for each in _conditions(words) if each["name"] == leaf for label in each["labels"])
+        labels = (known["labels"] for known in _conditions(words) if known["name"] == leaf)
+        yield from (f"{label} " for names in labels for label in names)
     elif key == "prior":
         yield from (f"{path.name} " for path in (_run(words) / "priors").glob("*"))
     elif key.rpartition(".")[2] in _PATHS:
@@ -212,10 +213,10 @@ def _conditions(words: Sequence[str]) -> list[dict[str, Any]]:
     from toolkit.runs.plain import read_json
 
     try:
-        found: list[dict[str, Any]] = read_json(_run(words) / "spec.json")["data"]["conditions"]
+        conditions: list[dict[str, Any]] = read_json(_run(words) / "spec.json")["data"]["conditions"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return found
+    return conditions
 
 
 def _files(start: str) -> Iterator[str]:

@@ -12,12 +12,12 @@ from toolkit.cli.report import COMPILE, notes, watching
 SHOWN = 16
 """File names printed."""
 MOST = 1 << 26
-"""Codes decoded at once, half a GiB of them."""
+"""Codes decoded at once: half a GiB."""
 
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """Decodes a safetensors file of codes to a file each."""
+    """Decodes a safetensors file of codes to one file per example."""
 
     run: str = field(metadata={"help": "the run folder"})
     out: str = field(metadata={"help": "the folder to write to"})
@@ -34,18 +34,18 @@ def main(args: list[str]) -> int:
     import torch
 
     from toolkit.causal.sampling import compiled
-    from toolkit.cli.files import decode_varying, unlabelled, write_examples
+    from toolkit.cli.files import decode_varying, unlabeled, write_examples
     from toolkit.errors import ToolkitError
     from toolkit.model import load
     from toolkit.runs.codes import read_codes
 
     if len(options.files) != 1:
         raise ToolkitError(
-            f"{len(options.files)} files of codes given, one is needed: toolkit decode run=DIR F.safetensors"
+            f"expected one file of codes, got {len(options.files)}: toolkit decode run=DIR F.safetensors"
         )
     path = options.files[0]
     if not path.is_file():
-        raise ToolkitError(f"{path}: there is no such file")
+        raise ToolkitError(f"{path}: no such file")
     model = load(options.run, options.device)
     notes(model.notices)
     arrays, metadata = read_codes(path)
@@ -56,7 +56,7 @@ def main(args: list[str]) -> int:
     codes = torch.from_numpy(np.array(arrays["codes"])).long()
     try:
         conditions = model.labels(options.condition, len(codes))
-        notes(unlabelled(model, conditions))
+        notes(unlabeled(model, conditions))
         with watching() as report, compiled(options.compile):
             if "axes" in arrays:
                 x = decode_varying(model, codes, torch.from_numpy(np.array(arrays["axes"])), conditions, report)
@@ -70,8 +70,8 @@ def main(args: list[str]) -> int:
         paths = write_examples(model, x, model.spec, out, path.stem)
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
-    for each in paths[:SHOWN]:
-        print(each)
+    for file in paths[:SHOWN]:
+        print(file)
     if len(paths) > SHOWN:
         print(f"… {len(paths)} files in {out}")
     return 0

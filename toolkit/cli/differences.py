@@ -1,4 +1,4 @@
-"""What tells runs apart: the values in which their configurations differ, as short labels."""
+"""The values in which the configurations of runs differ, as short labels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MOST = 4
 """Values in a label, at most."""
 
 LONGEST = 8
-"""Characters of a number that is told whole."""
+"""Characters of a number that is not rounded."""
 
-UNTOLD = {
+IGNORED = {
     "metric",
     "tensorboard",
     *(
@@ -37,34 +37,34 @@ UNTOLD = {
         )
     ),
 }
-"""Keys that change what is written down, not what is learned."""
+"""Keys that change what is written, not what is learned."""
 
 
 def labels(configs: Sequence[Config], names: Sequence[str]) -> list[str]:
     """One for each run, no two alike: ``quantizer=ema codebook_size=64``, or its name where it differs in nothing."""
-    found = differences(configs)
-    leaves = Counter(key.rpartition(".")[2] for key in {key for each in found for key in each})
-    made = [_label(each, leaves) or name for each, name in zip(found, names, strict=True)]
-    again = Counter(made)
-    made = [f"{label} ({name})" if again[label] > 1 else label for label, name in zip(made, names, strict=True)]
-    return [f"{label} ({made[:i].count(label) + 1})" if label in made[:i] else label for i, label in enumerate(made)]
+    runs = differences(configs)
+    leaves = Counter(key.rpartition(".")[2] for key in {key for values in runs for key in values})
+    texts = [_label(values, leaves) or name for values, name in zip(runs, names, strict=True)]
+    count = Counter(texts)
+    texts = [f"{label} ({name})" if count[label] > 1 else label for label, name in zip(texts, names, strict=True)]
+    return [f"{label} ({texts[:i].count(label) + 1})" if label in texts[:i] else label for i, label in enumerate(texts)]
 
 
 def differences(configs: Sequence[Config]) -> list[dict[str, Any]]:
     """For each configuration, its values for the keys in which those that have the key differ; chosen parts first.
 
-    Options in which parts of different names differ by default are not told: the parts' names tell them.
+    Options that differ only because parts of different names have other defaults are left out.
     """
     flat = [dict(_flatten(config)) for config in configs]
-    keys = dict.fromkeys(key for each in flat for key in each)
-    told = [key for key in keys if _differs([each[key] for each in flat if key in each])]
-    told = [key for key in told if not all(_is_default(config, key) for config in configs)]
-    told.sort(key=lambda key: key not in KINDS and not any(other.startswith(f"{key}.") for other in keys))
-    return [{key: each[key] for key in told if key in each} for each in flat]
+    keys = dict.fromkeys(key for values in flat for key in values)
+    chosen = [key for key in keys if _differs([values[key] for values in flat if key in values])]
+    chosen = [key for key in chosen if not all(_is_default(config, key) for config in configs)]
+    chosen.sort(key=lambda key: key not in KINDS and not any(other.startswith(f"{key}.") for other in keys))
+    return [{key: values[key] for key in chosen if key in values} for values in flat]
 
 
 def text(value: Any) -> str:
-    """A value as it is written on the command line; of a number that a search drew, the first four figures."""
+    """A value as it is written on the command line; a number that a search sampled, to four digits."""
     if isinstance(value, list):
         return f"[{','.join(map(text, value))}]"
     if value is None:
@@ -83,10 +83,10 @@ def _label(values: Mapping[str, Any], leaves: Mapping[str, int]) -> str:
 
 
 def _flatten(node: Config, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values; a part's name stands under the part's own key."""
+    """Dotted keys and their values; a part's name is under the part's own key."""
     for name, value in node.items():
         key = path if name == "name" and path else f"{path}.{name}" if path else name
-        if key in UNTOLD:
+        if key in IGNORED:
             continue
         if isinstance(value, Mapping):
             yield from _flatten(value, key)
@@ -105,15 +105,15 @@ def _is_default(config: Config, key: str) -> bool:
         return False
     try:
         return _matches(kind, config[kind], path)
-    except (ToolkitError, KeyError, TypeError):  # of parts that are not installed nothing is known
+    except (ToolkitError, KeyError, TypeError):  # parts that are not installed have no known defaults
         return False
 
 
 def _matches(kind: str, node: Config, path: Sequence[str]) -> bool:
-    name, *rest = path
+    name, *inner_path = path
     option = schema.signature(kind, node["name"]).option(name)
     if option is None:
         return True
-    if rest:
-        return _matches(option.nested or "", node[name], rest)
+    if inner_path:
+        return _matches(option.nested or "", node[name], inner_path)
     return bool(node[name] == (list(option.default) if isinstance(option.default, tuple) else option.default))

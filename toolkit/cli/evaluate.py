@@ -1,4 +1,4 @@
-"""``toolkit evaluate``: figures of a run over a split."""
+"""``toolkit evaluate``: metrics of a run over a split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Measures a run: bits per dim with both terms apart, a row per trained prior, and every metric's figures."""
+    """Measures a run: bits per dim with its two terms, a row per trained prior, and every metric."""
 
     run: str = field(metadata={"help": "the run folder"})
     split: Literal["train", "val", "test"] = field(default="test", metadata={"help": "which part of the dataset"})
@@ -52,14 +52,14 @@ def main(args: list[str]) -> int:
             model, dataset, metrics, options.split, options.examples, options.batch_size, progress=report
         )
     notes(measured.notices)
-    pictures = _draw(metrics, model.run.samples)
+    pictures = _plot(metrics, model.run.samples)
     _print(measured.metrics)
     for path in pictures:
         print(path)
     return 0
 
 
-def _draw(metrics: Iterable[Metric], folder: Path) -> list[Path]:
+def _plot(metrics: Iterable[Metric], folder: Path) -> list[Path]:
     """The metrics' pictures, in the run's folder of samples."""
     from toolkit.errors import ToolkitError
 
@@ -72,7 +72,7 @@ def _draw(metrics: Iterable[Metric], folder: Path) -> list[Path]:
 
 def _print(values: dict[str, Any]) -> None:
     rows = [(name, _shown(value)) for name, value in values.items() if not isinstance(value, dict)]
-    table("metrics", ("figure", "value"), rows)
+    table("metrics", ("metric", "value"), rows)
     columns = tuple(next(iter(values["priors"].values())))
     table(
         "priors",

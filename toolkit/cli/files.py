@@ -23,19 +23,19 @@ from toolkit.spec import DataSpec
 
 
 def read_examples(model: Model, paths: list[Path], beginning: int | None = None) -> list[Tensor]:
-    """One example ``(channels, *axes)`` per file, or so much of its ``beginning`` along the first axis.
+    """One example ``(channels, *axes)`` per file, or the first ``beginning`` positions along the first axis.
 
     ToolkitError naming a file that cannot be read.
     """
     rows, spec = [], model.spec
     if beginning is not None and any(spec.rates[:1]):
-        # Of what goes on in time no more is needed; of a picture the beginning is that of all of it.
+        # Data in time is read no further; a picture is read whole, and then cut.
         spec = replace(spec, axes=(beginning, *spec.axes[1:]))
     for path in paths:
         if path.is_dir():
             raise ToolkitError(f"{path} is a folder: name its files, such as {path}/*")
         if not path.is_file():
-            raise ToolkitError(f"{path}: there is no such file")
+            raise ToolkitError(f"{path}: no such file")
         try:
             rows.append(model.files.read(path, spec)[:, :beginning])
         except ValueError as e:
@@ -46,35 +46,35 @@ def read_examples(model: Model, paths: list[Path], beginning: int | None = None)
 def reconstruct_examples(
     model: Model, examples: list[Tensor], conditions: dict[str, Tensor], progress: Progress = unwatched
 ) -> list[Tensor]:
-    """Examples through the bottleneck and back, each of its own length, all that are alike at once."""
-    made: list[Tensor] = []
+    """Examples through the bottleneck and back, each with its own length; neighbors of one shape are batched."""
+    reconstructions: list[Tensor] = []
     for rows in _alike(examples):
-        x = _whole(model, torch.stack([examples[i] for i in rows]))
+        x = _padded(model, torch.stack([examples[i] for i in rows]))
         known = {name: value[rows] for name, value in conditions.items()}
-        again = model.reconstruct(x, known, progress=progress).cpu()
-        made += [example[_extent(examples[i])] for i, example in zip(rows, again, strict=True)]
-    return made
+        x = model.reconstruct(x, known, progress=progress).cpu()
+        reconstructions += [row[_extent(examples[i])] for i, row in zip(rows, x, strict=True)]
+    return reconstructions
 
 
 def encode_examples(model: Model, examples: list[Tensor]) -> list[Tensor]:
     """The codes ``(depth, *grid)`` of each example."""
-    made: list[Tensor] = []
+    codes: list[Tensor] = []
     for rows in _alike(examples):
-        made += model.encode(_whole(model, torch.stack([examples[i] for i in rows]))).cpu()
-    return made
+        codes += model.encode(_padded(model, torch.stack([examples[i] for i in rows]))).cpu()
+    return codes
 
 
 def _alike(examples: list[Tensor]) -> list[list[int]]:
-    """The indices of examples that are of one shape and stand together."""
+    """The indices of neighboring examples of one shape."""
     return [list(rows) for _, rows in groupby(range(len(examples)), key=lambda i: examples[i].shape)]
 
 
-def _whole(model: Model, x: Tensor) -> Tensor:
-    """A batch whose varying axes are drawn out to a whole number of codes, by what stands at their ends."""
+def _padded(model: Model, x: Tensor) -> Tensor:
+    """A batch whose varying axes are padded to a whole number of codes, by repeating their last positions."""
     for axis, stride in enumerate(strides(model)):
         length = x.shape[2 + axis]
-        places = torch.arange(-(-length // stride) * stride).clamp(max=length - 1)
-        x = x.index_select(2 + axis, places)
+        positions = torch.arange(-(-length // stride) * stride).clamp(max=length - 1)
+        x = x.index_select(2 + axis, positions)
     return x
 
 
@@ -83,7 +83,7 @@ def _extent(example: Tensor) -> tuple[slice, ...]:
 
 
 def strides(model: Model) -> tuple[int, ...]:
-    """Along each axis the positions of a code; 1 where the axis never varies, or has no whole number of them."""
+    """Positions per code along each axis; 1 where the axis never varies, or the number is not whole."""
     spec, grid = model.spec, model.code_spec.grid
     varying = spec.varying or (False,) * spec.rank
     return tuple(
@@ -108,49 +108,49 @@ def write_codes_of(model: Model, parts: Iterable[Tensor], n: int, path: Path) ->
 
 
 def write_varying_codes(model: Model, examples: list[Tensor], path: Path) -> None:
-    """Codes of examples that differ in length: with zeros to the longest, and the ``axes`` of each."""
+    """Codes of examples that differ in length: zero-padded to the longest, and the ``axes`` of each."""
     codes = encode_examples(model, examples)
-    grid = [max(lengths) for lengths in zip(*(each.shape[1:] for each in codes), strict=True)]
-    held = torch.zeros(len(codes), model.code_spec.depth, *grid, dtype=torch.int64)
-    for row, each in zip(held, codes, strict=True):
-        row[_extent(each)] = each
+    grid = [max(lengths) for lengths in zip(*(example.shape[1:] for example in codes), strict=True)]
+    padded = torch.zeros(len(codes), model.code_spec.depth, *grid, dtype=torch.int64)
+    for row, example in zip(padded, codes, strict=True):
+        row[_extent(example)] = example
     axes = torch.tensor([example.shape[1:] for example in examples])
     metadata = {"weights": model.checkpoint.weights_hash}
-    write_codes(path, model.code_spec, [{"codes": held, "axes": axes}], len(codes), metadata)
+    write_codes(path, model.code_spec, [{"codes": padded, "axes": axes}], len(codes), metadata)
 
 
 def decode_varying(
     model: Model, codes: Tensor, axes: Tensor, conditions: dict[str, Tensor], progress: Progress = unwatched
 ) -> list[Tensor]:
-    """What ``write_varying_codes`` wrote, as data of each example's own axes."""
+    """Decodes what ``write_varying_codes`` wrote, each example with its own axes."""
     _check_axes(axes, len(codes), [n * stride for n, stride in zip(codes.shape[2:], strides(model), strict=True)])
-    made = []
+    examples = []
     for i, lengths in enumerate(axes.tolist()):
         grid = (slice(-(-length // stride)) for length, stride in zip(lengths, strides(model), strict=True))
         row = codes[i : i + 1][(slice(None), slice(None), *grid)]
         known = {name: value[i : i + 1] for name, value in conditions.items()}
         x = model.decode(row, known, progress=progress)[0]
-        made.append(x[(slice(None), *map(slice, lengths))].cpu())
-    return made
+        examples.append(x[(slice(None), *map(slice, lengths))].cpu())
+    return examples
 
 
 def _check_axes(axes: Tensor, n: int, most: list[int]) -> None:
-    whole = axes.dtype == torch.int64 and tuple(axes.shape) == (n, len(most))
-    if not whole or (axes < 1).any() or (axes > torch.tensor(most)).any():
-        raise ValueError(f"its axes are no lengths, from 1 to {most}, of {n} examples")
+    matches = axes.dtype == torch.int64 and tuple(axes.shape) == (n, len(most))
+    if not matches or (axes < 1).any() or (axes > torch.tensor(most)).any():
+        raise ValueError(f"its axes are not the lengths of {n} examples, from 1 to {most}")
 
 
-def unlabelled(model: Model, conditions: dict[str, Tensor]) -> list[str]:
-    """A notice for each condition that the decoder was trained to see and is not told."""
+def unlabeled(model: Model, conditions: dict[str, Tensor]) -> list[str]:
+    """A notice for each condition that the decoder was trained to see and is not given."""
     missing = [name for name in model.autoencoder.decoder_conditions if name not in conditions]
-    return [f"the decoder sees {name}: give condition.{name}=LABEL, it is taken as unknown" for name in missing]
+    return [f"the decoder sees {name}: give condition.{name}=LABEL, or it counts as unknown" for name in missing]
 
 
 def build_dataset_of(model: Model, options: dict[str, str]) -> Dataset:
     """What a run's own autoencoder was trained on, with options changed for this command.
 
-    They are those of the files' dataset: the base's, where a run is over another's codes. ToolkitError where it is
-    other data then.
+    The options are those of the files' dataset: the base's, where a run is over another run's codes. ToolkitError where
+    the data has another shape then.
     """
     if model.base is not None:
         source = load(model.run.base, "cpu")

@@ -18,34 +18,34 @@ _FLAGS: dict[str, tuple[str, ...] | None] = {
     "--package": (),
     "--config-dir": (),
 }
-"""Hydra's flags that make sense here, with the values that they take; () is any, None is none."""
+"""Hydra's flags that make sense here, with the values that they take: () for any, None for a flag without one."""
 
 
 def split(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Flags by their long names, with their values, and words; Hydra wants the flags first."""
     flags: dict[str, str] = {}
     words: list[str] = []
-    rest = list(args)
-    while rest:
-        arg = rest.pop(0)
+    remaining = list(args)
+    while remaining:
+        arg = remaining.pop(0)
         if not arg.startswith("-"):
             words.append(arg)
             continue
         flag, separator, value = arg.partition("=")
         flag = _SHORT.get(flag, flag)
         if flag not in _FLAGS:
-            raise ToolkitError(f"{flag}: there is no such flag{did_you_mean(flag, _FLAGS)}; see toolkit train --help")
-        flags[flag] = value if separator else _value(flag, rest)
+            raise ToolkitError(f"{flag}: no such flag{did_you_mean(flag, _FLAGS)}; see toolkit train --help")
+        flags[flag] = value if separator else _value(flag, remaining)
     return flags, words
 
 
-def _value(flag: str, rest: list[str]) -> str:
-    """Takes a flag's value off the rest."""
+def _value(flag: str, remaining: list[str]) -> str:
+    """Takes a flag's value off the remaining arguments."""
     choices = _FLAGS[flag]
     if choices is None:
         return ""
-    if rest and (not choices or rest[0] in choices):
-        return rest.pop(0)
+    if remaining and (not choices or remaining[0] in choices):
+        return remaining.pop(0)
     if flag == "--info":
         return "all"
     raise ToolkitError(f"{flag}: give a value{', one of ' + ', '.join(choices) if choices else ''}")

@@ -1,4 +1,4 @@
-"""One run of ``toolkit train``, in a process of its own or in one of several ranks: training with a person watching."""
+"""One run of ``toolkit train``, in its own process or in one of several ranks, with progress on the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.stages import train
 
 
 def train_run(config: RunConfig, folder: Path) -> float | None:
-    """Trains, and prints the folder at the end; gives what a search may minimise."""
+    """Trains, and prints the folder at the end; returns what a search may minimize."""
     if rank():
         return train(config, folder, report=Silence())
     show_plugin_notes()
@@ -23,7 +23,7 @@ def train_run(config: RunConfig, folder: Path) -> float | None:
             try:
                 score = train(config, folder, report=report)
             except KeyboardInterrupt:
-                report.note(f"stopped; toolkit train run={quote(str(folder))} goes on from the last checkpoint")
+                report.note(f"stopped; toolkit train run={quote(str(folder))} continues from the last checkpoint")
                 raise
     except Exception:
         _remove_empty(folder)
@@ -33,7 +33,7 @@ def train_run(config: RunConfig, folder: Path) -> float | None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Takes back the folders that were made for a run that cannot start."""
+    """Removes the folders that were created for a run that cannot start."""
     outputs = Path("outputs").resolve()
     own = [path for path in folder.resolve().parents if path == outputs or outputs in path.parents]
     with suppress(OSError):

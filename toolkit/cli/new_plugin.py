@@ -1,4 +1,4 @@
-"""``toolkit new-plugin``: a package with a small working part for each that is asked for, and its tests."""
+"""``toolkit new-plugin``: a package with a small working part for each component asked for, and its tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRESETS = {
     "prior": ("slow", "speed: 4.0"),
     "metric": ("strict", "threshold: 0.1"),
 }
-"""By kind, what a preset is called behind the part's name, and what it says."""
+"""By kind, the suffix of the preset's name and its content."""
 MODEL = {
     "dataset": "waves",
     "encoder": "patch",
@@ -38,26 +38,28 @@ MODEL = {
     "objective": "elbo",
     "prior": "pixelcnn",
 }
-"""The parts of the experiment that the new ones take their places in."""
+"""The parts of the experiment, which the new ones replace."""
 METRICS = ("reconstruction", "codebook")
 WORD = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class NewPluginOptions:
-    """Writes a package that is ready to be installed: a small working part for each component, in a file of its own
+    """Writes a package that is ready to install: a small working part for each component, in its own file
     with its test, a preset, an experiment that uses them, README, CHANGELOG and a workflow that runs the tests."""
 
-    files: list[Path] = field(default_factory=list, metadata={"help": "one folder that is not there yet, or is empty"})
+    files: list[Path] = field(
+        default_factory=list, metadata={"help": "one folder that does not exist yet, or is empty"}
+    )
     component: list[str] = field(
         default_factory=list,
-        metadata={"help": "KIND=NAME, such as quantizer=my_quantizer; give the word as often as you like"},
+        metadata={"help": "KIND=NAME, such as quantizer=my_quantizer; may be given several times"},
     )
 
 
 @dataclass(frozen=True)
 class Component:
-    """One part to be written."""
+    """A part to write."""
 
     kind: str
     name: str
@@ -77,12 +79,12 @@ def main(args: list[str]) -> int:
     package = _package(path)
     home = path.expanduser().absolute()
     if home.is_file() or (home.is_dir() and any(home.iterdir())):
-        raise ToolkitError(f"{path} is there already: name a folder that is not, or is empty")
+        raise ToolkitError(f"{path} exists already: name a folder that does not, or is empty")
     try:
         _write(home, {**_project(path.name, package, components), **_parts(package, components)})
     except OSError as e:
         raise ToolkitError(f"{path}: {e.strerror or e}") from e
-    print(f"{path}: {', '.join(f'{each.kind}={each.name}' for each in components)}; next:")
+    print(f"{path}: {', '.join(f'{part.kind}={part.name}' for part in components)}; next:")
     print(f'  pip install -e "{path}[test]" && pytest {path}')
     print(f"  toolkit train experiment={package}")
     print(path)
@@ -90,12 +92,12 @@ def main(args: list[str]) -> int:
 
 
 def _asked(args: Sequence[str]) -> tuple[Path, list[Component]]:
-    """``--component KIND=NAME`` is how it is written; ``component=KIND=NAME`` is the same."""
-    words, wanted, rest = [], list[str](), list(args)
-    while rest:
-        word = rest.pop(0)
-        if word == "--component" and rest:
-            wanted.append(rest.pop(0))
+    """The folder and the components; ``component=KIND=NAME`` is the same as ``--component KIND=NAME``."""
+    words, wanted, remaining = [], list[str](), list(args)
+    while remaining:
+        word = remaining.pop(0)
+        if word == "--component" and remaining:
+            wanted.append(remaining.pop(0))
         elif word.startswith(("--component=", "component=")):
             wanted.append(word.partition("=")[2])
         else:
@@ -104,12 +106,12 @@ def _asked(args: Sequence[str]) -> tuple[Path, list[Component]]:
     if len(options.files) != 1:
         raise ToolkitError("name one folder: toolkit new-plugin PATH --component KIND=NAME")
     if not wanted:
-        raise ToolkitError(f"of what? Add --component KIND=NAME; kinds: {', '.join(KINDS)}")
+        raise ToolkitError(f"no component: add --component KIND=NAME; kinds: {', '.join(KINDS)}")
     components = [_component(word) for word in wanted]
-    names = [each.name for each in components]
+    names = [part.name for part in components]
     for name in names:
         if names.count(name) > 1:
-            raise ToolkitError(f"--component: two parts are called {name}: each needs a name, and a file, of its own")
+            raise ToolkitError(f"--component: two parts are called {name}: each needs its own name and file")
     return options.files[0], components
 
 
@@ -126,30 +128,30 @@ def _component(word: str) -> Component:
         )
     for taken in registry.registrations(kind):
         if taken.name == name:
-            raise ToolkitError(f"--component {word}: {taken.distribution} brings a {word} already: choose another name")
+            raise ToolkitError(f"--component {word}: {taken.distribution} provides {word} already: choose another name")
     return Component(kind, name)
 
 
 def _package(path: Path) -> str:
     package = path.name.replace("-", "_")
     if not WORD.fullmatch(package):
-        raise ToolkitError(f"{path}: a package's name is of small letters, digits, - and _, such as my-plugin")
+        raise ToolkitError(f"{path}: a package's name consists of small letters, digits, - and _, such as my-plugin")
     if importlib.util.find_spec(package) is not None:
-        raise ToolkitError(f"{path}: there is a module {package} already: choose another name")
+        raise ToolkitError(f"{path}: a module {package} exists already: choose another name")
     return package
 
 
 def _project(folder: str, package: str, components: Sequence[Component]) -> dict[str, str]:
-    """What a package has once."""
-    parts = ", ".join(f"{each.kind} `{each.name}`" for each in components)
+    """The package's own files."""
+    parts = ", ".join(f"{part.kind} `{part.name}`" for part in components)
     values = {
         "distribution": folder.replace("_", "-"),
         "package": package,
         "parts": parts[0].upper() + parts[1:],
-        "summary": f"Parts for discrete-toolkit: {', '.join(each.name for each in components)}",
+        "summary": f"Parts for discrete-toolkit: {', '.join(part.name for part in components)}",
         "core": _core(),
         "points": _points(package, components),
-        "table": "\n".join(f"| `{each.kind}={each.name}` | {_first_line(each.kind)} |" for each in components),
+        "table": "\n".join(f"| `{part.kind}={part.name}` | {_first_line(part.kind)} |" for part in components),
     }
     files = {name: _filled(name, values) for name in ("pyproject.toml", "README.md", "CHANGELOG.md")}
     return files | {
@@ -163,13 +165,13 @@ def _project(folder: str, package: str, components: Sequence[Component]) -> dict
 
 
 def _parts(package: str, components: Sequence[Component]) -> dict[str, str]:
-    """What each component has of its own."""
+    """The files of each component."""
     files = {}
-    for each in components:
-        values = {"package": package, "name": each.name, "Class": each.cls}
-        files[f"{package}/{each.name}.py"] = _filled(f"{each.kind}.py", values)
-        files[f"tests/test_{each.name}.py"] = _filled(f"test_{each.kind}.py", values)
-        files[f"{package}/conf/{each.kind}/{each.preset}.yaml"] = _preset(each)
+    for part in components:
+        values = {"package": package, "name": part.name, "Class": part.cls}
+        files[f"{package}/{part.name}.py"] = _filled(f"{part.kind}.py", values)
+        files[f"tests/test_{part.name}.py"] = _filled(f"test_{part.kind}.py", values)
+        files[f"{package}/conf/{part.kind}/{part.preset}.yaml"] = _preset(part)
     return files
 
 
@@ -180,8 +182,8 @@ def _preset(component: Component) -> str:
 
 
 def _experiment(summary: str, components: Sequence[Component]) -> str:
-    chosen = MODEL | {each.kind: each.name for each in reversed(components)}
-    metrics = [*METRICS, *(each.name for each in components if each.kind == "metric")]
+    chosen = MODEL | {part.kind: part.name for part in reversed(components)}
+    metrics = [*METRICS, *(part.name for part in components if part.kind == "metric")]
     lines = ["# @package _global_", f"# {summary}.", "defaults:"]
     lines += [f"  - override /{kind}: {chosen[kind]}" for kind in MODEL]
     lines += [f"  - override /metric: [{', '.join(metrics)}]", "", "dim: 16"]
@@ -192,19 +194,19 @@ def _experiment(summary: str, components: Sequence[Component]) -> str:
 def _points(package: str, components: Sequence[Component]) -> str:
     lines = []
     for kind in KINDS:
-        targets = [f'{each.name} = "{package}.{each.name}:{each.cls}"' for each in components if each.kind == kind]
+        targets = [f'{part.name} = "{package}.{part.name}:{part.cls}"' for part in components if part.kind == kind]
         lines += [f'[project.entry-points."toolkit.{kind}"]', *targets, ""] if targets else []
     return "\n".join(lines)
 
 
 def _first_line(kind: str) -> str:
-    """What a template's module says of itself, without its kind."""
+    """The first line of a template's docstring, without the kind."""
     text = (TEMPLATES / f"{kind}.py.txt").read_text(encoding="utf-8").partition("\n")[0].strip('".')
     return text.partition(": ")[2]
 
 
 def _core() -> str:
-    """The versions that keep this one's interfaces: before 1.0, those of the same minor version."""
+    """The core's versions with this one's interfaces: before 1.0, those of the same minor version."""
     from importlib.metadata import version
 
     major, minor = version(registry.CORE).split(".")[:2]
@@ -217,18 +219,18 @@ def _filled(name: str, values: Mapping[str, str]) -> str:
 
 
 def _write(home: Path, files: Mapping[str, str]) -> None:
-    """All files, or none: they are written beside, and moved."""
+    """Writes all files or none, by way of a temporary folder."""
     home.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
     try:
         for name, text in files.items():
-            file = aside / name
+            file = temporary / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
-        aside.chmod(0o777 & ~_umask())
-        os.replace(aside, home)
+        temporary.chmod(0o777 & ~_umask())
+        os.replace(temporary, home)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

@@ -1,4 +1,4 @@
-"""``toolkit plugins``: what is installed, by whom, and what is broken and why."""
+"""``toolkit plugins``: what is installed, from which package, and what is broken and why."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from toolkit.schema import read, spell
 
 USAGE = f"""toolkit plugins [KIND [NAME]] [--json] [--check]
 
-Lists the installed components, or one's options; nothing of them is imported.
+Lists the installed components, or the options of one; nothing is imported.
 
   KIND     one of {", ".join(KINDS)}
   NAME     a component of that kind: prints what it is and what its options mean
   --json   as JSON
-  --check  import every component, and ask it what of it does not work here; exit 2 if one is broken"""
+  --check  import every component, and print what of it does not work here; exit 2 if one is broken"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Row:
     summary: str
     problem: str
     missing_dependencies: tuple[str, ...] = ()
-    """What of it does not work here, and why: what its class says in a class method of this name."""
+    """What of it does not work here, and why, as its class method of this name reports."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -56,10 +56,10 @@ def main(args: Sequence[str]) -> int:
     if len(kinds) == 2:
         print(_describe(kinds[0], kinds[1]))
         return 0
-    with _uncollected():
-        found = [registration for kind in kinds or KINDS for registration in registry.registrations(kind)]
-        rows = [_row(registration) for registration in found]
-    rows = _checked(found, rows) if "--check" in args else rows
+    with _without_gc():
+        registrations = [registration for kind in kinds or KINDS for registration in registry.registrations(kind)]
+        rows = [_row(registration) for registration in registrations]
+    rows = _checked(registrations, rows) if "--check" in args else rows
     problems = [*registry.problems(), *shadows()]
     print(_json(rows, problems) if "--json" in args else _table(rows, problems))
     broken = problems or any(row.problem for row in rows)
@@ -69,8 +69,8 @@ def main(args: Sequence[str]) -> int:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """All that is read is kept: looking for garbage among it, now and at the end, takes a third of the time."""
+def _without_gc() -> Iterator[None]:
+    """Garbage collection over all that is read, now and at exit, would take a third of the time."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -83,10 +83,10 @@ def _uncollected() -> Iterator[None]:
 
 def _describe(kind: str, name: str) -> str:
     """A component's docstring, and its options with defaults and meanings."""
-    found = read(registry.find(kind, name))
-    about = inspect.cleandoc(found.doc).partition("\nArgs:")[0].strip()
+    component = read(registry.find(kind, name))
+    about = inspect.cleandoc(component.doc).partition("\nArgs:")[0].strip()
     lines = [str(registry.find(kind, name)), "", textwrap.indent(about, "  "), ""]
-    for option in found.options:
+    for option in component.options:
         default = "" if option.required else f"={'null' if option.default is None else option.default}"
         wanted = f"a {option.nested}, by name" if option.nested else spell(option.type)
         lines.append(f"  {option.name}{default}  ({wanted})")
@@ -95,15 +95,16 @@ def _describe(kind: str, name: str) -> str:
     return "\n".join(lines)
 
 
-def _checked(found: Sequence[Registration], rows: Sequence[Row]) -> list[Row]:
-    """The rows, with what came of importing those components of which no problem is known yet."""
-    sound = [registration for registration, row in zip(found, rows, strict=True) if not row.problem]
+def _checked(registrations: Sequence[Registration], rows: Sequence[Row]) -> list[Row]:
+    """The rows, with the outcome of importing those components without a known problem."""
+    pairs = list(zip(registrations, rows, strict=True))
+    sound = [registration for registration, row in pairs if not row.problem]
     loaded = dict(zip(sound, load_all(sound), strict=True))
     return [
-        replace(row, problem=loaded[each].problem, missing_dependencies=loaded[each].missing_dependencies)
-        if each in loaded
+        replace(row, problem=outcome.problem, missing_dependencies=outcome.missing_dependencies)
+        if (outcome := loaded.get(registration))
         else row
-        for each, row in zip(found, rows, strict=True)
+        for registration, row in pairs
     ]
 
 

@@ -1,4 +1,4 @@
-"""Loading components one after the other in a process of its own: one that ends the process ends only this one."""
+"""Loads components one after another in a separate process: one that ends the process ends only that one."""
 
 from __future__ import annotations
 
@@ -16,41 +16,40 @@ from toolkit.registry import Registration
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came of importing a component."""
+    """The outcome of importing a component."""
 
     problem: str = ""
     missing_dependencies: tuple[str, ...] = ()
-    """What of it does not work here, and why: what its class says in a class method of this name."""
+    """What of it does not work here, and why, as its class method of this name reports."""
 
 
 def load_all(wanted: Sequence[Registration]) -> list[Loaded]:
-    """Imports each component, and asks it what of it does not work here. What they print is thrown away."""
-    made: list[Loaded] = []
-    while len(made) < len(wanted):
-        rest = wanted[len(made) :]
-        made += _loaded(rest)
-        if len(made) < len(wanted):
-            made.append(Loaded(f"{wanted[len(made)]} ends the process when it is imported"))
-    return made
+    """Imports each component, and asks it what of it does not work here. What they print is discarded."""
+    loaded: list[Loaded] = []
+    while len(loaded) < len(wanted):
+        loaded += _load_first(wanted[len(loaded) :])
+        if len(loaded) < len(wanted):
+            loaded.append(Loaded(f"{wanted[len(loaded)]} ends the process when it is imported"))
+    return loaded
 
 
-def _loaded(wanted: Sequence[Registration]) -> list[Loaded]:
+def _load_first(wanted: Sequence[Registration]) -> list[Loaded]:
     """Those of the first components that could be imported before the process ended."""
     reader, writer = os.pipe()
-    words = [f"{each.kind}={each.name}" for each in wanted]
-    code = "from toolkit.cli.probe import tell; tell()"
+    words = [f"{part.kind}={part.name}" for part in wanted]
+    code = "from toolkit.cli.probe import main; main()"
     null = subprocess.DEVNULL
     with subprocess.Popen(
         [sys.executable, "-c", code, str(writer), *words], pass_fds=[writer], stdin=null, stdout=null, stderr=null
     ):
         os.close(writer)
         with os.fdopen(reader, encoding="utf-8") as lines:
-            told = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [Loaded(each["problem"], tuple(each["missing_dependencies"])) for each in told]
+            outcomes = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [Loaded(part["problem"], tuple(part["missing_dependencies"])) for part in outcomes]
 
 
-def tell() -> None:
-    """In the other process: a line of JSON for each component."""
+def main() -> None:
+    """In the other process: writes a line of JSON for each component."""
     writer, *words = sys.argv[1:]
     with os.fdopen(int(writer), "w", encoding="utf-8") as lines:
         for word in words:

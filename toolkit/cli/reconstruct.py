@@ -1,4 +1,4 @@
-"""``toolkit reconstruct``: original beside reconstruction."""
+"""``toolkit reconstruct``: originals above their reconstructions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IN_A_ROW = 8
-"""Examples beside one another in the picture."""
+"""Examples in a row of the picture."""
 
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    """Takes files (or, without any, the first of the test split) through codes and back, and draws both."""
+    """Takes files (or, without any, the first of the test split) through codes and back, and plots both."""
 
     run: str = field(metadata={"help": "the run folder"})
     files: list[Path] = field(default_factory=list, metadata={"help": "files of the run's kind of data"})
@@ -38,7 +38,7 @@ def main(args: list[str]) -> int:
 
     from toolkit.batches import split_batches
     from toolkit.causal.sampling import compiled
-    from toolkit.cli.files import build_dataset_of, read_examples, reconstruct_examples, unlabelled, write_examples
+    from toolkit.cli.files import build_dataset_of, read_examples, reconstruct_examples, unlabeled, write_examples
     from toolkit.errors import ToolkitError
     from toolkit.model import load
 
@@ -57,27 +57,27 @@ def main(args: list[str]) -> int:
             raise ToolkitError("the test split has no examples: name files to reconstruct")
         examples, conditions = list(batch.x.cpu()), batch.conditions
     conditions = {**conditions, **model.labels(options.condition, len(examples))}
-    notes(unlabelled(model, conditions))
+    notes(unlabeled(model, conditions))
     with watching() as report, compiled(options.compile):
-        made = reconstruct_examples(model, examples, conditions, report)
+        reconstructions = reconstruct_examples(model, examples, conditions, report)
     out = Path(options.out) if options.out else model.run.samples
     sheet = out / "reconstructions.png"
     try:
         out.mkdir(parents=True, exist_ok=True)
         if options.files:
-            write_examples(model, made, model.spec, out, "reconstruction")
-        model.files.plot(beside(examples, made), model.spec, sheet)
+            write_examples(model, reconstructions, model.spec, out, "reconstruction")
+        model.files.plot(beside(examples, reconstructions), model.spec, sheet)
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     print(sheet)
     return 0
 
 
-def beside(examples: list[Tensor], made: list[Tensor]) -> list[Tensor]:
-    """Rows of originals, each above a row of what was made of them; what differs in shape stands in rows of its own."""
+def beside(examples: list[Tensor], reconstructions: list[Tensor]) -> list[Tensor]:
+    """Rows of originals, each above a row of their reconstructions; one example per row where shapes differ."""
     import torch
 
     alike = len({example.shape for example in examples}) == 1
     size = IN_A_ROW if alike else 1
     starts = range(0, len(examples), size)
-    return [torch.stack(each[start : start + size]) for start in starts for each in (examples, made)]
+    return [torch.stack(x[start : start + size]) for start in starts for x in (examples, reconstructions)]

@@ -1,4 +1,4 @@
-"""What a person sees while something long is going on, and the tables afterwards."""
+"""What the user sees during long work, and the tables afterwards."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from toolkit import registry
 from toolkit.errors import printable
 from toolkit.report import Lines, brief
 
-COMPILE = "a minute's preparation, then faster steps: for long samples, and few at once"
-"""What an option says that compiles what is drawn position by position."""
+COMPILE = "a minute of preparation, then faster steps: for long samples, few at a time"
+"""Help of the option that compiles sampling position by position."""
 
 EVERY = 10.0
-"""Seconds between two lines about something long, where there is no terminal."""
+"""Seconds between two lines about long work, where there is no terminal."""
 
 
 class _Rate(ProgressColumn):
@@ -41,14 +41,14 @@ class _Rate(ProgressColumn):
 
 
 def _bars(console: Console) -> Progress:
-    """What must be read stands whole; a narrow terminal cuts the figures short."""
+    """On a narrow terminal only the metrics are cut short."""
     return Progress(
         TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=12),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         _Rate(table_column=Column(no_wrap=True, min_width=6)),
         TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TextColumn("{task.fields[metrics]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         console=console,
         expand=True,
     )
@@ -101,7 +101,7 @@ class TrainReport:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; yields a function to call with how much is done."""
+    """A progress bar on a terminal, nothing elsewhere; yields a function to call with how much is done."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda done: None
@@ -113,9 +113,9 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def watching() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal for each thing that is drawn in turn, a line now and then elsewhere.
+    """A progress bar for each thing that is sampled in turn, or a line now and then where there is no terminal.
 
-    Yields a function to call with what is sampled, how much of it is done, and of how much.
+    Yields a function to call with what is sampled, how much of it is done, and how much there is.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -133,7 +133,7 @@ def watching() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Lines:
-    """What is being sampled and how far it has come, printed every ``EVERY`` seconds."""
+    """Prints what is being sampled and how much is done, every ``EVERY`` seconds."""
 
     def __init__(self) -> None:
         self.printed = time.monotonic()
@@ -145,9 +145,9 @@ class _Lines:
 
 
 def show_plugin_notes() -> None:
-    """What the installed parts log for a person, such as how a folder was split, as notes on standard error."""
+    """Shows what the installed parts log, such as how a folder was split, as notes on standard error."""
     handler = _Notes()
-    targets = {each.target for kind in registry.KINDS for each in registry.registrations(kind)}
+    targets = {part.target for kind in registry.KINDS for part in registry.registrations(kind)}
     for package in {target.partition(":")[0].partition(".")[0] for target in targets}:
         logger = logging.getLogger(package)
         if not logger.handlers:
@@ -168,15 +168,15 @@ def notes(texts: list[str]) -> None:
 
 def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on standard output; the first column is text, the others are numbers or text."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for i, column in enumerate(columns):
-        made.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        grid.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(made)
+        grid.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(grid)
 
 
 def number(value: float) -> str:
-    """Four decimals for what is small, thousands set apart for what is large; a whole number has no decimals."""
+    """Small numbers with four decimals, large ones with separated thousands; whole numbers without decimals."""
     whole = float(value).is_integer() or abs(value) >= 100
     return f"{round(value, 1):,.10g}" if whole else f"{value:,.4f}"

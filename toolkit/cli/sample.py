@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """Draws codes from a prior and decodes them: a sheet of all, a file each, and the codes."""
+    """Samples codes from a prior and decodes them: a sheet of all, a file for each, and the codes."""
 
     run: str = field(metadata={"help": "the run folder"})
     n: int = field(default=16, metadata={"help": "how many"})
@@ -30,12 +30,14 @@ class SampleOptions:
         default=None, metadata={"help": "which prior; null: the one the run was last trained with"}
     )
     temperature: float = field(default=1.0, metadata={"help": "below 1: likelier codes"})
-    top_k: int | None = field(default=None, metadata={"help": "draw from the k likeliest codes only"})
-    top_p: float | None = field(default=None, metadata={"help": "draw from the likeliest codes that hold this share"})
+    top_k: int | None = field(default=None, metadata={"help": "sample from the k likeliest codes only"})
+    top_p: float | None = field(
+        default=None, metadata={"help": "sample from the likeliest codes with this share of the probability"}
+    )
     guidance: float = field(default=1.0, metadata={"help": "above 1: closer to the condition"})
     prefix_file: Path | None = field(
         default=None,
-        metadata={"key": "prefix.file", "help": "a file of this data, whose beginning the samples go on from"},
+        metadata={"key": "prefix.file", "help": "a file of this data, whose beginning the samples continue"},
     )
     prefix_frames: int | None = field(
         default=None,
@@ -46,14 +48,14 @@ class SampleOptions:
         metadata={"help": "how long along the first axis; more than the prior was trained on: its window slides"},
     )
     overlap: int | None = field(
-        default=None, metadata={"help": "how many frames stay in a window that slides; null: half of them"}
+        default=None, metadata={"help": "how many frames stay in the window as it slides; null: half of it"}
     )
-    noise: bool = field(default=False, metadata={"help": "draw x from the likelihood instead of taking its mean"})
+    noise: bool = field(default=False, metadata={"help": "sample x from the likelihood instead of taking its mean"})
     condition: dict[str, str] = field(
         default_factory=dict,
         metadata={
-            "help": "condition.KEY=LABEL, or LABEL,LABEL,… which take turns; of a condition that changes from frame to"
-            " frame also [LABEL,LABEL,…], one for each, or a file with one on each line"
+            "help": "condition.KEY=LABEL, or LABEL,LABEL,… in turn; for a condition that changes from frame to frame"
+            " also [LABEL,LABEL,…], one for each, or a file with one per line"
         },
     )
     compile: bool = field(default=False, metadata={"help": COMPILE})
@@ -64,20 +66,20 @@ class SampleOptions:
 def main(args: list[str]) -> int:
     options = parse("sample", SampleOptions, args)
 
-    from toolkit.cli.files import unlabelled, write_codes_of, write_examples
+    from toolkit.cli.files import unlabeled, write_codes_of, write_examples
     from toolkit.errors import ToolkitError
     from toolkit.model import load
     from toolkit.prior import SamplingOptions
 
-    SamplingOptions(options.temperature, options.top_k, options.top_p)  # refused before a run is opened
+    SamplingOptions(options.temperature, options.top_k, options.top_p)  # rejects wrong values before a run is opened
     model = load(options.run, options.device)
     name = options.prior or model.config.chosen_prior().name
     spec = _spec(options, model.sampled_spec(name))
     conditions = model.labels(options.condition, options.n, prior=name, length=spec.axes[0])
     prefix = _prefix(options, model, name)
-    clock = _Clock()
+    clock = _SampleClock()
     with watching() as report:
-        made = model.sample(
+        samples = model.sample(
             options.n,
             conditions,
             prior=name,
@@ -91,18 +93,18 @@ def main(args: list[str]) -> int:
             overlap=options.overlap,
             noise=options.noise,
             compile=options.compile,
-            progress=clock.beside(report),
+            progress=clock.timed(report),
         )
-    notes([*model.notices, *_unused(options, model.code_spec.depth), *unlabelled(model, conditions)])
+    notes([*model.notices, *_unused(options, model.code_spec.depth), *unlabeled(model, conditions)])
     out = Path(options.out) if options.out else model.run.samples
     try:
         out.mkdir(parents=True, exist_ok=True)
-        x = made.x.cpu()
+        x = samples.x.cpu()
         sheet = out / "samples.png"
         model.files.plot(x.split(_in_a_row(options.n, conditions)), spec, sheet)
         write_examples(model, x, spec, out, "sample")
         if model.code_spec.depth:
-            write_codes_of(model, [made.codes.cpu()], options.n, out / "samples.safetensors")
+            write_codes_of(model, [samples.codes.cpu()], options.n, out / "samples.safetensors")
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     print(", ".join([f"samples: {options.n}", *clock.speeds()]))
@@ -111,32 +113,34 @@ def main(args: list[str]) -> int:
 
 
 def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:
-    """The codes ``(1, depth, positions)`` of a file's beginning; ToolkitError where they are not whole."""
+    """The codes ``(1, depth, positions)`` of a file's beginning; ToolkitError where it ends inside a code."""
     from toolkit.cli.files import encode_examples, read_examples
     from toolkit.errors import ToolkitError
 
     if options.prefix_file is None:
         if options.prefix_frames is not None:
-            raise ToolkitError("prefix.frames: of which file? Add prefix.file=FILE")
+            raise ToolkitError("prefix.frames needs a file: add prefix.file=FILE")
         return None
     length, per_example = model.spec.axes[0], model.code_spec.grid[0]
     frames = length if options.prefix_frames is None else options.prefix_frames
-    slabs, rest = divmod(frames * per_example, length)
-    each, most = length / per_example, model.prior(name).code_spec.grid[0]
-    if rest or not 0 < slabs <= most:
-        raise ToolkitError(f"prefix.frames={frames}: give a multiple of {each:g}, from {each:g} to {each * most:g}")
+    slabs, remainder = divmod(frames * per_example, length)
+    stride, most = length / per_example, model.prior(name).code_spec.grid[0]
+    if remainder or not 0 < slabs <= most:
+        raise ToolkitError(
+            f"prefix.frames={frames}: give a multiple of {stride:g}, from {stride:g} to {stride * most:g}"
+        )
     (x,) = read_examples(model, [options.prefix_file], min(frames, length))
     (codes,) = encode_examples(model, [x])
     return codes[None].flatten(2)
 
 
 def _spec(options: SampleOptions, spec: DataSpec) -> DataSpec:
-    """The samples' own, as long as they are to be."""
+    """The samples' spec, at the length that is asked for."""
     from toolkit.errors import ToolkitError
 
     if options.frames is None:
         if options.overlap is not None:
-            raise ToolkitError("overlap: of what? Add frames=N, more than the prior was trained on")
+            raise ToolkitError("overlap needs a length: add frames=N, more than the prior was trained on")
         return spec
     if options.prefix_frames is not None and options.frames < options.prefix_frames:
         raise ToolkitError(f"frames={options.frames}: the prefix has {options.prefix_frames} already")
@@ -144,27 +148,27 @@ def _spec(options: SampleOptions, spec: DataSpec) -> DataSpec:
 
 
 def _in_a_row(n: int, conditions: Mapping[str, Tensor]) -> int:
-    """How many samples stand side by side: all turns that labels take, so that a column is of one label."""
+    """Samples per row: a multiple of the labels' period, so that a column has one label."""
     turns = [next(k for k in range(1, n + 1) if (v[k:] == v[: n - k]).all()) for v in conditions.values()]
     most = max(turns, default=1)
     return most * ceil(sqrt(n) / most)
 
 
-class _Clock:
-    """How many codes, and numbers of data, were drawn one after the other, and in which time."""
+class _SampleClock:
+    """How many codes, and numbers of data, were sampled one after another, and how long that took."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
         self.seconds: dict[str, float] = {}
         self.counts: dict[str, int] = {}
 
-    def beside(self, report: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
-        def told(what: str, done: int, total: int) -> None:
-            self.seconds[what] = time.perf_counter() - self.began - sum(s for k, s in self.seconds.items() if k != what)
+    def timed(self, report: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+        def on_progress(what: str, done: int, total: int) -> None:
+            self.seconds[what] = time.perf_counter() - self.start - sum(s for k, s in self.seconds.items() if k != what)
             self.counts[what] = total
             report(what, done, total)
 
-        return told
+        return on_progress
 
     def speeds(self) -> list[str]:
         return [
@@ -174,7 +178,7 @@ class _Clock:
 
 
 def _unused(options: SampleOptions, depth: int) -> list[str]:
-    """A notice for words about a prior where there is none."""
-    said = [name for name in ("prior", "top_k", "top_p") if getattr(options, name) is not None]
-    said += ["guidance"] if options.guidance != 1 else []
-    return [] if depth or not said else [f"a continuous bottleneck has no prior: {', '.join(said)} is not used"]
+    """A notice for options of a prior where there is none."""
+    given = [name for name in ("prior", "top_k", "top_p") if getattr(options, name) is not None]
+    given += ["guidance"] if options.guidance != 1 else []
+    return [] if depth or not given else [f"a continuous bottleneck has no prior: {', '.join(given)} is not used"]

@@ -1,4 +1,4 @@
-"""``toolkit train``: from the words to one run, a sweep of runs, or the continuation of one."""
+"""``toolkit train``: from words to one run, a sweep of runs, or the continuation of a run."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from toolkit.errors import ToolkitError
 _ASKING = ("--help", "--hydra-help", "--info", "--cfg")
 _MOST_CHECKED = 64
 _LOST = ("FailedJobError", "TerminatedWorkerError", "UncompletedJobError")
-"""What submitit and joblib raise for a job that ended without a word, as where memory runs out."""
+"""What submitit and joblib raise for a job that ended without an error, as where memory runs out."""
 CHECK = """toolkit check [experiment=NAME] [PART=NAME …] [PART.OPTION=VALUE …]
 toolkit check run=DIR
 
-Builds the parts, proves on a made-up example that they fit, and prints shapes, parameters, rate and receptive
+Builds the parts, checks on a dummy example that they fit, and prints shapes, parameters, rate and receptive
 field. Takes the words of toolkit train."""
 
 
@@ -64,22 +64,22 @@ def _train(args: Sequence[str]) -> int:
 
 
 def check(args: Sequence[str]) -> int:
-    """Proves that the parts fit which the words describe, or those of ``run=DIR``."""
+    """Checks that the parts that the words describe, or those of ``run=DIR``, fit."""
     flags, words = split(args)
     if "--help" in flags:
         print(CHECK)
         return 0
     run, words = _run(words)
     composed = _saved(run, words) if run else compose(words, folder=_folder(flags))
-    _tell(composed.notices)
-    from toolkit.cli.check import check as prove
+    _print_notices(composed.notices)
+    from toolkit.cli.check import check as check_parts
 
-    return prove(composed.config)
+    return check_parts(composed.config)
 
 
 def job(cfg: DictConfig) -> float | None:
-    """One run, as Hydra's launcher starts it, possibly in another process; gives what a sweeper may minimise."""
-    _start_processes_plainly()
+    """One run, as Hydra's launcher starts it, possibly in another process; returns what a sweeper may minimize."""
+    _set_start_method()
     settings = HydraConfig.get()
     overrides = list(settings.overrides.task)
     if settings.mode == RunMode.MULTIRUN:
@@ -89,19 +89,19 @@ def job(cfg: DictConfig) -> float | None:
     try:
         return _start(RunConfig.read(values), folder)
     except Exception as error:
-        if settings.mode == RunMode.MULTIRUN:  # told here, beside the run's title; Hydra goes on with the others
-            told = error if isinstance(error, ToolkitError) else blame(error)
-            print(f"run {settings.job.num} failed: {told}", file=sys.stderr, flush=True)
+        if settings.mode == RunMode.MULTIRUN:  # reported here, next to the run's title; Hydra continues with the others
+            reason = error if isinstance(error, ToolkitError) else blame(error)
+            print(f"run {settings.job.num} failed: {reason}", file=sys.stderr, flush=True)
             raise
-        _failures.append(error)  # of a single run Hydra would tell in its own words
+        _failures.append(error)  # of a single run Hydra would report in its own words
         return None
 
 
 _failures: list[Exception] = []
 
 
-def _start_processes_plainly() -> None:
-    """In joblib's processes others start in joblib's own way, which neither ranks nor loading workers survive."""
+def _set_start_method() -> None:
+    """Undoes joblib's start method in its processes: neither ranks nor loading workers can start with it."""
     methods = multiprocessing.get_all_start_methods()
     if multiprocessing.get_start_method() not in methods:
         multiprocessing.set_start_method(methods[0], force=True)
@@ -112,7 +112,7 @@ def _start(config: RunConfig, folder: Path) -> float | None:
         return torchrun.train(config, folder)
     if config.trainer.ranks > 1:
         return launch.train(config, folder)
-    from toolkit.cli.job import train_run  # here, so that a wrong word never waits for torch
+    from toolkit.cli.job import train_run  # here, so that a mistake is reported without loading torch
 
     return train_run(config, folder)
 
@@ -123,14 +123,14 @@ def _continue(folder: str, words: Sequence[str], flags: dict[str, str]) -> int:
     from toolkit.runs.folder import Run
 
     composed = _saved(folder, words)
-    _tell(composed.notices)
+    _print_notices(composed.notices)
     with Run(Path(folder)).blaming():
         _start(composed.config, Path(folder))
     return 0
 
 
 def _run(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The folder that ``run=`` names, or nothing, and the other words."""
+    """The folder that ``run=`` names, if any, and the other words."""
     runs = [word.partition("=")[2] for word in words if key_of(word) == "run"]
     return runs[-1] if runs else "", [word for word in words if key_of(word) != "run"]
 
@@ -148,71 +148,71 @@ def _folder(flags: dict[str, str]) -> str | None:
     if folder is None:
         return None
     if not Path(folder).is_dir():
-        raise ToolkitError(f"--config-dir {folder}: there is no such folder")
+        raise ToolkitError(f"--config-dir {folder}: no such folder")
     return str(Path(folder).resolve())
 
 
 def _print(composed: Composed) -> int:
-    _tell(composed.notices)
+    _print_notices(composed.notices)
     print(yaml.safe_dump(composed.values, sort_keys=False, allow_unicode=True), end="")
     return 0
 
 
-def _tell(notices: Sequence[str]) -> None:
+def _print_notices(notices: Sequence[str]) -> None:
     for notice in notices:
         print(notice, file=sys.stderr)
 
 
 def _checked(words: Sequence[str], flags: dict[str, str]) -> list[str]:
-    """Validates every run that the words ask for; gives back the words that say where they are written."""
+    """Validates every run that the words ask for; returns the words that set their folders."""
     folder = _folder(flags)
     if not any(key_of(word) in ("dataset", "experiment") for word in words):
         raise ToolkitError(_nothing_chosen(folder))
     multirun = "--multirun" in flags
-    choices = _singles(words) if multirun else [list(words)]
-    composed = [compose(choice, folder=folder) for choice in choices[:_MOST_CHECKED]]
-    _tell(tuple(dict.fromkeys(notice for each in composed for notice in each.notices)))
-    return [*_place(words, composed[0].experiment, multirun), *(_constants(words) if multirun else [])]
+    runs = _singles(words) if multirun else [list(words)]
+    composed = [compose(run, folder=folder) for run in runs[:_MOST_CHECKED]]
+    _print_notices(tuple(dict.fromkeys(notice for run in composed for notice in run.notices)))
+    return [*_folder_words(words, composed[0].experiment, multirun), *(_constants(words) if multirun else [])]
 
 
-def _place(words: Sequence[str], experiment: str | None, multirun: bool) -> list[str]:
-    """Where the run is written: ``outputs/EXPERIMENT/TIME``, unless the words say it. A sweep's folder is told."""
+def _folder_words(words: Sequence[str], experiment: str | None, multirun: bool) -> list[str]:
+    """Where the run is written: ``outputs/EXPERIMENT/TIME``, unless the words say it. A sweep's folder is printed."""
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     given = [word.partition("=")[2] for word in words if key_of(word) == key]
     folder = given[-1] if given else _fresh(Path("outputs") / (experiment or ("sweep" if multirun else "custom")))
-    _prove_unused(folder, "*/config.yaml" if multirun else "config.yaml")
+    _check_unused(folder, "*/config.yaml" if multirun else "config.yaml")
     if multirun:
         print(f"sweep: {folder}", flush=True)
     return [] if given else [f"{key}={text(folder)}"]
 
 
 def _constants(words: Sequence[str]) -> list[str]:
-    """Keeps what every run of a sweep shares out of the runs' titles."""
+    """Keeps the words that all runs of a sweep share out of the runs' titles."""
     parsed = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
-    keys = ",".join(text(each.key_or_group) for each in parsed if not each.is_sweep_override())
+    keys = ",".join(text(override.key_or_group) for override in parsed if not override.is_sweep_override())
     return [f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
 
 
 def _singles(words: Sequence[str]) -> list[list[str]]:
-    """A sweep's words as words of single runs: every value once, beside the others' first."""
+    """A sweep's words as words of single runs: every value once, with the first values of the others."""
     overrides = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
     values = [
-        [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
-        if each.is_discrete_sweep()
-        else [str(each.input_line)]
-        for each in overrides
-        if not each.is_sweep_override() or each.is_discrete_sweep()
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_discrete_sweep()
+        else [str(override.input_line)]
+        for override in overrides
+        if not override.is_sweep_override() or override.is_discrete_sweep()
     ]
-    first = [each[0] for each in values]
-    changed = [[*first[:i], value, *first[i + 1 :]] for i, each in enumerate(values) for value in each[1:]]
+    first = [choices[0] for choices in values]
+    changed = [[*first[:i], value, *first[i + 1 :]] for i, choices in enumerate(values) for value in choices[1:]]
     return [first, *changed]
 
 
-def _prove_unused(folder: str, runs: str) -> None:
-    """ToolkitError where a run of this folder, or of the sweep in it, is there already."""
-    held = min(Path(folder).glob(runs), default=None)
-    if held:
-        cure = f"continue it with toolkit train run={quote(str(held.parent))}, or take another folder"
+def _check_unused(folder: str, runs: str) -> None:
+    """ToolkitError where the folder already holds a run, or a sweep's."""
+    config = min(Path(folder).glob(runs), default=None)
+    if config:
+        cure = f"continue it with toolkit train run={quote(str(config.parent))}, or take another folder"
         raise ToolkitError(f"{folder} holds a run: {cure}")
 
 
@@ -241,10 +241,10 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
                 raise _failures.pop()
         except HydraException as error:
             raise errors.explain(error, words) from error
-        except BrokenPipeError:  # of --help, to a reader that has seen enough
+        except BrokenPipeError:  # of --help, to a reader that has closed the pipe
             raise
-        except OSError as error:  # before the job, Hydra only makes its folder
-            raise ToolkitError(f"the run's folder cannot be made: {error}") from error
+        except OSError as error:  # before the job, Hydra only creates its folder
+            raise ToolkitError(f"the run's folder cannot be created: {error}") from error
         except SystemExit as stop:  # after --help and the like
             if stop.code:
                 raise
@@ -255,15 +255,15 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
 
 
 def _lost(error: Exception) -> str:
-    said = " ".join(str(error).split("\n---")[0].split())
+    reason = " ".join(str(error).split("\n---")[0].split())
     return (
-        f"a job of the sweep was lost: {said}\ntoolkit train run=DIR goes on with a run of it from its last checkpoint"
+        f"a job of the sweep was lost: {reason}\ntoolkit train run=DIR continues a run of it from the last checkpoint"
     )
 
 
 @contextmanager
 def _argv(arguments: list[str]) -> Iterator[None]:
-    """Hydra reads the process's arguments, raises its errors only where the environment says so, and may log."""
+    """Sets up what Hydra reads, the arguments and how to raise errors, and restores them and logging afterwards."""
     before, log = sys.argv, logging.getLogger()
     handlers, level = list(log.handlers), log.level
     sys.argv = [before[0], *arguments]

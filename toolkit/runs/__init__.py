@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and how it is read again: the only room that knows its files and their formats."""
+"""A run on disk: the only package that knows its files and their formats."""

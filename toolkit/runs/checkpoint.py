@@ -1,8 +1,8 @@
-"""Checkpoints: whole or not at all, checked when read, never unpickled.
+"""Checkpoints: written whole or not at all, checked when read, never unpickled.
 
 A checkpoint is a folder ``step-00001000/`` with ``model.safetensors`` (weights and buffers), ``state.safetensors``
-(weight averages, optimizer, random number generators) and ``state.json`` (format, step, what else the caller notes, and
-the sha256 of the other two).
+(weight averages, optimizer, random number generators) and ``state.json`` (format, step, the caller's facts, and the
+sha256 of the other two).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LARGEST_RANDOM = 1 << 16
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found whole."""
+    """A checkpoint whose files are all there and as they were written."""
 
     path: Path
     step: int
@@ -57,11 +57,11 @@ class Checkpoint:
         return str(self.facts["sha256"][MODEL])
 
     def shapes(self) -> dict[str, Shape]:
-        """Of the weights and buffers, by name."""
+        """Shapes of the weights and buffers, by name."""
         return self._shapes(MODEL)
 
     def load_weights(self, module: nn.Module, *, averaged: bool) -> None:
-        """Weights and buffers into a module of the same make; ``averaged`` takes the averages where there are any."""
+        """Weights and buffers into a module of this structure; ``averaged`` takes the averages where there are any."""
         self.check_weights(module)
         weights = self._tensors(MODEL)
         if averaged:
@@ -73,13 +73,13 @@ class Checkpoint:
         module.load_state_dict(weights)
 
     def check_weights(self, module: nn.Module) -> None:
-        """ToolkitError where the weights are not a module's of this make."""
+        """ToolkitError where the weights do not fit a module."""
         check_fit({name: Shape.of(t) for name, t in module.state_dict().items()}, self.shapes(), self.path)
 
     def load_state(self, optimization: Optimization) -> dict[str, Tensor]:
-        """All that a run needs to go on as if it had never stopped; gives back the figures that were saved.
+        """Restores all that a run needs to continue as if uninterrupted; returns the saved metrics.
 
-        ToolkitError where that is not what was saved of a module of this make.
+        ToolkitError where the files do not fit the optimization's module.
         """
         self.load_weights(optimization.module, averaged=False)
         try:
@@ -92,11 +92,11 @@ class Checkpoint:
         return {k.removeprefix("metrics."): v for k, v in state.items() if k.startswith("metrics.")}
 
     def _shapes(self, file: str) -> dict[str, Shape]:
-        """What a file holds, under today's names."""
+        """Shapes of a file's tensors, under today's names."""
         return {self._current(name): shape for name, shape in read_shapes(self.path / file).items()}
 
     def _tensors(self, file: str, prefix: str = "") -> dict[str, Tensor]:
-        """A file's tensors whose names begin so, under today's names."""
+        """A file's tensors, under today's names, that begin with the prefix."""
         names = [name for name in read_shapes(self.path / file) if self._current(name).startswith(prefix)]
         return {self._current(name): tensor for name, tensor in read_tensors(self.path / file, names).items()}
 
@@ -112,53 +112,53 @@ def save(
     *,
     keep: int,
 ) -> None:
-    """Writes a checkpoint aside, flushes it, renames it into place, and drops all but the newest ``keep``.
+    """Writes a checkpoint under a temporary name, flushes it, renames it, and deletes all but the newest ``keep``.
 
-    ``facts`` and ``metrics`` are what the caller wants to find again. All ranks take part: the first one writes, with
-    the random numbers of them all.
+    ``facts`` and ``metrics`` are stored for the caller. All ranks take part: rank 0 writes, with the states of all
+    their random number generators.
     """
-    beside = {**random_state(), **{f"metrics.{name}": value for name, value in (metrics or {}).items()}}
-    on_rank0(partial(_save, folder, optimization, facts, beside, keep))
+    tensors = {**random_state(), **{f"metrics.{name}": value for name, value in (metrics or {}).items()}}
+    on_rank0(partial(_save, folder, optimization, facts, tensors, keep))
 
 
 def _save(
-    folder: Path, optimization: Optimization, facts: dict[str, Any], beside: dict[str, Tensor], keep: int
+    folder: Path, optimization: Optimization, facts: dict[str, Any], tensors: dict[str, Tensor], keep: int
 ) -> None:
     step = optimization.step
-    final, aside = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
+    final, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        write_tensors(aside / MODEL, optimization.module.state_dict())
-        write_tensors(aside / STATE, {**optimization.state(), **beside})
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write_tensors(temporary / MODEL, optimization.module.state_dict())
+        write_tensors(temporary / STATE, {**optimization.state(), **tensors})
         facts = {
             "format": FORMAT,
             "step": step,
             **facts,
-            "sha256": {name: sha256(aside / name) for name in (MODEL, STATE)},
+            "sha256": {name: sha256(temporary / name) for name in (MODEL, STATE)},
         }
-        write_text(aside / FACTS, json.dumps(facts, indent=1))
+        write_text(temporary / FACTS, json.dumps(facts, indent=1))
         if final.exists():
             shutil.rmtree(final)
-        os.replace(aside, final)
+        os.replace(temporary, final)
         flush_folder(folder)
     except OSError as e:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         why = "no space is left on the disk" if e.errno == errno.ENOSPC else str(e)
         kept = [path.name for path in found(folder)]
         raise ToolkitError(
             f"the checkpoint of step {step} could not be written to {folder}: {why}\n"
-            f"kept: {kept[-1] if kept else 'no checkpoint yet'}; mend it and continue with train run=DIR"
+            f"kept: {kept[-1] if kept else 'no checkpoint yet'}; fix it and continue with toolkit train run=DIR"
         ) from e
     for old in [path for path in found(folder) if path != final][: -(keep - 1) or None]:
         shutil.rmtree(old)
 
 
 def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
-    """The newest whole checkpoint of a folder; None where none was ever written.
+    """The newest whole checkpoint of a folder; None where there is none.
 
-    A torn or damaged one is passed over with a notice. ToolkitError where none is whole, and where a file is no
-    safetensors at all or lies about its sizes.
+    A torn or damaged one is skipped with a notice. ToolkitError where none is whole, and where a file is not
+    safetensors or its header is inconsistent.
     """
     paths = found(folder)
     for path in reversed(paths):
@@ -172,7 +172,7 @@ def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
 
 
 def set_aside(path: Path) -> None:
-    """Renames a damaged checkpoint, so that it is neither found nor counted among those kept."""
+    """Renames a damaged checkpoint, so that it is neither opened nor counted among those kept."""
     other = path.with_name(f"{path.name}.damaged")
     shutil.rmtree(other, ignore_errors=True)
     path.rename(other)
@@ -198,28 +198,28 @@ def _open(path: Path) -> Checkpoint:
 
 
 def _check_written(path: Path, written: str | None) -> None:
-    """A file against the hash that was noted; one that is as it was written was not cut short, but lies."""
+    """Checks a file against its hash: where that matches, a wrong header was written so, not torn."""
     try:
         check_safetensors(path)
     except DamagedFileError as e:
         if path.is_file() and sha256(path) == written:
-            raise ToolkitError(f"{path} lies about its sizes: it is as it was written, but {e}") from e
+            raise ToolkitError(f"{path} has an inconsistent header: its hash is right, but {e}") from e
         raise
     if sha256(path) != written:
         raise DamagedFileError(f"{path.name} is not what was written")
 
 
-def _check_state(held: Mapping[str, Shape], optimization: Optimization) -> None:
-    """ValueError naming a tensor that is none of a checkpoint's of this optimization, or not of its shape and type."""
+def _check_state(saved: Mapping[str, Shape], optimization: Optimization) -> None:
+    """ValueError naming a tensor that this optimization does not save, or not in this shape and type."""
     own = {name: Shape.of(parameter) for name, parameter in optimization.parameters.items()}
     number = Shape((), torch.float32)
-    for name, shape in held.items():
-        kind, _, rest = name.partition(".")
-        moment, _, of = rest.partition(".")
+    for name, shape in saved.items():
+        kind, _, key = name.partition(".")
+        moment, _, parameter = key.partition(".")
         wanted = {
-            "average": own.get(rest),
-            "optimizer": number if moment == "step" else own.get(of),
-            "metrics": Shape((), torch.int64) if rest == "count" else number,
+            "average": own.get(key),
+            "optimizer": number if moment == "step" else own.get(parameter),
+            "metrics": Shape((), torch.int64) if key == "count" else number,
             "random": shape if prod(shape.shape) <= LARGEST_RANDOM else None,
         }
         if shape != wanted.get(kind):
@@ -227,7 +227,7 @@ def _check_state(held: Mapping[str, Shape], optimization: Optimization) -> None:
 
 
 def random_state() -> dict[str, Tensor]:
-    """The generators of every rank; all take part. The first one's are named without a number."""
+    """States of the generators of every rank; all take part. Rank 0's are named without a number."""
     own = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         own["cuda"] = torch.cuda.get_rng_state()
@@ -235,7 +235,7 @@ def random_state() -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:
-    """This rank's generators, where they were saved; a rank that was not there before keeps its own."""
+    """Restores this rank's generators; a rank that was not saved keeps its own."""
     setters = {"cpu": torch.set_rng_state}
     if torch.cuda.is_available():
         setters["cuda"] = torch.cuda.set_rng_state

@@ -1,4 +1,4 @@
-"""The codes of a run's data, encoded once: kept with the run, and encoded again when what they depend on changes."""
+"""The codes of a run's data, encoded once: cached in the run, and encoded again when what they depend on changes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from toolkit.spec import CodeSpec
 class CodeCache:
     """The codes of the training and validation splits in a folder.
 
-    ``depends_on``: what the codes depend on beside split and size, as plain values. ``code_spec``: the codes of one
-    example, which may be longer than those of what the autoencoder was trained on.
+    ``depends_on``: what the codes depend on besides split and size, as plain values. ``code_spec``: the codes of one
+    example, which may be longer than the autoencoder's training examples.
     """
 
     folder: Path
@@ -36,7 +36,7 @@ class CodeCache:
     report: Report
 
     def read(self, examples: Examples) -> CachedCodes:
-        """From the files where they are of these weights and data, else encoded now. All ranks take part."""
+        """From the files if they match these weights and data, else encoded now. All ranks take part."""
         splits = {}
         for split in (split for split in ("train", "val") if examples.size(split)):
             on_rank0(partial(self._fill, split, examples))
@@ -57,7 +57,7 @@ class CodeCache:
         write_codes(path, self.code_spec, codes, size, {"key": key}, self.report.step)
 
     def _is_fresh(self, path: Path, key: str, size: int) -> bool:
-        """Whether a file holds just these codes; a stale or damaged one is never read."""
+        """Whether a file holds exactly these codes; a stale or damaged one is never used."""
         if not path.is_file():
             return False
         try:

@@ -1,8 +1,8 @@
-"""A split's codes on disk: what stage two reads, and what encode writes.
+"""A split's codes on disk: stage two reads them, ``toolkit encode`` writes them.
 
 One safetensors file: ``codes`` ``(examples, depth, *grid)`` in the smallest integer type and a tensor per condition,
-memory-mapped when read. Its metadata holds a key of the weights, the dataset and the split, so codes of an older
-model or of other data are never mistaken for these.
+memory-mapped when read. Its metadata holds a key of the weights, the dataset and the split, so that codes of an older
+model or of other data are never mistaken for them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from toolkit.runs.tensors import DamagedFileError, check_safetensors
 from toolkit.spec import CodeSpec
 
 STRETCH = 1 << 20
-"""Codes read at once where all of them are gone through: a part of this cannot be lost in a float32 count."""
+"""Codes read at once when all are counted: so few are exact in a float32 count."""
 
 _TYPES = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32, "I64": np.int64, "F32": np.float32}
-_SPELT = {np.dtype(t): name for name, t in _TYPES.items()}
+_TYPE_NAMES = {np.dtype(t): name for name, t in _TYPES.items()}
 
 
 def code_type(code_spec: CodeSpec) -> np.dtype[Any]:
@@ -42,12 +42,12 @@ def code_type(code_spec: CodeSpec) -> np.dtype[Any]:
 
 
 def cache_key(*parts: Any) -> str:
-    """A name for (weights, dataset, split) and whatever else the codes depend on."""
+    """A hash of the weights, the dataset, the split, and whatever else the codes depend on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class CachedCodes:
-    """Codes of some splits as examples: ``x`` is ``(depth, *grid)`` int64, beside it the conditions."""
+    """Codes of some splits as examples: ``x`` is ``(depth, *grid)`` int64, besides the conditions."""
 
     def __init__(self, splits: dict[str, dict[str, np.ndarray]]) -> None:
         self._splits = splits
@@ -70,8 +70,8 @@ class CachedCodes:
 def encode_batches(autoencoder: Autoencoder, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor]]:
     """Codes and conditions of batches, on the CPU.
 
-    Where there is a posterior the codes are drawn from it, the same at every call. That is what a prior has to model:
-    one of the likeliest codes alone gives next to no probability to the others.
+    Where there is a posterior the codes are sampled from it, the same at every call. These are what a prior has to
+    model: trained on the likeliest codes alone, it would give almost no probability to the others.
     """
     autoencoder.eval()
     with torch.no_grad():
@@ -93,7 +93,7 @@ def write_codes(
 
     ValueError where the batches hold another number of examples.
     """
-    aside = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     maps: dict[str, np.ndarray] = {}
     at = 0
     try:
@@ -102,26 +102,26 @@ def write_codes(
             arrays = {name: value.numpy() for name, value in batch.items()}
             arrays["codes"] = arrays["codes"].astype(code_type(code_spec))
             if not maps:
-                maps = _create(aside, {k: (v.dtype, (size, *v.shape[1:])) for k, v in arrays.items()}, metadata)
+                maps = _create(partial, {k: (v.dtype, (size, *v.shape[1:])) for k, v in arrays.items()}, metadata)
             rows = slice(at, at + len(arrays["codes"]))
             for name, values in arrays.items():
                 maps[name][rows] = values
             at = rows.stop
             progress(at)
         if at != size:
-            raise ValueError(f"{at} examples came where {size} were announced")
+            raise ValueError(f"got {at} examples, expected {size}")
         for mapped in maps.values():
             mapped.flush()  # type: ignore[attr-defined]
-        os.replace(aside, path)
+        os.replace(partial, path)
     except OSError as e:
         raise ToolkitError(f"codes could not be written to {path}: {e.strerror or e}") from e
     finally:
         with suppress(OSError):
-            aside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
 
 def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Memory-mapped arrays and metadata; ToolkitError where the file is damaged or none of ours."""
+    """Memory-mapped arrays and metadata; ToolkitError where the file is damaged or not one of codes."""
     try:
         check_safetensors(path)
     except DamagedFileError as e:
@@ -133,8 +133,8 @@ def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     written = metadata.pop("format", "0")
     number = format_of(int(written) if written.isdecimal() else written, path)
     header = {current_condition(name, number): entry for name, entry in header.items()}
-    whole = header.get("codes", {"dtype": "F32"})["dtype"] != "F32"
-    if not whole or any(entry["dtype"] not in _TYPES or not entry["shape"] for entry in header.values()):
+    has_codes = header.get("codes", {"dtype": "F32"})["dtype"] != "F32"
+    if not has_codes or any(entry["dtype"] not in _TYPES or not entry["shape"] for entry in header.values()):
         raise ToolkitError(f"{path} holds no codes")
     if any(0 in entry["shape"] for entry in header.values()):
         raise ToolkitError(f"{path} holds no examples")
@@ -142,7 +142,7 @@ def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def check_codes(arrays: dict[str, np.ndarray], code_spec: CodeSpec, size: int) -> None:
-    """ValueError where arrays that were read are not the codes ``(size, depth, *grid)`` of this model."""
+    """ValueError where arrays are not the codes ``(size, depth, *grid)`` of this model."""
     codes = arrays["codes"]
     if codes.shape != (size, *code_spec.shape):
         raise ValueError(f"codes of shape {codes.shape}, not {(size, *code_spec.shape)}")
@@ -164,13 +164,13 @@ def _create(
     at = 0
     for name, (dtype, shape) in sorted(arrays.items(), key=lambda item: -item[1][0].itemsize):
         size = int(np.prod(shape)) * dtype.itemsize
-        header[name] = {"dtype": _SPELT[dtype], "shape": list(shape), "data_offsets": [at, at + size]}
+        header[name] = {"dtype": _TYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        # Reserved, not only announced: where a map is written to a full disk, the process dies.
+        # The space is reserved, not only declared: writing a map to a full disk kills the process.
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, 8 + len(text) + at)
         else:

@@ -1,12 +1,12 @@
-"""The run folder: what a run leaves behind, and how it is opened again.
+"""The run folder: its files, and how it is opened again.
 
-config.yaml        plain and never rewritten; a continuation that changes values adds config-2.yaml, …
+config.yaml        never rewritten; a continuation that changes values adds config-2.yaml, …
 components.json    kind: name, distribution, version, parameters
 spec.json          the data's and the codes' shapes and labels: sampling needs no dataset on disk
 autoencoder/       checkpoints of stage one
 priors/<name>/     checkpoints of stage two and the configuration it was trained with
 codes/             code cache
-base/              of a run over another's codes: what of that one is needed to make and read them
+base/              in a run over another run's codes: what is needed of that run to encode and decode them
 samples/           pictures and samples
 metrics.jsonl      a line per log step
 evaluation.json
@@ -43,24 +43,24 @@ DEEPEST = 32
 LARGEST_EXAMPLE = 1 << 27
 """Numbers, and codes, of an example."""
 
-Made = TypeVar("Made")
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and the places in it."""
+    """A run's folder and what is in it."""
 
     path: Path
 
     @classmethod
     def open(cls, path: str | Path, key: str = "run") -> Run:
-        """An existing run, all of which lies in its folder; ToolkitError where the folder has no run in it.
+        """An existing run, all of it inside its folder; ToolkitError where the folder has no run in it.
 
         ``key``: the option that named it, for the error.
         """
         run = cls(Path(path))
         if not run.path.is_dir():
-            raise ToolkitError(f"{key}={path}: there is no such folder")
+            raise ToolkitError(f"{key}={path}: no such folder")
         if not (run.path / "config.yaml").exists():
             raise ToolkitError(f"{key}={path}: this folder holds no run (no config.yaml)")
         _check_folder(run.path)
@@ -95,7 +95,7 @@ class Run:
         return sorted(path.name for path in folders if any(path.glob("step-*")) and (path / "config.yaml").is_file())
 
     def config(self) -> RunConfig:
-        """The newest configuration. ToolkitError where its parts or values are not those of a run."""
+        """The newest configuration. ToolkitError where its parts or values are not valid."""
         return RunConfig.read(self.config_values(), self.path)
 
     def config_values(self) -> dict[str, Any]:
@@ -111,19 +111,19 @@ class Run:
     # -- shapes and labels
 
     def write_spec(self, data: DataSpec, code_spec: CodeSpec) -> None:
-        """Once: what a run was trained on does not change."""
+        """Writes them once: what a run was trained on does not change."""
         path = self.path / "spec.json"
         if not path.is_file():
             write_text(path, json.dumps({"format": FORMAT, "data": asdict(data), "codes": asdict(code_spec)}, indent=1))
 
     def spec(self) -> tuple[DataSpec, CodeSpec]:
-        """Raises ToolkitError where the file is missing or does not say what it should."""
+        """Data and codes. ToolkitError where the file is missing or invalid."""
         path = self.path / "spec.json"
         try:
             written = current_spec(read_json(path), path)
-            conditions = [_made(Condition, condition) for condition in written["data"].pop("conditions")]
-            data = _made(DataSpec, {**written["data"], "conditions": ()}, conditions=tuple(conditions))
-            code_spec = _made(CodeSpec, written["codes"])
+            conditions = [_record(Condition, condition) for condition in written["data"].pop("conditions")]
+            data = _record(DataSpec, {**written["data"], "conditions": ()}, conditions=tuple(conditions))
+            code_spec = _record(CodeSpec, written["codes"])
             _check_spec(data, code_spec)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
             raise ToolkitError(f"{path} cannot be read: {e}") from e
@@ -132,21 +132,21 @@ class Run:
     # -- who provided the parts
 
     def write_components(self, components: dict[str, Any]) -> None:
-        """Who provided each part; parts written earlier stay."""
+        """Adds who provided each part; parts written earlier stay."""
         write_text(self.path / "components.json", json.dumps({**self.components(), **components}, indent=1))
 
     def components(self) -> dict[str, dict[str, Any]]:
-        """The same, read: what the file does not say in proper words it does not say."""
+        """The same, read; invalid entries are left out."""
         try:
-            held = read_json(self.path / "components.json")
+            parts = read_json(self.path / "components.json")
         except (OSError, ValueError):
             return {}
-        return {key: part for key, part in held.items() if _is_component(part)} if isinstance(held, dict) else {}
+        return {key: part for key, part in parts.items() if _is_component(part)} if isinstance(parts, dict) else {}
 
     @contextmanager
     def blaming(self) -> Iterator[None]:
-        """What goes wrong with the parts is told with the packages that brought them when the run was trained, where
-        these are gone or are others by now."""
+        """Adds to errors of the parts which packages provided them when the run was trained, where these are missing or
+        have another version now."""
         try:
             yield
         except NotInstalledError as e:
@@ -158,32 +158,32 @@ class Run:
             raise
 
     def _missing(self, error: NotInstalledError) -> ToolkitError:
-        """A part that is not installed, with the package that brought it when the run was trained."""
+        """A part that is not installed, with the package that provided it when the run was trained."""
         part = f"{error.kind}={error.name}"
-        for key, held in self.components().items():
-            if held["name"] == error.name and (key == error.kind or "." in key):
-                package, version = held["distribution"], held["version"]
+        for key, saved in self.components().items():
+            if saved["name"] == error.name and (key == error.kind or "." in key):
+                package, version = saved["distribution"], saved["version"]
                 here = registry.version(package)
-                lacks = "which is not installed" if here is None else f"and {here} is installed, which has no {part}"
+                why = "which is not installed" if here is None else f"and {here} is installed, which has no {part}"
                 return ToolkitError(
-                    f"this run's {part} comes from {package} {version}, {lacks}: pip install {package}=={version}"
+                    f"this run's {part} comes from {package} {version}, {why}: pip install {package}=={version}"
                 )
-        return ToolkitError(f"{error}\nthis run does not say which package brought it")
+        return ToolkitError(f"{error}\nthis run does not say which package provides it")
 
     def _moved(self) -> str:
-        """A line about packages that are installed in another version than the run was trained with, or nothing."""
-        then = sorted({(part["distribution"], part["version"]) for part in self.components().values()})
-        here = {package: registry.version(package) for package, _ in then}
-        moved = [(package, version) for package, version in then if here[package] not in (None, version)]
+        """A line about packages whose installed version is not the one the run was trained with, or nothing."""
+        packages = sorted({(part["distribution"], part["version"]) for part in self.components().values()})
+        here = {package: registry.version(package) for package, _ in packages}
+        moved = [(package, version) for package, version in packages if here[package] not in (None, version)]
         if not moved:
             return ""
-        told = " and ".join(f"{package} {version}, here is {here[package]}" for package, version in moved)
-        return f"this run was trained with {told}: pip install {' '.join(f'{p}=={v}' for p, v in moved)}"
+        versions = " and ".join(f"{package} {version}, installed is {here[package]}" for package, version in moved)
+        return f"this run was trained with {versions}: pip install {' '.join(f'{p}=={v}' for p, v in moved)}"
 
     def copy_base(self, other: Run) -> None:
-        """Takes what makes and reads another run's codes into ``base``, which appears whole or not at all."""
-        aside = self.path / ".base.partial"
-        shutil.rmtree(aside, ignore_errors=True)
+        """Copies what encodes and decodes another run's codes into ``base``, which appears whole or not at all."""
+        partial = self.path / ".base.partial"
+        shutil.rmtree(partial, ignore_errors=True)
         checkpoint = newest(other.autoencoder, [])
         parts = [
             *_configs(other.path),
@@ -193,13 +193,13 @@ class Run:
             other.base,
         ]
         for part in [*parts, *([] if checkpoint is None else [checkpoint.path])]:
-            to = aside / part.relative_to(other.path)
+            to = partial / part.relative_to(other.path)
             to.parent.mkdir(parents=True, exist_ok=True)
             if part.is_dir():
                 shutil.copytree(part, to)
             elif part.is_file():
                 shutil.copy2(part, to)
-        aside.rename(self.base)
+        partial.rename(self.base)
 
 
 def write_config(folder: Path, config: RunConfig) -> None:
@@ -235,9 +235,9 @@ def _number(config: Path) -> int:
 
 
 def _check_folder(root: Path) -> None:
-    """ToolkitError where a run's folder holds links that lead out of it, or what is neither a file nor a folder.
+    """ToolkitError where a run's folder has links that lead out of it, or anything but files and folders.
 
-    What a run is read from, and what is written into it, so lies inside it, and has an end.
+    So all that is read or written is inside the folder, and finite.
     """
     home = root.resolve()
     try:
@@ -246,7 +246,7 @@ def _check_folder(root: Path) -> None:
         for names, are, wanted in ((FILES, Path.is_file, "a file"), (FOLDERS, Path.is_dir, "a folder")):
             for path in (root / name for name in names):
                 if path.exists() and not are(path):
-                    raise ToolkitError(f"{path} is not {wanted}, as it is in a run")
+                    raise ToolkitError(f"{path} is not {wanted}, as it must be in a run")
     except OSError as e:
         raise ToolkitError(f"run={root} cannot be read: {e}") from e
 
@@ -266,21 +266,21 @@ def _check_entry(entry: os.DirEntry[str], home: Path) -> None:
         target = Path(os.path.realpath(entry.path))
         if not (target.is_file() and home in target.parents):
             raise ToolkitError(
-                f"{entry.path} is a link to {target}: links in a run lead to files inside it; put that there itself"
+                f"{entry.path} is a link to {target}: a run may only link to files inside it; put the file there"
             )
     elif not (entry.is_file() or entry.is_dir()):
-        raise ToolkitError(f"{entry.path} is neither a file nor a folder: a run holds nothing else")
+        raise ToolkitError(f"{entry.path} is neither a file nor a folder: a run may hold nothing else")
 
 
-def _made(cls: type[Made], held: Mapping[str, Any], **given: Any) -> Made:
-    """A dataclass of plain numbers from what JSON holds; ValueError where a value is of another type."""
+def _record(cls: type[Record], saved: Mapping[str, Any], **given: Any) -> Record:
+    """A dataclass of plain numbers from JSON; ValueError where a value has another type."""
     types = {option.name: option for option in schema.fields(cls) if option.name not in given}
-    values = {name: schema.convert(types[name].type, held[name]) for name in held if name not in given}
+    values = {name: schema.convert(types[name].type, saved[name]) for name in saved if name not in given}
     return cls(**values, **given)
 
 
 def _check_spec(data: DataSpec, code_spec: CodeSpec) -> None:
-    """ValueError for numbers that no data has."""
+    """ValueError for numbers that no data can have."""
     counts = (data.channels, *data.axes, *code_spec.grid, *code_spec.codebook_sizes)
     sizes = [n for c in data.conditions for n in (c.size, c.stride)]
     if min(*counts, *sizes, 1 if data.levels is None else data.levels) < 1 or not data.axes:
@@ -288,9 +288,7 @@ def _check_spec(data: DataSpec, code_spec: CodeSpec) -> None:
     if max(data.dims, prod(code_spec.shape), *code_spec.codebook_sizes, *sizes, data.levels or 1) > LARGEST_EXAMPLE:
         raise ValueError(f"a size is above {LARGEST_EXAMPLE}")
     if len(code_spec.grid) != data.rank or not {len(data.varying), len(data.rates)} <= {0, data.rank}:
-        raise ValueError(
-            f"{data.rank} axes do not go with a grid of {code_spec.grid}, or with what else is said by axis"
-        )
+        raise ValueError(f"{data.rank} axes do not match a grid of {code_spec.grid}, or the other values per axis")
     if not all(isfinite(number) for number in (data.variance or 0.0, *(rate or 0.0 for rate in data.rates))):
         raise ValueError("a number is not finite")
     if any(c.labels and len(c.labels) != c.size for c in data.conditions):
@@ -298,11 +296,11 @@ def _check_spec(data: DataSpec, code_spec: CodeSpec) -> None:
 
 
 WORD = re.compile(r"[A-Za-z0-9._+!-]{1,100}")
-"""Names and versions of packages, as they may be told to a person who may type them."""
+"""Names and versions of packages that are safe to show to a user who may type them."""
 
 
 def _is_component(part: Any) -> bool:
-    """Whether it says who provided a part, in words that a person can be told to install."""
+    """Whether it says who provided a part, in words that are safe in an install command."""
     if not isinstance(part, dict) or not isinstance(part.get("name"), str):
         return False
     words = [part.get("distribution"), part.get("version")]

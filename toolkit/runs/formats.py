@@ -1,7 +1,7 @@
-"""The version of what a run's files hold, and what was renamed since the versions before.
+"""The format number of a run's files, and what was renamed since earlier formats.
 
 ``config.yaml``, ``spec.json``, a checkpoint's ``state.json`` and the metadata of codes carry ``format``. Files of
-version 0.1 carry no number: their format is 0. An older file is read under today's names; a newer one is refused.
+version 0.1 have no number: their format is 0. An older file is read under today's names; a newer one is rejected.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ FORMAT = 1
 OPTIONS: dict[str, dict[str, str]] = {
     "quantizer": {"normalise": "normalize", "restart": "dead_code_threshold"},
 }
-"""By kind, options that were renamed: what they were called, and what they are called."""
+"""Renamed options by kind: old name to new name."""
 
 CONDITIONS = {"colour": "color"}
-"""Conditions of bundled datasets that were renamed."""
+"""Renamed conditions of bundled datasets."""
 
 SPEC = {"every": "stride", "together": "steps_per_code"}
-"""Fields of a condition's spec that were renamed."""
+"""Renamed fields of a condition's spec."""
 
 WEIGHTS = {
     "back": "proj_out",
@@ -34,11 +34,11 @@ WEIGHTS = {
     "outward": "proj_out",
     "widen": "proj",
 }
-"""Modules, buffers and other tensors of a checkpoint that were renamed: each is one word of a dotted name."""
+"""Renamed modules, buffers and other tensors of a checkpoint: each is one word of a dotted name."""
 
 
 def format_of(written: Any, file: object) -> int:
-    """A file's format number; what is absent is 0. ToolkitError for one that this version cannot read."""
+    """A file's format number, 0 where it has none. ToolkitError for one that this version cannot read."""
     number = 0 if written is None else written
     if type(number) is not int or number < 0:
         raise ToolkitError(f"{file}: format={number!r} is not a format number")
@@ -69,7 +69,7 @@ def current_config(values: Mapping[str, Any], file: object) -> dict[str, Any]:
 
 
 def current_spec(values: Any, file: object) -> Any:
-    """What ``spec.json`` holds, under today's names: ``data`` and ``codes``."""
+    """The contents of ``spec.json`` under today's names: ``data`` and ``codes``."""
     if not isinstance(values, Mapping) or format_of(values.get("format"), file) >= 1:
         return values
     data = dict(values["data"])
@@ -82,12 +82,12 @@ def current_spec(values: Any, file: object) -> Any:
 
 
 def current_tensor(name: str, number: int) -> str:
-    """The name today of a tensor in a checkpoint of this format."""
+    """Today's name of a tensor in a checkpoint of this format."""
     return name if number >= 1 else ".".join(_current(WEIGHTS, word) for word in name.split("."))
 
 
 def current_condition(name: str, number: int) -> str:
-    """The name today of a condition in a file of this format."""
+    """Today's name of a condition in a file of this format."""
     return name if number >= 1 else CONDITIONS.get(name, name)
 
 

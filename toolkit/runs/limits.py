@@ -1,4 +1,4 @@
-"""Parts that are made for weights at hand are made no larger than these: a configuration may ask for anything."""
+"""Limits the memory of parts that are built for a checkpoint: its configuration may ask for any size."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SLACK = 1 << 26
-"""Numbers that may be made beside the weights: 256 MiB in float32."""
+"""Numbers that may be allocated besides the weights: 256 MiB in float32."""
 FEW = 500
 """Modules and tensors that any part may consist of."""
 EACH = 16
-"""The same for each tensor of the weights."""
+"""As many more for each tensor of the weights."""
 
 
 class TooLargeError(Exception):
-    """A part that asks for more than its weights have."""
+    """A part that is larger than its saved weights."""
 
 
 @contextmanager
 def no_larger(shapes: Iterable[tuple[int, ...]]) -> Iterator[None]:
-    """While it lasts, TooLarge for what is larger than, or of many more parts than, weights of these shapes; before
-    there is any memory in it. Fake tensors, which have none, may be of any size."""
+    """TooLargeError in the block for a part that is larger, or has many more modules and tensors, than weights of these
+    shapes, before its memory is allocated. Fake tensors, which take none, may have any size."""
     sizes = [prod(shape) for shape in shapes]
     most = SLACK + 2 * sum(sizes)
     count = _Count(most, FEW + EACH * len(sizes))
@@ -39,12 +39,12 @@ def no_larger(shapes: Iterable[tuple[int, ...]]) -> Iterator[None]:
             hooks.register_module_buffer_registration_hook,
         ):
             stack.callback(register(count.registered).remove)
-        stack.enter_context(_Made(most))
+        stack.enter_context(_AllocationLimit(most))
         yield
 
 
 class _Count:
-    """What modules register, counted."""
+    """Counts what modules register."""
 
     def __init__(self, numbers: int, parts: int) -> None:
         self.numbers, self.parts = numbers, parts
@@ -56,8 +56,8 @@ class _Count:
             raise TooLargeError("it has more weights than the checkpoint holds")
 
 
-class _Made(TorchDispatchMode):
-    """Asks of every operation that makes a tensor out of nothing how large that will be, before it is made."""
+class _AllocationLimit(TorchDispatchMode):
+    """Checks the size of every tensor that an operation creates from no other, before it is allocated."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ class _Made(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if detect_fake_mode() is None and _from_nothing(func, args):
+        if detect_fake_mode() is None and _creates(func, args):
             size = func(*args, **{**kwargs, "device": torch.device("meta"), "pin_memory": False}).numel()
             if size > self.most:
                 raise TooLargeError(f"a tensor of {size:,} numbers is more than the checkpoint holds")
         return func(*args, **kwargs)
 
 
-def _from_nothing(func: Any, args: Any) -> bool:
+def _creates(func: Any, args: Any) -> bool:
     return not any(isinstance(arg, Tensor) for arg in args) and any(a.name == "device" for a in func._schema.arguments)

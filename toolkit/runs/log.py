@@ -1,4 +1,4 @@
-"""The log of a run: a line of metrics for each step that is reported."""
+"""The log of a run: a line of metrics for each step that is logged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Log:
             file.write(json.dumps(line) + "\n")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Line by line. What a kill, or anybody, tore is left out."""
+        """Line by line; torn or invalid lines are left out."""
         if not self.path.is_file():
             return
         with self.path.open(encoding="utf-8", errors="replace") as file:

@@ -1,4 +1,4 @@
-"""Plain data out of text files that anybody may have written: dicts, lists, text and numbers, not too large or deep."""
+"""Plain data from untrusted text files: dicts, lists, text and numbers, neither too large nor too deep."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from yaml.events import AliasEvent
 LARGEST = 1 << 22
 """Bytes of a text file that is read whole."""
 LARGEST_YAML = 1 << 17
-"""The same of YAML, which takes a second for as much as this."""
+"""The same for YAML: as much takes a second to parse."""
 DEEPEST = 32
 """Dicts and lists inside one another."""
 
 
 def read_json(path: Path) -> Any:
-    """OSError where a file cannot be read, ValueError where it holds something else or too much."""
+    """OSError where a file cannot be read, ValueError where it is not plain data or too large."""
     try:
         return _plain(json.loads(read_text(path, LARGEST)))
     except RecursionError as e:
@@ -27,8 +27,8 @@ def read_json(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The same of YAML, without tags, which would make objects, and without aliases, which can stand for more than
-    any memory holds."""
+    """The same for YAML, without tags, which would create objects, and without aliases, which can expand beyond any
+    memory."""
     try:
         return _plain(yaml.load(read_text(path, LARGEST_YAML), _Loader))
     except RecursionError as e:
@@ -37,19 +37,19 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(" ".join(str(e).split())) from e
 
 
-def write_yaml(held: dict[str, Any]) -> str:
-    """Text that ``read_yaml`` gives back."""
-    text: str = yaml.dump(held, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+def write_yaml(values: dict[str, Any]) -> str:
+    """The text, which ``read_yaml`` parses back."""
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 
 def read_text(path: Path, largest: int) -> str:
-    """A regular file, and no more than ``largest`` bytes: others may have no end, or never begin."""
-    found = path.stat()
-    if not S_ISREG(found.st_mode):
-        raise ValueError("it is no file")
-    if found.st_size > largest:
-        raise ValueError(f"it has {found.st_size} bytes, at most {largest} are read")
+    """The text of a regular file of at most ``largest`` bytes; others, such as pipes, may never end or block."""
+    status = path.stat()
+    if not S_ISREG(status.st_mode):
+        raise ValueError("it is not a file")
+    if status.st_size > largest:
+        raise ValueError(f"it has {status.st_size} bytes, at most {largest} are read")
     return path.read_text(encoding="utf-8")
 
 
@@ -66,13 +66,13 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _plain(value: Any, left: int = DEEPEST) -> Any:
-    """The value, if it is plain."""
+    """The value; ValueError where it is not plain."""
     if not left:
         raise ValueError(f"it is nested more than {DEEPEST} deep")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str | int):
-                raise ValueError(f"{key!r} is no key")
+                raise ValueError(f"{key!r} is not a valid key")
             _plain(item, left - 1)
     elif isinstance(value, list):
         for item in value:

@@ -21,7 +21,7 @@ from torch import Tensor
 from toolkit.errors import ToolkitError
 
 LARGEST_HEADER = 1 << 24
-"""Bytes. The format allows more, which would take gigabytes to parse; a model's takes a hundred per tensor."""
+"""Bytes. The format allows more, which would take gigabytes to parse; a model needs about a hundred per tensor."""
 TYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -39,11 +39,11 @@ TYPES = {
     "I64": torch.int64,
     "F64": torch.float64,
 }
-"""By the format's names."""
+"""By their names in the format."""
 
 
 class DamagedFileError(Exception):
-    """A file torn or changed since it was written."""
+    """A file that was torn or changed since it was written."""
 
 
 class Shape(NamedTuple):
@@ -60,10 +60,10 @@ class Shape(NamedTuple):
 def check_safetensors(path: Path) -> None:
     """DamagedFileError for a torn safetensors file; ToolkitError for what is not one, or has an inconsistent header."""
     try:
-        found = path.stat()
-        if not S_ISREG(found.st_mode):
-            raise DamagedFileError(f"{path.name} is no file")
-        size = found.st_size
+        status = path.stat()
+        if not S_ISREG(status.st_mode):
+            raise DamagedFileError(f"{path.name} is not a file")
+        size = status.st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             text = file.read(min(length, LARGEST_HEADER))
@@ -72,23 +72,23 @@ def check_safetensors(path: Path) -> None:
     if size < 8:
         raise DamagedFileError(f"{path.name} has {size} bytes")
     if length > LARGEST_HEADER or (size > 8 and text[:1] != b"{"):
-        raise ToolkitError(f"{path} is no safetensors file: nothing else is read")
+        raise ToolkitError(f"{path} is not a safetensors file: nothing else is read")
     if len(text) < length:
         raise DamagedFileError(f"{path.name} is cut short")
     try:
         end = 8 + length + _data_size(text)
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
-        raise ToolkitError(f"{path} lies about its sizes, or is no safetensors file: {e}") from e
+        raise ToolkitError(f"{path} has an inconsistent header, or is not a safetensors file: {e}") from e
     if size < end:
         raise DamagedFileError(f"{path.name} is cut short")
     try:
         safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError, ValueError) as e:
-        raise ToolkitError(f"{path} lies about its sizes: {e}") from e
+        raise ToolkitError(f"{path} has an inconsistent header: {e}") from e
 
 
 def _data_size(text: bytes) -> int:
-    """Bytes of data that a header announces; ValueError where its entries contradict one another or themselves."""
+    """Bytes of data that a header declares; ValueError where its entries are inconsistent."""
     header, at = json.loads(text, parse_float=int, parse_constant=int), 0  # int refuses fractions and infinity
     header.pop("__metadata__", None)
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -100,10 +100,10 @@ def _data_size(text: bytes) -> int:
 
 
 def read_shapes(path: Path) -> dict[str, Shape]:
-    """What a safetensors file holds, by name; none of it is read."""
+    """Shapes of a safetensors file's tensors, by name; no tensor is read."""
     with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-        held = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return {name: Shape(tuple(part.get_shape()), TYPES[part.get_dtype()]) for name, part in held.items()}
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: Shape(tuple(part.get_shape()), TYPES[part.get_dtype()]) for name, part in slices.items()}
 
 
 def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
@@ -112,23 +112,23 @@ def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in names}
 
 
-def check_fit(own: Mapping[str, Shape], held: Mapping[str, Shape], where: Path) -> None:
-    """ToolkitError naming the first tensors of which only one side knows, or that differ in shape or type."""
-    wrong = [name for name in sorted({*own, *held}) if own.get(name) != held.get(name)]
+def check_fit(own: Mapping[str, Shape], saved: Mapping[str, Shape], path: Path) -> None:
+    """ToolkitError naming the first tensors that only one side has, or that differ in shape or type."""
+    wrong = [name for name in sorted({*own, *saved}) if own.get(name) != saved.get(name)]
     if wrong:
-        told = [f"{name} {_told(own, held, name)} here, {_told(held, own, name)} there" for name in wrong[:2]]
+        named = [f"{name} {_shown(own, saved, name)} here, {_shown(saved, own, name)} there" for name in wrong[:2]]
         more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
         raise ToolkitError(
-            f"the weights of {where} do not fit this model: {'; '.join(told)}{more}\n"
+            f"the weights of {path} do not fit this model: {'; '.join(named)}{more}\n"
             "a run keeps its parts and their sizes: start a new run for others"
         )
 
 
-def _told(held: Mapping[str, Shape], other: Mapping[str, Shape], name: str) -> str:
-    """A tensor as far as it differs from the other's."""
-    if name not in held:
+def _shown(shapes: Mapping[str, Shape], other: Mapping[str, Shape], name: str) -> str:
+    """A tensor's shape, or its type where only that differs from the other's."""
+    if name not in shapes:
         return "absent"
-    shape, dtype = held[name]
+    shape, dtype = shapes[name]
     return str(dtype).removeprefix("torch.") if name in other and other[name].shape == shape else str(shape)
 
 
@@ -157,9 +157,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _as_oserror(e: SafetensorError, path: Path, size: int) -> OSError:
-    """What safetensors reports without the system's number: a file of ``size`` bytes that could not be written.
+    """The error of a file of ``size`` bytes that could not be written, with the errno that safetensors leaves out.
 
-    Whether the disk is full is asked of the disk. A file written here, by its bytes, would bring the number, but hold
+    Whether the disk is full is read from its free space. Writing the bytes here would give the errno, but would need
     the weights in memory twice.
     """
     written = path.stat().st_size if path.exists() else 0

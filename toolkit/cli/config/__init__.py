@@ -1,1 +1,1 @@
-"""From the words of a command to one plain, checked configuration: the only room that composes with Hydra."""
+"""From the words of a command to one plain, checked configuration: the only package that composes with Hydra."""

@@ -23,7 +23,7 @@ _CONDITIONS = tuple(Option(part, list[str], []) for part in ("decoder", "prior")
 def validate(composed: DictConfig, typed: Sequence[str], complete: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A composed configuration, without Hydra's own part, as a plain one, and the notices.
 
-    ``typed`` are the dotted keys that a person wrote, which are never dropped.
+    ``typed`` are the dotted keys that the user wrote, which are never dropped.
     """
     check = _Check(tuple(typed), complete)
     values = errors.resolved(composed)
@@ -59,23 +59,23 @@ class _Check:
         if values is None or values == schema.MISSING:
             self._absent(kind, path)
             return None
-        found = _chosen(kind, path, node, values)
-        self._leftovers(found, path, values)
-        config: dict[str, Any] = {"name": found.name}
-        for option in found.options:
+        component = _chosen(kind, path, node, values)
+        self._leftovers(component, path, values)
+        config: dict[str, Any] = {"name": component.name}
+        for option in component.options:
             config[option.name] = self._option(option, f"{path}.{option.name}", node, values)
         return config
 
     def likelihood(self, config: dict[str, Any]) -> None:
-        """None for a decoder that asks for none, whichever was chosen for another."""
+        """Drops the likelihood, chosen for another decoder, where this one takes none."""
         decoder, chosen = config["decoder"], config["likelihood"]
         if decoder and chosen and "likelihood" not in signature("decoder", decoder["name"]).given:
-            taken = f"decoder={decoder['name']} models the data itself"
-            self.notices.append(f"note: {taken}: likelihood={chosen['name']} is ignored")
+            reason = f"decoder={decoder['name']} models the data itself"
+            self.notices.append(f"note: {reason}: likelihood={chosen['name']} is ignored")
             config["likelihood"] = None
 
     def table(self, path: str, values: Any, options: Sequence[Option]) -> dict[str, Any]:
-        """Options that belong to no component."""
+        """Options that do not belong to a component."""
         values = mapping_of(values, path)
         names = [option.name for option in options]
         for key in values:
@@ -85,21 +85,21 @@ class _Check:
         return {option.name: self.value(option, value, f"{path}.{option.name}") for option, value in pairs}
 
     def prior_dataset(self, values: Any, dataset: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Options of the dataset that the prior's stage reads otherwise."""
-        given = mapping_of(values, "prior_dataset")
+        """Options of the dataset that differ in the prior's stage."""
+        typed = mapping_of(values, "prior_dataset")
         if dataset is None:
-            return given
-        found = signature("dataset", dataset["name"])
+            return typed
+        component = signature("dataset", dataset["name"])
         config = {}
-        for key, value in given.items():
-            option = found.option(key)
+        for key, value in typed.items():
+            option = component.option(key)
             if option is None:
-                raise ToolkitError(_no_option(found, "prior_dataset", key))
+                raise ToolkitError(_no_option(component, "prior_dataset", key))
             config[key] = self.value(option, value, f"prior_dataset.{key}")
         return config
 
     def value(self, option: Option, value: Any, path: str) -> Any:
-        """One value, of the option's type."""
+        """One value, converted to the option's type."""
         if isinstance(value, str) and value == schema.MISSING:
             if self.complete:
                 raise ToolkitError(f"{path}: no value; add {path}=VALUE ({schema.spell(option.type)})")
@@ -120,16 +120,16 @@ class _Check:
             return self.part(option.nested, path, inner, value)
         return self.value(option, value, path)
 
-    def _leftovers(self, found: Signature, path: str, values: Mapping[str, Any]) -> None:
-        """Unknown options: a person's are mistakes, an experiment's may be meant for another part."""
-        left = [key for key in values if key != "name" and not found.option(key)]
-        for key in left:
-            if self._typed(f"{path}.{key}") or not _owners(found.kind, key):
-                raise ToolkitError(_no_option(found, path, key))
-        if left:
-            owners = set.intersection(*(_owners(found.kind, key) for key in left)) or {"another"}
+    def _leftovers(self, component: Signature, path: str, values: Mapping[str, Any]) -> None:
+        """Unknown options: the user's are mistakes, an experiment's may be meant for another part."""
+        unknown = [key for key in values if key != "name" and not component.option(key)]
+        for key in unknown:
+            if self._typed(f"{path}.{key}") or not _owners(component.kind, key):
+                raise ToolkitError(_no_option(component, path, key))
+        if unknown:
+            owners = set.intersection(*(_owners(component.kind, key) for key in unknown)) or {"another"}
             meant = f"set for {path}={' or '.join(sorted(owners))}"
-            self.notices.append(f"note: {path}={found.name} has no {', '.join(left)} ({meant}): ignored")
+            self.notices.append(f"note: {path}={component.name} has no {', '.join(unknown)} ({meant}): ignored")
 
     def _typed(self, key: str) -> bool:
         return any(word == key or word.startswith(f"{key}.") for word in self.typed)
@@ -140,29 +140,29 @@ def _chosen(kind: str, path: str, node: Any, values: Any) -> Signature:
     written = values.get("name") if isinstance(values, Mapping) else values
     if name is None:
         key = f"{path}.name" if "." in path else path
-        listed = f"choose it by name, {key}=NAME; installed: {', '.join(registry.names(kind)) or 'none'}"
-        raise ToolkitError(f"{path}: no {kind} was chosen for these options; {listed}")
+        cure = f"choose it by name, {key}=NAME; installed: {', '.join(registry.names(kind)) or 'none'}"
+        raise ToolkitError(f"{path}: no {kind} was chosen for these options; {cure}")
     if written != name:
         cure = f"in YAML a part is chosen in the defaults list: override /{path.replace('.', '/')}: {written}"
-        raise ToolkitError(f"{path}.name: {written} stands there as a value; {cure}")
+        raise ToolkitError(f"{path}.name: {written} is given as a value; {cure}")
     return signature(kind, name)
 
 
-def _no_option(found: Signature, path: str, key: str) -> str:
-    options = [option.name for option in found.options]
-    elsewhere = [f"{kind}.{key}" for kind in KINDS if kind != found.kind and _owners(kind, key)]
-    return errors.no_option(f"{path}.{key}", str(find(found.kind, found.name)), options, elsewhere)
+def _no_option(component: Signature, path: str, key: str) -> str:
+    options = [option.name for option in component.options]
+    elsewhere = [f"{kind}.{key}" for kind in KINDS if kind != component.kind and _owners(kind, key)]
+    return errors.no_option(f"{path}.{key}", str(find(component.kind, component.name)), options, elsewhere)
 
 
 def _owners(kind: str, option: str) -> set[str]:
     """Which components of a kind have an option of this name."""
-    found = set()
+    owners = set()
     for name in registry.names(kind):
         try:
-            found |= {name} if signature(kind, name).option(option) else set()
-        except ToolkitError:  # told to whoever selects it
+            owners |= {name} if signature(kind, name).option(option) else set()
+        except ToolkitError:  # reported when that is selected
             continue
-    return found
+    return owners
 
 
 def mapping_of(values: Any, path: str) -> dict[str, Any]:

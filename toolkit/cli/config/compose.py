@@ -1,4 +1,4 @@
-"""Words of the command line to one plain, checked configuration; Hydra is left behind here."""
+"""Words of the command line to one plain, checked configuration, without any of Hydra's types."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Composed:
 
     values: dict[str, Any]
     notices: tuple[str, ...] = ()
-    """What a person should know, a line each: options that were dropped or have appeared since."""
+    """What the user should know, a line each: options that were dropped or are new since."""
     experiment: str | None = None
 
     @property
     def config(self) -> RunConfig:
-        """The values as one object; they are complete."""
+        """The values as one object; they must be complete."""
         return RunConfig.read(self.values)
 
 
 def compose(words: Sequence[str], *, folder: str | None = None, complete: bool = True) -> Composed:
     """The configuration that the words ask for, validated.
 
-    ``folder`` holds further YAML files. ToolkitError says what is wrong; unless ``complete``, parts and
-    values may be missing.
+    ``folder`` holds further YAML files. Unless ``complete``, parts and values may be missing. ToolkitError for a
+    mistake in the words or in YAML.
     """
     overrides = prepare(words)
     composed = composed_node(overrides, folder)
@@ -61,16 +61,16 @@ def composed_node(overrides: Sequence[str], folder: str | None) -> DictConfig:
         overrides = [*overrides, f"hydra.searchpath=[{text(f'file://{folder}')}]"]
     try:
         with source.installed(), _own_hydra():
-            found = hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
+            composed = hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
     except errors.COMPOSING as error:
         raise errors.explain(error, overrides) from error
-    OmegaConf.set_struct(found, False)
-    return found
+    OmegaConf.set_struct(composed, False)
+    return composed
 
 
 @contextmanager
 def _own_hydra() -> Iterator[None]:
-    """Hydra over our own YAML; one that this process has set up for itself is put aside, and back."""
+    """Hydra over our own YAML; one that this process had set up is restored afterwards."""
     theirs = GlobalHydra.instance()
     before, theirs.hydra = theirs.hydra, None
     try:
@@ -81,10 +81,10 @@ def _own_hydra() -> Iterator[None]:
 
 
 def _one_owner(group: str, name: str) -> None:
-    """ToolkitError where more than one package brings a YAML file of this name."""
+    """ToolkitError where more than one package provides a YAML file of this name."""
     kind = groups.kind_of(group)
     if group != "experiment" and (kind is None or name in registry.names(kind)):
         return
     owners = groups.claims(group, name)
     if len(owners) > 1:
-        raise ToolkitError(f"{group}={name} is brought by {' and '.join(owners)}: uninstall one of them")
+        raise ToolkitError(f"{group}={name} is provided by {' and '.join(owners)}: uninstall one of them")

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say about a configuration, said so that a person can act on it."""
+"""Errors of Hydra and OmegaConf about a configuration, reworded so that the user can act on them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from toolkit.options import TRAINERS
 from toolkit.registry import KINDS, did_you_mean
 
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
-"""What composing raises for a person's mistakes."""
+"""What composing raises for the user's mistakes."""
 
 
-# What Hydra says in its text alone: its exceptions carry no file, and no word where the composition itself fails.
+# What only Hydra's text says: its exceptions have no field for the file, nor for the word that does not compose.
 _FILE = re.compile(r"In '([^']+)'")
 _SEVERAL = re.compile(r"Ambiguous value for argument '([^']*)'")
 _NO_GROUP = re.compile(r"Could not override '([^']+)'. No match in the defaults list")
@@ -47,7 +47,7 @@ _NO_PACKAGE = "@experiment."
 _TYPES: dict[type, str] = {IntegerNode: "int", FloatNode: "float", BooleanNode: "bool", StringNode: "str"}
 
 _EXTRAS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}
-"""Hydra's launchers and sweepers that an extra of ours brings."""
+"""Hydra's launchers and sweepers, and our extra that installs them."""
 
 
 def explain(error: BaseException, words: Sequence[str]) -> ToolkitError:
@@ -84,7 +84,7 @@ def no_option(key: str, owner: str, options: Iterable[str], elsewhere: Sequence[
 def _missing(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
     if not group:
-        return f"there is no configuration {name}"
+        return f"no such configuration: {name}"
     kind = kind_of(group)
     known = list(error.options or (registry.names(kind) if kind else ()))
     called = kind or group.rpartition("/")[2]
@@ -96,9 +96,9 @@ def _missing(error: MissingConfigException) -> str:
 
 
 def _file_of(error: BaseException) -> str:
-    """The YAML file that Hydra blames, where it is not the toolkit's own."""
-    found = _FILE.match(str(error))
-    file = found[1] if found else "train"
+    """The YAML file that Hydra names, where it is not the toolkit's own."""
+    match = _FILE.match(str(error))
+    file = match[1] if match else "train"
     own = file == "train" or file.startswith("hydra/") or kind_of(file.rpartition("/")[0])
     return "" if own else f"{file}.yaml: "
 
@@ -113,17 +113,17 @@ def _unreadable(error: OverrideParseException, words: Sequence[str]) -> str:
 
 
 def _unfit(error: BaseException, inner: OmegaConfBaseException, words: Sequence[str]) -> str:
-    """What OmegaConf refuses, and the file that Hydra was at, if it was at one."""
+    """What OmegaConf rejects, and the file that Hydra was reading, if any."""
     file = _FILE.match(str(error))
-    where = f"{file[1]}.yaml: " if file else ""
+    prefix = f"{file[1]}.yaml: " if file else ""
     if isinstance(inner, ConfigKeyError | ConfigAttributeError):
-        return f"{where}{_no_key(inner, words)}"
+        return f"{prefix}{_no_key(inner, words)}"
     if inner.full_key:
-        return f"{where}{inner.full_key}: {_typed(inner)}"
+        return f"{prefix}{inner.full_key}: {_typed(inner)}"
     group = file[1].rpartition("/")[0] if file else ""
     if isinstance(inner, ValidationError) and kind_of(group):
         return f"{group}: choose one, not several"
-    return f"{where}{_typed(inner)}"
+    return f"{prefix}{_typed(inner)}"
 
 
 def _no_key(error: OmegaConfBaseException, words: Sequence[str]) -> str:
@@ -143,7 +143,7 @@ def _no_key(error: OmegaConfBaseException, words: Sequence[str]) -> str:
 
 
 def unknown(key: str, known: Iterable[str]) -> str:
-    """A word at the top of the configuration that means nothing."""
+    """An unknown key at the top of the configuration."""
     known = list(dict.fromkeys([*known, *KINDS, *TRAINERS, "experiment"]))
     head = key.partition(".")[0]
     near = did_you_mean(head, known)
@@ -151,7 +151,7 @@ def unknown(key: str, known: Iterable[str]) -> str:
 
 
 def _typed(error: OmegaConfBaseException) -> str:
-    """What OmegaConf says of a value that does not fit its node, in our words."""
+    """OmegaConf's error for a value that does not fit its node, in our words."""
     node, value = error.child_node, error.value
     shown = f"'{value}'" if isinstance(value, str) else value
     if not isinstance(error, ValidationError) or isinstance(error, InterpolationResolutionError):
@@ -161,7 +161,7 @@ def _typed(error: OmegaConfBaseException) -> str:
     if isinstance(node, ListConfig):
         return "expects a list, written [a,b]"
     if node is not None and value is None:
-        return "null is no value for it"
+        return "null is not allowed"
     wanted = _TYPES.get(type(node)) or next((item.__name__ for item in get_args(error.ref_type)), None)
     return f"expects {wanted}, got {shown}" if wanted else str(error).splitlines()[0]
 
@@ -193,8 +193,8 @@ def _no_group(group: str) -> str:
 def _no_name(words: Sequence[str]) -> str:
     groups = (*KINDS, *TRAINERS, "experiment", "")
     pattern = re.compile(r"[-+.\d]+(e[-+]?\d+)?|true|false|\{.*", re.IGNORECASE)
-    found = (word for word in words if key_of(word) in groups and pattern.fullmatch(word.partition("=")[2]))
-    return next(found, "")
+    wrong = (word for word in words if key_of(word) in groups and pattern.fullmatch(word.partition("=")[2]))
+    return next(wrong, "")
 
 
 def _first_lines(text: str, most: int = 3) -> str:
@@ -203,7 +203,7 @@ def _first_lines(text: str, most: int = 3) -> str:
 
 
 def resolved(config: Any) -> Any:
-    """A composed configuration as plain dict, list, number and text; what is missing stays ``???``."""
+    """A composed configuration as plain dict, list, number and text; missing values stay ``???``."""
     try:
         return OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     except OmegaConfBaseException as error:

@@ -1,4 +1,4 @@
-"""What there is to choose from, by config group: registered names, nested parts, YAML files; Hydra is not asked."""
+"""The choices by config group: registered names, nested parts and YAML files, without Hydra."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ from toolkit.schema import SchemaError, signature
 
 
 def kind_of(group: str) -> str | None:
-    """The kind of parts that a group offers: ``quantizer/inner``, what some quantizer's ``inner`` may be."""
-    head, *rest = group.split("/")
+    """The kind of parts that a group offers, such as quantizer for ``quantizer/inner``; None where it offers none."""
+    head, *options = group.split("/")
     kind = head if head in KINDS else None
-    for option in rest:
+    for option in options:
         kind = nested(kind).get(option) if kind else None
     return kind
 
 
 def nested(kind: str) -> dict[str, str]:
-    """Every nested part of any component of a kind, with the kind it offers."""
+    """The nested parts of all components of a kind, with the kind of each."""
     return _nested(registry.registrations(kind))
 
 
 @cache
 def _nested(registrations: tuple[registry.Registration, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for registration in registrations:
         try:
             options = signature(registration.kind, registration.name).options
-        except (SchemaError, registry.RegistryError):  # told to whoever selects it
+        except (SchemaError, registry.RegistryError):  # reported when that is selected
             continue
-        found |= {option.name: option.nested for option in options if option.nested}
-    return found
+        kinds |= {option.name: option.nested for option in options if option.nested}
+    return kinds
 
 
 def presets(group: str, folder: str | None = None) -> dict[str, str]:
     """The YAML files of a group by name, with the distribution they come from."""
-    found: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for owner, home in _homes(folder):
         for file in sorted((home / group).glob("*.yaml")):
-            found.setdefault(file.stem, owner)
-    return found
+            owners.setdefault(file.stem, owner)
+    return owners
 
 
 def claims(group: str, name: str) -> list[str]:
-    """Every distribution that brings a YAML file of this group and name."""
+    """Every distribution that provides a YAML file of this group and name."""
     return [owner for owner, home in _homes() if (home / group / f"{name}.yaml").is_file()]
 
 
 def shadows() -> list[str]:
-    """YAML files that stand for nothing, a sentence each: their names are registered, or another package's, too."""
+    """YAML files that are not used, a sentence each: their names are registered, or also another package's."""
     owners: dict[tuple[str, str], list[tuple[str, Path]]] = {}
     for owner, home in _homes():
         for file in sorted(home.glob("*/**/*.yaml")):
             group = file.parent.relative_to(home).as_posix()
             owners.setdefault((group, file.stem), []).append((owner, file))
-    said = []
+    problems = []
     for (group, name), claimed in owners.items():
         kind = kind_of(group)
         if kind and name in registry.names(kind):
-            said += [f"{file} of {owner} is not used: {kind}={name} is registered" for owner, file in claimed]
+            problems += [f"{file} of {owner} is not used: {kind}={name} is registered" for owner, file in claimed]
         elif len(claimed) > 1:
-            said.append(f"{' and '.join(owner for owner, _ in claimed)} bring {group}={name}, both: {claimed[0][1]}")
-    return said
+            problems.append(f"{group}={name} is provided by {' and '.join(o for o, _ in claimed)}: {claimed[0][1]}")
+    return problems
 
 
 def _homes(folder: str | None = None) -> list[tuple[str, Path]]:

@@ -18,10 +18,10 @@ from toolkit.schema import MISSING, Option, read, signature
 
 
 def component_node(kind: str, name: str) -> DictConfig:
-    """The options of a component, with ``name`` first; nested parts stand in its defaults list."""
-    found = signature(kind, name)
+    """The options of a component, with ``name`` first; nested parts are in its defaults list."""
+    options = signature(kind, name).options
     node = _open(_component_class(find(kind, name)))
-    nested = [{option.name: None if option.required else option.default} for option in found.options if option.nested]
+    nested = [{option.name: None if option.required else option.default} for option in options if option.nested]
     if nested:
         node.defaults = [*nested, "_self_"]
     return node
@@ -33,19 +33,19 @@ def trainer_node(trainer: str) -> DictConfig:
 
 
 def chosen(node: DictConfig) -> str | None:
-    """The name of the component that a composed node was made for; None where YAML alone made it."""
+    """The name of the component that a composed node was created for; None where it comes from YAML alone."""
     return getattr(OmegaConf.get_type(node), "component", None)
 
 
 def plain(value: Any) -> Any:
-    """A converted value as YAML and OmegaConf know it: tuples as lists."""
+    """A converted value as YAML and OmegaConf have it: tuples as lists."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _open(cls: type) -> DictConfig:
-    # Types are checked, names are not: what an experiment set for a part that was swapped away must survive
+    # Types are checked, names are not: what an experiment set for a part that was replaced must survive
     # until the whole is validated.
     node: DictConfig = OmegaConf.structured(cls)
     OmegaConf.set_struct(node, False)

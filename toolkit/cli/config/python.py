@@ -15,10 +15,10 @@ def compose(*words: str, run: str | Path | None = None, config_dir: str | Path |
     """The checked configuration of a run, from the words that ``toolkit train`` takes.
 
     ``compose("image_shapes", "quantizer=fsq", "trainer.steps=500")``: a word without ``=`` names an experiment. With
-    ``run``, a run's folder, it is that run's own configuration under the words, to continue it. ``config_dir`` holds
-    further YAML files. What a person should know is warned of.
+    ``run``, a run's folder, it is that run's own configuration changed by the words, to continue it. ``config_dir``
+    holds further YAML files. Notices are issued as warnings.
 
-    Raises ToolkitError where a name, an option or a value is wrong. Nothing of Hydra stays behind in the process.
+    Raises ToolkitError where a name, an option or a value is wrong. Leaves no state of Hydra in the process.
     """
     overrides = [word if "=" in word or word.startswith("~") else f"experiment={word}" for word in words]
     if sum(word.startswith("experiment=") for word in overrides) > 1:

@@ -1,6 +1,6 @@
-"""Words of the command line, made ready for Hydra's grammar.
+"""Quotes words of the command line for Hydra's grammar.
 
-A person writes ``dataset.root=/my data/(new)``; Hydra would read the value as an expression. Where the schema
+The user writes ``dataset.root=/my data/(new)``; Hydra would read the value as an expression. Where the schema
 says that a value is plain text, it is quoted here.
 """
 
@@ -32,7 +32,7 @@ def key_of(word: str) -> str:
 
 
 def text(value: str) -> str:
-    """A value quoted so that Hydra's grammar gives it back as it is."""
+    """A value quoted so that Hydra's grammar returns it unchanged."""
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", r"\'")
     return f"'{escaped}'"
 
@@ -52,15 +52,15 @@ def _prepared(word: str, words: Sequence[str], multirun: bool) -> str:
         key = f"++{key}"
     if not separator or not _is_text(key_of(word), words) or _given_as_is(key, value, words):
         return f"{key}{separator}{value}"
-    return f"{key}={_each(value) if multirun else _one(value)}"
+    return f"{key}={_sweep_values(value) if multirun else _one(value)}"
 
 
 def _one(value: str) -> str:
     return value if _QUOTED.fullmatch(value) else text(value)
 
 
-def _each(value: str) -> str:
-    """With -m a comma separates values, unless the person quoted it."""
+def _sweep_values(value: str) -> str:
+    """With -m a comma separates values, unless the user quoted it."""
     if _SWEEP.fullmatch(value):
         return value
     parts = re.findall(rf"(?:{_QUOTED.pattern}|[^,])+", value)
@@ -80,8 +80,8 @@ def _is_text(key: str, words: Sequence[str]) -> bool:
 def _options(key: str, words: Sequence[str]) -> list[Option]:
     """The options that a key may mean: of the part that the words choose, else of any of its kind."""
     path, _, leaf = key.replace("prior_dataset.", "dataset.").rpartition(".")
-    kind, found = _parts(path, words)
-    options = [_option(kind, name, leaf) for name in found]
+    kind, names = _parts(path, words)
+    options = [_option(kind, name, leaf) for name in names]
     return [option for option in options if option]
 
 
@@ -97,5 +97,5 @@ def _parts(path: str, words: Sequence[str]) -> tuple[str, Sequence[str]]:
 def _option(kind: str, name: str, leaf: str) -> Option | None:
     try:
         return signature(kind, name).option(leaf)
-    except ToolkitError:  # told when the part is composed
+    except ToolkitError:  # reported when the part is composed
         return None

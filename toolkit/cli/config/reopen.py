@@ -1,4 +1,4 @@
-"""A saved run's configuration under the words of a new command."""
+"""A saved run's configuration, changed by the words of a new command."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _REPLACEABLE = ("prior", "metric")
 
 
 def reopen(frozen: Mapping[str, Any], words: Sequence[str]) -> Composed:
-    """A saved run's configuration under this command's words.
+    """A saved run's configuration, changed by this command's words.
 
     The parts are the saved ones, by name, with the saved values; ``prior=`` and ``metric=`` may choose
-    others. Saved options that no longer exist, and options that have appeared since, are told as notices.
+    others. Saved options that no longer exist, and options that are new since, are reported as notices.
     """
     overrides = [word for word in prepare(words) if not _same(word, frozen)]
     swaps = [word for word in overrides if _swaps(word, frozen)]
@@ -38,19 +38,19 @@ def reopen(frozen: Mapping[str, Any], words: Sequence[str]) -> Composed:
     typed = [key_of(word) for word in overrides]
     try:
         config, dropped = validate(composed, typed, complete=True)
-    except ToolkitError as error:  # what was saved and is gone may be the reason
+    except ToolkitError as error:  # saved options that are gone may be the reason
         raise ToolkitError("\n".join([str(error), *notices])) from error
-    _reached(config["stage"], typed)
+    _check_stage(config["stage"], typed)
     return Composed(config, (*notices, *dropped))
 
 
-def _reached(stage: str, typed: Sequence[str]) -> None:
+def _check_stage(stage: str, typed: Sequence[str]) -> None:
     """ToolkitError where a word is about a stage that this continuation does not train."""
     if "stage" in typed:
         return
-    passed_over = {"prior": ("trainer",), "autoencoder": ("prior_trainer", "prior")}.get(stage, ())
+    unused = {"prior": ("trainer",), "autoencoder": ("prior_trainer", "prior")}.get(stage, ())
     for word in typed:
-        if word.partition(".")[0] in passed_over:
+        if word.partition(".")[0] in unused:
             raise ToolkitError(f"{word}: this run continues with stage={stage}, which does not use it; add stage=all")
 
 
@@ -85,7 +85,7 @@ def _saved_name(kind: str, part: Any) -> str:
 
 
 def _same(word: str, frozen: Mapping[str, Any]) -> bool:
-    """Whether a word says again what the run says already."""
+    """Whether a word repeats what the run has already."""
     key, _, value = word.partition("=")
     saved = frozen.get(key)
     if key in KINDS and isinstance(saved, Mapping):
@@ -110,7 +110,7 @@ def _replaced(key: str, swaps: Sequence[str]) -> bool:
 
 
 def _drift(composed: DictConfig, frozen: Mapping[str, Any]) -> list[str]:
-    """Options that came or went since a run was saved."""
+    """Notices of options that were added or removed since a run was saved."""
     notices = []
     for kind in (kind for kind in KINDS if isinstance(frozen.get(kind), Mapping)):
         parts = frozen[kind].items() if kind == "metric" else [(kind, frozen[kind])]
@@ -139,7 +139,7 @@ def _restore(composed: DictConfig, values: Mapping[str, Any]) -> None:
 
 
 def _overlay(node: DictConfig, saved: Mapping[str, Any]) -> None:
-    """Saved values over a freshly composed node, as far as it still knows the keys."""
+    """Saved values over a freshly composed node, as far as that still has the keys."""
     known = set(node.keys())
     for key, value in saved.items():
         if key not in known or key == "name":
@@ -151,12 +151,12 @@ def _overlay(node: DictConfig, saved: Mapping[str, Any]) -> None:
 
 
 def _literally(value: Any) -> Any:
-    """A saved value whose text is never read as an interpolation."""
+    """A saved value, its text escaped so that it is never read as an interpolation."""
     if isinstance(value, Mapping):
         return {key: _literally(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_literally(item) for item in value]
-    # what stands before an escape is halved
+    # backslashes before an escape are halved
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 

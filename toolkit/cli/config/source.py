@@ -26,7 +26,7 @@ _composing = False
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """While it lasts, Hydra sees the registry; what else uses Hydra in this process is left alone."""
+    """Hydra sees the registry in the block; other uses of Hydra in this process are left alone."""
     global _composing
     for plugin in (RegistrySource, PluginFolders):
         if plugin not in Plugins.instance().discover(plugin):
@@ -39,7 +39,7 @@ def installed() -> Iterator[None]:
 
 
 class RegistrySource(ConfigSource):
-    """``encoder=NAME`` is an option because the registry knows the name; its node is made when chosen."""
+    """Offers ``encoder=NAME`` because the registry has the name; its node is built when chosen."""
 
     @staticmethod
     def scheme() -> str:
@@ -50,7 +50,7 @@ class RegistrySource(ConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         path = config_path.strip("/")
-        return path in ("", "experiment", *TRAINERS) or kind_of(path) is not None  # even where nobody brings one
+        return path in ("", "experiment", *TRAINERS) or kind_of(path) is not None  # even where no package provides one
 
     def is_config(self, config_path: str) -> bool:
         group, name = _split(config_path)
@@ -61,7 +61,7 @@ class RegistrySource(ConfigSource):
         group, name = _split(config_path)
         kind = kind_of(group)
         node = component_node(kind, name) if kind else trainer_node(group)
-        # Metrics are a list: each lives under its own name.
+        # Metrics are a list: each has its own name as its key.
         header = {"package": f"{group}.{name}" if group == "metric" else None}
         return ConfigResult(provider="registry", path=f"toolkit://{config_path}", config=node, header=header)
 
@@ -76,7 +76,7 @@ class RegistrySource(ConfigSource):
 class PluginFolders(SearchPathPlugin):
     """Plugins' YAML folders, as files: a ``pkg://`` path would import the plugin, and torch with it.
 
-    They stand behind the registry: a stranger's file cannot take a registered part's place.
+    They come after the registry: no file can replace a registered part.
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:

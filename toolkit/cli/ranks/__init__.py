@@ -1,1 +1,1 @@
-"""Processes that train together: started here, or by torchrun."""
+"""Processes that train together, started here or by torchrun."""

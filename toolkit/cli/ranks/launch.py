@@ -1,6 +1,6 @@
 """A run's ranks: one process each, started together and ended together.
 
-Ranks report to files, because what they share may be broken when one fails. Nothing here imports torch.
+Ranks report to files, as their process group may be broken when one fails. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -18,47 +18,49 @@ from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from toolkit.cli.ranks import worker
-from toolkit.cli.ranks.worker import Report
+from toolkit.cli.ranks.worker import RankReport
 from toolkit.config import RunConfig
 from toolkit.errors import RemoteError, RemoteTraceback, ToolkitError
 
 GRACE = 3.0
-"""Seconds for ranks to end by themselves once one has failed, and again once they are asked to."""
+"""Seconds that ranks have to end by themselves once one has failed, and again after SIGTERM."""
 
 
 def train(config: RunConfig, folder: Path) -> float | None:
-    """Trains with as many processes as ``trainer.ranks`` says; gives what a sweep may minimise.
+    """Trains with as many processes as ``trainer.ranks`` says; returns what a sweep may minimize.
 
-    ToolkitError or Elsewhere, with what the rank told that failed first. No process is left behind.
+    ToolkitError or RemoteError with the report of the rank that failed first. No process is left behind.
     """
     ranks = range(config.trainer.ranks)
-    with TemporaryDirectory(prefix="toolkit-") as aside:
-        processes = [get_context("spawn").Process(target=worker.work, args=(r, aside, config, folder)) for r in ranks]
+    with TemporaryDirectory(prefix="toolkit-") as reports_folder:
+        processes = [
+            get_context("spawn").Process(target=worker.work, args=(r, reports_folder, config, folder)) for r in ranks
+        ]
         killed: set[int] = set()
         try:
-            with block_sigint():  # who interrupts a rank that does not listen yet is heard when it does
+            with block_sigint():  # an interrupt during startup is delivered once the rank handles it
                 for process in processes:
                     process.start()
             _wait(processes)
         finally:
             killed = _end(processes)
-        reports = {r: report for r in ranks if (report := worker.read(aside, r))}
+        reports = {r: report for r in ranks if (report := worker.read(reports_folder, r))}
     if any(process.exitcode for process in processes):
         _fail(reports, {r: processes[r].exitcode or 0 for r in ranks if r not in killed}, folder)
     return reports[0].score
 
 
 def _wait(processes: Sequence[BaseProcess]) -> None:
-    """Until all are done, or one has failed."""
+    """Waits until all are done, or one has failed."""
     while True:
-        codes = [process.exitcode for process in processes]  # asked once: one may end between two questions
+        codes = [process.exitcode for process in processes]  # read once: a process may end in between
         if any(codes) or None not in codes:
             return
         connection.wait([process.sentinel for process, code in zip(processes, codes, strict=True) if code is None])
 
 
 def _end(processes: Sequence[BaseProcess]) -> set[int]:
-    """Waits, asks, forces; the numbers of those that had to be asked."""
+    """Waits, sends SIGTERM, then SIGKILL; returns the ranks that did not end by themselves."""
     started = [process for process in processes if process.pid]
     try:
         _join(started)
@@ -84,11 +86,11 @@ def _send(process: BaseProcess, number: signal.Signals) -> None:
         os.kill(process.pid, number)
 
 
-def _fail(reports: dict[int, Report], statuses: dict[int, int], folder: Path) -> NoReturn:
-    """Raises what the other failures followed from.
+def _fail(reports: dict[int, RankReport], statuses: dict[int, int], folder: Path) -> NoReturn:
+    """Raises the failure that the others followed from.
 
-    That is what a rank tells of itself, and of several the earliest; else a death without a word; else what is only
-    told of others.
+    That is the earliest report of a rank's own failure; else a rank that died without a report; else a report of
+    another rank's failure.
     """
     early = sorted(reports, key=lambda rank: reports[rank].time)
     silent = [rank for rank, status in statuses.items() if status and rank not in reports]
@@ -98,7 +100,7 @@ def _fail(reports: dict[int, Report], statuses: dict[int, int], folder: Path) ->
     if silent:
         raise ToolkitError(
             f"rank {silent[0]} {_death(statuses[silent[0]])}, and the others were ended\n"
-            f"toolkit train run={quote(str(folder))} goes on from the last checkpoint"
+            f"toolkit train run={quote(str(folder))} continues from the last checkpoint"
         )
     for rank in early:
         if reports[rank].ended == "aftermath":
@@ -106,7 +108,7 @@ def _fail(reports: dict[int, Report], statuses: dict[int, int], folder: Path) ->
     raise KeyboardInterrupt
 
 
-def _raise(rank: int, report: Report) -> NoReturn:
+def _raise(rank: int, report: RankReport) -> NoReturn:
     kind = ToolkitError if report.ended == "mistake" else RemoteError
     text = f"rank {rank}: {report.text}" if rank else report.text
     raise kind(text) from RemoteTraceback(f"of rank {rank}\n{report.trace}")
@@ -115,13 +117,13 @@ def _raise(rank: int, report: Report) -> NoReturn:
 def _death(status: int) -> str:
     if status >= 0:
         return f"ended with status {status}"
-    why = ", which is what the system does where memory runs out" if -status == signal.SIGKILL else ""
+    why = ", which is what the system does when memory runs out" if -status == signal.SIGKILL else ""
     return f"was killed by {signal.Signals(-status).name}{why}"
 
 
 @contextmanager
 def block_sigint() -> Iterator[None]:
-    """Interrupts wait, here and in processes started here, until they are listened for."""
+    """Delays interrupts in this process and in those started in the block, until they unblock them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

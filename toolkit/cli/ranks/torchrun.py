@@ -1,6 +1,6 @@
-"""Under torchrun: rank 0 runs the command, and the other ranks join in its jobs.
+"""Under torchrun: rank 0 runs the command, and the other ranks join its jobs.
 
-They compose nothing, make no folder and print nothing. How many ranks there are is torchrun's word.
+They compose nothing, create no folder and print nothing. torchrun decides how many ranks there are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 
 _unfinished: list[Path] = []
-"""The folder of the job at hand. One that stays has failed, and its ranks are out of step."""
+"""The folder of the current job. One that stays has failed, and its ranks are out of sync."""
 
 
 def is_torchrun() -> bool:
@@ -27,7 +27,7 @@ def is_torchrun() -> bool:
 
 
 def join_ranks(command: Callable[[], int]) -> NoReturn:
-    """Runs the command on rank 0 and its jobs on all, and leaves with its status. Whoever fails first tells."""
+    """Runs the command on rank 0 and its jobs on all, and exits with its status. The rank that fails first reports."""
     from toolkit import distributed
 
     rank, ranks, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
@@ -35,7 +35,7 @@ def join_ranks(command: Callable[[], int]) -> NoReturn:
         silence_output()
     try:
         with distributed.process_group("env://", rank, ranks, local_rank):
-            status = _follow() if rank else _lead(command)
+            status = _run_jobs() if rank else _run_command(command)
     except Exception as error:
         if rank == 0 or not distributed.is_peer_failure(error):
             raise
@@ -44,13 +44,13 @@ def join_ranks(command: Callable[[], int]) -> NoReturn:
 
 
 def train(config: RunConfig, folder: Path) -> float | None:
-    """One job, on rank 0 for all."""
+    """Runs one job on all ranks; called on rank 0."""
     from toolkit import distributed
     from toolkit.cli.job import train_run
 
-    if distributed.ranks() == 1:  # a launcher's process: it has torchrun's variables, but met nobody
+    if distributed.ranks() == 1:  # a launcher's process: it has torchrun's variables, but no process group
         raise ToolkitError(
-            "under torchrun the runs of a sweep come one after the other: leave hydra/launcher out, or start without"
+            "under torchrun the runs of a sweep run one after another: leave hydra/launcher out, or start without"
             f" torchrun and with trainer.ranks={os.environ['WORLD_SIZE']}"
         )
     if _unfinished:
@@ -64,13 +64,13 @@ def train(config: RunConfig, folder: Path) -> float | None:
         if not distributed.is_peer_failure(error):
             raise
         wait_for_failure()
-        again = f"toolkit train run={quote(str(folder))} goes on from the last checkpoint, if there is one"
+        again = f"toolkit train run={quote(str(folder))} continues from the last checkpoint, if there is one"
         raise ToolkitError(f"another rank failed\n{again}") from error
     _unfinished.clear()
     return score
 
 
-def _lead(command: Callable[[], int]) -> int:
+def _run_command(command: Callable[[], int]) -> int:
     from toolkit import distributed
 
     try:
@@ -80,7 +80,7 @@ def _lead(command: Callable[[], int]) -> int:
             distributed.broadcast_object(None)
 
 
-def _follow() -> int:
+def _run_jobs() -> int:
     from toolkit import distributed
     from toolkit.cli.job import train_run
 
@@ -90,7 +90,7 @@ def _follow() -> int:
 
 
 def wait_for_failure() -> None:
-    """Waits until the rank that failed has told why and is gone: torchrun ends all ranks when the first one leaves."""
+    """Waits until the failed rank has reported and is gone: torchrun ends all ranks when the first one exits."""
     from toolkit import distributed
 
     with suppress(Exception):

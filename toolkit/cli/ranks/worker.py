@@ -1,4 +1,4 @@
-"""One rank's process: it meets the others, trains, and reports how it ended."""
+"""One rank's process: it joins the others, trains, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from toolkit.errors import ToolkitError
 
 
 @dataclass(frozen=True)
-class Report:
-    """How a rank ended; an aftermath is the end of a rank that lost another."""
+class RankReport:
+    """How a rank ended; ``aftermath`` where another rank failed first."""
 
     ended: Literal["done", "mistake", "failure", "aftermath", "stopped"]
     time: float
@@ -33,38 +33,38 @@ class Report:
     score: float | None = None
 
 
-def work(rank: int, aside: str, config: RunConfig, folder: Path) -> None:
-    """The whole life of a rank; ``aside`` is the folder where ranks meet and report."""
-    threading.Thread(target=_end_with_parent, args=(aside,), daemon=True).start()
+def work(rank: int, shared: str, config: RunConfig, folder: Path) -> None:
+    """Runs a rank from start to end; ``shared`` is the folder where ranks meet and report."""
+    threading.Thread(target=_end_with_parent, args=(shared,), daemon=True).start()
     signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a script
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a script's background job
         signal.signal(signal.SIGINT, _stop)
     if rank:
         silence_output()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        report = Report("done", time.time(), score=_train(rank, f"file://{aside}/meeting", config, folder))
+        report = RankReport("done", time.time(), score=_train(rank, f"file://{shared}/meeting", config, folder))
     except BaseException as error:
         report = _report(error)
-    _write(aside, rank, report)
+    _write(shared, rank, report)
     hard_exit(report.ended != "done")
 
 
-def read(aside: str, rank: int) -> Report | None:
+def read(shared: str, rank: int) -> RankReport | None:
     """A rank's report, if it wrote one."""
-    path = _path(aside, rank)
-    return Report(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    path = _path(shared, rank)
+    return RankReport(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def silence_output() -> None:
-    """For the ranks beside the first, which prints and is interrupted for all."""
+    """For the ranks other than 0, which prints and handles interrupts for all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def hard_exit(status: int) -> NoReturn:
-    """Ends the process before the interpreter is taken apart, which a group's threads may turn into an abort."""
+    """Exits without finalizing the interpreter, which the process group's threads may turn into an abort."""
     if status == 0:
         atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -72,7 +72,7 @@ def hard_exit(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _train(rank: int, meeting: str, config: RunConfig, folder: Path) -> float | None:
+def _train(rank: int, url: str, config: RunConfig, folder: Path) -> float | None:
     import torch
 
     from toolkit import distributed
@@ -81,44 +81,44 @@ def _train(rank: int, meeting: str, config: RunConfig, folder: Path) -> float | 
     ranks = config.trainer.ranks
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // ranks))
-    with distributed.process_group(meeting, rank, ranks, rank):
+    with distributed.process_group(url, rank, ranks, rank):
         return train_run(config, folder)
 
 
-def _report(error: BaseException) -> Report:
-    if isinstance(error, KeyboardInterrupt):  # before torch is asked for: what broke into its import leaves it halved
-        return Report("stopped", time.time())
+def _report(error: BaseException) -> RankReport:
+    if isinstance(error, KeyboardInterrupt):  # before torch is imported: an interrupted import leaves it incomplete
+        return RankReport("stopped", time.time())
     from toolkit.distributed import is_peer_failure
 
     trace = "".join(traceback.format_exception(error))
     if is_peer_failure(error):
-        return Report("aftermath", time.time(), blame(error), trace)
+        return RankReport("aftermath", time.time(), blame(error), trace)
     if isinstance(error, ToolkitError):
-        return Report("mistake", time.time(), str(error), trace)
-    return Report("failure", time.time(), blame(error), trace)
+        return RankReport("mistake", time.time(), str(error), trace)
+    return RankReport("failure", time.time(), blame(error), trace)
 
 
-def _write(aside: str, rank: int, report: Report) -> None:
-    partial = _path(aside, rank).with_suffix(".partial")
+def _write(shared: str, rank: int, report: RankReport) -> None:
+    partial = _path(shared, rank).with_suffix(".partial")
     partial.write_text(json.dumps(asdict(report)), encoding="utf-8")
-    partial.replace(_path(aside, rank))
+    partial.replace(_path(shared, rank))
 
 
-def _path(aside: str, rank: int) -> Path:
-    return Path(aside) / f"rank-{rank}.json"
+def _path(shared: str, rank: int) -> Path:
+    return Path(shared) / f"rank-{rank}.json"
 
 
-def _end_with_parent(aside: str) -> None:
-    """Whoever starts ranks ends them and tidies up; where it was killed, nobody else is left to."""
+def _end_with_parent(shared: str) -> None:
+    """Ends this rank when the process that started it is gone: that usually ends the ranks, unless it was killed."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(shared, ignore_errors=True)
         os._exit(1)
 
 
 def _stop(*_: object) -> None:
-    """Once: who is asked again is on the way."""
+    """Stops once; a further interrupt is ignored, a further SIGTERM kills."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     raise KeyboardInterrupt
