@@ -132,7 +132,7 @@ def test_stepping_gives_the_logits_of_forward_at_real_size(trunk: Trunk, grid: G
 
 
 @pytest.mark.parametrize(
-    ("prefix", "controls"),
+    ("prefix", "sampling"),
     [
         (0, SamplingOptions()),
         (3, SamplingOptions()),

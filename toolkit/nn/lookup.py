@@ -69,8 +69,8 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
 
     The first of equally near ones. Never has all n x codebook_size distances in memory. Distances are
     ``|e|^2 - 2 z e``, as ``|z|^2`` is the same for every entry, relative to the entries' mean: far from the origin,
-    where all numbers are large and similar, they would be lost to rounding. Computed in at least float32 under any autocast:
-    in bfloat16 neighboring entries are confused.
+    where all numbers are large and similar, they would be lost to rounding. Computed in at least float32 under any
+    autocast: in bfloat16 neighboring entries are confused.
     """
     with torch.autocast(z.device.type, enabled=False):
         codebook = upcast(codebook)

@@ -118,7 +118,7 @@ def mean_bit_entropy(logits: Tensor) -> Tensor:
 
 
 def _joint(logits: Tensor) -> Tensor:
-    """Logits of bits ``(n, heads, bits)`` to probabilities ``(n, heads, 2^bits)`` of codes; first bit most significant."""
+    """Logits of bits ``(n, heads, bits)`` to probabilities of codes ``(n, heads, 2^bits)``, first bit highest."""
     probs = logits.new_ones(*logits.shape[:2], 1)
     for bit in logits.unbind(2):
         pair = torch.stack([torch.sigmoid(-bit), torch.sigmoid(bit)], 2)
