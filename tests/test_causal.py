@@ -106,7 +106,7 @@ def assert_steps_equal_forward(net: CausalNetwork, codes: Tensor, context: Tenso
         state = net.init(len(codes), grid, context)
         for position in range(prod(grid)):
             at = torch.tensor([position])
-            feature = net.step(state, net.trunk.key(grid, position), at)
+            feature = net.step(state, net.trunk.graph_id(grid, position), at)
             for depth in range(len(whole)):
                 stepped = net.logits(state, feature, depth)
                 torch.testing.assert_close(stepped, whole[depth][:, position], atol=tolerance, rtol=tolerance)

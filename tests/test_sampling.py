@@ -156,7 +156,7 @@ def test_a_step_asks_nothing_of_the_device(name: str, n: int) -> None:
         patch.setattr(torch, "compile", lambda step, **_: make(step, fullgraph=True, dynamic=False, backend=backend))
         with compiled():
             assert torch.equal(sample(net, n, grid, generator=generator()), plain)
-    keys = {net.trunk.key(grid, position, coarse=True) for position in range(12)}
+    keys = {net.trunk.graph_id(grid, position, coarse=True) for position in range(12)}
     assert len(seen) == len(keys) <= 8
 
 
