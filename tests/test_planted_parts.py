@@ -808,11 +808,11 @@ class Twins(Tiles):
         (Leaking, "splits start with different examples"),
         (LossyFiles, "what is written is read back"),
         (Unpicklable, "a worker gets the same dataset"),
-        (Pictureless, "draw makes a png"),
+        (Pictureless, "plot writes a png"),
         (Twins, "label names are unique"),
     ],
 )
 def test_a_broken_dataset_is_caught(broken: type[Dataset], law: str, tmp_path: Path) -> None:
-    words = {"tmp_path": tmp_path} if law in ("what is written is read back", "draw makes a png") else {}
+    words = {"tmp_path": tmp_path} if law in ("what is written is read back", "plot writes a png") else {}
     sound = Waves if issubclass(broken, Waves) else Tiles
     assert_catches(DatasetCase(sound), DatasetCase(broken), law, **words)

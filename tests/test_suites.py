@@ -104,7 +104,7 @@ def test_an_encoder_that_normalizes_over_all_positions_is_told_so() -> None:
         def make(self, data: DataSpec, dim: int) -> Encoder:
             return Normalized(data, dim)
 
-    with pytest.raises(AssertionError, match="every place sees a border"):
+    with pytest.raises(AssertionError, match="every position sees a border"):
         Suite().test_shifting_the_data_by_a_stride_shifts_the_latents_by_one()
 
 
@@ -211,7 +211,7 @@ class Shared(Wrapped):
 
 
 class Misdrawn(Wrapped):
-    def plot(self, z: Tensor) -> Quantized:
+    def sample(self, z: Tensor) -> Quantized:
         made = self(z)
         return made._replace(z=made.z + 0.01)
 
@@ -233,7 +233,7 @@ class Drawing(Quantizer):
     def embed(self, codes: Tensor) -> Tensor:
         return self.inner.embed(codes)
 
-    def plot(self, z: Tensor) -> Quantized:
+    def sample(self, z: Tensor) -> Quantized:
         return self.inner.sample(z)
 
     def posterior(self, z: Tensor) -> Posterior:
@@ -241,8 +241,8 @@ class Drawing(Quantizer):
 
 
 class Sharpened(Drawing):
-    def plot(self, z: Tensor) -> Quantized:
-        return super().plot(2 * z)._replace(kl=super().plot(z).kl)
+    def sample(self, z: Tensor) -> Quantized:
+        return super().sample(2 * z)._replace(kl=super().sample(z).kl)
 
 
 class Entropic(Drawing):
@@ -251,8 +251,8 @@ class Entropic(Drawing):
 
 
 class Free(Drawing):
-    def plot(self, z: Tensor) -> Quantized:
-        made = super().plot(z)
+    def sample(self, z: Tensor) -> Quantized:
+        made = super().sample(z)
         return made._replace(kl=0 * made.kl)
 
 

@@ -39,7 +39,7 @@ class Stack(Protocol):
 
 
 class PixelCNNState(NamedTuple):
-    """PixelCNNState of the stacks; the slabs of stack ``a`` are of the axes ``grid[a+1:]``."""
+    """State of the stacks; the slabs of stack ``a`` are of the axes ``grid[a+1:]``."""
 
     grid: tuple[int, ...]
     context: Tensor | None

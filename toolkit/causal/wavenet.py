@@ -20,7 +20,7 @@ from toolkit.errors import ToolkitError
 
 
 class WaveNetState(NamedTuple):
-    """WaveNetState of the layers; each has its own segment of the ring buffer, as long as its dilation."""
+    """State of the layers; each has its own segment of the ring buffer, as long as its dilation."""
 
     chain: Chain
     past: Tensor

@@ -92,7 +92,10 @@ class _Group:
         }
 
     def all_reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM, group: Any = None) -> None:
-        tensor.copy_(_REDUCTIONS[op](torch.stack(self.exchange("all_reduce", tensor.clone()))))
+        tensors = self.exchange("all_reduce", tensor.clone())
+        shapes = [tuple(part.shape) for part in tensors]
+        assert len(set(shapes)) == 1, f"ranks call all_reduce with shapes {shapes}: every rank must make the same calls"
+        tensor.copy_(_REDUCTIONS[op](torch.stack(tensors)))
 
     def all_gather(self, tensors: list[Tensor], tensor: Tensor, group: Any = None) -> None:
         for target, gathered in zip(tensors, self.exchange("all_gather", tensor.clone()), strict=True):
