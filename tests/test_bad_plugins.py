@@ -251,9 +251,9 @@ class PriorCase(PriorSuite):
 @pytest.mark.parametrize(
     ("broken", "law", "words"),
     [
-        (NotNumbers, "test_what_it_gives_has_the_stated_shape", {"grid": (3, 4)}),
+        (NotNumbers, "test_the_output_has_the_declared_shape", {"grid": (3, 4)}),
         (Counting, "test_eval_changes_no_state", {}),
-        (Unseeded, "test_a_seed_says_what_it_does", {}),
+        (Unseeded, "test_a_seed_decides_the_outcome", {}),
     ],
 )
 def test_a_quantizers_suite_names_the_law(broken: type[Quantizer], law: str, words: dict[str, object]) -> None:
@@ -302,14 +302,14 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_packages_suite_names_what_shadows(alone: Path) -> None:
     folder = write(alone, "dark", GOOD, **{"bad_dark/conf/quantizer/ema.yaml": "codebook_size: 1\n"})
-    with pytest.raises(AssertionError, match=r"its name is its own\n.*ema.yaml shadows quantizer=ema"):
-        package("dark").test_its_name_is_its_own(folder / "bad_dark/conf/quantizer/ema.yaml")
+    with pytest.raises(AssertionError, match=r"its yaml shadows nothing\n.*ema.yaml shadows quantizer=ema"):
+        package("dark").test_its_yaml_shadows_nothing(folder / "bad_dark/conf/quantizer/ema.yaml")
 
 
 def test_the_packages_suite_names_an_option_that_is_not_told(alone: Path) -> None:
     write(alone, "mute", GOOD)
     with pytest.raises(AssertionError, match="say under Args: what width means"):
-        package("mute").test_its_options_are_typed_and_told(registry.find("encoder", "mute"))
+        package("mute").test_its_options_are_typed_and_documented(registry.find("encoder", "mute"))
 
 
 def test_the_packages_suite_names_what_the_wheel_lacks(alone: Path, tmp_path: Path) -> None:
@@ -319,13 +319,13 @@ def test_the_packages_suite_names_what_the_wheel_lacks(alone: Path, tmp_path: Pa
     into = tmp_path / "built"
     into.mkdir()
     with pytest.raises(AssertionError, match=r"lacks bad_light/conf/encoder/light_wide.yaml: see package-data"):
-        package("light").test_the_wheel_holds_what_it_needs(into)
+        package("light").test_the_wheel_has_its_modules_and_yaml(into)
 
 
 def test_the_packages_suite_names_a_missing_requirement(alone: Path) -> None:
     write(alone, "free", GOOD, requires="torch")
-    with pytest.raises(AssertionError, match="says which core it needs"):
-        package("free").test_it_says_which_core_it_needs()
+    with pytest.raises(AssertionError, match="declares which core it needs"):
+        package("free").test_it_declares_which_core_it_needs()
 
 
 def test_the_packages_suite_names_yaml_that_does_not_compose(alone: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from toolkit import registry
 from toolkit.autoencoder import Autoencoder
 from toolkit.objective import Objective
-from toolkit.objectives import draws
+from toolkit.objectives import samples as code_samples
 from toolkit.objectives.elbo import ELBO
 from toolkit.objectives.nvil import NVIL
 from toolkit.objectives.vimco import VIMCO
@@ -73,7 +73,7 @@ class TestVIMCOOfProduct(TestVIMCO):
 class TestVIMCOInChunks(TestVIMCO):
     @pytest.fixture(autouse=True)
     def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(draws, "CHUNK", 5 * self.data.dims * draws.PER_DIM)
+        monkeypatch.setattr(code_samples, "CHUNK", 5 * self.data.dims * code_samples.PER_DIM)
 
 
 class TestNVIL(ObjectiveSuite):
@@ -343,8 +343,8 @@ def test_chunks_change_nothing(examples: int, monkeypatch: pytest.MonkeyPatch) -
     """7 draws of 5 examples: chunks of one, of a batch, of another length than any, and all at once."""
     autoencoder, x = trained_autoencoder(LEVELS, categorical()), random_data(LEVELS, 5)
     whole = seeded(VIMCO(samples=7), autoencoder, x)
-    monkeypatch.setattr(draws, "CHUNK", examples * LEVELS.dims * draws.PER_DIM)
-    assert draws.chunk_size(autoencoder, x.device) == examples
+    monkeypatch.setattr(code_samples, "CHUNK", examples * LEVELS.dims * code_samples.PER_DIM)
+    assert code_samples.chunk_size(autoencoder, x.device) == examples
     loss, made = seeded(VIMCO(samples=7), autoencoder, x)
     torch.testing.assert_close(loss, whole[0])
     assert made.keys() == whole[1].keys()
@@ -360,12 +360,12 @@ def test_a_chunk_keeps_nothing_for_the_backward_pass(monkeypatch: pytest.MonkeyP
     def held(samples: int) -> int:
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
-            draws.log_likelihoods(autoencoder, x, {}, autoencoder.posterior(x).sample(samples))
+            code_samples.log_likelihoods(autoencoder, x, {}, autoencoder.posterior(x).sample(samples))
         return sum(sizes)
 
     autoencoder, x = trained_autoencoder(LEVELS, categorical()), random_data(LEVELS, 5)
     at_once = held(40)
-    monkeypatch.setattr(draws, "CHUNK", 10 * LEVELS.dims * draws.PER_DIM)
+    monkeypatch.setattr(code_samples, "CHUNK", 10 * LEVELS.dims * code_samples.PER_DIM)
     assert held(40) < at_once / 4
 
 
@@ -378,7 +378,7 @@ def test_nvils_figures_follow_training_batches_only() -> None:
     for seed in range(3):
         x = random_data(LEVELS, 8, seed)
         torch.manual_seed(seed)
-        seen.append(draws.draw(autoencoder, x, {}, 1).log_w.detach()[0])
+        seen.append(code_samples.sample_codes(autoencoder, x, {}, 1).log_w.detach()[0])
         torch.manual_seed(seed)
         objective.train()(autoencoder, x, {})
         objective.eval()(autoencoder, 4 - x, {})
@@ -405,7 +405,7 @@ def test_nvils_figures_are_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None
 
     other = torch.tensor([1.0, 5.0, 9.0])
     sums = torch.stack([torch.ones(3), other, other.square()]).double().sum(1)
-    monkeypatch.setattr(nvil, "total", lambda tensor: tensor.add_(sums))
+    monkeypatch.setattr(nvil, "all_reduce_sum", lambda tensor: tensor.add_(sums))
     mean, variance = nvil.moments(torch.tensor([3.0, 3.0]))
     joined = torch.tensor([3.0, 3.0, 1.0, 5.0, 9.0]).double()
     torch.testing.assert_close(mean, joined.mean())

@@ -118,14 +118,14 @@ class FlatEncoder(PointEncoder):
     ("broken", "law"),
     [
         (Transposing, "the stride divides the axes"),
-        (NoisyEncoder, "a seed says what it does"),
+        (NoisyEncoder, "a seed decides the outcome"),
         (Tracking, "eval changes no state"),
         (OverTheBatch, "examples do not influence one another"),
         (CutOff, "the gradient reaches every parameter"),
         (Blind, "the latents depend on the data"),
         (Unsaved, "the state dict is the whole encoder"),
-        (BranchingOnData, "it runs on tensors without memory"),
-        (FlatEncoder, "latents have dim channels and the datas axes"),
+        (BranchingOnData, "it runs on fake tensors"),
+        (FlatEncoder, "latents have dim channels and the rank of the data"),
     ],
 )
 def test_a_broken_encoder_is_caught(broken: type[PointEncoder], law: str) -> None:
@@ -204,7 +204,7 @@ class Normalized(Conditioned):
     ("broken", "law"),
     [
         (Uncaring, "the data depend on conditions"),
-        (FirstLabel, "a missing condition is none"),
+        (FirstLabel, "a missing condition means none"),
         (NoGradient, "the gradient reaches latents and every parameter"),
         (Latentless, "the data depend on the latents"),
         (Sideways, "it gives a distribution over the data"),
@@ -380,13 +380,13 @@ class LogOfShares(Delegating):
         (Overconfident, "probabilities sum to one", {"scale": 1.0}),
         (MeanOverDims, "an example is the sum of its numbers", {}),
         (AmongTheBatch, "examples do not influence one another", {}),
-        (OwnNoise, "a seed says which sample", {}),
+        (OwnNoise, "a seed decides the sample", {}),
         (OneLevelUp, "samples fit log prob", {}),
-        (AlwaysWarm, "a low temperature leaves the likeliest", {}),
+        (AlwaysWarm, "a low temperature gives the likeliest", {}),
         (Scaled, "samples are data", {}),
         (InLevels, "the mean is on the scale of the data", {}),
         (Rounded, "log prob is precise under autocast", {}),
-        (LogOfShares, "gradients are finite in the extremes", {"scale": 1e4}),
+        (LogOfShares, "gradients are finite at extreme parameters", {"scale": 1e4}),
     ],
 )
 def test_a_broken_likelihood_is_caught(broken: type[Delegating], law: str, words: dict[str, Any]) -> None:
@@ -491,8 +491,8 @@ class Jittered(Plain):
         (Pooled, "examples keep their conditions"),
         (CountingBounds, "the bound changes no state"),
         (HalfPrecision, "the loss is precise under autocast"),
-        (PerExample, "terms are figures"),
-        (Jittered, "a seed says what it does"),
+        (PerExample, "terms are finite scalars"),
+        (Jittered, "a seed decides the outcome"),
     ],
 )
 def test_a_broken_objective_is_caught(broken: type[Plain], law: str) -> None:
@@ -590,11 +590,11 @@ GRID = {"code_spec": CodeSpec((2, 3), (3,))}
         (Peeking, "probabilities of all code maps sum to one", GRID),
         (MeanOverPositions, "probabilities sum to one under any condition", {"kind": 1}),
         (Grouping, "examples do not influence one another", {}),
-        (LabelZero, "a missing condition is none", {}),
+        (LabelZero, "a missing condition means none", {}),
         (Deaf, "probabilities depend on conditions", {}),
         (Unconditioned, "samples fit log prob under a condition", {}),
         (Turned, "samples fit log prob", GRID),
-        (GlobalNoise, "a seed says which codes", {}),
+        (GlobalNoise, "a seed decides the codes", {}),
         (Forgetful, "the prefix is kept", {"positions": 2}),
         (Untaught, "the loss is finite and reaches every parameter", GRID),
     ],
@@ -684,17 +684,17 @@ class BareWarning(MeanNats):
         (MeanOfBatches, "order and batching do not matter"),
         (LastBatch, "order and batching do not matter"),
         (LosingTheLastExample, "order and batching do not matter"),
-        (Resetting, "asking twice changes nothing"),
-        (TensorFigures, "figures are numbers"),
-        (NotANumber, "figures are numbers"),
-        (DividingByZero, "nothing taken in breaks nothing"),
-        (SilentPictures, "pictures lie in the folder"),
+        (Resetting, "computing twice changes nothing"),
+        (TensorFigures, "metrics are finite numbers"),
+        (NotANumber, "metrics are finite numbers"),
+        (DividingByZero, "it works without an update"),
+        (SilentPictures, "plots are written to the folder"),
         (BareWarning, "warnings are sentences"),
     ],
 )
 def test_a_broken_metric_is_caught(broken: type[MeanNats], law: str, tmp_path: Path) -> None:
     words: dict[str, Any] = {"groups": [[11, 3, 0, 7, 5], [1], [2, 4, 6, 8, 9, 10]]} if "order" in law else {}
-    if law in ("nothing taken in breaks nothing", "pictures lie in the folder"):
+    if law in ("it works without an update", "plots are written to the folder"):
         words = {"tmp_path": tmp_path}
     assert_catches(MetricCase(), MetricCase(broken), law, **words)
 
@@ -805,14 +805,14 @@ class Twins(Tiles):
         (SixteenBit, "examples have the shape type and range of the spec"),
         (Unlabelled, "examples carry every condition"),
         (FromOne, "examples carry every condition"),
-        (Leaking, "splits begin with different examples"),
+        (Leaking, "splits start with different examples"),
         (LossyFiles, "what is written is read back"),
         (Unpicklable, "a worker gets the same dataset"),
-        (Pictureless, "draw makes a png"),
-        (Twins, "labels have names of their own"),
+        (Pictureless, "plot writes a png"),
+        (Twins, "label names are unique"),
     ],
 )
 def test_a_broken_dataset_is_caught(broken: type[Dataset], law: str, tmp_path: Path) -> None:
-    words = {"tmp_path": tmp_path} if law in ("what is written is read back", "draw makes a png") else {}
+    words = {"tmp_path": tmp_path} if law in ("what is written is read back", "plot writes a png") else {}
     sound = Waves if issubclass(broken, Waves) else Tiles
     assert_catches(DatasetCase(sound), DatasetCase(broken), law, **words)

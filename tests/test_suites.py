@@ -91,7 +91,7 @@ def test_an_encoder_with_another_stride_is_caught() -> None:
     with pytest.raises(AssertionError):
         Suite().test_the_stride_divides_the_axes()
     with pytest.raises(AssertionError):
-        Suite().test_moving_the_data_by_a_stride_moves_the_latents_by_one()
+        Suite().test_shifting_the_data_by_a_stride_shifts_the_latents_by_one()
 
 
 def test_an_encoder_that_normalizes_over_all_positions_is_told_so() -> None:
@@ -104,8 +104,8 @@ def test_an_encoder_that_normalizes_over_all_positions_is_told_so() -> None:
         def make(self, data: DataSpec, dim: int) -> Encoder:
             return Normalized(data, dim)
 
-    with pytest.raises(AssertionError, match="every place sees a border"):
-        Suite().test_moving_the_data_by_a_stride_moves_the_latents_by_one()
+    with pytest.raises(AssertionError, match="every position sees a border"):
+        Suite().test_shifting_the_data_by_a_stride_shifts_the_latents_by_one()
 
 
 class Wrapped(Quantizer):
@@ -211,7 +211,7 @@ class Shared(Wrapped):
 
 
 class Misdrawn(Wrapped):
-    def plot(self, z: Tensor) -> Quantized:
+    def sample(self, z: Tensor) -> Quantized:
         made = self(z)
         return made._replace(z=made.z + 0.01)
 
@@ -233,7 +233,7 @@ class Drawing(Quantizer):
     def embed(self, codes: Tensor) -> Tensor:
         return self.inner.embed(codes)
 
-    def plot(self, z: Tensor) -> Quantized:
+    def sample(self, z: Tensor) -> Quantized:
         return self.inner.sample(z)
 
     def posterior(self, z: Tensor) -> Posterior:
@@ -241,8 +241,8 @@ class Drawing(Quantizer):
 
 
 class Sharpened(Drawing):
-    def plot(self, z: Tensor) -> Quantized:
-        return super().plot(2 * z)._replace(kl=super().plot(z).kl)
+    def sample(self, z: Tensor) -> Quantized:
+        return super().sample(2 * z)._replace(kl=super().sample(z).kl)
 
 
 class Entropic(Drawing):
@@ -251,8 +251,8 @@ class Entropic(Drawing):
 
 
 class Free(Drawing):
-    def plot(self, z: Tensor) -> Quantized:
-        made = super().plot(z)
+    def sample(self, z: Tensor) -> Quantized:
+        made = super().sample(z)
         return made._replace(kl=0 * made.kl)
 
 
@@ -279,22 +279,22 @@ class RemoteError(Drawing):
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
-        (Trusting, "test_latents_that_are_none_are_refused_by_name"),
+        (Trusting, "test_invalid_latents_are_rejected_by_name"),
         (Narrow, "test_double_precision_stays_double"),
         (Branching, "test_it_exports"),
         (Branching, "test_it_compiles_whole"),
-        (Alone, "test_two_ranks_keep_the_statistics_of_one"),
-        (Uneven, "test_two_ranks_keep_the_statistics_of_one"),
-        (Unseeded, "test_a_seed_says_what_it_does"),
-        (Whimsical, "test_a_seed_says_what_it_begins_with"),
-        (Shared, "test_a_copy_is_one_of_its_own"),
-        (Misdrawn, "test_a_draw_is_not_relaxed"),
-        (Free, "test_a_draw_costs_the_exact_kl"),
-        (Unsaid, "test_a_posterior_is_there_or_refused"),
+        (Alone, "test_two_ranks_keep_the_same_statistics_as_one"),
+        (Uneven, "test_two_ranks_keep_the_same_statistics_as_one"),
+        (Unseeded, "test_a_seed_decides_the_outcome"),
+        (Whimsical, "test_a_seed_decides_the_initial_state"),
+        (Shared, "test_a_copy_does_the_same_and_shares_no_tensor"),
+        (Misdrawn, "test_a_sample_is_not_relaxed"),
+        (Free, "test_a_sample_has_the_exact_kl"),
+        (Unsaid, "test_it_has_a_posterior_or_raises_an_error"),
         (Unnormalized, "test_the_posterior_sums_to_one"),
         (Entropic, "test_the_kl_is_the_rate_less_the_entropy"),
-        (RemoteError, "test_samples_fit_the_posterior"),
-        (Sharpened, "test_draws_fit_the_posterior"),
+        (RemoteError, "test_samples_of_the_posterior_fit_its_probabilities"),
+        (Sharpened, "test_samples_of_the_quantizer_fit_the_posterior"),
         (Shifted, "test_embedding_the_codes_gives_the_latents"),
         (AlwaysLearning, "test_eval_changes_no_state"),
         (Mixing, "test_positions_do_not_influence_one_another"),

@@ -1,4 +1,4 @@
-"""The composition of encoder, quantizer and decoder, and the proof that they fit."""
+"""The composition of encoder, quantizer and decoder, and the check that they fit."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Autoencoder(nn.Module):
     """x → encoder → z → quantizer → codes → embed → z_q → decoder → p(x | z_q).
 
     A part sees exactly as many axes as its ``rank``: extra leading axes are folded into the batch, for encoder and
-    decoder alike, and the folded examples' distributions are made one distribution of the whole example. So a part
-    of rank 2 works on a film frame by frame without knowing it.
+    decoder alike, and the distributions of the folded examples are joined to one of the whole example. So a part of
+    rank 2 works on video frame by frame without any code for it.
 
-    The parts are proved to fit when the model is built, by pushing one fake example through them; ``code_spec`` is read
-    off it. Raises Misfit.
+    Building the model runs a fake example through the parts, which proves that they fit and gives ``code_spec``.
+    MisfitError where they do not.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Autoencoder(nn.Module):
         return unfold(self.encoder(folded), extra)
 
     def quantize(self, x: Tensor) -> Quantized:
-        """Data through encoder and quantizer."""
+        """Encoder and quantizer."""
         return self.quantizer(self.encode(x))
 
     def sample(self, x: Tensor) -> Quantized:
-        """A draw from the code posterior, with its exact kl."""
+        """A sample from the code posterior, with its exact kl."""
         return self.quantizer.sample(self._checked(x))
 
     def posterior(self, x: Tensor) -> Posterior:
@@ -65,7 +65,7 @@ class Autoencoder(nn.Module):
         return self.quantizer.embed(codes)
 
     def decode(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
-        """p(x | z); of the conditions the decoder gets those that the configuration lets it see."""
+        """p(x | z); the decoder sees only the conditions named in ``decoder_conditions``."""
         seen = {name: conditions[name] for name in self.decoder_conditions if name in conditions}
         folded, extra = fold(z, self.decoder.rank)
         if not extra:
@@ -75,7 +75,7 @@ class Autoencoder(nn.Module):
         return FoldedDistribution(self.decoder(folded, per_part), self.decoder.rank, extra)
 
     def _checked(self, x: Tensor) -> Tensor:
-        """Latents, checked as the quantizer's forward checks its own."""
+        """Latents, checked as ``Quantizer.__call__`` checks them."""
         z = self.encode(x)
         self.quantizer.check(z)
         return z
@@ -96,41 +96,41 @@ class Autoencoder(nn.Module):
         return CodeSpec(grid, self.quantizer.codebook_sizes)
 
     def _fit_decoder(self, z: Tensor, grid: tuple[int, ...]) -> None:
-        where = f"{title(self.encoder)} makes a grid of {grid}"
+        source = f"{title(self.encoder)} makes a grid of {grid}"
         none = {condition.name: _none(condition, self.data, z.device) for condition in self.data.conditions}
-        with as_misfit(self.decoder, f"on latents {tuple(z.shape[1:])} ({where})"):
+        with as_misfit(self.decoder, f"on latents {tuple(z.shape[1:])} ({source})"):
             likelihood = self.decode(z, none)
         if likelihood.shape != self.data.shape:
             raise MisfitError(
-                f"{title(self.decoder)} gives {likelihood.shape}, the data is {self.data.shape}: {where}; "
+                f"{title(self.decoder)} gives {likelihood.shape}, but the data is {self.data.shape}: {source}; "
                 "change the encoder's or the decoder's strides, or the data's size"
             )
         with as_misfit(self.decoder, f"in log_prob of data {self.data.shape}"):
             nats = likelihood.log_prob(example(self.data, self.decoder))
         if tuple(nats.shape) != (2,):
             raise BrokenPartError(
-                self.decoder, f"has a log_prob of shape {tuple(nats.shape)}: one number per example is needed"
+                self.decoder, f"has a log_prob of shape {tuple(nats.shape)}: expected one number per example, (2,)"
             )
 
 
 def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tuple[int, ...]:
-    """The grid that an encoder makes of the data, read off a fake example; Misfit where it cannot."""
+    """The grid of an encoder's latents, from a fake example; MisfitError where it cannot encode the data."""
     with fakes(encoder), as_misfit(encoder, f"on data {data.shape}"):
         x, extra = fold(example(data, encoder), encoder.rank)
         z = unfold(encoder(x), extra)
     if z.dim() != 2 + data.rank or 0 in z.shape:
         raise BrokenPartError(
-            encoder, f"on data {data.shape} gives latents {tuple(z.shape[1:])}: (dim, *grid) is needed"
+            encoder, f"on data {data.shape} gives latents {tuple(z.shape[1:])}: expected (dim, *grid)"
         )
     if z.shape[1] != quantizer.channels:
         raise MisfitError(
-            f"{title(encoder)} gives {z.shape[1]} channels, {title(quantizer)} takes {quantizer.channels}"
+            f"{title(encoder)} gives {z.shape[1]} channels, but {title(quantizer)} takes {quantizer.channels}"
         )
     return tuple(z.shape[2:])
 
 
 def fold(t: Tensor, rank: int | None) -> tuple[Tensor, tuple[int, ...]]:
-    """``(batch, channel, *extra, *axes)`` to ``(batch * extra, channel, *axes)`` and what extra was."""
+    """``(batch, channel, *extra, *axes)`` to ``(batch * extra, channel, *axes)``; also returns extra."""
     if rank is None or t.dim() - 2 <= rank:
         return t, ()
     extra = tuple(t.shape[2 : t.dim() - rank])
@@ -143,7 +143,7 @@ def unfold(t: Tensor, extra: tuple[int, ...]) -> Tensor:
 
 
 def _fold_condition(value: Tensor, condition: Condition, extra: tuple[int, ...]) -> Tensor:
-    """A value for the whole example holds for each of its parts; one per step goes to its step's parts."""
+    """A value of the whole example holds for all its slices; a value per step, for the slices of that step."""
     per_step = condition.per_step and value.dim() > (2 if condition.real else 1)
     if per_step:
         value = value.repeat_interleave(condition.stride, 1)
@@ -154,7 +154,7 @@ def _fold_condition(value: Tensor, condition: Condition, extra: tuple[int, ...])
 
 @final
 class FoldedDistribution(Distribution):
-    """Distributions of the parts as one of the whole: extra axes move from the batch into the example."""
+    """Distributions of slices as one of the whole: extra axes move from the batch into the example."""
 
     def __init__(self, base: Distribution, rank: int | None, extra: tuple[int, ...]) -> None:
         self.base, self.rank, self.extra = base, rank, extra
@@ -181,7 +181,7 @@ class FoldedDistribution(Distribution):
 
 
 def _none(condition: Condition, data: DataSpec, device: torch.device) -> Tensor:
-    """Two examples' values of a condition that is not known."""
+    """The value "none" of a condition, for two examples."""
     steps = (condition.steps(data.axes[0]),) if condition.per_step else ()
     if condition.real:
         return torch.zeros(2, *steps, condition.size, device=device)

@@ -16,38 +16,38 @@ SPLITS = ("train", "val", "test")
 
 
 class Dataset(ABC):
-    """Examples of one modality, by split, and the files they are read from and written to.
+    """Examples of one modality, by split, and their files.
 
     Laws, checked by toolkit.testing.DatasetSuite:
       examples have the spec's shape, type and range
-      an example is a function of (split, index, generator's seed); without a generator nothing is random
+      an example is a function of (split, index, seed of the generator); without a generator nothing is random
       read(write(x)) == x where the file format is lossless
     """
 
     suffix: ClassVar[str]
-    """What ``write`` puts behind a file's name, such as ``.png``."""
+    """File extension, such as ``.png``."""
 
     spec: DataSpec
 
     @abstractmethod
     def size(self, split: str) -> int:
-        """How many examples a split has (``train``, ``val`` or ``test``)."""
+        """Number of examples of a split (``train``, ``val`` or ``test``)."""
 
     @abstractmethod
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``{"x": (channels, *axes), condition: label, …}``; the generator drives random crops and the like."""
+        """``{"x": (channels, *axes), condition: label, …}``; random crops and the like use the generator."""
 
     @classmethod
     @abstractmethod
     def read(cls, path: Path, spec: DataSpec) -> Tensor:
-        """One example ``(channels, *axes)`` from a file, made to fit the spec; ValueError where it cannot."""
+        """One example ``(channels, *axes)`` from a file, converted to the spec; ValueError where that is impossible."""
 
     @classmethod
     @abstractmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
-        """One example ``(channels, *axes)`` to a file."""
+        """Writes one example ``(channels, *axes)`` to a file."""
 
     @classmethod
     @abstractmethod
     def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
-        """Many examples as one PNG for a person to look at; each row is a batch of the spec's data."""
+        """Writes many examples as one PNG to look at; each row is a batch ``(n, channels, *axes)``."""

@@ -14,8 +14,8 @@ from toolkit.likelihood import Distribution
 class Decoder(nn.Module, ABC):
     """Latents to a distribution over the data.
 
-    May ask for ``data: DataSpec``, ``dim: int`` (channels of the quantizer's latents), ``grid: tuple[int, ...]``,
-    ``conditions: tuple[Condition, ...]`` (those it is given) and ``likelihood: Likelihood``.
+    The constructor may ask for ``data: DataSpec``, ``dim: int`` (channels of the quantizer's latents),
+    ``grid: tuple[int, ...]``, ``conditions: tuple[Condition, ...]`` (those it is given) and ``likelihood: Likelihood``.
 
     Laws, checked by toolkit.testing.DecoderSuite:
       log_prob of the data's shape is finite, and float32 under any autocast
@@ -23,7 +23,7 @@ class Decoder(nn.Module, ABC):
     """
 
     rank: ClassVar[int | None] = None
-    """Number of axes it works on; extra leading axes are folded into the batch. None: the data's."""
+    """Number of axes it works on; extra leading axes are folded into the batch. None: all axes of the data."""
 
     @abstractmethod
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:

@@ -11,18 +11,20 @@ from torch import Tensor, nn
 class Encoder(nn.Module, ABC):
     """Data to latents.
 
-    May ask for ``data: DataSpec`` and ``dim: int``, the channels that the quantizer takes.
+    The constructor may ask for ``data: DataSpec`` and ``dim: int``, the channels that the quantizer takes.
 
     Laws, checked by toolkit.testing.EncoderSuite:
-      where ``stride`` is declared: moving x by one stride moves z by one, away from the border
+      where ``stride`` is declared: shifting x by one stride shifts z by one, away from the border
       where ``causal``: a prefix in gives the prefix out
     """
 
     rank: ClassVar[int | None] = None
-    """Number of axes it works on; extra leading axes are folded into the batch. None: the data's."""
+    """Number of axes it works on; extra leading axes are folded into the batch. None: all axes of the data."""
 
     stride: tuple[int, ...] | None = None
+    """Positions of x per position of z, by axis; None: not declared."""
     causal: bool = False
+    """Whether z depends on no later position of x along the first axis."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How parts are proved to fit: by a fake example, which costs neither memory nor data."""
+"""How parts are checked to fit: by a fake example, which needs neither memory nor data."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from toolkit.spec import DataSpec
 
 
 class MisfitError(ToolkitError):
-    """Two parts that do not fit: which, with both numbers, and what to change."""
+    """Two parts do not fit; the message has both, with their sizes, and what to change."""
 
 
 class BrokenPartError(MisfitError):
-    """A part that does not keep its interface: which, of which package, and what it does instead."""
+    """A part violates its interface; the message has the part, its package, and what it does instead."""
 
     def __init__(self, part: nn.Module, text: str) -> None:
         super().__init__(f"{title(part)} {text}{_home(part)}")
 
 
 _LABELS: WeakKeyDictionary[nn.Module, tuple[str, str]] = WeakKeyDictionary()
-"""Title and package of the parts that were made by name; not attributes, as those are the parts' own."""
+"""Title and package of parts built by name; not attributes, since those belong to the parts."""
 
 
 def label(part: nn.Module, title: str, package: str = "") -> None:
-    """Notes how a part is called in messages, and which package brings it, where that is not the core."""
+    """Records what messages call a part, and its package where that is not the core."""
     _LABELS[part] = title, package
 
 
 def title(part: nn.Module) -> str:
-    """How a part is called in a message: ``encoder=image_conv`` where it was made by name, else its class."""
+    """What messages call a part: ``encoder=image_conv`` where it was built by name, else its class."""
     return _LABELS[part][0] if part in _LABELS else type(part).__name__
 
 
 @contextmanager
 def fakes(*parts: nn.Module) -> Iterator[None]:
-    """Tensors without memory, in eval mode, without gradients and without torch's own log lines on a misfit."""
+    """Fake tensors, eval mode, no gradients, and no log lines of torch's own when a part fails."""
     training = [(module, module.training) for part in parts for module in part.modules()]
     log = logging.getLogger("torch._subclasses.fake_tensor")
     silent, log.disabled = log.disabled, True
@@ -62,7 +62,7 @@ def fakes(*parts: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def as_misfit(part: nn.Module, doing: str) -> Iterator[None]:
-    """What a part raises on a fake example becomes a Misfit: which part, of whom, doing what, on which line."""
+    """Turns what a part raises into a MisfitError that names the part, its package, and the failing line."""
     try:
         yield
     except ToolkitError:
@@ -73,7 +73,7 @@ def as_misfit(part: nn.Module, doing: str) -> Iterator[None]:
 
 
 def _home(part: nn.Module, error: Exception | None = None) -> str:
-    """Who brings a part, and the last of its own lines that an error went through; nothing of the core's."""
+    """A part's package, file, and the last of its lines in a traceback; empty for the core's parts."""
     _, package = _LABELS.get(part, ("", ""))
     if not package:
         return ""
@@ -90,6 +90,6 @@ def example(data: DataSpec, part: nn.Module) -> Tensor:
 
 
 def device_of(part: nn.Module) -> torch.device:
-    """Where a module's first tensor lies; the CPU where it has none."""
+    """The device of a module's first tensor; the CPU where it has none."""
     first = next(chain(part.parameters(), part.buffers()), None)
     return torch.device("cpu") if first is None else first.device

@@ -1,4 +1,4 @@
-"""Conditions as a person writes them."""
+"""Conditions as the user writes them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from toolkit.errors import ToolkitError
 from toolkit.spec import Condition
 
 _BETWEEN = re.compile(r",(?![^\[]*\])")
-"""A comma that stands inside no brackets."""
+"""A comma outside of brackets."""
 
 
 def values(condition: Condition, text: str, n: int, length: int) -> Tensor:
     """A condition of n examples whose first axis has this length: ``(n,)``, ``(n, steps)``, …
 
-    ``LABEL`` holds for all examples, ``LABEL,LABEL,…`` take turns. Where a condition has a value per step, a turn may
-    also be ``[LABEL,LABEL,…]``, one for each step, or a file with one on each line, of which the first are taken; and
-    where its values are numbers, a file with a row of them on each line. The first line may be a heading: the
-    condition's name, or words above numbers. An array as ``.npy`` is such a file, too. ToolkitError for what is none of
-    these.
+    ``LABEL`` holds for all examples; ``LABEL,LABEL,…`` are repeated over them in turn. Where a condition has a value
+    per step, an item may also be ``[LABEL,LABEL,…]``, one per step, or a file with one per line, of which the first are
+    used; where its values are numbers, a file with a row of them per line. The first line may be a heading: the
+    condition's name, or words above numbers. A ``.npy`` array is such a file, too. ToolkitError for anything else.
     """
-    turns = [_turn(condition, part, length) for part in _parts(condition, text)]
-    if any(turn.ndim > condition.real for turn in turns):  # some hold for each step: all do
+    items = [_item(condition, part, length) for part in _parts(condition, text)]
+    if any(item.ndim > condition.real for item in items):  # one has a value per step: so must all
         steps = condition.steps(length)
-        turns = [turn if turn.ndim > condition.real else turn.expand(steps, *turn.shape) for turn in turns]
-    return torch.stack([turns[i % len(turns)] for i in range(n)])
+        items = [item if item.ndim > condition.real else item.expand(steps, *item.shape) for item in items]
+    return torch.stack([items[i % len(items)] for i in range(n)])
 
 
 def _parts(condition: Condition, text: str) -> list[str]:
@@ -43,19 +42,19 @@ def _is_file(condition: Condition, text: str) -> bool:
     return (condition.per_step or condition.real) and text not in condition.labels and Path(text).is_file()
 
 
-def _turn(condition: Condition, text: str, length: int) -> Tensor:
-    """``()`` or, of real values, ``(size,)``; with the steps before it where there is a value for each."""
-    where, steps = f"condition.{condition.name}={text}", condition.steps(length)
+def _item(condition: Condition, text: str, length: int) -> Tensor:
+    """``()`` or, of real values, ``(size,)``; ``(steps, …)`` where there is a value per step."""
+    option, steps = f"condition.{condition.name}={text}", condition.steps(length)
     if _is_file(condition, text):
         return _read(condition, Path(text), steps)
     if condition.real:
-        raise ToolkitError(f"{where}: there is no such file; give a text file of numbers, {condition.size} on a line")
+        raise ToolkitError(f"{option}: no such file; give a text file of numbers, {condition.size} per line")
     listed = re.fullmatch(r"\[(.*)\]", text) if condition.per_step and text not in condition.labels else None
     if listed is None:
         return _index(condition, text)
     words = [word.strip() for word in listed[1].split(",")]
     if len(words) != steps:
-        raise ToolkitError(f"{where}: {_many(len(words), 'label')} for {_many(steps, 'step')}: give one for each")
+        raise ToolkitError(f"{option}: {_plural(len(words), 'label')} for {_plural(steps, 'step')}: give one for each")
     return torch.stack([_index(condition, word) for word in words])
 
 
@@ -63,21 +62,23 @@ def _index(condition: Condition, text: str) -> Tensor:
     try:
         return torch.tensor(condition.index(text))
     except ValueError as e:
-        raise ToolkitError(f"{e}{'; nor is it a file' if condition.per_step else ''}") from e
+        raise ToolkitError(f"{e}{'; nor is there such a file' if condition.per_step else ''}") from e
 
 
 def _read(condition: Condition, path: Path, steps: int) -> Tensor:
     """A file's first lines: a label on each, or a row of numbers."""
     wanted = steps if condition.per_step else 1
-    where = f"condition.{condition.name}={path}"
+    option = f"condition.{condition.name}={path}"
     try:
         lines = _lines(path)
     except (OSError, ValueError) as e:
-        raise ToolkitError(f"{where}: this is no file of labels or numbers: {e}") from e
+        raise ToolkitError(f"{option}: not a file of labels or numbers: {e}") from e
     if lines and (lines[0] == condition.name or (condition.real and not any(map(_is_number, _words(lines[0]))))):
         lines = lines[1:]
     if len(lines) < wanted:
-        raise ToolkitError(f"{where}: it has {_many(len(lines), 'line')}, {_many(wanted, 'step')} need one each")
+        raise ToolkitError(
+            f"{option}: it has {_plural(len(lines), 'line')} for {_plural(wanted, 'step')}: give one for each"
+        )
     rows = []
     for number, line in enumerate(lines[:wanted], 1):
         try:
@@ -98,7 +99,7 @@ def _lines(path: Path) -> list[str]:
 def _numbers(condition: Condition, line: str) -> Tensor:
     words = _words(line)
     if len(words) != condition.size or not all(map(_is_number, words)):
-        raise ValueError(f"condition.{condition.name} has {_many(condition.size, 'number')} a line, here is {line!r}")
+        raise ValueError(f"condition.{condition.name} has {_plural(condition.size, 'number')} per line, not {line!r}")
     return torch.tensor([float(word) for word in words])
 
 
@@ -113,5 +114,5 @@ def _is_number(word: str) -> bool:
         return False
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The interface of likelihoods: p(x given the decoder's parameters)."""
+"""The interface of likelihoods: p(x given the decoder's output)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Distribution(ABC):
     """
 
     shape: tuple[int, ...]
-    """Of one example, ``(channels, *axes)``."""
+    """Shape of one example, ``(channels, *axes)``."""
 
     mean_is_free: bool = False
-    """Whether reading ``mean`` costs nothing, so that training measures it at every step."""
+    """Whether ``mean`` costs nothing to compute, so that training measures it at every step."""
 
     density: bool = False
     """True for a density over real numbers, which has no bits per dim."""
@@ -30,7 +30,7 @@ class Distribution(ABC):
     @property
     @abstractmethod
     def mean(self) -> Tensor | None:
-        """Expected x on the scale of ``DataSpec.scale``, ``(batch, channels, *axes)``; None where there is none."""
+        """Expected x on the scale of ``DataSpec.scale``, ``(batch, channels, *axes)``; None where it is undefined."""
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
@@ -43,17 +43,17 @@ class Distribution(ABC):
         temperature: float = 1.0,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """x in the data's own form ``(batch, channels, *axes)``.
+        """x as the data has it, levels or floats: ``(batch, channels, *axes)``.
 
-        ``progress`` is told how many positions of x are done, where they are drawn one after another.
+        ``progress`` is called with the number of finished positions where they are sampled one after another.
         """
 
 
 class Likelihood(nn.Module, ABC):
-    """Makes distributions over x from a decoder's output. May ask for ``data: DataSpec``."""
+    """Turns a decoder's output into a distribution over x. The constructor may ask for ``data: DataSpec``."""
 
     channels: int
-    """What it needs of the decoder at every position of x."""
+    """Channels that the decoder must give at every position of x."""
 
     @abstractmethod
     def forward(self, parameters: Tensor) -> Distribution:

@@ -13,37 +13,37 @@ from toolkit.objective import Bound
 
 
 class Metric(ABC):
-    """Figures over a whole split.
+    """Numbers measured over a whole split.
 
-    May ask for ``data: DataSpec``, ``code_spec: CodeSpec`` and ``quantizer: Quantizer``, the model's own, which
-    training goes on changing.
+    The constructor may ask for ``data: DataSpec``, ``code_spec: CodeSpec`` and ``quantizer: Quantizer``: the model's
+    own module, which training keeps changing.
 
-    Law, checked by toolkit.testing.MetricSuite: order and batching of the updates, and of what it is fitted to, do not
-    matter.
+    Law, checked by toolkit.testing.MetricSuite: the order and batching of the updates, and of the examples that it is
+    fitted to, do not matter.
     """
 
     fitted: ClassVar[bool] = False
-    """Whether it learns something from training examples, which ``fit`` is given before the first update."""
+    """Whether it learns from training examples, which ``fit`` gets before the first update."""
 
     def fit(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
-        """Takes one batch of training examples in, as ``update`` does of the split that is measured."""
-        raise NotImplementedError(f"{type(self).__name__} says that it is fitted, and has no fit")
+        """Adds one batch of training examples; arguments as of ``update``."""
+        raise NotImplementedError(f"{type(self).__name__} has fitted = True but no fit")
 
     @abstractmethod
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
-        """Takes one batch in: x ``(batch, channels, *axes)``, what the model made of it, what is known beside it."""
+        """Adds one batch: x ``(batch, channels, *axes)``, the model's output for it, and its conditions."""
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """The figures by name, over all that was taken in."""
+        """The metrics by name, over all batches so far."""
 
     def warnings(self) -> list[str]:
-        """One sentence for each thing that a person should know about the figures.
+        """One sentence for each thing that the user should know about these metrics.
 
-        What stands before its first colon says which thing it is: training tells each once.
+        The text before the first colon identifies the warning: training shows each only once.
         """
         return []
 
     def plot(self, folder: Path) -> list[Path]:
-        """Pictures of what was measured, if any: writes them into a folder that is there, and names them."""
+        """Writes plots of what was measured, if any, to an existing folder, and returns their paths."""
         return []

@@ -1,4 +1,4 @@
-"""The interface of objectives: what stage one minimises, and the bound it is judged by."""
+"""The interface of objectives: what stage one minimizes, and the bound it is judged by."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from toolkit.quantizer import Quantized
 
 
 class Loss(NamedTuple):
-    """One batch through an objective."""
+    """An objective's result for one batch."""
 
     loss: Tensor
     """0-d, differentiable."""
     terms: dict[str, Tensor]
-    """The loss's parts, 0-d, by name."""
+    """The terms of the loss, 0-d, by name."""
     likelihood: Distribution
     quantized: Quantized
 
 
 class Bound(NamedTuple):
-    """Bits that a batch costs, in nats, before any prior is learned."""
+    """What each example of a batch costs, in nats, before any prior is learned."""
 
     data_nats: Tensor
     """``(batch,)``: -log p(x given z)."""
@@ -34,11 +34,11 @@ class Bound(NamedTuple):
     likelihood: Distribution
     quantized: Quantized
     single_sample_nats: Tensor | None = None
-    """``(batch,)``: -log p(x given z) of the codes in ``quantized``, where the bound is of more draws than this one."""
+    """``(batch,)``: -log p(x given z) for the codes in ``quantized``, where the bound averages over more samples."""
 
 
 class Objective(nn.Module, ABC):
-    """May ask for ``data: DataSpec``; may have parameters of its own, which are trained along."""
+    """The constructor may ask for ``data: DataSpec``. Its own parameters are trained along with the autoencoder's."""
 
     needs_posterior: bool = False
     """Whether the quantizer must have a posterior."""

@@ -16,14 +16,14 @@ from toolkit.spec import CodeSpec
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How codes are drawn from a prior's probabilities. ToolkitError where nothing would be left to draw from."""
+    """How codes are sampled from a prior's probabilities. ToolkitError where no code would be left to sample."""
 
     temperature: float = 1.0
-    """Below 1: likelier codes."""
+    """Divides the logits; below 1: likelier codes."""
     top_k: int | None = None
-    """Draw from the k likeliest codes only."""
+    """Sample from the k likeliest codes only."""
     top_p: float | None = None
-    """Draw from the likeliest codes that hold this share only."""
+    """Sample from the fewest likeliest codes that together have this probability (nucleus sampling)."""
     guidance: float = 1.0
     """Above 1: closer to the conditions (classifier-free guidance, Ho and Salimans 2022)."""
 
@@ -39,25 +39,25 @@ class SamplingOptions:
 
 
 PLAIN = SamplingOptions()
-"""As the prior has it."""
+"""The prior's own distribution."""
 
 
 class Prior(nn.Module, ABC):
     """p(codes given conditions).
 
-    May ask for ``code_spec: CodeSpec`` and ``conditions: tuple[Condition, ...]`` (those it is given).
+    The constructor may ask for ``code_spec: CodeSpec`` and ``conditions: tuple[Condition, ...]`` (those it is given).
 
     Laws, checked by toolkit.testing.PriorSuite:
       probabilities over all code maps of a tiny grid sum to one
       no code's probability depends on a later code
       sampling fits log_prob, and the same generator gives the same codes
-      guidance 1.0 equals none
+      guidance 1.0 changes nothing
     """
 
     code_spec: CodeSpec
 
     tractable: ClassVar[bool] = True
-    """Whether log_prob can be had."""
+    """Whether log_prob can be computed."""
 
     @abstractmethod
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
@@ -76,12 +76,13 @@ class Prior(nn.Module, ABC):
     ) -> Tensor:
         """codes ``(n, depth, *grid)`` on the prior's device.
 
-        ``prefix`` ``(n, depth, positions)`` fixes the first positions in raster order. ``generator`` lives on the
-        CPU, so that a seed gives the same codes on every device. ``progress`` is told how many positions are done.
+        ``prefix`` ``(n, depth, positions)`` fixes the first positions in raster order. ``generator`` is on the
+        CPU, so that a seed gives the same codes on every device. ``progress`` is called with the number of finished
+        positions.
         """
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        """What training minimises, ``(batch,)``."""
+        """What training minimizes, ``(batch,)``."""
         return -self.log_prob(codes, conditions)
 
     def forward(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:

@@ -15,19 +15,19 @@ from toolkit.fit import title
 
 
 class Quantized(NamedTuple):
-    """What a quantizer makes of latents."""
+    """A quantizer's result for a batch of latents."""
 
     z: Tensor
-    """``(batch, dim, *grid)``, with a gradient to the encoder: straight-through, relaxed or reparametrised."""
+    """``(batch, dim, *grid)``, with a gradient to the encoder: straight-through, relaxed or reparameterized."""
     codes: Tensor
     """``(batch, depth, *grid)``, int64."""
     loss: Tensor
-    """``(batch,)``: what ties latents and codebook together, weighted, differentiable."""
+    """``(batch,)``: codebook, commitment and other losses of the quantizer, weighted, differentiable."""
     kl: Tensor
     """``(batch,)`` nats from the code posterior to the uniform prior (of a continuous bottleneck, to the unit normal),
     summed over positions."""
     metrics: dict[str, Tensor]
-    """Figures that only this quantizer knows, 0-d."""
+    """Metrics of this quantizer, 0-d, by name."""
 
 
 @final
@@ -38,16 +38,16 @@ class Posterior:
     """
 
     def __init__(self, logits: Sequence[Tensor]) -> None:
-        self.log_probs = [each.log_softmax(1) for each in logits]
+        self.log_probs = [depth_logits.log_softmax(1) for depth_logits in logits]
 
     def sample(self, n: int) -> Tensor:
-        """``n`` draws: codes ``(n, batch, depth, *grid)``."""
-        return torch.stack([_draw(each, n) for each in self.log_probs], 2)
+        """``n`` samples: codes ``(n, batch, depth, *grid)``."""
+        return torch.stack([_sample(log_probs, n) for log_probs in self.log_probs], 2)
 
     def log_prob(self, codes: Tensor) -> Tensor:
         """Nats ``(n, batch)`` of codes ``(n, batch, depth, *grid)``, with a gradient to the logits."""
-        each = [p.gather(1, codes[:, :, depth].movedim(0, 1)) for depth, p in enumerate(self.log_probs)]
-        return torch.stack([nats.flatten(2).sum(2) for nats in each]).sum(0).T
+        nats = [p.gather(1, codes[:, :, depth].movedim(0, 1)) for depth, p in enumerate(self.log_probs)]
+        return torch.stack([of_depth.flatten(2).sum(2) for of_depth in nats]).sum(0).T
 
     def entropy(self) -> Tensor:
         """Nats ``(batch,)``, summed over positions and depths."""
@@ -57,7 +57,7 @@ class Posterior:
 class Quantizer(nn.Module, ABC):
     """Latents to codes and back.
 
-    May ask for ``dim: int``, said once at the top of the configuration.
+    The constructor may ask for ``dim: int``, set once at the top of the configuration.
 
     Laws, checked by toolkit.testing.QuantizerSuite:
       embed(forward(z).codes) == forward(z).z      in eval mode, as values
@@ -67,72 +67,72 @@ class Quantizer(nn.Module, ABC):
     """
 
     channels: int
-    """What it takes: channels of the encoder's latents."""
+    """Input channels: those of the encoder's latents."""
     dim: int
-    """What it gives: channels of the decoder's latents."""
+    """Output channels: those of the decoder's latents."""
     depth: int
     """Codes per position; 0 for a continuous bottleneck."""
     codebook_sizes: tuple[int, ...]
     """One size per depth."""
 
     has_posterior: bool = False
-    """Whether ``posterior`` is there."""
+    """Whether ``posterior`` is defined."""
 
     @abstractmethod
     def forward(self, z: Tensor) -> Quantized:
-        """z ``(batch, channels, *grid)``. In eval mode the likeliest codes, and nothing random."""
+        """z ``(batch, channels, *grid)``. In eval mode it takes the likeliest codes, and nothing is random."""
 
     @abstractmethod
     def embed(self, codes: Tensor) -> Tensor:
         """codes ``(batch, d, *grid)``, of the first d depths, to latents ``(batch, dim, *grid)``."""
 
     def sample(self, z: Tensor) -> Quantized:
-        """A draw from the code posterior, with its exact kl: what a bound is measured on. Not relaxed.
+        """A sample from the code posterior, not relaxed, with its exact kl: what a bound is measured on.
 
-        Where codes are a function of z there is only one: forward's.
+        Where codes are a function of z this is ``forward``.
         """
         return self(z)
 
     def posterior(self, z: Tensor) -> Posterior:
-        """The exact distribution over codes, where there is one. z as in ``forward``."""
+        """The exact distribution over codes; z as in ``forward``. ToolkitError where it is not defined."""
         raise ToolkitError(f"{title(self)} has no posterior over codes")
 
     def __call__(self, z: Tensor) -> Quantized:
-        """``forward``, once the latents are checked."""
+        """``forward``, after the latents are checked."""
         self.check(z)
         return self.unchecked(z)
 
     def unchecked(self, z: Tensor) -> Quantized:
-        """The same of latents that the quantizer around this one has checked."""
+        """``forward`` on latents that an outer quantizer has checked already."""
         quantized: Quantized = super().__call__(z)
         return quantized
 
     def check(self, z: Tensor) -> None:
-        """ToolkitError for latents that no quantizer can take.
+        """ToolkitError for latents of the wrong shape, and for NaN or infinity.
 
-        Whether they are numbers is not asked where asking would stall a GPU in training, or break a graph: the
-        training loop watches the loss.
+        Their values are not checked where that would stall a GPU in training, or break a compiled graph: the training
+        loop watches the loss.
         """
         if z.dim() < 3 or z.shape[1] != self.channels or 0 in z.shape:
             raise ToolkitError(
-                f"{title(self)}: latents of shape {tuple(z.shape)}; (batch, {self.channels}, *grid), with a grid of at"
-                " least one axis and no empty one, is needed"
+                f"{title(self)}: latents have shape {tuple(z.shape)}; expected (batch, {self.channels}, *grid), with at"
+                " least one grid axis and no empty axis"
             )
-        if not _unasked(z, self.training) and not _finite(z):
+        if not _costly_to_read(z, self.training) and not _finite(z):
             raise NotFiniteError(
-                f"{title(self)}: latents are NaN or infinite; look for such numbers in the data, or train the encoder"
-                " with a lower learning_rate"
+                f"{title(self)}: latents are NaN or infinite; check the data for such values, or train the encoder with"
+                " a lower learning_rate"
             )
 
 
-def _draw(log_probs: Tensor, n: int) -> Tensor:
+def _sample(log_probs: Tensor, n: int) -> Tensor:
     """``(batch, codebook_size, *grid)`` to ``(n, batch, *grid)``."""
     rows = log_probs.detach().exp().movedim(1, -1)
-    drawn = torch.multinomial(rows.flatten(0, -2), n, replacement=True)
-    return drawn.T.reshape(n, *rows.shape[:-1])
+    codes = torch.multinomial(rows.flatten(0, -2), n, replacement=True)
+    return codes.T.reshape(n, *rows.shape[:-1])
 
 
-def _unasked(z: Tensor, training: bool) -> bool:
+def _costly_to_read(z: Tensor, training: bool) -> bool:
     stalls = training and z.device.type != "cpu"
     return stalls or torch.compiler.is_compiling() or isinstance(z, FakeTensor)
 

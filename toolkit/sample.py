@@ -1,4 +1,4 @@
-"""From a prior to data."""
+"""Sampling: from a prior to data."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BATCH = 64
 """Examples decoded at once."""
 
 Progress = Callable[[str, int, int], None]
-"""Is told what is being drawn one after the other, ``codes`` or ``data``, how many are done, and of how many."""
+"""Called with what is being sampled, ``codes`` or ``data``, how many of them are done, and how many there are."""
 
 
 def unwatched(what: str, done: int, total: int) -> None:
-    """Progress that nobody follows."""
+    """Reports no progress."""
 
 
 @torch.no_grad()
@@ -40,14 +40,14 @@ def sample(
     noise: bool = False,
     progress: Progress = unwatched,
 ) -> tuple[Tensor, Tensor]:
-    """``n`` examples ``(n, channels, *axes)`` in the data's form and their codes ``(n, depth, *grid)``.
+    """``n`` examples ``(n, channels, *axes)``, as the data has them, and their codes ``(n, depth, *grid)``.
 
-    Conditions hold one value per example, or one for each of its steps, the last of which goes on where they end.
+    Conditions have one value per example, or one per step; the last step is repeated where they are too short.
     ``prefix`` ``(n, depth, positions)`` fixes the first codes; ``noise``: see ``decode``. ``length`` is that of the
-    data's first axis: up to the prior's own the examples are cut short; beyond it its window slides over the codes, of
-    which those of ``overlap`` positions stay in it (see ``toolkit.rollout``), and all are decoded at once. Without a
-    prior the latents of a continuous bottleneck are drawn from the unit normal, scaled by the temperature; there are no
-    codes then. ToolkitError where codes or data cannot be as long.
+    data's first axis. Up to the prior's own length the examples are cut; beyond it, its window slides over the codes
+    and keeps ``overlap`` positions of the data at each move (see ``toolkit.rollout``); all codes are decoded at once.
+    Without a prior, latents of a continuous bottleneck are sampled from the unit normal, scaled by the
+    temperature, and there are no codes. ToolkitError where codes or data cannot have this length.
     """
     autoencoder.eval()
     if prior is None:
@@ -56,43 +56,45 @@ def sample(
         x = decode_latents(autoencoder, z.to(device), conditions, generator=generator, noise=noise, progress=progress)
         return _cut(x, length), torch.zeros(n, 0, *grid, dtype=torch.int64)
     prior.eval()
-    axis, places = autoencoder.data.axes[0], autoencoder.code_spec.grid[0]
+    axis, positions = autoencoder.data.axes[0], autoencoder.code_spec.grid[0]
     window, *plane = prior.code_spec.grid
-    slabs = window if length is None else -(-length * places // axis)
-    if slabs > window and axis % places:
-        raise ToolkitError(f"frames={length}: this run's codes stand for no whole number of them ({axis} are {places})")
-    keep = kept(window, axis // places, autoencoder.data.conditions, overlap) if slabs > window else 0
-    each = n * prior.code_spec.depth
-    total = each * max(slabs, window) * prod(plane)
+    slabs = window if length is None else -(-length * positions // axis)
+    if slabs > window and axis % positions:
+        raise ToolkitError(
+            f"frames={length}: this run's codes do not cover a whole number of frames each ({axis} by {positions})"
+        )
+    keep = kept(window, axis // positions, autoencoder.data.conditions, overlap) if slabs > window else 0
+    per_position = n * prior.code_spec.depth
+    total = per_position * max(slabs, window) * prod(plane)
 
-    def of(start: int, many: int) -> Mapping[str, Tensor]:
-        """The conditions of so many slabs."""
+    def conditions_of(start: int, count: int) -> Mapping[str, Tensor]:
+        """The conditions of ``count`` slabs."""
         if length is None:
             return conditions
-        return within(conditions, autoencoder.data.conditions, start * axis // places, many * axis // places)
+        return within(conditions, autoencoder.data.conditions, start * axis // positions, count * axis // positions)
 
     codes = roll_out(
         prior,
         n,
-        lambda start: of(start, window),
+        lambda start: conditions_of(start, window),
         sampling,
         slabs=slabs,
         keep=keep,
         prefix=prefix,
         generator=generator,
-        progress=lambda done: progress("codes", min(done * each, total), total),
+        progress=lambda done: progress("codes", min(done * per_position, total), total),
     )
-    known = of(0, codes.shape[2])
+    known = conditions_of(0, codes.shape[2])
     x = decode(autoencoder, codes, known, generator=generator, noise=noise, progress=progress)
     return _cut(x, length), codes[:, :, :slabs]
 
 
 def _cut(x: Tensor, length: int | None) -> Tensor:
-    """The first ``length`` positions."""
+    """The first ``length`` positions; ToolkitError where there are fewer."""
     if length is None:
         return x
     if x.shape[2] < length:
-        raise ToolkitError(f"frames={length}: this run makes {x.shape[2]} at most")
+        raise ToolkitError(f"frames={length}: this run generates at most {x.shape[2]}")
     return x[:, :, :length]
 
 
@@ -106,7 +108,7 @@ def decode(
     noise: bool = False,
     progress: Progress = unwatched,
 ) -> Tensor:
-    """Codes to data: the likelihood's mean where it has one; with ``noise``, or without a mean, a draw from it."""
+    """Codes to data: the likelihood's mean where it has one; with ``noise``, or without a mean, a sample from it."""
     z = torch.cat([autoencoder.embed(part) for part in codes.split(BATCH)])
     return decode_latents(autoencoder, z, conditions, generator=generator, noise=noise, progress=progress)
 
@@ -122,19 +124,19 @@ def decode_latents(
     progress: Progress = unwatched,
 ) -> Tensor:
     """Latents ``(batch, dim, *grid)`` to data, as ``decode`` does."""
-    parts = []
+    batches = []
     for start in range(0, len(z), BATCH):
         rows = slice(start, start + BATCH)
         likelihood = autoencoder.decode(z[rows], {name: value[rows] for name, value in conditions.items()})
         mean = None if noise else likelihood.mean
         if mean is not None:
-            parts.append(autoencoder.data.unscale(mean))
+            batches.append(autoencoder.data.unscale(mean))
             continue
-        parts.append(likelihood.sample(generator, progress=_counted(progress, likelihood.shape, start, len(z))))
-    return torch.cat(parts)
+        batches.append(likelihood.sample(generator, progress=_counted(progress, likelihood.shape, start, len(z))))
+    return torch.cat(batches)
 
 
 def _counted(progress: Progress, shape: tuple[int, ...], start: int, n: int) -> Callable[[int], None]:
-    """Positions of a batch as numbers of all ``n`` examples, of which those before ``start`` are done."""
-    numbers, each = prod(shape), shape[0] * min(BATCH, n - start)
-    return lambda done: progress("data", start * numbers + done * each, n * numbers)
+    """Finished positions of a batch, as finished dims of all ``n`` examples; those before ``start`` are done."""
+    dims, per_position = prod(shape), shape[0] * min(BATCH, n - start)
+    return lambda done: progress("data", start * dims + done * per_position, n * dims)

@@ -1,4 +1,4 @@
-"""What flows between the parts, as plain numbers."""
+"""Shapes and sizes of data, conditions and codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Condition:
     ``(batch, steps)``; the index ``size`` means "none" (dropped or unknown). A ``real`` condition is
     float ``(batch, size)`` or, if ``per_step``, ``(batch, steps, size)``. A step is ``stride`` positions of the
     data's first axis: 1 for an action per frame, more for a phone per hundredth of a second. Along a coarser axis,
-    that of codes which stand for several steps each, ``steps_per_code`` of them, in their order, are a position's.
+    where a code covers several steps, each position holds ``steps_per_code`` of them, in order.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Condition:
     steps_per_code: int = 1
 
     def steps(self, length: int) -> int:
-        """How many steps a first axis of this length has."""
+        """Number of steps along a first axis of this length."""
         return length // self.stride * self.steps_per_code
 
     def resample(self, length: int, positions: int) -> Condition:
-        """The same condition along an axis of codes, ``positions`` of them for ``length`` of this one's.
+        """The same condition along an axis of ``positions`` codes for ``length`` positions of the data.
 
-        Unchanged where the steps cannot be dealt out in whole numbers.
+        Unchanged where neither count divides the other.
         """
         steps = self.steps(length) if self.per_step else 0
         if steps and steps % positions == 0:
@@ -47,7 +47,7 @@ class Condition:
         return self
 
     def index(self, label: str) -> int:
-        """The index of a label; a number is taken as an index only where no label is spelt like it."""
+        """The index of a label; a number is an index only where no label is spelled like it."""
         if label in self.labels:
             return self.labels.index(label)
         if label.isdecimal() and int(label) <= self.size:
@@ -63,10 +63,10 @@ class DataSpec:
     """The data ``x``: ``(batch, channels, *axes)``.
 
     ``levels``: x holds integers ``0..levels-1``; None: floats in [-1, 1].
-    ``ordered``: False for codes as data, which networks embed and never scale.
+    ``ordered``: False where levels are mere symbols, such as codes, which networks embed and never scale.
     ``varying``: which axes may differ in length between examples (empty: none).
     ``rates``: positions per second, by axis (empty: the axes are not time).
-    ``variance``: of the scaled data over the training split, where it is known.
+    ``variance``: of the scaled data over the training split, where known.
     """
 
     channels: int
@@ -97,7 +97,7 @@ class DataSpec:
         if rank is None or rank == self.rank:
             return self
         if rank > self.rank:
-            raise ValueError(f"the data has {self.rank} axes {self.axes}, {rank} are needed")
+            raise ValueError(f"the data has {self.rank} axes {self.axes}, but {rank} are needed")
         return replace(self, axes=self.axes[-rank:], varying=self.varying[-rank:], rates=self.rates[-rank:])
 
     def scale(self, x: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class CodeSpec:
-    """The codes that a prior sees: ``(batch, depth, *grid)``, the d-th in ``0..codebook_sizes[d]-1``."""
+    """The codes ``(batch, depth, *grid)``, those of depth d in ``0..codebook_sizes[d]-1``."""
 
     grid: tuple[int, ...]
     codebook_sizes: tuple[int, ...]

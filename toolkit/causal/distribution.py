@@ -1,4 +1,4 @@
-"""p(x given z) by a causal network over x itself."""
+"""p(x given z) by a causal network over x."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from toolkit.prior import PLAIN, SamplingOptions
 
 @final
 class AutoregressiveDistribution(Distribution):
-    """Every number of x given all earlier ones: positions in raster order and, inside one, the channels in turn.
+    """Every number of x given all earlier ones: positions in raster order and, at each, the channels in order.
 
-    The numbers of x stand to the network as codes of ``depth = channels`` do. It runs in ``log_prob``, all at once
-    over the true x, and in ``sample``, position by position over what was drawn. There is no mean.
+    To the network, x is codes of ``depth = channels``. It runs in ``log_prob``, over all of x at once, and in
+    ``sample``, position by position over what was sampled so far. There is no mean.
     """
 
     def __init__(
@@ -30,9 +30,9 @@ class AutoregressiveDistribution(Distribution):
         unconditional: Callable[[], Tensor],
         seen: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """``context``, a batch of it, says what z and the conditions tell of every position; see the network's trunk.
-        ``unconditional`` makes the same without conditions, where guidance asks for it. ``seen``: x as ``log_prob``
-        shows it to the network, where that is not as it is."""
+        """``context`` is z and the conditions at every position, of a batch; see ``Trunk.forward``. ``unconditional``
+        computes the same without conditions, for guidance. ``seen`` maps x to what ``log_prob`` shows the network
+        instead."""
         self.network, self.shape, self.seen = network, shape, seen
         self.context, self.unconditional = context, unconditional
 
@@ -60,7 +60,7 @@ class AutoregressiveDistribution(Distribution):
         generator: torch.Generator | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """``sample`` with all that a prior's sampling knows; ``prefix`` ``(batch, channels, positions)``."""
+        """``sample`` with all of a prior's sampling options; ``prefix`` ``(batch, channels, positions)``."""
         return sample(
             self.network,
             len(self.context),

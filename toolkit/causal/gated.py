@@ -1,8 +1,8 @@
-"""A chain of gated layers at one position, when all that lies before it is known.
+"""A chain of gated layers at one position, given all positions before it.
 
-Layer: ``y = past + W x``, ``z = tanh(y_1) sigmoid(y_2)``, ``x += V z``. What the past adds to every layer can be had in
-one product before the chain begins; only W and V are left to be done one after the other. Since
-``sigmoid(b) = (tanh(b / 2) + 1) / 2``, halving what makes ``y_2``, and V, leaves a single tanh over both.
+Layer: ``y = past + W x``, ``z = tanh(y_1) sigmoid(y_2)``, ``x += V z``. What the past adds to all layers is computed in
+one product before the chain; only the products with W and V are done layer by layer. Since
+``sigmoid(b) = (tanh(b / 2) + 1) / 2``, halving the weights of ``y_2``, and V, leaves a single tanh over both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Chain(NamedTuple):
-    """Folded weights, and buffers whose views are made once: a layer is four calls and no allocation."""
+    """Folded weights, and buffers with views created once: a layer is four calls and no allocation."""
 
     current: Tensor
     """W of each layer: ``(layers, hidden, 2 hidden)``."""
@@ -27,11 +27,11 @@ class Chain(NamedTuple):
     gated: Tensor
     """Twice the z of each layer: ``(batch, layers, hidden)``."""
     rows: list[tuple[Tensor, ...]]
-    """Of each layer: W, V, x, y, its halves, z, and the next x."""
+    """Per layer: W, V, x, y, the halves of y, z, and the next x."""
 
 
 def chain(current: Tensor, out: Tensor, batch: int) -> Chain:
-    """From the weights ``(layers, 2 hidden, hidden)`` and ``(layers, hidden, hidden)``."""
+    """A chain from weights W ``(layers, 2 hidden, hidden)`` and V ``(layers, hidden, hidden)``."""
     layers, hidden = out.shape[:2]
     sums = out.new_zeros(layers, batch, 2 * hidden)
     inputs = out.new_zeros(layers + 1, batch, hidden)
@@ -44,7 +44,7 @@ def chain(current: Tensor, out: Tensor, batch: int) -> Chain:
 
 
 def halve_gates(weight: Tensor) -> Tensor:
-    """What makes y ``(layers, 2 hidden, …)``, so that it makes the gates' half of them."""
+    """The weights of y ``(layers, 2 hidden, …)``, those of the gates halved."""
     values, gates = weight.chunk(2, 1)
     return torch.cat((values, gates / 2), 1)
 
@@ -67,7 +67,7 @@ def run(chain: Chain, given: Tensor, past: Tensor, weight: Tensor) -> tuple[Tens
 
 
 def _functional(chain: Chain, sums: Tensor) -> tuple[Tensor, Tensor]:
-    """The same without buffers: a compiler places them better, and would copy a whole one at every write."""
+    """The same without buffers: a compiler allocates better, and would copy a whole buffer at every write."""
     inputs, gated = [chain.inputs[0]], []
     for y, current, out in zip(sums.unbind(), chain.current, chain.out, strict=True):
         values, gates = (y + product(inputs[-1], current)).tanh().chunk(2, 1)
@@ -79,8 +79,8 @@ def _functional(chain: Chain, sums: Tensor) -> tuple[Tensor, Tensor]:
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """``x @ weight``, ``(…, rows, n)`` by ``(…, n, m)``.
 
-    To a compiler a single row is multiplied and summed in the open: a call to a matrix product would cost more than its
-    numbers, and could not be joined with what stands around it.
+    When compiled, a single row is multiplied and summed elementwise: a call to a matrix product would cost more than
+    the arithmetic, and could not be fused with its neighbors.
     """
     if x.shape[-2] == 1 and torch.compiler.is_compiling():
         return (x.unsqueeze(-1) * weight.unsqueeze(-3)).sum(-2)

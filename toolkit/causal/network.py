@@ -12,60 +12,60 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 REACH = 0.2
-"""How far apart levels in order, from -1 to 1, begin to be strangers."""
+"""Distance, on the scale from -1 to 1, over which initial embeddings of ordered levels are correlated."""
 
 
 class Trunk(nn.Module, ABC):
-    """Features of every position from what stands at the positions before it, in raster order.
+    """Features of every position from the inputs at the positions before it, in raster order.
 
-    ``forward`` does all positions at once; ``init``, ``step`` and ``append`` go position by position, with the same
-    weights and the same result. A state is made of tensors of fixed shapes, changed in place, and nothing is asked of
-    the device, so that a step can be compiled, or captured and replayed.
+    ``forward`` computes all positions at once; ``init``, ``step`` and ``append`` go position by position, with the same
+    weights and the same result. A state consists of tensors of fixed shapes, changed in place, and nothing is read back
+    from the device, so that a step can be compiled, or captured and replayed.
     """
 
     channels: int
-    """Of what it is given at every position."""
+    """Input channels at every position."""
 
     features: int
-    """Of what it gives at every position."""
+    """Output channels at every position."""
 
     @abstractmethod
     def forward(self, embedded: Tensor, context: Tensor | None) -> Tensor:
         """``(batch, *grid, features)`` from ``(batch, channels, *grid)``.
 
-        ``context`` is known at all positions: ``(batch, context, *grid)``, or with axes of length 1 along which it
-        does not change.
+        ``context`` is known at all positions: ``(batch, context, *grid)``, with length 1 along axes where it is
+        constant.
         """
 
     @abstractmethod
     def init(self, batch: int, grid: Sequence[int], context: Tensor | None) -> Any:
-        """The state before the first position. Weights are read here, and not again."""
+        """The state before the first position. Weights are read here only."""
 
     def graph_id(self, grid: Sequence[int], position: int, coarse: bool = False) -> int:
-        """What a step is like: those of one key do the same operations on tensors of the same shapes, and may share a
-        graph. ``coarse``: there is to be one, and work may be done in vain so that fewer keys are needed."""
+        """Identifies steps that do the same operations on tensors of the same shapes, and so can share a graph.
+        ``coarse``: prefer few ids, even if steps then do needless work."""
         return 0
 
     @abstractmethod
     def step(self, state: Any, graph_id: int, position: Tensor) -> Tensor:
-        """The features ``(batch, features)`` of a position, ``(1,)`` on the device; called once for each, in order."""
+        """The features ``(batch, features)`` of a position, ``(1,)`` on the device; once per position, in order."""
 
     @abstractmethod
     def append(self, state: Any, position: Tensor, embedded: Tensor) -> None:
-        """Takes in what stands at the position: ``(batch, channels)``."""
+        """Sets the input at the position: ``(batch, channels)``."""
 
     if TYPE_CHECKING:
         __call__ = forward
 
 
-class State(NamedTuple):
-    """What a network remembers while codes are drawn."""
+class NetworkState(NamedTuple):
+    """State of a network while codes are sampled."""
 
     trunk: Any
     last_input: Tensor
-    """The sum of the embedded codes of the position at hand, ``(batch, channels)``."""
+    """The sum of the embedded codes of the current position, ``(batch, channels)``."""
     tables: list[Tensor]
-    """The network's weights, at hand without looking them up at every code."""
+    """Weights of the network, to avoid attribute lookups at every code."""
     inner: list[Tensor]
     heads: list[tuple[Tensor, Tensor]]
 
@@ -74,13 +74,13 @@ class State(NamedTuple):
 class CausalNetwork(nn.Module):
     """A distribution over codes ``(batch, depth, *grid)``, each code given all earlier ones.
 
-    The order is raster over positions and, inside a position, from the first depth to the last. The trunk runs once
-    per position, over the sum of the position's embedded codes; a small head makes the codes inside a position depend
-    on one another: what it reads of the trunk is moved by an embedding of every earlier depth's code.
+    The order is raster over positions and, at each, from the first depth to the last. The trunk runs once per position,
+    over the sum of the position's embedded codes; a small head makes the codes at a position depend on one another: it
+    adds an embedding of every earlier depth's code to the trunk's feature.
 
     Args:
-        head: channels of what the last layer reads.
-        ordered: whether codes are levels, of which neighbours are alike: their embeddings start so.
+        head: channels before the output layer.
+        ordered: whether codes are ordered levels; then embeddings of neighbors start similar.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class CausalNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if not codebook_sizes:
-            raise ValueError("a causal network needs codes, and the depth is 0: take a quantizer with a codebook")
+            raise ValueError("a causal network needs codes, but the depth is 0: choose a quantizer with a codebook")
         self.codebook_sizes = codebook_sizes
         self.tables = nn.ModuleList(nn.Embedding(size, trunk.channels) for size in codebook_sizes)
         self.trunk = trunk
@@ -114,8 +114,7 @@ class CausalNetwork(nn.Module):
         __call__ = forward
 
     def log_prob(self, codes: Tensor, context: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
-        """Nats ``(batch,)``; float32 or wider whatever the logits are. ``seen``: what the network is shown in place of
-        the codes, where that is something else."""
+        """Nats ``(batch,)``; at least float32. ``seen``: what the network is shown in place of the codes."""
         logits = self(codes if seen is None else seen, context)
         nats = [_cross_entropy(part, codes[:, depth]) for depth, part in enumerate(logits)]
         return -torch.stack(nats).sum(0)
@@ -125,9 +124,9 @@ class CausalNetwork(nn.Module):
         parts = [table(codes[:, depth]) for depth, table in enumerate(self.tables)]
         return torch.stack(parts).sum(0).movedim(-1, 1)
 
-    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> State:
+    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> NetworkState:
         """The state before the first position."""
-        return State(
+        return NetworkState(
             self.trunk.init(batch, grid, context),
             self.proj.weight.new_zeros(batch, self.trunk.channels),
             [table.weight for table in self.tables],  # type: ignore[misc]
@@ -135,16 +134,16 @@ class CausalNetwork(nn.Module):
             [(head.weight, head.bias) for head in self.heads],  # type: ignore[misc]
         )
 
-    def step(self, state: State, graph_id: int, position: Tensor) -> Tensor:
-        """The feature ``(batch, head)`` of a position ``(1,)``, once all codes before it are absorbed."""
+    def step(self, state: NetworkState, graph_id: int, position: Tensor) -> Tensor:
+        """The feature ``(batch, head)`` of a position ``(1,)``, after all codes before it are appended."""
         return F.linear(self.trunk.step(state.trunk, graph_id, position).relu(), self.proj.weight, self.proj.bias)
 
-    def logits(self, state: State, feature: Tensor, depth: int) -> Tensor:
-        """``(batch, codebook_sizes[depth])``, once the codes of all earlier depths are absorbed."""
+    def logits(self, state: NetworkState, feature: Tensor, depth: int) -> Tensor:
+        """``(batch, codebook_sizes[depth])``, after the codes of all earlier depths are appended."""
         return F.linear(feature.relu(), *state.heads[depth])
 
-    def append(self, state: State, feature: Tensor, position: Tensor, depth: int, codes: Tensor) -> Tensor:
-        """Takes in the codes ``(batch,)`` of a position and depth; the feature for the next depth."""
+    def append(self, state: NetworkState, feature: Tensor, position: Tensor, depth: int, codes: Tensor) -> Tensor:
+        """Appends the codes ``(batch,)`` of a position and depth; returns the feature for the next depth."""
         rows = state.tables[depth].index_select(0, codes)
         embedded = state.last_input.copy_(rows) if depth == 0 else state.last_input.add_(rows)
         if depth < len(state.inner):
@@ -154,15 +153,15 @@ class CausalNetwork(nn.Module):
 
 
 def shift(x: Tensor, axis: int) -> Tensor:
-    """x ``(batch, channels, *grid)`` moved one position on along an axis of the grid; a zero comes in."""
+    """x ``(batch, channels, *grid)`` shifted by one position along an axis of the grid; zeros enter."""
     after = x.ndim - 3 - axis
     return F.pad(x, [0, 0] * after + [1, -1])
 
 
 def smooth(levels: int, channels: int) -> Tensor:
-    """Random rows ``(levels, channels)`` of unit variance, a wave over the levels in each channel.
+    """Random rows ``(levels, channels)`` of unit variance, smooth over the levels in each channel.
 
-    Those of levels s and s' from -1 to 1 correlate by ``exp(-(s - s')^2 / (2 REACH^2))``: random Fourier features of
+    The correlation of levels s and s', from -1 to 1, is ``exp(-(s - s')^2 / (2 REACH^2))``: random Fourier features of
     the level (Rahimi and Recht 2007).
     """
     waves = torch.linspace(-1, 1, levels).unsqueeze(1) * torch.randn(channels) / REACH

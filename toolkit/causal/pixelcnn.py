@@ -1,12 +1,11 @@
 """The gated PixelCNN (van den Oord et al. 2016, arXiv:1606.05328), for grids of one to three axes.
 
-The paper's vertical and horizontal stack, carried on to any rank: there is one stack per axis, and stack
-``a`` sees what lies before a position along axis ``a``, with the same index on all earlier axes and any on
-the later ones. Each stack reads the one before it, so that together they see exactly the past of the raster
-order. No kernel is masked: shifting a stack's input by one along its axis, and padding on the left, keeps it
-causal.
+The paper's vertical and horizontal stack, generalized to any rank: there is one stack per axis, and stack ``a`` sees
+what is before a position along axis ``a``, with the same index on all earlier axes and any on the later ones. Each
+stack reads the one before it, so that together they see exactly the past in raster order. No kernel is masked: shifting
+a stack's input by one along its axis, and padding on the left, keeps it causal.
 
-Its steps, position by position, are in ``toolkit.causal.pixelcnn_steps``.
+The computation position by position is in ``toolkit.causal.pixelcnn_steps``.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from torch import Tensor, nn
 
 from toolkit.causal import pixelcnn_steps
 from toolkit.causal.network import Trunk, shift
-from toolkit.causal.pixelcnn_steps import State, changed_axis
+from toolkit.causal.pixelcnn_steps import PixelCNNState, changed_axis
 
 
 @final
 class PixelCNN(Trunk):
-    """A stack of gated layers per axis. Not bound to a grid, only to its rank.
+    """A stack of gated layers per axis. Works on any grid of its rank.
 
     Args:
-        context: channels of the context that is given at every position (0: there is none).
-        kernel_size: a layer sees ``kernel_size // 2`` positions further, in every direction that is past.
+        context: channels of the context at every position (0: none).
+        kernel_size: a layer sees ``kernel_size // 2`` positions further, in every direction of the past.
     """
 
     stacks: list[_Stack]
@@ -59,31 +58,31 @@ class PixelCNN(Trunk):
             x, sources = stack(shift(embedded, axis), sources)
         return x.movedim(1, -1)
 
-    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> State:
+    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> PixelCNNState:
         return pixelcnn_steps.init(self.stacks, batch, grid, context)
 
     def graph_id(self, grid: Sequence[int], position: int, coarse: bool = False) -> int:
         return changed_axis(grid, position)
 
-    def step(self, state: State, graph_id: int, position: Tensor) -> Tensor:
+    def step(self, state: PixelCNNState, graph_id: int, position: Tensor) -> Tensor:
         return pixelcnn_steps.step(state, graph_id, position)
 
-    def append(self, state: State, position: Tensor, embedded: Tensor) -> None:
+    def append(self, state: PixelCNNState, position: Tensor, embedded: Tensor) -> None:
         pixelcnn_steps.append(state, position, embedded)
 
 
 class _Stack(nn.Module):
-    """The gated residual layers of one axis: causal along it, centred along the ``later`` axes after it.
+    """The gated residual layers of one axis: causal along it, centered along the ``later`` axes after it.
 
     Layer: ``y = W * x + b + link(source)``, ``x += out(tanh(y_1) sigmoid(y_2))`` (equation 2). The source is
     the ``y`` of the stack before, in the same layer, or for the first stack the context (equation 4), which
-    so reaches the gates of every layer and stack.
+    thus reaches the gates of every layer and stack.
     """
 
     def __init__(self, later: int, source: int, hidden: int, layers: int, kernel_size: int, dropout: float) -> None:
         super().__init__()
         taps = kernel_size // 2 + 1
-        # The taps stand before the channels, so that a step can read both as channels without a copy.
+        # Taps before channels, so that a step can read both as channels without a copy.
         self.weight = _parameter(layers, 2 * hidden, taps, hidden, *[kernel_size] * later)
         self.bias = nn.Parameter(torch.zeros(layers, 2 * hidden))
         self.link = _parameter(layers, 2 * hidden, source) if source else None
@@ -120,7 +119,7 @@ class _Stack(nn.Module):
 
 def _check(rank: int, kernel_size: int, layers: int) -> None:
     if not 1 <= rank <= 3:
-        raise ValueError(f"a grid of 1 to 3 axes is needed, this one has {rank}: take another network")
+        raise ValueError(f"a grid of 1 to 3 axes is needed, this one has {rank}: choose another network")
     if kernel_size < 3 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size={kernel_size}: an odd number of at least 3")
     if layers < 1:
@@ -128,7 +127,7 @@ def _check(rank: int, kernel_size: int, layers: int) -> None:
 
 
 def _parameter(layers: int, channels: int, *inputs: int) -> nn.Parameter:
-    """Weights of all layers, uniform as in torch's own layers: within 1/sqrt of the inputs' number."""
+    """Weights of all layers, uniform as in torch's own layers: within 1/sqrt(fan-in)."""
     bound = 1 / sqrt(prod(inputs))
     return nn.Parameter(torch.empty(layers, channels, *inputs).uniform_(-bound, bound))
 

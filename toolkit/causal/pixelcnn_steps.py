@@ -1,8 +1,8 @@
 """A PixelCNN position by position: the network of ``toolkit.causal.pixelcnn``, with the same weights and result.
 
-Stack ``a`` moves on by a slab of the axes after it, and only where its own axis does: the outer stacks as convolutions
-once per plane or row, the last one, whose slab is a single position, as a chain of products. What is folded into the
-weights here is explained in ``toolkit.causal.gated``.
+Stack ``a`` advances by a slab of the axes after it, and only where the index along its own axis changes: outer stacks
+as convolutions, once per plane or row; the last one, whose slab is a single position, as a chain of products. The
+folding of the weights is explained in ``toolkit.causal.gated``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from toolkit.causal.gated import Chain, chain, halve_gates, run
 
 
 class Stack(Protocol):
-    """The weights of one axis, as the network keeps them."""
+    """The weights of one axis, as the network has them."""
 
     @property
     def weight(self) -> Tensor:
@@ -38,14 +38,14 @@ class Stack(Protocol):
         """``(layers, hidden, hidden)``."""
 
 
-class State(NamedTuple):
-    """What the stacks remember; the slabs of stack ``a`` are of the axes ``grid[a+1:]``."""
+class PixelCNNState(NamedTuple):
+    """State of the stacks; the slabs of stack ``a`` are of the axes ``grid[a+1:]``."""
 
     grid: tuple[int, ...]
     context: Tensor | None
     """``(*axes, batch, channels)``."""
     filled: list[Tensor]
-    """What stands in each stack's slab so far: ``(positions, batch, hidden)``."""
+    """Inputs in each stack's slab so far: ``(positions, batch, hidden)``."""
     given: list[Tensor]
     """What the stack before adds to each: ``(layers, grid[a], positions * batch, 2 hidden)``; to the first stack of a
     grid with one axis, what the context adds."""
@@ -54,25 +54,25 @@ class State(NamedTuple):
 
 
 class Slabs(NamedTuple):
-    """An outer stack, whose step is a slab of ``planes`` times ``places`` positions, one of them 1 for a row.
+    """An outer stack, whose step is a slab of ``planes`` times ``columns`` positions, one of them 1 for a row.
 
-    What a tap of the kernel sees from all positions lies together in memory: so a convolution is a product per tap,
-    and nothing is copied for it.
+    The layout of the inputs makes what a tap of the kernel sees from all positions a view of them: a convolution is one
+    product per tap, without copies.
     """
 
     weight: list[list[Tensor]]
-    """Of each layer and tap: ``(planes, taps * hidden, 2 hidden)``."""
+    """Per layer and tap: ``(planes, taps * hidden, 2 hidden)``."""
     out: list[Tensor]
     link: Tensor | None
     bias: Tensor
     inputs: list[Tensor]
-    """The last inputs of each layer, with zeros around: ``(planes, places, batch, taps, hidden)``."""
+    """The last inputs of each layer, zero-padded: ``(planes, columns, batch, taps, hidden)``."""
     insides: list[Tensor]
-    """The same without what is around."""
+    """The same without the padding."""
     seen: list[list[Tensor]]
-    """Of each layer, what a tap sees: ``(planes, places * batch, taps * hidden)``."""
+    """Per layer and tap, what it sees: ``(planes, columns * batch, taps * hidden)``."""
     sums: Tensor
-    """The y of every layer: ``(layers, planes, places * batch, 2 hidden)``."""
+    """The y of every layer: ``(layers, planes, columns * batch, 2 hidden)``."""
 
 
 class Last(NamedTuple):
@@ -82,12 +82,12 @@ class Last(NamedTuple):
     link: Tensor | None
     bias: Tensor
     past: Tensor
-    """Of all taps but the current one: ``(layers, (taps - 1) hidden, 2 hidden)``."""
+    """Weights of all taps but the current one: ``(layers, (taps - 1) hidden, 2 hidden)``."""
     window: Tensor
     """The last inputs of each layer: ``(layers, batch, taps - 1, hidden)``."""
 
 
-def init(stacks: Sequence[Stack], batch: int, grid: Sequence[int], context: Tensor | None) -> State:
+def init(stacks: Sequence[Stack], batch: int, grid: Sequence[int], context: Tensor | None) -> PixelCNNState:
     """The state before the first position."""
     grid, axes = tuple(grid), range(len(stacks))
     bias, hidden = stacks[0].bias, stacks[0].out.shape[1]
@@ -99,7 +99,7 @@ def init(stacks: Sequence[Stack], batch: int, grid: Sequence[int], context: Tens
     last = _last(stacks[-1], len(stacks) == 1, batch)
     whole = None if context is None else context.movedim((0, 1), (-2, -1))
     given[0] = _linked(last, whole) if len(grid) == 1 else bias.new_zeros(0)
-    return State(grid, whole, filled, given, outer, last)
+    return PixelCNNState(grid, whole, filled, given, outer, last)
 
 
 def changed_axis(grid: Sequence[int], position: int) -> int:
@@ -111,22 +111,22 @@ def changed_axis(grid: Sequence[int], position: int) -> int:
     return axis
 
 
-def step(state: State, changed: int, position: Tensor) -> Tensor:
-    """The features ``(batch, hidden)`` of a position ``(1,)``, of which ``changed`` is the first axis that moves on."""
+def step(state: PixelCNNState, changed: int, position: Tensor) -> Tensor:
+    """The features ``(batch, hidden)`` of a position ``(1,)``, where ``changed`` is the first axis with a new index."""
     for axis in range(changed, len(state.grid) - 1):
-        _move_slab(state, axis, axis > changed, position)
-    return _move_last(state, changed, position)
+        _step_outer(state, axis, axis > changed, position)
+    return _step_last(state, changed, position)
 
 
-def append(state: State, position: Tensor, embedded: Tensor) -> None:
-    """Takes in what stands at the position: ``(batch, hidden)``."""
+def append(state: PixelCNNState, position: Tensor, embedded: Tensor) -> None:
+    """Sets the input at the position: ``(batch, hidden)``."""
     for filled in state.filled[:-1]:
         filled.index_copy_(0, position % len(filled), embedded.unsqueeze(0))
     state.filled[-1].copy_(embedded)
 
 
-def _move_slab(state: State, axis: int, first: bool, position: Tensor) -> None:
-    """Moves an outer stack on by a slab, the ``first`` one along its axis or a later."""
+def _step_outer(state: PixelCNNState, axis: int, first: bool, position: Tensor) -> None:
+    """Advances an outer stack by a slab; ``first``: to the first one along its axis."""
     slabs, x = state.outer[axis], state.filled[axis]
     if first:
         x = torch.zeros_like(x)
@@ -138,21 +138,21 @@ def _move_slab(state: State, axis: int, first: bool, position: Tensor) -> None:
     _through(slabs, x.flatten(0, 1))
     after = state.last if axis + 2 == len(state.grid) else state.outer[axis + 1]
     assert after.link is not None
-    passed = torch.baddbmm(after.bias, slabs.sums.flatten(1, 2), after.link.transpose(1, 2))
-    state.given[axis + 1].copy_(passed.view_as(state.given[axis + 1]))
+    linked = torch.baddbmm(after.bias, slabs.sums.flatten(1, 2), after.link.transpose(1, 2))
+    state.given[axis + 1].copy_(linked.view_as(state.given[axis + 1]))
 
 
-def _first_given(state: State, slabs: Slabs, index: Tensor) -> Tensor:
+def _first_given(state: PixelCNNState, slabs: Slabs, index: Tensor) -> Tensor:
     """``b + link(context)`` of the first stack over a slab: ``(layers, 1, positions * batch or 1, 2 hidden)``."""
-    context, rest = state.context, state.grid[1:]
+    context, later = state.context, state.grid[1:]
     if context is not None:
         slab = context[0] if len(context) == 1 else context.index_select(0, index)[0]
-        context = slab.expand(*rest, *slab.shape[-2:])
+        context = slab.expand(*later, *slab.shape[-2:])
     return _linked(slabs, context).flatten(1, -2).unsqueeze(1)
 
 
-def _move_last(state: State, changed: int, position: Tensor) -> Tensor:
-    """The last stack, at one position."""
+def _step_last(state: PixelCNNState, changed: int, position: Tensor) -> Tensor:
+    """Advances the last stack by a position; its features."""
     last, axis = state.last, len(state.grid) - 1
     if changed == axis:
         last.chain.inputs[0].copy_(state.filled[axis][0])
@@ -169,15 +169,15 @@ def _move_last(state: State, changed: int, position: Tensor) -> Tensor:
     return inputs[-1]
 
 
-def _slabs(stack: Stack, first: bool, batch: int, rest: tuple[int, ...]) -> Slabs:
-    """Weights and buffers of an outer stack, for slabs of the axes ``rest``."""
+def _slabs(stack: Stack, first: bool, batch: int, axes: tuple[int, ...]) -> Slabs:
+    """Weights and buffers of an outer stack, for slabs of these axes."""
     layers, channels, taps, hidden, *kernel = stack.weight.shape
-    if len(rest) == 1:
-        rest, kernel = (1, *rest), [1, *kernel]
-    padded = [size + width - 1 for size, width in zip(rest, kernel, strict=True)]
+    if len(axes) == 1:
+        axes, kernel = (1, *axes), [1, *kernel]
+    padded = [size + width - 1 for size, width in zip(axes, kernel, strict=True)]
     inputs = [stack.weight.new_zeros(*padded, batch, taps, hidden) for _ in range(layers)]
     offsets = list(product(*map(range, kernel)))
-    planes, places = rest
+    planes, columns = axes
     folded = halve_gates(stack.weight).reshape(layers, channels, taps * hidden, -1).permute(0, 3, 2, 1).contiguous()
     return Slabs(
         [[tap.expand(planes, -1, -1) for tap in layer] for layer in folded],
@@ -185,9 +185,9 @@ def _slabs(stack: Stack, first: bool, batch: int, rest: tuple[int, ...]) -> Slab
         _folded_link(stack, first),
         halve_gates(stack.bias).unsqueeze(1),
         inputs,
-        [_part(layer, [width // 2 for width in kernel], rest) for layer in inputs],
-        [[_part(layer, offset, rest).view(planes, places * batch, -1) for offset in offsets] for layer in inputs],
-        stack.weight.new_zeros(layers, planes, places * batch, channels),
+        [_part(layer, [width // 2 for width in kernel], axes) for layer in inputs],
+        [[_part(layer, offset, axes).view(planes, columns * batch, -1) for offset in offsets] for layer in inputs],
+        stack.weight.new_zeros(layers, planes, columns * batch, channels),
     )
 
 
@@ -204,7 +204,7 @@ def _last(stack: Stack, first: bool, batch: int) -> Last:
 
 
 def _folded_link(stack: Stack, first: bool) -> Tensor | None:
-    """``(layers, 2 hidden, source)``; where the source is the stack before, its gates come halved."""
+    """``(layers, 2 hidden, source)``; where the source is the stack before, its gates are halved already."""
     if stack.link is None:
         return None
     link = halve_gates(stack.link)
@@ -215,7 +215,7 @@ def _folded_link(stack: Stack, first: bool) -> Tensor | None:
 
 
 def _through(slabs: Slabs, x: Tensor) -> None:
-    """A slab x ``(positions * batch, hidden)`` through all layers, onto what is given to their y in ``slabs.sums``."""
+    """A slab x ``(positions * batch, hidden)`` through all layers, added to the given y in ``slabs.sums``."""
     layers = zip(slabs.weight, slabs.out, slabs.insides, slabs.seen, slabs.sums, strict=True)
     for weight, out, inside, seen, y in layers:
         for tap in range(inside.shape[-2] - 1):
@@ -244,7 +244,7 @@ def _linked(stack: Slabs | Last, context: Tensor | None) -> Tensor:
 
 
 def _index(grid: tuple[int, ...], axis: int, position: Tensor) -> Tensor:
-    """Where a position stands along an axis, ``(1,)``."""
+    """The index of a position along an axis, ``(1,)``."""
     after = prod(grid[axis + 1 :])
     slab = position if after == 1 else position // after
     return slab if axis == 0 else slab % grid[axis]

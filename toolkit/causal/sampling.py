@@ -1,6 +1,6 @@
 """The sampling loop of all causal networks.
 
-Randomness is drawn before the first code, on the CPU, and each code is picked by inverting the cumulative
+All random numbers are sampled before the first code, on the CPU, and each code is sampled by inverting the cumulative
 distribution. So a seed gives, up to rounding, the same codes with and without a cache, compiled or not, and on every
 device, and the i-th of n samples does not depend on n.
 """
@@ -21,26 +21,26 @@ from toolkit.errors import ToolkitError
 from toolkit.prior import PLAIN, SamplingOptions
 
 MEMORY = 1 << 30
-"""Bytes that the states of the examples drawn at once may take on a CPU; on a GPU, half of what is free."""
+"""Most bytes for the states of the examples sampled at once on a CPU; on a GPU, half of the free memory."""
 
 GRAPHS = 256
-"""Compiled steps that are kept."""
+"""Compiled steps to keep."""
 
 Step = Callable[[int, Tensor], None]
-"""Draws the codes of one position ``(1,)``, of a key of the trunk."""
+"""Samples the codes of one position ``(1,)``, given the graph id of the trunk's step."""
 
 _compiling: ContextVar[bool] = ContextVar("compiling", default=False)
 
 
 @contextmanager
 def compiled(on: bool = True) -> Iterator[None]:
-    """Sampling inside compiles its steps: a minute at first, then faster steps, by a third and more for few examples.
+    """Compiles the steps of sampling: takes a minute at first, then saves a third and more for few examples.
 
     Needs what ``torch.compile`` needs, on a CPU a C++ compiler.
     """
     token = _compiling.set(on)
     try:
-        # A graph for each network, batch and key: torch gives up after 8 for what it takes to be one function.
+        # One graph per network, batch size and graph id: torch gives up after 8 recompilations of one function.
         with torch._dynamo.config.patch(recompile_limit=GRAPHS) if on else nullcontext():
             yield
     finally:
@@ -63,8 +63,8 @@ def sample(
     """Codes ``(n, depth, *grid)`` from a causal network, on its device.
 
     ``context`` is what the network is given at every position, ``(n, …)``; ``unconditional`` the same without
-    conditions, which guidance moves away from: logits ``u + guidance (c - u)``. ``prefix``
-    ``(n, depth, positions)`` fixes the first positions. As many examples are drawn at once as memory holds.
+    conditions, for guidance: logits ``u + guidance (c - u)``. ``prefix`` ``(n, depth, positions)`` fixes the first
+    positions. Samples as many examples at once as fit into memory.
     """
     device, positions = network.proj.weight.device, prod(grid)
     grid = tuple(grid)
@@ -79,14 +79,16 @@ def sample(
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         for number in range(batches):
             rows = slice(number * size, min(n, (number + 1) * size))
-            on_progress = _share_of(progress, number * positions, batches)
-            given = [None if each is None else each[rows] for each in contexts]
-            codes.append(_draw(network, grid, sampling, given, known[rows], noise[rows].to(device), on_progress))
-    # A copy made outside of inference mode, which whoever embeds it may differentiate.
+            on_progress = _batch_progress(progress, number * positions, batches)
+            given = [None if branch is None else branch[rows] for branch in contexts]
+            codes.append(
+                _sample_batch(network, grid, sampling, given, known[rows], noise[rows].to(device), on_progress)
+            )
+    # Copied outside of inference mode, so that what is computed from it can be differentiated.
     return torch.cat(codes).reshape(n, len(network.codebook_sizes), *grid)
 
 
-def _draw(
+def _sample_batch(
     network: CausalNetwork,
     grid: Sequence[int],
     sampling: SamplingOptions,
@@ -95,48 +97,48 @@ def _draw(
     noise: Tensor,
     on_progress: Callable[[int], None],
 ) -> Tensor:
-    """Codes ``(n, depth, positions)`` of examples that are drawn at once."""
+    """Codes ``(n, depth, positions)`` of one batch."""
     n, depth, positions = noise.shape
     state = network.init(n * len(contexts), grid, _joined(contexts, n))
-    # Position by position, so that a step reads and writes what lies together.
+    # Positions first, so that a step reads and writes contiguous memory.
     noise = noise.permute(2, 1, 0).contiguous()
     codes = torch.zeros(positions, depth, n, dtype=torch.int64, device=noise.device)
     codes[: known.shape[2]] = known.permute(2, 1, 0)
 
-    def enter(graph_id: int, position: Tensor) -> None:
+    def force(graph_id: int, position: Tensor) -> None:
         feature = network.step(state, graph_id, position)
         for d, code in enumerate(codes.index_select(0, position)[0]):
             feature = network.append(state, feature, position, d, code.repeat(len(contexts)))
 
     def step(graph_id: int, position: Tensor) -> None:
         feature = network.step(state, graph_id, position)
-        drawn = []
+        sampled = []
         for d, uniform in enumerate(noise.index_select(0, position)[0]):
             logits = guided(network.logits(state, feature, d), n, sampling.guidance)
-            drawn.append(sample_logits(logits, uniform, sampling))
-            last_input = drawn[-1] if len(contexts) == 1 else drawn[-1].repeat(len(contexts))
-            feature = network.append(state, feature, position, d, last_input)
-        codes.index_copy_(0, position, torch.stack(drawn).unsqueeze(0))
+            sampled.append(sample_logits(logits, uniform, sampling))
+            code = sampled[-1] if len(contexts) == 1 else sampled[-1].repeat(len(contexts))
+            feature = network.append(state, feature, position, d, code)
+        codes.index_copy_(0, position, torch.stack(sampled).unsqueeze(0))
 
     graphs = _compiling.get() or noise.device.type == "cuda"
     fast = _fast(step, noise.device)
-    places = torch.arange(positions, device=noise.device).split(1)
-    for position, place in enumerate(places):
-        act = enter if position < known.shape[2] else fast
-        act(network.trunk.graph_id(grid, position, coarse=graphs), place)
+    indices = torch.arange(positions, device=noise.device).split(1)
+    for position, index in enumerate(indices):
+        advance = force if position < known.shape[2] else fast
+        advance(network.trunk.graph_id(grid, position, coarse=graphs), index)
         on_progress(position + 1)
     return codes.permute(2, 1, 0)
 
 
-def _share_of(progress: Callable[[int], None] | None, before: int, batches: int) -> Callable[[int], None]:
-    """Progress of a batch as that of all of them."""
+def _batch_progress(progress: Callable[[int], None] | None, before: int, batches: int) -> Callable[[int], None]:
+    """Progress of one batch as progress over all."""
     if progress is None:
         return lambda position: None
     return lambda position: progress((before + position) // batches)
 
 
 def _fast(step: Step, device: torch.device) -> Step:
-    """The step compiled where that is asked for, and on a GPU captured and replayed."""
+    """The step compiled if requested, and on a GPU captured and replayed."""
     if _compiling.get():
         step = _compiled(step, device)
     return _Captured(step) if device.type == "cuda" else step
@@ -144,23 +146,25 @@ def _fast(step: Step, device: torch.device) -> Step:
 
 def _compiled(step: Step, device: torch.device) -> Step:
     options: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}
-    made = torch.compile(step, fullgraph=True, dynamic=False, options=options)
+    fast = torch.compile(step, fullgraph=True, dynamic=False, options=options)
 
     def call(graph_id: int, position: Tensor) -> None:
         try:
-            made(graph_id, position)
+            fast(graph_id, position)
         except torch._dynamo.exc.TorchDynamoException as e:
             cause = str(getattr(e, "inner_exception", e)).strip().splitlines()[0]
-            raise ToolkitError(f"compile=true: the steps cannot be compiled here: {cause}; leave it out") from e
+            raise ToolkitError(
+                f"compile=true: the steps cannot be compiled on this machine: {cause}; leave it out"
+            ) from e
 
     return call
 
 
 class _Captured:
-    """Steps as CUDA graphs, one for each key: a step is then a single launch, whatever it is made of.
+    """Steps as CUDA graphs, one per graph id, so that a step is a single launch.
 
-    A key's first step is taken as it is, which warms up what its operations set up once; the second is captured, which
-    runs nothing, and replayed, as are all later ones. The position is read from a tensor that stays where it is.
+    The first step of a graph id runs eagerly, which warms up its operations; the second is captured, which runs
+    nothing, and replayed, as are all later ones. The position is read from a tensor at a fixed address.
     """
 
     def __init__(self, step: Step) -> None:
@@ -184,31 +188,31 @@ class _Captured:
 
 def _joined(contexts: list[Tensor | None], n: int) -> Tensor | None:
     """The contexts of all branches as one batch."""
-    given = [each for each in contexts if each is not None]
+    given = [context for context in contexts if context is not None]
     if not given:
         return None
-    shape = torch.broadcast_shapes(*(each.shape[1:] for each in given))
-    return torch.cat([each.expand(n, *shape) for each in given])
+    shape = torch.broadcast_shapes(*(context.shape[1:] for context in given))
+    return torch.cat([context.expand(n, *shape) for context in given])
 
 
 def _at_once(
     network: CausalNetwork, n: int, grid: Sequence[int], contexts: list[Tensor | None], device: torch.device
 ) -> int:
-    """How many examples' states fit into memory: by what one takes, or if so many of those do not fit, by what a second
-    adds to it, since the weights are in there, too."""
+    """How many examples' states fit into memory: n if n times the bytes of one do; else by what a second one adds,
+    since a state includes weights."""
 
-    def held(count: int) -> int:
-        given = [None if each is None else each[:count] for each in contexts]
+    def state_bytes(count: int) -> int:
+        given = [None if context is None else context[:count] for context in contexts]
         return _bytes(network.init(count * len(contexts), grid, _joined(given, count)))
 
     memory = MEMORY if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 2
-    if n == 1 or n * held(1) <= memory:
+    if n == 1 or n * state_bytes(1) <= memory:
         return n
-    return max(1, min(n, memory // max(1, held(2) - held(1))))
+    return max(1, min(n, memory // max(1, state_bytes(2) - state_bytes(1))))
 
 
 def _bytes(state: Any) -> int:
-    """Of a state's tensors; views of one buffer count again, so that the guess errs on the safe side."""
+    """Bytes of a state's tensors; views count again, so that the estimate is on the safe side."""
     if isinstance(state, Tensor):
         return state.nbytes
     return sum(map(_bytes, state)) if isinstance(state, tuple | list) else 0
@@ -225,33 +229,33 @@ def guided(logits: Tensor, n: int, guidance: float) -> Tensor:
 def sample_logits(logits: Tensor, uniform: Tensor, sampling: SamplingOptions = PLAIN) -> Tensor:
     """The codes ``(batch,)`` at which the cumulative distribution of logits ``(batch, size)`` passes uniform.
 
-    ``top_k`` leaves the k likeliest codes, then ``top_p`` the fewest likeliest codes that hold a share p; codes as
-    likely as the last one left stay, too.
+    ``top_k`` keeps the k likeliest codes, then ``top_p`` the fewest likeliest with a total probability of p; codes as
+    likely as the last one are kept, too.
     """
     return inverse_cdf(filtered_probs(logits, sampling), uniform)
 
 
-def inverse_cdf(shares: Tensor, uniform: Tensor) -> Tensor:
-    """The first codes ``(…)`` at which the running sum of shares ``(…, size)`` passes a part ``uniform`` of its end."""
-    cumulative = shares.cumsum(-1, dtype=torch.float64)
+def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
+    """The first codes ``(…)`` at which the cumulative sum of probs ``(…, size)`` exceeds ``uniform`` of the total."""
+    cumulative = probs.cumsum(-1, dtype=torch.float64)
     target = uniform.unsqueeze(-1) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=shares.shape[-1] - 1)
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=probs.shape[-1] - 1)
 
 
 def filtered_probs(logits: Tensor, sampling: SamplingOptions = PLAIN) -> Tensor:
-    """What the filters leave of the probabilities ``(batch, size)``, not scaled to sum to one."""
+    """Probabilities ``(batch, size)`` after the filters, not normalized again."""
     probabilities = torch.softmax(logits if sampling.temperature == 1.0 else logits / sampling.temperature, -1)
     if sampling.top_k is not None:
         least = probabilities.topk(min(sampling.top_k, probabilities.shape[-1])).values[..., -1:]
         probabilities = probabilities * (probabilities >= least)
     if sampling.top_p is not None:
-        least = _least_of_share(probabilities, sampling.top_p)
+        least = _least_of_nucleus(probabilities, sampling.top_p)
         probabilities = probabilities * (probabilities >= least)
     return probabilities
 
 
-def _least_of_share(probabilities: Tensor, share: float) -> Tensor:
-    """``(batch, 1)``: the smallest probability among the fewest codes that hold a share."""
+def _least_of_nucleus(probabilities: Tensor, share: float) -> Tensor:
+    """``(batch, 1)``: the smallest probability among the fewest codes with a total probability of ``share``."""
     ordered = probabilities.sort(-1, descending=True).values
     before = ordered.cumsum(-1) - ordered
     enough = before < share * ordered.sum(-1, keepdim=True)
@@ -259,20 +263,18 @@ def _least_of_share(probabilities: Tensor, share: float) -> Tensor:
 
 
 def uniforms(n: int, codebook_sizes: Sequence[int], positions: int, generator: torch.Generator | None) -> Tensor:
-    """All randomness of n samples: ``(n, depth, positions)`` float64 in [0, 1), on the CPU."""
+    """All random numbers of n samples: ``(n, depth, positions)`` float64 in [0, 1), on the CPU."""
     return torch.rand(n, len(codebook_sizes), positions, generator=generator, dtype=torch.float64)
 
 
 def check_prefix(prefix: Tensor | None, n: int, codebook_sizes: Sequence[int], positions: int) -> Tensor:
-    """The prefix, of no positions where there is none; ToolkitError where it does not fit the codes."""
+    """The prefix, empty if None; ToolkitError where it does not fit the codes."""
     depth = len(codebook_sizes)
     if prefix is None:
         return torch.empty(n, depth, 0, dtype=torch.int64)
     if prefix.ndim != 3 or prefix.shape[:2] != (n, depth) or prefix.shape[2] > positions:
-        raise ToolkitError(
-            f"the prefix has shape {tuple(prefix.shape)}: it must be ({n}, {depth}, at most {positions})"
-        )
+        raise ToolkitError(f"the prefix has shape {tuple(prefix.shape)}: expected ({n}, {depth}, at most {positions})")
     sizes = torch.tensor(codebook_sizes, device=prefix.device)[:, None]
     if ((prefix < 0) | (prefix >= sizes)).any():
-        raise ToolkitError(f"the prefix holds codes outside the codebooks, of {tuple(codebook_sizes)} entries")
+        raise ToolkitError(f"the prefix has codes outside the codebooks, which have {tuple(codebook_sizes)} entries")
     return prefix

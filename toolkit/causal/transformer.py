@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from toolkit.causal.network import Trunk
 from toolkit.nn.attention import Block, GridPositions
 
-STRETCHES = 8
-"""Into how many the positions are cut where steps share graphs: there is one for each stretch."""
+SEGMENTS = 8
+"""Segments of the positions where steps share graphs: one graph per segment."""
 
 
 class Layer(NamedTuple):
-    """A block's weights as its step reads them, inputs first, and its cache."""
+    """A block's weights for its step, transposed to ``(inputs, outputs)``, and its cache."""
 
     qkv: tuple[Tensor, Tensor]
     out: tuple[Tensor, Tensor]
@@ -29,12 +29,12 @@ class Layer(NamedTuple):
     values: Tensor
 
 
-class State(NamedTuple):
-    """What the network remembers."""
+class TransformerState(NamedTuple):
+    """Folded weights, cache of keys and values, and the last input."""
 
     layers: list[Layer]
     pos_emb: Tensor
-    """What is known of each position beside its past: ``(positions, batch or 1, hidden)``."""
+    """Position embedding and context: ``(positions, batch or 1, hidden)``."""
     order: Tensor
     """``(positions,)``: 0, 1, …"""
     last_input: Tensor
@@ -45,9 +45,8 @@ class State(NamedTuple):
 class Transformer(Trunk):
     """Pre-norm blocks of causal attention over the grid in raster order (Vaswani et al. 2017, Radford et al. 2019).
 
-    A position's input is what stands at the position before it, plus an embedding of its own place, one table per
-    axis (as in VideoGPT, Yan et al. 2021), plus the context. It knows the places of the grid that it was made for;
-    smaller grids are parts of it.
+    A position's input is that of the position before it, plus an embedding of its own position, one table per axis (as
+    in VideoGPT, Yan et al. 2021), plus the context. It has positions for the given grid, and works on smaller ones.
     """
 
     blocks: list[Block]
@@ -80,22 +79,22 @@ class Transformer(Trunk):
         features: Tensor = self.norm(x).unflatten(1, grid)
         return features
 
-    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> State:
+    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> TransformerState:
         positions = prod(grid)
         layers = [_folded(block, batch, positions) for block in self.blocks]
         pos_emb = self._pos_emb(tuple(grid), context).contiguous()
         order = torch.arange(positions, device=pos_emb.device)
-        return State(layers, pos_emb, order, self.start.detach().repeat(batch, 1))
+        return TransformerState(layers, pos_emb, order, self.start.detach().repeat(batch, 1))
 
     def graph_id(self, grid: Sequence[int], position: int, coarse: bool = False) -> int:
-        """How much of the cache is read: to the position itself or, for few keys, to the end of its stretch."""
+        """Length of the cache that is read: up to the position or, if coarse, to the end of its segment."""
         if not coarse:
             return position + 1
         positions = prod(grid)
-        length = -(-positions // STRETCHES)
+        length = -(-positions // SEGMENTS)
         return min(positions, (position // length + 1) * length)
 
-    def step(self, state: State, graph_id: int, position: Tensor) -> Tensor:
+    def step(self, state: TransformerState, graph_id: int, position: Tensor) -> Tensor:
         x = state.last_input + state.pos_emb.index_select(0, position)[0]
         later = state.order[:graph_id] > position
         hidden = x.new_zeros(1, graph_id).masked_fill(later, -torch.inf)
@@ -104,7 +103,7 @@ class Transformer(Trunk):
         features: Tensor = self.norm(x)
         return features
 
-    def append(self, state: State, position: Tensor, embedded: Tensor) -> None:
+    def append(self, state: TransformerState, position: Tensor, embedded: Tensor) -> None:
         state.last_input.copy_(embedded)
 
     def _pos_emb(self, grid: tuple[int, ...], context: Tensor | None) -> Tensor:
@@ -119,9 +118,9 @@ class Transformer(Trunk):
 
 def _folded(block: Block, batch: int, positions: int) -> Layer:
     shape = (batch * block.heads, positions, block.hidden // block.heads)
-    # Two tensors: a compiler would take a write to a part of one for a new copy of the whole.
+    # Two tensors: a compiler would turn a write to a part of one into a copy of the whole.
     keys, values = block.qkv.weight.new_zeros(shape), block.qkv.weight.new_zeros(shape)
-    qkv, out, wide, narrow = ((each.weight.detach().t().contiguous(), each.bias.detach()) for each in block.maps)
+    qkv, out, wide, narrow = ((linear.weight.detach().t().contiguous(), linear.bias.detach()) for linear in block.maps)
     return Layer(qkv, out, wide, narrow, keys, values)
 
 
@@ -129,14 +128,14 @@ def _step(block: Block, layer: Layer, x: Tensor, position: Tensor, hidden: Tenso
     """A block at one position: x ``(batch, hidden)``."""
     batch, heads = len(x), block.heads
     qkv = torch.addmm(layer.qkv[1], block.before_attention(x), layer.qkv[0])
-    query, graph_id, value = qkv.view(batch, 3, heads, 1, -1).unbind(1)
-    layer.keys.index_copy_(1, position, graph_id.reshape(batch * heads, 1, -1))
+    query, key, value = qkv.view(batch, 3, heads, 1, -1).unbind(1)
+    layer.keys.index_copy_(1, position, key.reshape(batch * heads, 1, -1))
     layer.values.index_copy_(1, position, value.reshape(batch * heads, 1, -1))
     seen = hidden.shape[1]
     keys, values = layer.keys[:, :seen], layer.values[:, :seen]
     query = query.reshape(batch * heads, 1, -1)
     scores = torch.baddbmm(hidden.unsqueeze(0), query, keys.transpose(1, 2), alpha=query.shape[2] ** -0.5)
-    read = torch.bmm(scores.softmax(2), values).view(batch, -1)
-    x = x + torch.addmm(layer.out[1], read, layer.out[0])
+    attended = torch.bmm(scores.softmax(2), values).view(batch, -1)
+    x = x + torch.addmm(layer.out[1], attended, layer.out[0])
     wide = F.gelu(torch.addmm(layer.wide[1], block.before_mlp(x), layer.wide[0]))
     return x + torch.addmm(layer.narrow[1], wide, layer.narrow[0])

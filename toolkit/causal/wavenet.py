@@ -1,7 +1,7 @@
 """WaveNet (van den Oord et al. 2016, arXiv:1609.03499): dilated causal convolutions along one axis.
 
-Position by position, every layer keeps its last ``dilation`` inputs in a ring, so that a step costs the same wherever
-it stands and however far back the network sees (Le Paine et al. 2016, arXiv:1611.09482).
+Position by position, every layer keeps its last ``dilation`` inputs in a ring buffer, so that the cost of a step does
+not depend on the position or the receptive field (Le Paine et al. 2016, arXiv:1611.09482).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from toolkit.causal.network import Trunk, shift
 from toolkit.errors import ToolkitError
 
 
-class State(NamedTuple):
-    """What the layers remember; each has its own stretch of the ring, as long as its dilation."""
+class WaveNetState(NamedTuple):
+    """State of the layers; each has its own segment of the ring buffer, as long as its dilation."""
 
     chain: Chain
     past: Tensor
-    """Of the tap that is behind: ``(layers, hidden, 2 hidden)``."""
+    """Weights of the past tap: ``(layers, hidden, 2 hidden)``."""
     ring: Tensor
     """``(sum of dilations, batch, hidden)``."""
     starts: Tensor
@@ -39,15 +39,15 @@ class State(NamedTuple):
 
 @final
 class WaveNet(Trunk):
-    """Gated residual layers of window 2, whose dilation doubles from layer to layer and starts again in every block.
+    """Gated residual layers of kernel size 2, whose dilation doubles with each layer and restarts in every block.
 
     Layer: ``y = W x_t + W' x_{t-d} + b + link(context)``, ``z = tanh(y_1) sigmoid(y_2)``, ``x += V z`` (equations 2
     and 5); the features are a linear map of all layers' z, the skip connections. A context may be coarser than the
-    grid: it is repeated, and costs what it costs at its own rate.
+    grid: it is repeated, but computed at its own rate.
 
     Args:
-        context: channels of the context (0: there is none).
-        layers: of a block; its last dilation is ``2 ** (layers - 1)``.
+        context: channels of the context (0: none).
+        layers: layers per block; the last dilation is ``2 ** (layers - 1)``.
         skip: channels of the features.
     """
 
@@ -92,14 +92,14 @@ class WaveNet(Trunk):
             x = x + F.conv1d(z, self.out[layer].unsqueeze(2))
         return features.movedim(1, -1)
 
-    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> State:
+    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> WaveNetState:
         (length,) = grid
         ends = torch.tensor(self.dilations, device=self.weight.device).cumsum(0)
         dilations = torch.tensor(self.dilations, device=self.weight.device)
         given = halve_gates(self.bias).unsqueeze(1).unsqueeze(0)
         if self.link is not None and context is not None:
             given = torch.einsum("los,bst->tlbo", halve_gates(self.link), context) + given
-        return State(
+        return WaveNetState(
             chain(self.weight[..., 1], self.out, batch),
             halve_gates(self.weight[..., 0]).transpose(1, 2).contiguous(),
             self.weight.new_zeros(sum(self.dilations), batch, self.channels),
@@ -110,31 +110,31 @@ class WaveNet(Trunk):
             self.skip.transpose(1, 2).flatten(0, 1) / 2,
         )
 
-    def step(self, state: State, graph_id: int, position: Tensor) -> Tensor:
-        places = state.starts + position % state.dilations
-        past = state.ring.index_select(0, places)
+    def step(self, state: WaveNetState, graph_id: int, position: Tensor) -> Tensor:
+        slots = state.starts + position % state.dilations
+        past = state.ring.index_select(0, slots)
         given = state.given
         step = given[0] if len(given) == 1 else given.index_select(0, position // state.stride)[0]
         inputs, gated = run(state.chain, step, past, state.past)
-        state.ring.index_copy_(0, places, inputs[:-1])
+        state.ring.index_copy_(0, slots, inputs[:-1])
         return product(gated.flatten(1), state.skip)
 
-    def append(self, state: State, position: Tensor, embedded: Tensor) -> None:
+    def append(self, state: WaveNetState, position: Tensor, embedded: Tensor) -> None:
         state.chain.inputs[0].copy_(embedded)
 
 
 def _repeated(y: Tensor, length: int) -> Tensor:
-    """``(batch, channels, steps)`` at a grid's own length, or of one step."""
+    """``(batch, channels, steps)`` repeated to the grid's length; a single step is left to broadcasting."""
     steps = y.shape[2]
     return y if steps in (1, length) else y.repeat_interleave(_stride(length, steps), 2)
 
 
 def _stride(length: int, steps: int) -> int:
     if length % steps:
-        raise ToolkitError(f"{length} positions cannot share {steps} steps of context evenly")
+        raise ToolkitError(f"{length} positions are not a multiple of {steps} steps of context")
     return length // steps
 
 
 def _parameter(*shape: int, inputs: int) -> nn.Parameter:
-    """Uniform as in torch's own layers: within 1/sqrt of the inputs' number."""
+    """Uniform as in torch's own layers: within 1/sqrt(fan-in)."""
     return nn.Parameter(torch.empty(shape).uniform_(-1 / sqrt(inputs), 1 / sqrt(inputs)))

@@ -14,7 +14,7 @@ from toolkit.spec import CodeSpec, DataSpec
 
 
 class Source(Protocol):
-    """What the dataset asks of an opened run."""
+    """What the dataset needs of an opened run."""
 
     spec: DataSpec
     code_spec: CodeSpec
@@ -34,11 +34,11 @@ class Source(Protocol):
 
 @final
 class CodesDataset(Dataset):
-    """What another run's encoder and quantizer make of its own dataset, ``x`` ``(depth, *grid)``.
+    """The codes of another run's dataset by its encoder and quantizer, ``x`` ``(depth, *grid)``.
 
     The levels have no order: networks embed them. Conditions are the other run's. Splits are those of its dataset,
-    which must be on disk; an example is its whole chain of one, with nothing random. Files are the other run's, too:
-    what is written or drawn is decoded first.
+    which must be on disk; examples are not random. Files are of the other run's data: codes are decoded before they are
+    written or plotted.
 
     Args:
         run: the other run's folder.
@@ -47,10 +47,10 @@ class CodesDataset(Dataset):
     def __init__(self, source: Source, *, run: str) -> None:
         code_spec = source.code_spec
         if not code_spec.depth:
-            raise ValueError(f"run={run}: this run's bottleneck is continuous: it has no codes")
+            raise ValueError(f"run={run}: this run has no codes: its bottleneck is continuous")
         if len(set(code_spec.codebook_sizes)) > 1:
             raise ValueError(
-                f"run={run}: its codebooks have {code_spec.codebook_sizes} entries; as data they need equal sizes"
+                f"run={run}: its codebooks have {code_spec.codebook_sizes} entries; as data they must have equal sizes"
             )
         self.source, self.suffix = source, source.files.suffix  # type: ignore[misc]
         data = source.spec
@@ -83,5 +83,5 @@ class CodesDataset(Dataset):
         self.source.files.plot([self._decoded(row) for row in rows], self.source.spec, path)
 
     def _decoded(self, codes: Tensor) -> Tensor:
-        made: Any = self.source.decode(codes)
-        return made.cpu()  # type: ignore[no-any-return]
+        x: Any = self.source.decode(codes)
+        return x.cpu()  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Plane waves: a labelled dataset over any axes, that needs no download."""
+"""Plane waves: a labeled dataset over any axes that needs no download."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from toolkit.plots.sheet import plot_sheet
 from toolkit.spec import Condition, DataSpec
 
 PACES = {"slow": (1 / 32, 1 / 16), "medium": (1 / 12, 1 / 8), "fast": (1 / 6, 1 / 4)}
-"""Cycles per position along a wave's direction, from and to."""
+"""Cycles per position along a wave's direction: lowest and highest."""
 COUNT = 3
-"""Waves in one example, each as high as the others."""
+"""Waves in one example, all of the same amplitude."""
 
 
 @final
 class WavesDataset(Dataset):
     """The mean of three plane waves of random directions, frequencies and phases; ``pace`` says how frequent.
 
-    An example is a function of its split and index alone, whatever the sizes of the splits; longer axes show more of
-    the same waves. Channels are the same waves with phases of their own. Files are NumPy's ``.npy``.
+    An example is a function of its split and index only, not of the sizes of the splits; longer axes show more of the
+    same waves. Channels have the same waves with other phases. Files are NumPy's ``.npy``.
 
     Args:
         axes: positions along each axis; any number of axes.
-        channels: channels.
-        levels: of which x is the nearest; null: x is real-valued.
-        train_size: examples of the training split.
-        val_size: examples of the validation split.
-        test_size: examples of the test split.
+        channels: number of channels.
+        levels: number of levels that x is rounded to; null: x is real-valued.
+        train_size: examples in the training split.
+        val_size: examples in the validation split.
+        test_size: examples in the test split.
     """
 
     suffix: ClassVar[str] = ".npy"
@@ -67,9 +67,9 @@ class WavesDataset(Dataset):
         return self.sizes[split]
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``x`` (channels, *axes), int64 or float32, and the label ``pace``; the generator is not asked."""
+        """``x`` (channels, *axes), int64 or float32, and the label ``pace``; the generator is not used."""
         if not 0 <= index < self.sizes[split]:
-            raise IndexError(f"{split} has {self.sizes[split]} examples, there is no {index}")
+            raise IndexError(f"{split} has {self.sizes[split]} examples, no example {index}")
         random = np.random.default_rng((SPLITS.index(split), index))
         pace = int(random.integers(len(PACES)))
         values = torch.from_numpy(waves(random, list(PACES)[pace], self.spec.channels, self.spec.axes))
@@ -101,7 +101,7 @@ def waves(random: np.random.Generator, pace: str, channels: int, axes: tuple[int
 
 
 def variance(levels: int | None) -> float:
-    """Of the scaled data: a sine's is a half, and the mean of several has its share; levels add what they round."""
+    """Variance of the scaled data: a half for a sine, divided by the number of waves; levels add their rounding."""
     if levels is None:
         return 0.5 / COUNT
     sine = np.sin(2 * pi * (np.arange(64) + 0.5) / 64)
@@ -112,25 +112,25 @@ def variance(levels: int | None) -> float:
 def read_array(path: Path, spec: DataSpec) -> Tensor:
     """One example from a ``.npy`` file: integers where the spec has levels, else floats in [-1, 1].
 
-    ValueError where the file is damaged, or holds another shape, type or range. Nothing is unpickled, and a header
-    that promises more than the file holds costs no memory.
+    ValueError where the file is damaged, or has another shape, type or range. Nothing is unpickled, and a header that
+    claims more than the file has allocates no memory.
     """
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
-    except Exception as error:  # NumPy tells of damaged headers by several types
+    except Exception as error:  # NumPy raises several types for damaged headers
         raise ValueError(f"cannot be read as a .npy file of numbers ({error})") from error
     if array.shape != spec.shape:
-        raise ValueError(f"holds an array {array.shape}, {spec.shape} is needed (channels, then axes)")
+        raise ValueError(f"has an array {array.shape}, but {spec.shape} is needed (channels, then axes)")
     if spec.levels is None:
         if array.dtype.kind != "f":
-            raise ValueError(f"holds {array.dtype}, this data is real-valued: float32 is needed")
+            raise ValueError(f"has {array.dtype}, but this data is real-valued: float32 is needed")
         if not np.abs(array).max() <= 1:
-            raise ValueError("holds values outside of [-1, 1]")
+            raise ValueError("has values outside of [-1, 1]")
         return torch.from_numpy(array.astype(np.float32))
     if array.dtype.kind not in "iu":
-        raise ValueError(f"holds {array.dtype}, this data has levels: integers are needed")
+        raise ValueError(f"has {array.dtype}, but this data has levels: integers are needed")
     if array.min() < 0 or array.max() >= spec.levels:
-        raise ValueError(f"holds values from {array.min()} to {array.max()}, levels are 0 to {spec.levels - 1}")
+        raise ValueError(f"has values from {array.min()} to {array.max()}, but levels are 0 to {spec.levels - 1}")
     return torch.from_numpy(array.astype(np.int64))

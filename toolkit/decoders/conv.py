@@ -1,4 +1,4 @@
-"""Transposed convolutions over any one to three axes."""
+"""Transposed convolutions over one to three axes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ConvDecoder(Decoder):
     Conditions are embedded and added to the first layer's output.
 
     Args:
-        hidden: channels everywhere but in the latents.
-        residual_blocks: how many, each ReLU, 3-wide, ReLU, 1-wide.
+        hidden: channels of all layers but the last.
+        residual_blocks: number of residual blocks, each ReLU, 3-wide, ReLU, 1-wide.
         residual_hidden: channels between a block's two convolutions; null: hidden.
-        strides: of the transposed convolutions, from the latents up; each multiplies every axis.
+        strides: strides of the transposed convolutions, in order; each multiplies every axis.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ConvDecoder(Decoder):
         super().__init__()
         rank = len(grid)
         if rank not in CONV:
-            raise ValueError(f"works on 1 to 3 axes, these latents have {rank}")
+            raise ValueError(f"works on 1 to 3 axes, but these latents have {rank}")
         if any(stride < 1 for stride in strides):
             raise ValueError(f"strides={list(strides)}: each at least 1")
         self.likelihood = likelihood

@@ -1,4 +1,4 @@
-"""Patch by patch, a network of one hidden layer."""
+"""A network with one hidden layer, applied to every latent."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from toolkit.spec import Condition
 
 @final
 class PatchDecoder(Decoder):
-    """The simplest decoder that upsamples: a latent goes through one hidden layer to its patch of the data.
+    """The simplest decoder that upsamples: one hidden layer from a latent to its patch of the data.
 
     Works on any number of axes. Conditions are added before the hidden layer's ReLU.
 
     Args:
-        patch: positions of a patch along every axis, as the encoder's.
+        patch: positions of a patch along every axis; the encoder's.
         hidden: units of the hidden layer.
     """
 

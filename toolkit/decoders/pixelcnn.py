@@ -1,4 +1,4 @@
-"""A PixelCNN over the data as decoder."""
+"""A PixelCNN over the data as the decoder."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from toolkit.spec import Condition, DataSpec
 class PixelCNNDecoder(Decoder):
     """A gated PixelCNN over x, conditioned on the latents at every position (van den Oord et al. 2017, section 4.2).
 
-    Works on one to three axes of data with levels, ordered or not, and needs no likelihood. Latents are repeated up to
-    the data's axes, beside each position's coordinates: so that few latents, or a single one, can say different things
-    at different places (Watters et al. 2019, arXiv:1901.07017). Sampling draws one position after another.
+    Works on one to three axes of data with levels, ordered or not, and needs no likelihood. Latents are repeated to the
+    data's axes and joined by each position's coordinates, so that few latents, or a single one, can have different
+    effects at different positions (Watters et al. 2019, arXiv:1901.07017). Sampling is position by position.
 
     Args:
         hidden: channels of the stacks.
-        layers: of each stack.
+        layers: layers per stack.
         kernel_size: each layer sees ``kernel_size // 2`` positions further.
-        head: channels of what the last layer reads.
+        head: channels before the output layer.
         dropout: share of the layers' channels that training drops.
-        condition_dropout: share of the examples that training sees without conditions.
+        condition_dropout: share of the training examples that have no conditions.
     """
 
     coordinates: Tensor
@@ -76,11 +76,11 @@ class PixelCNNDecoder(Decoder):
         if self.embedding is not None:
             cond = cond + over_grid(self.embedding(conditions, len(cond), keep), cond.shape[2:])
         whole = F.interpolate(cond, self.data.axes)
-        places = self.coordinates.to(whole).expand(len(whole), -1, *self.data.axes)
-        made: Tensor = self.proj_out(self.placed(torch.cat((whole, places), 1)).relu())
-        return made
+        coordinates = self.coordinates.to(whole).expand(len(whole), -1, *self.data.axes)
+        context: Tensor = self.proj_out(self.placed(torch.cat((whole, coordinates), 1)).relu())
+        return context
 
 
 def coordinates(axes: Sequence[int]) -> Tensor:
-    """Where each position stands on each axis, from -1 to 1: ``(rank, *axes)``."""
+    """Coordinates of each position along each axis, from -1 to 1: ``(rank, *axes)``."""
     return torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, size) for size in axes), indexing="ij"))

@@ -1,4 +1,4 @@
-"""A WaveNet over the data as decoder."""
+"""A WaveNet over the data as the decoder."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from toolkit.spec import Condition, DataSpec
 class WaveNetDecoder(Decoder):
     """A WaveNet over x, conditioned on the latents at their own rate (van den Oord et al. 2017, section 4.3).
 
-    Works on one axis of data with levels, and needs no likelihood. Each latent conditions all positions that it stands
-    for, after residual layers that let it know its neighbours; conditions are added to the latents. Any length that is
-    a whole number of latents can be decoded. Sampling draws one position after another.
+    Works on one axis of data with levels, and needs no likelihood. Each latent conditions all positions that it covers,
+    after residual layers over the latents; conditions are added to the latents. Any length that is a whole number of
+    latents can be decoded. Sampling is position by position.
 
     Args:
         hidden: channels of the layers.
-        blocks: how often the dilations start again at 1.
-        layers: of a block, each with twice the dilation of the one before.
-        skip: channels that all layers add to.
-        head: channels of what the last layer reads.
-        context: channels of the latents on their way to the layers.
-        context_blocks: residual layers over the latents.
+        blocks: number of blocks; dilations restart at 1 in each.
+        layers: layers per block, each with twice the dilation of the one before.
+        skip: channels of the sum of skip connections.
+        head: channels before the output layer.
+        context: channels of the latents that condition the layers.
+        context_blocks: residual blocks over the latents.
         dropout: share of the layers' channels that training drops.
-        condition_dropout: share of the examples that training sees without conditions.
-        history_dropout: share of the latents over which training shows the network the middle level in place of x. What
-            it draws then goes where the latents say, whatever it drew before (Bowman et al. 2016, arXiv:1511.06349, of
-            words).
-        history_noise: deviation, in levels, of noise in what training shows it of x everywhere. What is faint in x it
-            then learns to take from the latents, and what it draws need not be as clean as x (the injected noise of
-            Jin et al. 2018, FFTNet).
+        condition_dropout: share of the training examples that have no conditions.
+        history_dropout: share of the latents over which training replaces the network's input x by the middle level, so
+            that samples depend less on earlier samples and more on the latents (Bowman et al. 2016, arXiv:1511.06349,
+            for words).
+        history_noise: standard deviation, in levels, of noise that training adds to the network's input x, so that it
+            takes faint detail from the latents and tolerates its own errors (the injected noise of Jin et al. 2018,
+            FFTNet).
     """
 
     rank = 1
@@ -70,7 +70,7 @@ class WaveNetDecoder(Decoder):
         sizes = (require_levels(data, "choose another decoder, and likelihood=normal"),) * data.channels
         if data.axes[0] % grid[0]:
             raise ValueError(
-                f"{data.axes[0]} positions are not a whole number for each of {grid[0]} latents;"
+                f"{data.axes[0]} positions are not a multiple of {grid[0]} latents;"
                 " change the data's length or the encoder's strides"
             )
         if (history_dropout or history_noise) and not data.ordered:
@@ -96,7 +96,7 @@ class WaveNetDecoder(Decoder):
         )
 
     def _seen(self, x: Tensor) -> Tensor:
-        """x ``(batch, channels, positions)`` as training shows it to the network."""
+        """x ``(batch, channels, positions)`` with dropout and noise, as the network sees it in training."""
         (levels, *_) = self.network.codebook_sizes
         if self.history_noise:
             noise = self.history_noise * torch.randn(x.shape, device=x.device)
@@ -110,5 +110,5 @@ class WaveNetDecoder(Decoder):
         """``(batch, context, steps)``."""
         if self.embedding is not None:
             cond = cond + over_grid(self.embedding(conditions, len(cond), keep), cond.shape[2:])
-        made: Tensor = self.residual(cond)
-        return made
+        context: Tensor = self.residual(cond)
+        return context

@@ -1,4 +1,4 @@
-"""Strided convolutions over any one to three axes."""
+"""Strided convolutions over one to three axes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from toolkit.spec import DataSpec
 class ConvEncoder(Encoder):
     """Strided convolutions, residual 3-wide blocks, a 1-wide one to the latents (van den Oord et al. 2017, 4.1).
 
-    Works on one to three axes, all of which are divided alike.
+    Works on one to three axes, with the same strides for all.
 
     Args:
-        hidden: channels everywhere but in the latents.
-        residual_blocks: how many, each ReLU, 3-wide, ReLU, 1-wide.
+        hidden: channels of all layers but the last.
+        residual_blocks: number of residual blocks, each ReLU, 3-wide, ReLU, 1-wide.
         residual_hidden: channels between a block's two convolutions; null: hidden.
-        strides: of the strided convolutions; each divides every axis.
+        strides: strides of the convolutions; each divides every axis.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ConvEncoder(Encoder):
         super().__init__()
         rank = data.rank
         if rank not in CONV:
-            raise ValueError(f"works on 1 to 3 axes, this data has {rank}")
+            raise ValueError(f"works on 1 to 3 axes, but this data has {rank}")
         if any(stride < 1 for stride in strides):
             raise ValueError(f"strides={list(strides)}: each at least 1")
         self.data, self.stride = data, (prod(strides),) * rank

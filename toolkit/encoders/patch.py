@@ -1,4 +1,4 @@
-"""Patch by patch, a network of one hidden layer."""
+"""A network with one hidden layer, applied to every patch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from toolkit.spec import DataSpec
 
 @final
 class PatchEncoder(Encoder):
-    """The simplest encoder that downsamples: a patch, as one vector, goes through one hidden layer to its latent.
+    """The simplest encoder that downsamples: one hidden layer from a patch, as a vector, to its latent.
 
-    Works on any number of axes. Patches do not overlap, so a latent knows its own patch and nothing else; what patches
-    have in common is left to the prior.
+    Works on any number of axes. Patches do not overlap, so a latent depends on its own patch only; dependencies between
+    patches are left to the prior.
 
     Args:
-        patch: positions of a patch along every axis; divides the axes.
+        patch: positions of a patch along every axis; must divide the axes.
         hidden: units of the hidden layer.
     """
 
@@ -31,7 +31,7 @@ class PatchEncoder(Encoder):
             raise ValueError(f"patch={patch}: at least 1")
         if any(length % patch for length in data.axes):
             raise ValueError(
-                f"patch={patch}: a number that divides each of this data's axes {data.axes}, the same for the decoder"
+                f"patch={patch}: must divide each of this data's axes {data.axes}; the decoder needs the same"
             )
         self.data, self.patch, self.stride = data, patch, (patch,) * data.rank
         self.proj_in = nn.Linear(data.channels * patch**data.rank, hidden)

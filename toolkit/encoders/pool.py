@@ -14,22 +14,21 @@ from toolkit.spec import DataSpec
 
 @final
 class PoolEncoder(Encoder):
-    """All of the data to one position: codes of it are global (van den Oord et al. 2017, section 4.2).
+    """All of the data to one position, so that codes are global (van den Oord et al. 2017, section 4.2).
 
-    Works on any axes, on data with an order, which is scaled, and on data without, such as codes, which are embedded,
-    every channel by a table of its own. Convolutions of stride 2, each after residual blocks, halve the axes until
-    nothing is left to halve; so what a code says may depend on where things stand. Longer data than it was made for is
-    averaged.
+    Works on one to three axes. Ordered data is scaled; unordered data, such as codes, is embedded, with a table per
+    channel. Convolutions of stride 2, each after residual blocks, halve the axes down to length 1, so a code may depend
+    on absolute positions. Longer data than configured is averaged.
 
     Args:
-        hidden: channels everywhere but in the latents.
-        residual_blocks: how many before each halving.
+        hidden: channels of all layers but the last.
+        residual_blocks: residual blocks before each halving.
     """
 
     def __init__(self, data: DataSpec, dim: int, *, hidden: int = 128, residual_blocks: int = 1) -> None:
         super().__init__()
         if data.rank not in CONV:
-            raise ValueError(f"1 to 3 axes are needed, this data has {data.rank}")
+            raise ValueError(f"works on 1 to 3 axes, but this data has {data.rank}")
         self.data = data
         self.tables: nn.ModuleList | None = None
         if data.ordered:

@@ -29,9 +29,9 @@ class CategoricalLikelihood(Likelihood):
 
 @final
 class CategoricalDistribution(Distribution):
-    """logits ``(batch, levels, channels, *axes)``: the order that ``cross_entropy`` takes without a copy.
+    """logits ``(batch, levels, channels, *axes)``: the layout that ``cross_entropy`` takes without a copy.
 
-    ``torch.distributions.Categorical`` needs two to three times the memory and gives its loss in bfloat16 under
+    ``torch.distributions.Categorical`` needs two to three times the memory and computes its loss in bfloat16 under
     autocast.
     """
 
@@ -44,9 +44,9 @@ class CategoricalDistribution(Distribution):
         """Expected x; None where the levels have no order."""
         if not self.data.ordered:
             return None
-        places = self.data.scale(torch.arange(self.logits.shape[1], device=self.logits.device))
+        values = self.data.scale(torch.arange(self.logits.shape[1], device=self.logits.device))
         with torch.autocast(self.logits.device.type, enabled=False):
-            return torch.einsum("bl...,l->b...", self.logits.float().softmax(1), places.float())
+            return torch.einsum("bl...,l->b...", self.logits.float().softmax(1), values.float())
 
     def log_prob(self, x: Tensor) -> Tensor:
         return -F.cross_entropy(self.logits, x.long(), reduction="none").flatten(1).sum(1)
@@ -61,7 +61,7 @@ class CategoricalDistribution(Distribution):
 
 
 def choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One index along axis 1 for each of the others, by the inverse of the cumulative distribution."""
+    """Indices sampled along axis 1, by the inverse of the cumulative distribution."""
     cumulative = logits.double().softmax(1).cumsum(1)
     u = uniform(cumulative[:, -1:], generator) * cumulative[:, -1:]
     return (cumulative < u).sum(1)
@@ -70,5 +70,5 @@ def choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:
 def require_levels(data: DataSpec, cure: str = "choose likelihood=normal") -> int:
     """The data's levels; ValueError where it has none."""
     if data.levels is None:
-        raise ValueError(f"it is over levels, and this data has none (it is real-valued): {cure}")
+        raise ValueError(f"a distribution over levels, but this data has none (it is real-valued): {cure}")
     return data.levels

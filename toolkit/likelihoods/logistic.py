@@ -1,4 +1,4 @@
-"""A discretised mixture of logistics."""
+"""A discretized mixture of logistics."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from toolkit.nn.noise import uniform
 from toolkit.spec import DataSpec
 
 SMALLEST_SCALE = -7.0
-"""Log scale at which a logistic is far narrower than a level of 256."""
+"""Log scale at which a logistic is far narrower than one of 256 levels."""
 LARGEST_SCALE = 20.0
-"""Log scale at which all levels but the outer ones are alike."""
+"""Log scale at which all levels but the outer ones have the same probability."""
 
 
 @final
 class LogisticLikelihood(Likelihood):
     """Every number of x is a mixture of logistics, integrated over its level (Salimans et al. 2017, eq. 2).
 
-    The outer levels take the tails, so the levels' probabilities sum to one. Channels are independent given the
+    The outer levels include the tails, so the levels' probabilities sum to one. Channels are independent given the
     decoder's output.
 
     Args:
@@ -35,7 +35,7 @@ class LogisticLikelihood(Likelihood):
         super().__init__()
         require_levels(data)
         if not data.ordered:
-            raise ValueError("it is over ordered levels, and this data is unordered: choose categorical")
+            raise ValueError("a distribution over ordered levels, but this data is unordered: choose categorical")
         if mixtures < 1:
             raise ValueError(f"mixtures={mixtures}: at least 1")
         self.data, self.mixtures = data, mixtures

@@ -1,4 +1,4 @@
-"""A Gaussian of one scale."""
+"""A Gaussian with one scale."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from toolkit.spec import DataSpec
 
 @final
 class NormalLikelihood(Likelihood):
-    """Independent Gaussians of one scale around the decoder's output, over x scaled to [-1, 1].
+    """Independent Gaussians with one scale around the decoder's output, over x scaled to [-1, 1].
 
-    A density: it has no bits per dim. At the data's own scale its loss is the error over the variance, the form in
-    which VQ-VAEs are often published: ``nll = dims / 2 * (mse / variance + const)``.
+    A density: it has no bits per dim. At the data's own scale its loss is the error divided by the variance, the form
+    in which VQ-VAEs are often published: ``nll = dims / 2 * (mse / variance + const)``.
 
     Args:
         scale: the standard deviation; null takes the data's own.
-        learned: one trained scale for all of x, starting there.
+        learned: train the scale, one for all of x, from that start.
     """
 
     def __init__(self, data: DataSpec, *, scale: float | None = None, learned: bool = False) -> None:
         super().__init__()
         if not data.ordered:
-            raise ValueError("it is over numbers, and this data is unordered: choose categorical")
+            raise ValueError("a distribution over numbers, but this data is unordered: choose categorical")
         if scale is None and data.variance is None:
-            raise ValueError("scale=null: this dataset does not know its variance: give a scale, say 0.5")
+            raise ValueError("scale=null: this dataset states no variance: give a scale, say 0.5")
         if scale is not None and scale <= 0:
-            raise ValueError(f"scale={scale}: a standard deviation is above 0")
+            raise ValueError(f"scale={scale}: a standard deviation must be above 0")
         self.data, self.channels = data, data.channels
-        start = torch.tensor(scale if scale is not None else (data.variance or 1.0) ** 0.5).log()
+        init = torch.tensor(scale if scale is not None else (data.variance or 1.0) ** 0.5).log()
         self.log_scale: Tensor
         if learned:
-            self.log_scale = nn.Parameter(start)
+            self.log_scale = nn.Parameter(init)
         else:
-            self.register_buffer("log_scale", start)
+            self.register_buffer("log_scale", init)
 
     def forward(self, parameters: Tensor) -> NormalDistribution:
         return NormalDistribution(parameters, self.log_scale, self.data)

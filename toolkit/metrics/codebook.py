@@ -1,4 +1,4 @@
-"""How a codebook is used, and how its entries lie."""
+"""Usage of codebooks, and distances of their entries."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from toolkit.running_metrics import codebook_use, histogram
 from toolkit.spec import CodeSpec
 
 LARGEST = 16384
-"""Entries of a codebook above which the pairs of its entries are not looked at."""
+"""Most entries of a codebook for which the nearest pair is computed."""
 
 TILE = 1 << 20
-"""Distances held at once."""
+"""Distances in memory at once."""
 
 
 @final
 class CodebookMetric(Metric):
     """``usage`` (share of entries used) and ``perplexity`` (exp of the entropy of their histogram), means over depths;
-    ``dead_entries``, how many were never used, over all depths; ``nearest_pair``, the smallest distance between two
+    ``dead_entries``, the number never used, over all depths; ``nearest_pair``, the smallest distance between two
     entries of one codebook; ``quantization_error``, the mean of ``|z - z_q|^2`` over positions, where the quantizer
-    tells it.
+    reports it.
 
-    Codebooks of more than 16384 entries have no nearest pair. Warns where the codes have collapsed onto few entries,
-    and draws how often each entry is used.
+    Codebooks of more than 16384 entries have no nearest pair. Warns where codes have collapsed onto few entries, and
+    plots how often each entry is used.
     """
 
     def __init__(self, code_spec: CodeSpec, quantizer: Quantizer) -> None:
@@ -65,12 +65,12 @@ class CodebookMetric(Metric):
         }
 
     def warnings(self) -> list[str]:
-        """Names the codebooks of which almost nothing is used, and what to try."""
-        told = collapse.warning(self._counts, self.code_spec, self.quantizer)
-        return [] if told is None else [told]
+        """Names the codebooks that are hardly used, and what to try."""
+        warning = collapse.warning(self._counts, self.code_spec, self.quantizer)
+        return [] if warning is None else [warning]
 
     def plot(self, folder: Path) -> list[Path]:
-        """How often each entry is used, most used first: a panel for each depth."""
+        """How often each entry is used, most used first: a panel per depth."""
         if not self.code_spec.depth or not self._counts.any():
             return []
         rows = self._counts.split(list(self.code_spec.codebook_sizes))
@@ -90,7 +90,7 @@ class CodebookMetric(Metric):
 
 @torch.no_grad()
 def entries(quantizer: Quantizer, depth: int) -> Tensor:
-    """A depth's codebook ``(codebook_size, dim)``: what its codes make of latents whose other codes are all 0."""
+    """A depth's codebook ``(codebook_size, dim)``: the latents of its codes, those of other depths being 0."""
     size = quantizer.codebook_sizes[depth]
     codes = torch.zeros(size, quantizer.depth, 1, dtype=torch.int64, device=device_of(quantizer))
     codes[:, depth, 0] = torch.arange(size)
@@ -101,11 +101,11 @@ def entries(quantizer: Quantizer, depth: int) -> Tensor:
 def nearest_pair(table: Tensor) -> float | None:
     """The smallest distance between two rows of a table ``(n, dim)``; None where there is only one.
 
-    Each row's neighbour is found by expanding the square, a tile of distances at a time, and its distance is then
-    taken directly, so that equal rows have distance 0.
+    Each row's neighbor is found by expanding the square, a tile of distances at a time; its distance is then computed
+    directly, so that equal rows have distance 0.
     """
     table = table.double()
-    table = table - table[:1]  # what all rows share would cost digits
+    table = table - table[:1]  # a common offset would cost digits
     norms = table.square().sum(1)
     squares = []
     rows = max(1, TILE // len(table))

@@ -1,4 +1,4 @@
-"""How near a reconstruction is."""
+"""Reconstruction error."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ReconstructionMetric(Metric):
     """Error of the likelihood's mean: ``mse`` on the scale of [-1, 1], ``nmse`` (over the split's own variance),
     ``psnr`` in decibels (of the whole split's error, peak 2) and, for two and three axes, ``ssim``.
 
-    SSIM follows Wang et al. 2004 with a Gaussian window of 11 positions, as torchmetrics computes it. Gives nothing
-    where the likelihood has no mean.
+    SSIM follows Wang et al. 2004 with a Gaussian window of 11 positions, as torchmetrics computes it. Empty where the
+    likelihood has no mean.
     """
 
     def __init__(self, data: DataSpec) -> None:

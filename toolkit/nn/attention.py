@@ -12,12 +12,12 @@ from toolkit.errors import ToolkitError
 
 
 class Block(nn.Module):
-    """Pre-norm attention of several heads, then two linear layers with a GELU between them, each added to its input."""
+    """Pre-norm attention of several heads, then two linear layers with a GELU between them; both are residual."""
 
     def __init__(self, hidden: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if hidden % heads:
-            raise ValueError(f"hidden={hidden} heads={heads}: the first a multiple of the second")
+            raise ValueError(f"hidden={hidden} heads={heads}: hidden must be a multiple of heads")
         self.hidden, self.heads = hidden, heads
         self.before_attention = nn.LayerNorm(hidden)
         self.qkv = nn.Linear(hidden, 3 * hidden)
@@ -32,21 +32,21 @@ class Block(nn.Module):
 
     @property
     def maps(self) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
-        """In the order in which they are used."""
+        """The linear layers, in the order of use."""
         return self.qkv, self.out, self.wide, self.narrow
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:
-        """x ``(batch, positions, hidden)``; ``causal``: no position reads a later one."""
+        """x ``(batch, positions, hidden)``; ``causal``: no position attends to a later one."""
         qkv = self.qkv(self.before_attention(x)).unflatten(2, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         read = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
         x = x + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
-        made: Tensor = x + self.dropout(self.narrow(F.gelu(self.wide(self.before_mlp(x)))))
-        return made
+        out: Tensor = x + self.dropout(self.narrow(F.gelu(self.wide(self.before_mlp(x)))))
+        return out
 
 
 class GridPositions(nn.Module):
-    """An embedding of every place of a grid: the sum of one table per axis."""
+    """An embedding of every position of a grid: the sum of one table per axis."""
 
     def __init__(self, grid: tuple[int, ...], channels: int) -> None:
         super().__init__()
@@ -56,9 +56,9 @@ class GridPositions(nn.Module):
         """``(positions, channels)`` in raster order. ToolkitError where the grid is larger than the tables."""
         largest = tuple(len(table) for table in self.tables)
         if len(grid) != len(largest) or any(size > most for size, most in zip(grid, largest, strict=True)):
-            raise ToolkitError(f"a grid of {tuple(grid)}: this network knows places up to {largest}")
-        places = torch.zeros((), device=self.tables[0].device)
+            raise ToolkitError(f"a grid of {tuple(grid)}: this network has positions up to {largest}")
+        positions = torch.zeros((), device=self.tables[0].device)
         for axis, (size, table) in enumerate(zip(grid, self.tables, strict=True)):
-            rest = [1] * (len(grid) - 1 - axis)
-            places = places + table[:size].reshape(*[1] * axis, size, *rest, -1)
-        return places.expand(*grid, -1).flatten(0, -2)
+            later = [1] * (len(grid) - 1 - axis)
+            positions = positions + table[:size].reshape(*[1] * axis, size, *later, -1)
+        return positions.expand(*grid, -1).flatten(0, -2)

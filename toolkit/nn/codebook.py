@@ -1,4 +1,4 @@
-"""What quantizers with a table share: latents as rows and back, entries in place of latents, and what that costs."""
+"""What quantizers with a codebook share: latents as rows and back, lookup, assignments, distances."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ Commitment = Annotated[float, Doc("beta, the weight of |z - sg[e]|^2; the paper 
 
 
 def single(codebook_size: CodebookSize) -> tuple[int, ...]:
-    """The sizes of one codebook alone. ValueError where it has no entry."""
+    """``codebook_sizes`` of a single codebook. ValueError where it has no entry."""
     if codebook_size < 1:
         raise ValueError(f"codebook_size={codebook_size}: at least 1")
     return (codebook_size,)
 
 
 def upcast(t: Tensor) -> Tensor:
-    """At least float32."""
+    """float64 as it is, all else as float32."""
     return t if t.dtype == torch.float64 else t.float()
 
 
 def channels_last(z: Tensor) -> Tensor:
-    """The same latents ``(batch, dim, *grid)``, the numbers of a position side by side in memory.
+    """The same latents ``(batch, dim, *grid)``, contiguous over dim.
 
-    Entries come that way from a table; where the latents do, too, no pass over both strides through memory.
+    Entries looked up in a codebook have this layout; with the same layout for both, no operation strides through
+    memory.
     """
     return z.movedim(1, -1).contiguous().movedim(-1, 1)
 
@@ -53,9 +54,9 @@ def look_up(codes: Tensor, codebook: Tensor) -> Tensor:
 
 @torch.no_grad()
 def count_assignments(codes: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Per entry how many rows it won ``(size,)`` and their sum ``(size, dim)``, over all ranks.
+    """Per entry the number of rows assigned to it ``(size,)`` and their sum ``(size, dim)``, over all ranks.
 
-    codes ``(n,)`` are the winners of rows ``(n, dim)``.
+    codes ``(n,)`` are the entries of rows ``(n, dim)``.
     """
     counts = rows.new_zeros(size).index_add_(0, codes, torch.ones_like(rows[:, 0]))
     sums = rows.new_zeros(size, rows.shape[1]).index_add_(0, codes, rows)
@@ -71,8 +72,8 @@ def straight_through(z: Tensor, e: Tensor) -> Tensor:
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """Squared distance of latents ``(batch, dim, *grid)``: summed over dim, averaged over positions: ``(batch,)``."""
     # A norm's gradient is one pass over the latents, that of a sum of squares several.
-    each: Tensor = torch.linalg.vector_norm(upcast(a) - upcast(b), dim=1)
-    return each.square().flatten(1).mean(1)
+    norms: Tensor = torch.linalg.vector_norm(upcast(a) - upcast(b), dim=1)
+    return norms.square().flatten(1).mean(1)
 
 
 def uniform_kl(z: Tensor, codebook_size: int) -> Tensor:

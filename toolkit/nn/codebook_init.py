@@ -1,4 +1,4 @@
-"""Where the entries of a codebook start, and where those start again that win too few latents."""
+"""Where the entries of a codebook start, and where dead ones are revived."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing_extensions import Doc
 from toolkit.distributed import ranks
 from toolkit.nn.kmeans import kmeans, sample_rows
 
-_Way = Literal["data", "kmeans", "random"]
+_Init = Literal["data", "kmeans", "random"]
 
 Init = Annotated[
-    _Way, Doc("where entries start: at latents of the first training batch, at their k-means, or at random.")
+    _Init, Doc("where entries start: at latents of the first training batch, at their k-means, or at random.")
 ]
 DeadCodeThreshold = Annotated[
     float,
     Doc(
-        "share of latents / codebook_size, in a moving average, below which an entry starts again at a latent of the"
-        " batch; 0 never restarts."
+        "share of latents / codebook_size, in a moving average, below which an entry is revived at a latent of the"
+        " batch; 0 revives none."
     ),
 ]
 
@@ -30,32 +30,32 @@ class NewEntries(NamedTuple):
     """Entries to set in a codebook."""
 
     where: Tensor
-    """``(codebook_size,)``, bool: which are to be set."""
+    """``(codebook_size,)``, bool: which to set."""
     entries: Tensor
     """``(codebook_size, dim)``."""
     expected_count: float
-    """Latents per step that an entry wins if all win alike: what their counts start with."""
+    """Latents per step and entry at uniform use: where counts start."""
 
 
 @final
 class CodebookInit:
-    """Starts and revives entries; held by a quantizer, which has the codebook and sets what this gives.
+    """Chooses initial and revived entries; the quantizer has the codebook, and sets them.
 
-    That the entries have started is part of the quantizer's state, as its buffer ``initialized``. The forward pass asks
-    ``begun`` instead, a plain bool that mirrors it, so that no graph branches on data, and that a step samples nothing
-    which it throws away: compiled, the first training step is a graph of its own. ``mirror`` is to be the quantizer's
-    ``load_state_dict`` post hook.
+    Whether entries are initialized is part of the quantizer's state, as its buffer ``initialized``. The forward pass
+    reads ``begun`` instead, a plain bool that mirrors it, so that no graph branches on data and no step samples rows
+    that it throws away; compiled, the first training step is a graph of its own. The quantizer must register ``mirror``
+    as its ``load_state_dict`` post hook.
     """
 
     def __init__(self, init: Init, dead_code_threshold: DeadCodeThreshold) -> None:
-        if init not in get_args(_Way):
-            raise ValueError(f"init={init}: one of {', '.join(get_args(_Way))}")
+        if init not in get_args(_Init):
+            raise ValueError(f"init={init}: one of {', '.join(get_args(_Init))}")
         self.init, self.dead_code_threshold = init, dead_code_threshold
         self.begun = False
 
     @torch.no_grad()
     def begin(self, rows: Tensor, codebook: Tensor, initialized: Tensor) -> NewEntries:
-        """All entries, from the first batch's latents, rows ``(n, dim)``; says in ``initialized`` that they are."""
+        """All entries, from the first batch's latents, rows ``(n, dim)``; sets ``initialized``."""
         everywhere = torch.ones_like(codebook[:, 0], dtype=torch.bool)
         first = NewEntries(everywhere, self._first(rows, codebook), _expected_count(rows, codebook))
         initialized.fill_(True)
@@ -64,15 +64,15 @@ class CodebookInit:
 
     @torch.no_grad()
     def revive(self, rows: Tensor, counts: Tensor) -> NewEntries:
-        """Latents of the batch for entries whose counts are below ``dead_code_threshold`` times what is expected.
+        """Latents of the batch for entries whose counts are below ``dead_code_threshold`` times the expected count.
 
-        On every rank in every step, whether or not there are such entries: ranks wait for one another.
+        Samples on every rank in every step, needed or not, since it is a collective operation.
         """
         expected = _expected_count(rows, counts)
         return NewEntries(counts < self.dead_code_threshold * expected, sample_rows(rows, len(counts)), expected)
 
     def mirror(self, quantizer: nn.Module, missing: object) -> None:
-        """After a state is loaded."""
+        """Copies ``initialized`` to ``begun`` after a state is loaded."""
         initialized = quantizer.get_buffer("initialized")
         if _has_numbers(initialized):
             self.begun = bool(initialized)
@@ -85,7 +85,7 @@ class CodebookInit:
 
 
 def random_entries(codebook_size: int, dim: int) -> Tensor:
-    """Entries ``(codebook_size, dim)`` around the origin, for as long as there is no data."""
+    """Entries ``(codebook_size, dim)``, uniform around the origin."""
     return torch.empty(codebook_size, dim).uniform_(-1, 1) / max(1, codebook_size)
 
 
@@ -94,5 +94,5 @@ def _expected_count(rows: Tensor, entries: Tensor) -> float:
 
 
 def _has_numbers(t: Tensor) -> bool:
-    """Not so on a meta device, nor where only shapes are pushed through."""
+    """Whether values can be read: not on a meta device, nor of a fake tensor."""
     return torch.compiler.is_compiling() or not (t.is_meta or isinstance(t, FakeTensor))

@@ -1,4 +1,4 @@
-"""What is known beside the data, as features that a network can add."""
+"""Conditions embedded as features that a network can add."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from toolkit.spec import Condition
 class ConditionEmbedding(nn.Module):
     """The sum of one embedding per condition.
 
-    A label picks one of ``size + 1`` rows, the last of which stands for "none" and starts at zero; real values go
-    through a linear map, and "none" adds nothing. Where a position stands for ``steps_per_code`` steps of a
-    condition, each of these has rows, or a map, of its own, so that their order counts.
+    A label selects one of ``size + 1`` rows, the last of which is for "none" and starts at zero; real values go through
+    a linear map, and "none" adds nothing. Where a position covers ``steps_per_code`` steps of a condition, each of
+    these has its own rows or map, so that their order matters.
     """
 
     start: Tensor
-    """What the sum starts from: zeros, on the module's device."""
+    """Start of the sum: zeros, on the module's device."""
 
     def __init__(self, conditions: tuple[Condition, ...], channels: int) -> None:
         super().__init__()
@@ -40,10 +40,10 @@ class ConditionEmbedding(nn.Module):
         self.register_buffer("start", torch.zeros(channels, 1), persistent=False)
 
     def forward(self, conditions: Mapping[str, Tensor], batch: int, keep: Tensor | None = None) -> Tensor:
-        """Features ``(batch, channels)``, or ``(batch, channels, steps / steps_per_code)`` where they may change.
+        """Features ``(batch, channels)``, or ``(batch, channels, steps / steps_per_code)`` where one has steps.
 
-        A condition without a key is "none"; keys of no condition are passed over. ``keep`` ``(batch,)`` bool:
-        where False, every condition is "none". ToolkitError where a value has not its condition's shape.
+        A missing condition is "none"; unknown keys are ignored. ``keep`` ``(batch,)`` bool: where False, every
+        condition is "none". ToolkitError where a value has the wrong shape.
         """
         features = self.start.expand(batch, -1, -1)
         for condition, embed in zip(self.conditions, self.maps, strict=True):
@@ -59,13 +59,13 @@ class ConditionEmbedding(nn.Module):
         __call__ = forward
 
     def keep(self, batch: int, dropout: float) -> Tensor | None:
-        """Which examples training shows with their conditions: all but a share of about ``dropout``, since guidance
-        needs a network that has seen both. None, for all of them, in eval mode."""
+        """Which examples keep their conditions in training, ``(batch,)`` bool: all but about a share ``dropout``, since
+        guidance needs a network that has seen both. None, for all of them, in eval mode."""
         return torch.rand(batch, device=self.start.device) >= dropout if self.training else None
 
 
 def _check(condition: Condition, value: Tensor, batch: int) -> None:
-    """A value may always hold for the whole example; for each step, where its condition says so."""
+    """A value may always be for the whole example; per step only where its condition allows it."""
     size = (condition.size,) if condition.real else ()
     shape, steps_per_code = tuple(value.shape), condition.steps_per_code
     if shape == (batch, *size):
@@ -78,9 +78,9 @@ def _check(condition: Condition, value: Tensor, batch: int) -> None:
         and not shape[1] % steps_per_code
     ):
         return
-    many = "steps" if steps_per_code == 1 else f"a multiple of {steps_per_code} steps"
-    expected = ", ".join(map(str, (batch, many, *size) if steps else (batch,)))
-    raise ToolkitError(f"condition.{condition.name} has shape {shape}: it must be ({expected})")
+    counted = "steps" if steps_per_code == 1 else f"a multiple of {steps_per_code} steps"
+    expected = ", ".join(map(str, (batch, counted, *size) if steps else (batch,)))
+    raise ToolkitError(f"condition.{condition.name} has shape {shape}: expected ({expected})")
 
 
 def _label(condition: Condition, embed: nn.Module, value: Tensor | None, keep: Tensor | None, batch: int) -> Tensor:
@@ -115,14 +115,14 @@ def _per_code(value: Tensor, condition: Condition, size: int) -> Tensor:
 
 
 def add_conditions(h: Tensor, embedding: ConditionEmbedding | None, conditions: Mapping[str, Tensor]) -> Tensor:
-    """Features ``(batch, channels, *grid)`` and the embedded conditions, summed; as they are, where there are none."""
+    """Features ``(batch, channels, *grid)`` plus the embedded conditions, if there are any."""
     return h if embedding is None else h + over_grid(embedding(conditions, len(h)), h.shape[2:]).to(h)
 
 
 def over_grid(features: Tensor, grid: Sequence[int]) -> Tensor:
-    """Features of a ConditionEmbedding, shaped so that they can be added to ``(batch, channels, *grid)``.
+    """Features of a ConditionEmbedding, shaped to be added to ``(batch, channels, *grid)``.
 
-    Steps run along the grid's first axis; where the grid is coarser or finer, the steps that a position
+    Steps are along the grid's first axis; where the grid is coarser or finer, the steps that a position
     covers are averaged.
     """
     features = features[:, :, None] if features.ndim == 2 else F.adaptive_avg_pool1d(features, grid[0])

@@ -1,4 +1,4 @@
-"""Convolutions of any rank, and the strided pairs that encoders and decoders are made of."""
+"""Convolutions of any rank, and the strided stacks of encoders and decoders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 S = TypeVar("S")
-"""A stride: a number, or one for each axis."""
+"""A stride: a number, or one per axis."""
 
 CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONV_TRANSPOSE: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -22,15 +22,15 @@ def conv(rank: int, inputs: int, outputs: int, kernel: int) -> nn.Module:
 
 
 def down(rank: int, inputs: int, outputs: int, stride: int) -> nn.Module:
-    """A convolution from ``n`` positions to exactly ``n / stride``; its window is 4 at stride 2, as in the paper."""
-    window, padding = _window(stride)
-    return started(CONV[rank](inputs, outputs, window, stride=stride, padding=padding))
+    """A convolution from ``n`` positions to exactly ``n / stride``; its kernel is 4 at stride 2, as in the paper."""
+    kernel, padding = _kernel(stride)
+    return started(CONV[rank](inputs, outputs, kernel, stride=stride, padding=padding))
 
 
 def up(rank: int, inputs: int, outputs: int, stride: int) -> nn.Module:
     """A transposed convolution from ``n`` positions to exactly ``n * stride``."""
-    window, padding = _window(stride)
-    return started(CONV_TRANSPOSE[rank](inputs, outputs, window, stride=stride, padding=padding), stride**rank)
+    kernel, padding = _kernel(stride)
+    return started(CONV_TRANSPOSE[rank](inputs, outputs, kernel, stride=stride, padding=padding), stride**rank)
 
 
 def down_stack(
@@ -56,7 +56,7 @@ def up_stack(
     strided: Callable[[int, int, S], nn.Module],
     plain: Callable[[int, int], nn.Module],
 ) -> nn.Sequential:
-    """The mirror: transposed layers with a ReLU between them, of which the last changes the channels."""
+    """The mirror of ``down_stack``: transposed layers with a ReLU between them; the last changes the channels."""
     if not strides:
         return nn.Sequential(plain(inputs, outputs))
     layers: list[nn.Module] = []
@@ -65,18 +65,18 @@ def up_stack(
     return nn.Sequential(*layers, strided(inputs, outputs, strides[-1]))
 
 
-def _window(stride: int) -> tuple[int, int]:
-    """Window about twice the stride, and the padding at which lengths divide exactly."""
-    window = 2 * stride + stride % 2
-    return window, (window - stride) // 2
+def _kernel(stride: int) -> tuple[int, int]:
+    """A kernel of about twice the stride, and the padding with which lengths divide exactly."""
+    kernel = 2 * stride + stride % 2
+    return kernel, (kernel - stride) // 2
 
 
 def started(layer: nn.Module, share: int = 1) -> nn.Module:
-    """Normal weights of standard deviation 1 / sqrt(fan-in), cut at two of them, and no bias.
+    """Initializes a layer: normal weights of deviation 1 / sqrt(fan-in), truncated at two of them, and zero bias.
 
-    Of a transposed convolution's window an output sees only one ``share``-th.
+    ``share``: an output of a transposed convolution sees only one ``share``-th of the kernel.
 
-    PyTorch's default has less than half of that variance, so deep stacks start with faint activations; with it the
+    PyTorch's default has less than half of that variance, so deep stacks start with small activations; with it the
     codebook of a VQ-VAE is used less and its error falls more slowly.
     """
     weight = layer.weight

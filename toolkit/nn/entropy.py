@@ -1,4 +1,4 @@
-"""How sure and how even a choice is, over all ranks, with a gradient."""
+"""Entropies of soft assignments, per latent and on average, over all ranks, with a gradient."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from toolkit.nn import lookup
 Entropy = Annotated[
     float,
     Doc(
-        "weight of E[H(p)] - H(E[p]), p = softmax(-|z - e|^2 / entropy_temperature) over entries, in training: each"
-        " latent sure of its entry, all entries used alike."
+        "weight of E[H(p)] - H(E[p]), p = softmax(-|z - e|^2 / entropy_temperature) over entries, in training: sure"
+        " assignments of latents, even use of entries."
     ),
 ]
 EntropyTemperature = Annotated[float, Doc("in units of squared distance; about 0.01 where latents are normalized.")]
@@ -24,7 +24,7 @@ EntropyTemperature = Annotated[float, Doc("in units of squared distance; about 0
 
 @final
 class EntropyRegularizer:
-    """What a quantizer's loss gains so that each latent is sure of its entry, and all entries are used alike."""
+    """A loss for sure assignments of latents and even use of entries."""
 
     def __init__(self, weight: Entropy, temperature: EntropyTemperature) -> None:
         if temperature <= 0:
@@ -40,37 +40,37 @@ class EntropyRegularizer:
 def choice_entropies(z: Tensor, codebook: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """E[H(p)] and H(E[p]) in nats, means over the rows z ``(n, dim)``, for p = softmax(-|z - e|^2 / temperature).
 
-    E[p] is over all ranks' rows: a rank's own share has the gradient that, averaged over ranks, is that of all.
-    Made in tiles whose distances are computed again in the backward pass, so that n x codebook_size numbers are never
-    held.
+    E[p] is over all ranks' rows; each rank's gradient is that of its own rows, so that their average is that of all.
+    Computed in tiles whose distances are recomputed in the backward pass, so that n x codebook_size numbers are never
+    in memory.
     """
     rows = max(1, lookup.tile_size(z.device) // len(codebook))
-    centre = codebook.detach().mean(0)
-    # Copies, too: averages may move the table before the backward pass looks at it again.
-    z, codebook = z - centre, codebook - centre
+    center = codebook.detach().mean(0)
+    # Also copies: moving averages may change the codebook before the backward pass reads it again.
+    z, codebook = z - center, codebook - center
     tiles = [
         checkpoint(_sums, tile, codebook, temperature, use_reentrant=False, preserve_rng_state=False)
         for tile in z.split(rows)
     ]
-    entropies, chosen = (torch.stack(each).sum(0) / len(z) for each in zip(*tiles, strict=True))
-    return entropies, entropy(over_ranks(chosen))
+    entropies, usage = (torch.stack(sums).sum(0) / len(z) for sums in zip(*tiles, strict=True))
+    return entropies, entropy(over_ranks(usage))
 
 
 def _sums(z: Tensor, codebook: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Over a tile's rows: of H(p), and of p."""
+    """Sums over a tile's rows, of H(p) and of p."""
     logits = torch.addmm(codebook.square().sum(1), z, codebook.T, beta=-1 / temperature, alpha=2 / temperature)
     logp = logits.log_softmax(1)
     p = logp.exp()
     return -(p * logp).sum(), p.sum(0)
 
 
-def entropy(shares: Tensor) -> Tensor:
-    """Nats, 0-d, of shares that sum to one; one that underflowed to 0 adds 0, with a finite gradient."""
-    return -(shares * shares.clamp(min=torch.finfo(shares.dtype).tiny).log()).sum()
+def entropy(probs: Tensor) -> Tensor:
+    """Nats, 0-d, of probabilities that sum to one; one that underflowed to 0 adds 0, with a finite gradient."""
+    return -(probs * probs.clamp(min=torch.finfo(probs.dtype).tiny).log()).sum()
 
 
 def over_ranks(mean: Tensor) -> Tensor:
-    """The mean of the ranks' means as value, with the gradient of this rank's: the ranks' gradients are averaged."""
+    """The mean over ranks as value, with the gradient of this rank's mean, as gradients are averaged over ranks."""
     overall = mean.detach().clone()
     all_reduce_sum(overall)
     return overall / ranks() + (mean - mean.detach())

@@ -1,4 +1,4 @@
-"""Entries drawn from the latents, and moved to the middle of those around them."""
+"""Entries sampled from the latents, and k-means."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from toolkit.nn.codebook import count_assignments
 from toolkit.nn.lookup import nearest
 
 ITERATIONS = 10
-"""Of k-means on one batch: what moves after these, training moves as well."""
+"""Iterations of k-means on one batch; training does the rest."""
 
 
 @torch.no_grad()
 def sample_rows(z: Tensor, n: int) -> Tensor:
-    """``n`` rows of z, one at random from each of n equal stretches: without repetition where there are enough.
+    """``n`` rows of z, one sampled from each of n equal strata: without repetition where there are enough.
 
-    Of all ranks' rows, joined in the order of the ranks; the same on every rank.
+    From all ranks' rows, concatenated in rank order; the same on every rank.
     """
     rows = len(z) * ranks()
     uniforms = broadcast(torch.rand(n, device=z.device))
-    places = ((torch.arange(n, device=z.device) + uniforms) * (rows / n)).long().clamp(max=rows - 1)
+    indices = ((torch.arange(n, device=z.device) + uniforms) * (rows / n)).long().clamp(max=rows - 1)
     if ranks() == 1:
-        return z[places]
-    places = places - rank() * len(z)
-    mine = (places >= 0) & (places < len(z))
-    drawn = torch.where(mine.unsqueeze(1), z[places.clamp(0, len(z) - 1)], 0)
-    all_reduce_sum(drawn)
-    return drawn
+        return z[indices]
+    indices = indices - rank() * len(z)
+    mine = (indices >= 0) & (indices < len(z))
+    sampled = torch.where(mine.unsqueeze(1), z[indices.clamp(0, len(z) - 1)], 0)
+    all_reduce_sum(sampled)
+    return sampled
 
 
 @torch.no_grad()
 def kmeans(z: Tensor, entries: Tensor) -> Tensor:
     """Entries ``(n, dim)`` after Lloyd's iterations over the rows z ``(m, dim)`` of all ranks.
 
-    An entry that wins nothing keeps its place.
+    An entry with no row stays where it is.
     """
     for _ in range(ITERATIONS):
         counts, sums = count_assignments(nearest(z, entries), z, len(entries))

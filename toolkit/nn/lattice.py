@@ -9,9 +9,9 @@ from toolkit.quantizer import Quantized
 
 
 def fixed(z: Tensor, e: Tensor, codes: Tensor, codebook_size: int) -> Quantized:
-    """Latents z and their nearest points e, both ``(batch, dim, *grid)`` in the lattice's own space.
+    """Result for latents z and their nearest lattice points e, both ``(batch, dim, *grid)``.
 
-    Straight-through, with nothing to learn: the loss is 0. ``quantization_error`` is ``|z - e|^2``, summed over dim
+    Straight-through, with no parameters: the loss is 0. ``quantization_error`` is ``|z - e|^2``, summed over dim
     and averaged over positions. ``codebook_size`` is that of all depths together.
     """
     kl = table.uniform_kl(z, codebook_size)

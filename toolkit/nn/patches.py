@@ -1,4 +1,4 @@
-"""Patches that do not overlap, over any number of axes."""
+"""Non-overlapping patches over any number of axes."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def from_patches(patches: Tensor, patch: int) -> Tensor:
 
 
 def _axes(rank: int) -> tuple[list[str], list[str]]:
-    """einops' names for the places of patches and the places in a patch."""
+    """einops' names for the positions of patches and the positions in a patch."""
     return [f"g{i}" for i in range(rank)], [f"p{i}" for i in range(rank)]

@@ -10,7 +10,7 @@ from toolkit.nn.conv import conv
 class ResidualBlock(nn.Module):
     """ReLU, 3-wide convolution, ReLU, 1-wide convolution, added to the input (van den Oord et al. 2017, 4.1).
 
-    ``wide`` leads from the channels to those inside, ``narrow`` back; both keep the grid.
+    ``wide`` maps to the hidden channels, ``narrow`` back; both keep the grid.
     """
 
     def __init__(self, wide: nn.Module, narrow: nn.Module) -> None:
@@ -25,6 +25,6 @@ class ResidualBlock(nn.Module):
 
 
 def residual_stack(rank: int, channels: int, hidden: int, blocks: int) -> nn.Sequential:
-    """``blocks`` residual blocks and the ReLU that ends them."""
+    """``blocks`` residual blocks and a final ReLU."""
     layers = [ResidualBlock(conv(rank, channels, hidden, 3), conv(rank, hidden, channels, 1)) for _ in range(blocks)]
     return nn.Sequential(*layers, nn.ReLU())

@@ -1,4 +1,4 @@
-"""The rotation trick: another gradient than straight-through where entries stand in the latents' place."""
+"""The rotation trick: an alternative to the straight-through gradient."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 SMALL = 1e-6
-"""A shorter latent has no direction to turn from."""
+"""Length below which a latent has no direction to rotate from."""
 
 
 def rotation(z: Tensor, e: Tensor) -> Tensor:
-    """The entries e as values, and to the latents z the gradient turned back by the angle between the two.
+    """The entries e as values; the latents z get the gradient rotated back by the angle between the two.
 
     With R the rotation that takes z / |z| to e / |e|, and R and the lengths held constant (Fifty et al. 2024,
     "Restructuring Vector Quantization with the Rotation Trick")::
 
         e = |e| / |z| R z,    so that z gets |e| / |z| R^T g for e's gradient g
 
-    Where z is 0 there is nothing to turn from, and g passes as it is. z and e are ``(batch, dim, *grid)``.
+    Where z is 0 it has no direction, and g passes as it is. z and e are ``(batch, dim, *grid)``.
     """
     e = e.detach()
-    return e + _turned(z - z.detach(), z.detach(), e)
+    return e + _rotated(z - z.detach(), z.detach(), e)
 
 
-def _turned(x: Tensor, z: Tensor, e: Tensor) -> Tensor:
+def _rotated(x: Tensor, z: Tensor, e: Tensor) -> Tensor:
     """``|e| / |z| R x``, where R x = x - 2 m (m x) + 2 b (a x) with a, b and m along z, e and their bisector.
 
     Where e lies opposite to z there is no bisector, and R is the reflection that takes one to the other.
@@ -32,8 +32,8 @@ def _turned(x: Tensor, z: Tensor, e: Tensor) -> Tensor:
     length = _length(z)
     a, b = z / length.clamp(min=SMALL), normalize(e, dim=1)
     m = normalize(a + b, dim=1)
-    turned = x - 2 * m * _dot(m, x) + 2 * b * _dot(a, x)
-    return torch.where(length > SMALL, turned * (_length(e) / length.clamp(min=SMALL)), x)
+    rotated = x - 2 * m * _dot(m, x) + 2 * b * _dot(a, x)
+    return torch.where(length > SMALL, rotated * (_length(e) / length.clamp(min=SMALL)), x)
 
 
 def _length(t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What quantizers to signs share: codes made of bits, and the entropies of those codes."""
+"""What sign quantizers share: codes as bits, and the entropies of those codes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing_extensions import Doc
 from toolkit.nn.entropy import entropy, over_ranks
 
 LARGEST = 24
-"""Bits of one code: beyond, no table over its values can be held."""
-
+"""Most bits of one code: with more, a table over its values would not fit into memory."""
 
 MOST = 1 << 16
-"""Bits of a position, which are channels of the latents."""
+"""Most bits of a position, which are channels of the latents."""
 
 Bits = Annotated[int, Doc("channels of the latents; the codes of a position number 2^bits.")]
 Heads = Annotated[int, Doc("codes per position, of bits / heads bits each.")]
@@ -27,9 +26,9 @@ Temperature = Annotated[float, Doc("of the distribution in the entropy terms.")]
 
 @final
 class SignCodes(nn.Module):
-    """Codes whose bits are the signs of channels; what they stand for is ``unit`` or ``-unit``.
+    """Codes whose bits are the signs of channels, with values ``unit`` or ``-unit``. It has no state.
 
-    ValueError where the bits cannot be shared out among the heads. It has no state.
+    ValueError where heads do not divide bits.
     """
 
     def __init__(self, bits: Bits, heads: Heads, unit: float) -> None:
@@ -40,7 +39,7 @@ class SignCodes(nn.Module):
         self.register_buffer("unit", torch.tensor(unit), persistent=False)
 
     def nearest(self, z: Tensor) -> Tensor:
-        """Latents ``(batch, bits, *grid)`` to what their signs stand for."""
+        """Latents ``(batch, bits, *grid)`` to ``unit`` or ``-unit`` by their signs."""
         return corners(z > 0, self.unit)
 
     def codes(self, z: Tensor) -> Tensor:
@@ -54,7 +53,7 @@ class SignCodes(nn.Module):
 
 def _per_head(bits: int, heads: int) -> int:
     if bits < 1 or heads < 1 or bits % heads:
-        raise ValueError(f"bits={bits} do not divide into heads={heads}")
+        raise ValueError(f"bits={bits} heads={heads}: bits must be a multiple of heads, both at least 1")
     if bits > MOST:
         raise ValueError(f"bits={bits}: at most {MOST}")
     if bits // heads > LARGEST:
@@ -63,7 +62,7 @@ def _per_head(bits: int, heads: int) -> int:
 
 
 def pack(ones: Tensor, heads: int) -> Tensor:
-    """Which bits are set, ``(batch, bits, *grid)``, to codes ``(batch, heads, *grid)``; the first bit weighs most."""
+    """Which bits are set, ``(batch, bits, *grid)``, to codes ``(batch, heads, *grid)``; first bit most significant."""
     by_head = ones.unflatten(1, (heads, -1))
     weights = 1 << _shifts(by_head.shape[2], ones.device)
     return torch.sum(by_head * weights.view(-1, *[1] * (ones.dim() - 2)), 2)
@@ -86,7 +85,7 @@ def corners(ones: Tensor, unit: Tensor) -> Tensor:
 
 
 def bit_entropy(logits: Tensor) -> Tensor:
-    """Nats of a coin with these logits, one by one; without cancellation at any size."""
+    """Entropy in nats of bits with these logits, elementwise; without cancellation at any size."""
     size = logits.abs()
     return F.softplus(-size) + size * torch.sigmoid(-size)
 
@@ -101,32 +100,32 @@ def mean_code_entropy(logits: Tensor, heads: int) -> Tensor:
 
     Bits ``(batch, bits, *grid)`` are independent given their position, but not on average. The average of products
     over positions is a matrix product of one half of the bits with the other, so nothing of the size
-    positions x codes is held.
+    positions x codes is in memory.
     """
     by_head = logits.movedim(1, -1).reshape(-1, logits.shape[1]).unflatten(1, (heads, -1))
     half = by_head.shape[2] // 2
     with torch.autocast(logits.device.type, enabled=False):
         first, second = _joint(by_head[:, :, :half]), _joint(by_head[:, :, half:])
-        shares = torch.einsum("nha,nhb->hab", first, second) / len(by_head)
-    return entropy(over_ranks(shares))
+        probs = torch.einsum("nha,nhb->hab", first, second) / len(by_head)
+    return entropy(over_ranks(probs))
 
 
 def mean_bit_entropy(logits: Tensor) -> Tensor:
-    """Nats, 0-d: entropy of every bit's average, summed over bits: that of the codes, were their bits independent."""
+    """Nats, 0-d: entropy of every bit's average, summed over bits; that of codes with independent bits."""
     ones = torch.sigmoid(logits).movedim(1, -1).flatten(0, -2).mean(0)
-    shares = over_ranks(ones)
-    return entropy(shares) + entropy(1 - shares)
+    probs = over_ranks(ones)
+    return entropy(probs) + entropy(1 - probs)
 
 
 def _joint(logits: Tensor) -> Tensor:
-    """Logits of bits ``(n, heads, bits)`` to probabilities ``(n, heads, 2^bits)`` of codes, the first weighing most."""
-    shares = logits.new_ones(*logits.shape[:2], 1)
+    """Logits of bits ``(n, heads, bits)`` to probabilities of codes ``(n, heads, 2^bits)``, first bit highest."""
+    probs = logits.new_ones(*logits.shape[:2], 1)
     for bit in logits.unbind(2):
         pair = torch.stack([torch.sigmoid(-bit), torch.sigmoid(bit)], 2)
-        shares = (shares.unsqueeze(3) * pair.unsqueeze(2)).flatten(2)
-    return shares
+        probs = (probs.unsqueeze(3) * pair.unsqueeze(2)).flatten(2)
+    return probs
 
 
 def _shifts(size: int, device: torch.device) -> Tensor:
-    """How far each bit stands from the right."""
+    """Each bit's position from the right."""
     return torch.arange(size - 1, -1, -1, device=device)

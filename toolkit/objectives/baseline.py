@@ -1,4 +1,4 @@
-"""What a bound is expected to be before its codes are drawn."""
+"""A prediction of the bound from the data alone, before codes are sampled."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from toolkit.spec import DataSpec
 
 POOLED = 8
-"""Positions per axis that a baseline sees, at most."""
+"""Most positions per axis that a baseline sees."""
 
 WIDTH = 8
-"""Features per number of unordered data."""
+"""Embedding channels per number of unordered data."""
 
 POOL: dict[int, Callable[..., Tensor]] = {
     1: F.adaptive_avg_pool1d,
@@ -26,7 +26,7 @@ POOL: dict[int, Callable[..., Tensor]] = {
 class Baseline(nn.Module):
     """One number per example, by a layer of ``hidden`` tanh units over the data averaged to a coarse grid.
 
-    It sees the data alone: a gradient of it reaches no other part. Unordered data is embedded first.
+    Its input is the data, so its gradient reaches no other part. Unordered data is embedded first.
     """
 
     def __init__(self, data: DataSpec, hidden: int) -> None:
@@ -41,8 +41,8 @@ class Baseline(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, channels, *axes)`` to ``(batch,)``."""
         pooled: Tensor = POOL[self.data.rank](self._features(x), self.grid)
-        made: Tensor = self.proj_out(self.proj_in(pooled.flatten(1).to(self.proj_in.weight.dtype)).tanh())
-        return made.squeeze(1)
+        out: Tensor = self.proj_out(self.proj_in(pooled.flatten(1).to(self.proj_in.weight.dtype)).tanh())
+        return out.squeeze(1)
 
     def _features(self, x: Tensor) -> Tensor:
         """``(batch, features, *axes)``."""

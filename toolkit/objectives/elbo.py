@@ -10,19 +10,19 @@ from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.objective import Bound, Loss, Objective
-from toolkit.objectives.draws import single_sample_bound
+from toolkit.objectives.samples import single_sample_bound
 
 
 @final
 class ELBO(Objective):
-    """Reconstruction, code cost and the quantizer's own loss (van den Oord et al. 2017, eq. 3)::
+    """Reconstruction, code cost and quantizer loss (van den Oord et al. 2017, eq. 3)::
 
         L = -log p(x | z_q) + KL(q(codes | x) || uniform) + |sg[z] - e|^2 + beta |z - sg[e]|^2
 
     averaged over the batch. ``-log p`` is summed over the dims of x, KL over positions; the last two, which the
-    quantizer gives already weighted, are norms summed over dim and averaged over positions. So beta means the
-    paper's beta at any dim. (The paper prints ``+log p`` in a loss to be minimised: a slip of sign.) For a
-    deterministic quantizer KL is the constant positions x log K, which the paper drops.
+    quantizer returns weighted, are norms summed over dim and averaged over positions, so beta is the paper's at any
+    dim. (The paper prints ``+log p`` in a loss to be minimized: a sign error.) For a deterministic quantizer KL is the
+    constant positions x log K, which the paper drops.
     """
 
     def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:

@@ -1,4 +1,4 @@
-"""The single-sample bound, its draws judged by a learned baseline."""
+"""The single-sample bound, with a learned baseline."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.distributed import all_reduce_sum
 from toolkit.objective import Bound, Loss, Objective
 from toolkit.objectives.baseline import Baseline
-from toolkit.objectives.draws import sample_codes, single_sample_bound, with_gradient_of
+from toolkit.objectives.samples import sample_codes, single_sample_bound, with_gradient_of
 from toolkit.spec import DataSpec
 
 
 @final
 class NVIL(Objective):
-    """The evidence lower bound by one draw of the codes, for posteriors without relaxation (Mnih & Gregor 2014,
+    """The evidence lower bound at one sample of the codes, for posteriors without relaxation (Mnih & Gregor 2014,
     arXiv:1402.0030)::
 
         l = log p(x | c) + log p(c) - log q(c | x),    c ~ q(c | x),    p(c) uniform
         signal = (l - mean) / max(1, std) - baseline(x)
 
-    Decoder and codebook follow ``grad log p(x | c)``, the encoder ``signal grad log q(c | x)``, and the baseline
-    minimises ``signal^2 / 2``, which reaches no other part. ``mean`` and ``std`` are moving figures of l over the
-    batches before this one, and over all ranks; the first batch begins with its own. Unlike the paper's they are taken
-    before the baseline is subtracted: it then has to learn a number near 1, and not thousands of nats.
+    Decoder and codebook get ``grad log p(x | c)``, the encoder ``signal grad log q(c | x)``, and the baseline minimizes
+    ``signal^2 / 2``, whose gradient reaches no other part. ``mean`` and ``std`` are moving averages of l over earlier
+    batches and over all ranks; the first batch uses its own. Unlike the paper's, they are taken before the baseline is
+    subtracted, so that it has to predict a number near 1, and not thousands of nats.
 
     The loss is the value of ``nll + kl``, averaged over the batch, with these gradients. The term ``baseline`` is
     ``signal^2 / 2``.
 
     Args:
-        hidden: units of the baseline's one hidden layer.
+        hidden: units of the baseline's hidden layer.
         decay: of the moving mean and variance.
     """
 
@@ -54,24 +54,24 @@ class NVIL(Objective):
         self.register_buffer("initialized", torch.tensor(False))
 
     def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
-        draws = sample_codes(autoencoder, x, conditions, 1)
-        signal = self._normalized(draws.log_w[0]) - self.baseline(x)
+        samples = sample_codes(autoencoder, x, conditions, 1)
+        signal = self._normalized(samples.log_w[0]) - self.baseline(x)
         error = signal.square().mean() / 2
-        terms = {"nll": -draws.log_px.mean(), "kl": draws.quantized.kl.mean()}
-        surrogate = terms["nll"] - (signal.detach() * draws.log_q[0]).mean() + error
+        terms = {"nll": -samples.log_px.mean(), "kl": samples.quantized.kl.mean()}
+        surrogate = terms["nll"] - (signal.detach() * samples.log_q[0]).mean() + error
         loss = with_gradient_of(terms["nll"] + terms["kl"], surrogate)
-        return Loss(loss, {**terms, "baseline": error}, draws.likelihood, draws.quantized)
+        return Loss(loss, {**terms, "baseline": error}, samples.likelihood, samples.quantized)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
         return single_sample_bound(autoencoder, x, conditions)
 
     @torch.no_grad()
     def _normalized(self, bound: Tensor) -> Tensor:
-        """``(batch,)`` by the figures of earlier batches, so that they depend on nothing drawn here."""
+        """``(batch,)``, normalized by earlier batches, so that mean and std do not depend on this batch's samples."""
         if not self.training:
             return self._scaled(bound)
-        mean, variance = (figure.to(self.mean) for figure in moments(bound))
-        # Set anew, not in place: a compiled backward pass may compute the signal again from what is here now.
+        mean, variance = (moment.to(self.mean) for moment in moments(bound))
+        # Not in place: a compiled backward pass may compute the signal again from the current values.
         self.mean = torch.where(self.initialized, self.mean, mean)
         self.variance = torch.where(self.initialized, self.variance, variance)
         normalized = self._scaled(bound)
@@ -85,7 +85,7 @@ class NVIL(Objective):
 
 
 def moments(t: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance over the batch of all ranks; in float64, as large sums are subtracted."""
+    """Mean and variance over the batch of all ranks; in float64, since large sums are subtracted."""
     t = t.double()
     sums = torch.stack([torch.ones_like(t), t, t.square()]).sum(1)
     all_reduce_sum(sums)

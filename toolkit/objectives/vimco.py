@@ -11,12 +11,13 @@ from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.objective import Bound, Loss, Objective
-from toolkit.objectives.draws import sample_codes, with_gradient_of
+from toolkit.objectives.samples import sample_codes, with_gradient_of
 
 
 @final
 class VIMCO(Objective):
-    """A bound of several draws of the codes, each judged by the others (Mnih & Rezende 2016, arXiv:1602.06725)::
+    """A bound over several samples of the codes, each with the others as baseline (Mnih & Rezende 2016,
+    arXiv:1602.06725)::
 
         L = log 1/n sum_i w_i,    w_i = p(x | c_i) p(c_i) / q(c_i | x),    c_i ~ q(c | x),    p(c) uniform
 
@@ -27,11 +28,11 @@ class VIMCO(Objective):
     where L_-i is L with w_i replaced by the geometric mean of the other weights. The first sum reaches the encoder,
     the second the decoder and the codebook and, through log q, the encoder.
 
-    The loss is the value of -L, averaged over the batch, with this gradient. Its terms are those of a single draw and
-    so comparable with other objectives': ``nll + kl`` is above the loss by what several draws gain.
+    The loss is the value of -L, averaged over the batch, with this gradient. Its terms are those of a single sample, to
+    be comparable with other objectives': ``nll + kl`` exceeds the loss by what several samples gain.
 
     Args:
-        samples: draws per example, n; at least 2.
+        samples: samples per example, n; at least 2.
     """
 
     needs_posterior = True
@@ -39,23 +40,23 @@ class VIMCO(Objective):
     def __init__(self, *, samples: int = 50) -> None:
         super().__init__()
         if samples < 2:
-            raise ValueError(f"samples={samples}: at least 2, as each is judged by the others")
+            raise ValueError(f"samples={samples}: at least 2, since the others are each sample's baseline")
         self.samples = samples
 
     def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
-        draws = sample_codes(autoencoder, x, conditions, self.samples)
-        log_w = draws.log_w
+        samples = sample_codes(autoencoder, x, conditions, self.samples)
+        log_w = samples.log_w
         bound = log_mean(log_w)
-        score = (leave_one_out_advantage(log_w.detach()) * draws.log_q).sum(0)
-        terms = {"nll": -draws.log_px.mean(), "kl": draws.quantized.kl.mean()}
-        return Loss(-with_gradient_of(bound, bound + score).mean(), terms, draws.likelihood, draws.quantized)
+        score = (leave_one_out_advantage(log_w.detach()) * samples.log_q).sum(0)
+        terms = {"nll": -samples.log_px.mean(), "kl": samples.quantized.kl.mean()}
+        return Loss(-with_gradient_of(bound, bound + score).mean(), terms, samples.likelihood, samples.quantized)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
-        """The bound of as many draws. ``data_nats`` is their mean by the weights w, ``code_nats`` the rest."""
-        draws = sample_codes(autoencoder, x, conditions, self.samples)
-        data_nats = -(draws.log_w.softmax(0) * draws.log_px).sum(0)
-        code_nats = -log_mean(draws.log_w) - data_nats
-        return Bound(data_nats, code_nats, draws.likelihood, draws.quantized, -draws.log_px[0])
+        """The bound over ``samples`` samples. ``data_nats`` is their mean weighted by w, ``code_nats`` the rest."""
+        samples = sample_codes(autoencoder, x, conditions, self.samples)
+        data_nats = -(samples.log_w.softmax(0) * samples.log_px).sum(0)
+        code_nats = -log_mean(samples.log_w) - data_nats
+        return Bound(data_nats, code_nats, samples.likelihood, samples.quantized, -samples.log_px[0])
 
 
 def log_mean(log_w: Tensor) -> Tensor:
@@ -64,9 +65,9 @@ def log_mean(log_w: Tensor) -> Tensor:
 
 
 def leave_one_out_advantage(log_w: Tensor) -> Tensor:
-    """What each draw adds to the bound: L - L_-i, ``(n, batch)``.
+    """What each sample adds to the bound: L - L_-i, ``(n, batch)``.
 
-    About the mean of all log weights, where the others' mean is ``-log_w / (n - 1)`` and no digits are lost.
+    Relative to the mean of all log weights, the others' mean is ``-log_w / (n - 1)``, and no digits are lost.
     """
     n = len(log_w)
     log_w = log_w - log_w.mean(0)

@@ -1,4 +1,4 @@
-"""How often the entries of each codebook are used, as a picture."""
+"""A plot of how often the entries of each codebook are used."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 5
-"""Panels beside one another, at most."""
+"""Most panels in a row."""
 
 
 class DepthUse(NamedTuple):
-    """One depth's codebook in use."""
+    """Usage of one depth's codebook."""
 
     shares: Sequence[float]
-    """Of all codes, by entry, the most used first."""
+    """Shares of all codes by entry, most used first."""
     usage: float
     perplexity: float
     nearest_pair: float | None
 
     @property
     def used(self) -> int:
-        """Entries that were used at all."""
+        """Number of entries that were used."""
         return sum(share > 0 for share in self.shares)
 
 
 def plot_codebooks(path: Path, depths: Sequence[DepthUse], quantization_error: float | None) -> None:
-    """A panel for each depth: share of codes by rank of the entry, beside even use, with the dead entries shaded."""
+    """A panel per depth: share of codes by rank of the entry, even use as a line, dead entries shaded."""
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(depths))
@@ -73,7 +73,7 @@ def _panel_title(depth: int, use: DepthUse) -> str:
 
 
 def _title(depths: Sequence[DepthUse], quantization_error: float | None) -> str:
-    """Means over the depths, as the metric's figures are."""
+    """Means over depths, as the metric computes them."""
     entries, used = sum(len(use.shares) for use in depths), sum(use.used for use in depths)
     perplexity = sum(use.perplexity for use in depths) / len(depths)
     pairs = [use.nearest_pair for use in depths if use.nearest_pair is not None]

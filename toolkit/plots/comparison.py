@@ -1,4 +1,4 @@
-"""What runs spend on codes against what they lose, as a picture."""
+"""A plot of what runs spend on codes against their reconstruction error."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
 MARKERS = "os^Dv*"
 NEAR = 5
-PLACES = [(x, y) for far in (NEAR, 12, 22, 34) for x in (far, -far) for y in (far, -far, 0)]
-"""Where a label may stand, in typographic points from its own point; the nearest first."""
+OFFSETS = [(x, y) for far in (NEAR, 12, 22, 34) for x in (far, -far) for y in (far, -far, 0)]
+"""Offsets of a label from its run's marker, in typographic points; nearest first."""
 
 PANELS = {"data_bits": "data bits per dim", "psnr": "PSNR, dB"}
 
@@ -27,7 +27,7 @@ class Point(NamedTuple):
     """One run."""
 
     label: str
-    """What tells it apart within its group."""
+    """What identifies it within its group."""
     group: str
     """Runs of one color."""
     code_bits: float | None
@@ -47,7 +47,7 @@ class _Spot(NamedTuple):
 
 
 def plot_comparison(path: Path, points: Sequence[Point]) -> bool:
-    """Data bits and PSNR over code bits, a panel for each that some run has; False where there is nothing to draw."""
+    """Data bits and PSNR over code bits, a panel for each that some run has; False where there is nothing to plot."""
     from matplotlib.figure import Figure
 
     shown = {name: spots for name in PANELS if (spots := _spots(points, name))}
@@ -64,14 +64,14 @@ def plot_comparison(path: Path, points: Sequence[Point]) -> bool:
             _best_line(axes, spots)
     panels[0].legend(fontsize=8, frameon=False)
     with catch_warnings():
-        filterwarnings("ignore", "Glyph .* missing")  # letters that no font here has are drawn as boxes
+        filterwarnings("ignore", "Glyph .* missing")  # letters that no installed font has become boxes
         _label(figure, dict(zip(panels, shown.values(), strict=True)))
         figure.savefig(path)
     return True
 
 
 def _spots(points: Sequence[Point], name: str) -> list[_Spot]:
-    """The runs that have a place in a panel."""
+    """The runs with both values of a panel."""
     pairs = [(point, point.code_bits, getattr(point, name)) for point in points]
     return [_Spot(p.label, p.group, x, y) for p, x, y in pairs if x is not None and y is not None and isfinite(x + y)]
 
@@ -80,8 +80,8 @@ def _panel(axes: Axes, spots: Sequence[_Spot], groups: Sequence[str]) -> None:
     for number, group in enumerate(groups):
         color, marker = COLORS[number % len(COLORS)], MARKERS[number // len(COLORS) % len(MARKERS)]
         some = [spot for spot in spots if spot.group == group]
-        places = [spot.x for spot in some], [spot.y for spot in some]
-        axes.plot(*places, marker=marker, color=color, linestyle="", markersize=6, label=group)
+        points = [spot.x for spot in some], [spot.y for spot in some]
+        axes.plot(*points, marker=marker, color=color, linestyle="", markersize=6, label=group)
     axes.margins(0.18)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
@@ -89,21 +89,21 @@ def _panel(axes: Axes, spots: Sequence[_Spot], groups: Sequence[str]) -> None:
 
 
 def _best_line(axes: Axes, spots: Sequence[_Spot]) -> None:
-    """Where data and code bits add up to those of the best run."""
+    """The line on which data and code bits sum to those of the best run."""
     best = min(spots, key=lambda spot: spot.x + spot.y)
-    label = f"{best.x + best.y:.4g} in all"
+    label = f"{best.x + best.y:.4g} in total"
     axes.axline((best.x, best.y), slope=-1, color="#555555", linewidth=1, linestyle="--", label=label)
 
 
 def _label(figure: Figure, panels: dict[Axes, list[_Spot]]) -> None:
-    """Each label beside its point, where it covers least of the others."""
+    """Puts each label beside its marker, where it covers least of the others."""
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # what is measured from here on stays where it is
+    figure.set_layout_engine("none")  # positions measured from here on do not change
     for axes, spots in panels.items():
-        places = [axes.transData.transform((spot.x, spot.y)) for spot in spots]
-        taken = [Bbox.from_extents(x - NEAR, y - NEAR, x + NEAR, y + NEAR) for x, y in places]
+        markers = [axes.transData.transform((spot.x, spot.y)) for spot in spots]
+        taken = [Bbox.from_extents(x - NEAR, y - NEAR, x + NEAR, y + NEAR) for x, y in markers]
         if legend := axes.get_legend():
             taken.append(legend.get_window_extent())
         for spot in spots:
@@ -112,9 +112,9 @@ def _label(figure: Figure, panels: dict[Axes, list[_Spot]]) -> None:
 
 
 def _place(axes: Axes, spot: _Spot, taken: Sequence[Bbox]) -> Bbox:
-    """Writes a label at the nearest place that is free, or else at the one that covers least; the box it takes."""
+    """Writes a label at the nearest free offset, or else the one that covers least; returns its box."""
     tried = []
-    for offset in PLACES:
+    for offset in OFFSETS:
         text = _write(axes, spot, offset)
         box = text.get_window_extent()
         text.remove()
@@ -122,7 +122,7 @@ def _place(axes: Axes, spot: _Spot, taken: Sequence[Bbox]) -> Bbox:
         tried.append((sum(_overlap(box, other) for other in taken) + outside, offset))
         if tried[-1][0] <= 0:
             break
-    return _write(axes, spot, min(tried, key=lambda each: each[0])[1]).get_window_extent()
+    return _write(axes, spot, min(tried, key=lambda attempt: attempt[0])[1]).get_window_extent()
 
 
 def _write(axes: Axes, spot: _Spot, offset: tuple[int, int]) -> Annotation:

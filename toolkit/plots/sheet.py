@@ -1,4 +1,4 @@
-"""Examples in rows, as one picture."""
+"""Examples in rows, as one image."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 CURVE = (160, 48)
-"""Pixels of an example of one axis, across and down."""
+"""Width and height in pixels of an example with one axis."""
 LEGIBLE = 96
-"""Pixels that the longer side of a small picture is enlarged to, at most."""
+"""Small images are enlarged to at most this many pixels on the longer side."""
 NARROW, WIDE = 1, 8
-"""Pixels between the pictures of an example, and between examples."""
+"""Pixels between the images of an example, and between examples."""
 PAPER = 1.0
-"""What lies between pictures: white."""
+"""Value between images: white."""
 
 
 def plot_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:
     """Rows of examples ``(batch, channels, *axes)`` in [-1, 1].
 
-    Along one axis an example is a curve for each channel, in colors of their own. Along more it is grey pictures, -1
-    black and 1 white: the last two axes are a picture's, and whatever positions the others have, such as steps in time,
-    lie side by side, a line for each channel.
+    With one axis, an example is a curve per channel, in different colors. With more, it is gray images, -1 black and 1
+    white: the last two axes are those of an image, and positions along the others, such as time, are side by side, with
+    a line per channel.
     """
     if rows[0].ndim == 3:
         _curves(path, rows)
     else:
-        _pictures(path, rows)
+        _images(path, rows)
 
 
 def _curves(path: Path, rows: Sequence[np.ndarray]) -> None:
@@ -50,7 +50,7 @@ def _curves(path: Path, rows: Sequence[np.ndarray]) -> None:
     figure.savefig(path)
 
 
-def _pictures(path: Path, rows: Sequence[np.ndarray]) -> None:
+def _images(path: Path, rows: Sequence[np.ndarray]) -> None:
     from matplotlib.image import imsave
 
     sheet = _stacked([_beside([_example(x) for x in row], WIDE) for row in rows], WIDE)
@@ -58,10 +58,10 @@ def _pictures(path: Path, rows: Sequence[np.ndarray]) -> None:
 
 
 def _example(x: np.ndarray) -> np.ndarray:
-    """The pictures of one example ``(channels, *axes)``, enlarged by a whole factor."""
+    """The images of one example ``(channels, *axes)``, enlarged by an integer factor."""
     factor = max(1, LEGIBLE // max(x.shape[-2:]))
-    pictures = x.reshape(len(x), -1, *x.shape[-2:]).repeat(factor, -2).repeat(factor, -1)
-    return _stacked([_beside(list(line), NARROW) for line in pictures], NARROW)
+    images = x.reshape(len(x), -1, *x.shape[-2:]).repeat(factor, -2).repeat(factor, -1)
+    return _stacked([_beside(list(line), NARROW) for line in images], NARROW)
 
 
 def _beside(parts: Sequence[np.ndarray], gap: int) -> np.ndarray:
@@ -69,7 +69,7 @@ def _beside(parts: Sequence[np.ndarray], gap: int) -> np.ndarray:
 
 
 def _stacked(parts: Sequence[np.ndarray], gap: int) -> np.ndarray:
-    """One under another, the narrower ones filled up with paper on their right."""
+    """One below another, narrower ones padded with white on the right."""
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(p, ((0, gap), (0, width - p.shape[1])), constant_values=PAPER) for p in parts]
     return np.concatenate(padded)[:-gap]

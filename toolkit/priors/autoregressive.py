@@ -1,4 +1,4 @@
-"""What priors over a causal network share."""
+"""What priors with a causal network share."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class AutoregressivePrior(Prior):
     """p(codes) as the product of each code's probability given those before it, by a causal network.
 
     Conditions are embedded and given to the network at every position; those per step along the grid's first axis. In
-    training, a share ``condition_dropout`` of the examples is seen without conditions, which guidance needs (Ho and
-    Salimans 2022, arXiv:2207.12598). A part of this kind says which ``trunk`` it is made of, and nothing else; the
-    trunk's context has as many channels as its input.
+    training, a share ``condition_dropout`` of the examples has no conditions, which guidance needs (Ho and Salimans
+    2022, arXiv:2207.12598). A subclass only chooses the ``trunk``, whose context has as many channels as its input.
     """
 
     def __init__(
@@ -74,8 +73,6 @@ class AutoregressivePrior(Prior):
 
 
 def check_guidance(sampling: SamplingOptions, embedding: ConditionEmbedding | None) -> None:
-    """ToolkitError where there is nothing to be guided by."""
+    """ToolkitError for guidance without conditions."""
     if sampling.guidance != 1.0 and embedding is None:
-        raise ToolkitError(
-            f"guidance={sampling.guidance}: this prior has no conditions to be guided by; leave it at 1.0"
-        )
+        raise ToolkitError(f"guidance={sampling.guidance}: this prior has no conditions to guide it; leave it at 1.0")

@@ -1,4 +1,4 @@
-"""Independent codes: the baseline that a network has to beat."""
+"""Independent codes: the baseline for a network to beat."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from toolkit.priors.autoregressive import check_guidance
 from toolkit.spec import CodeSpec, Condition
 
 SPEED = 16.0
-"""Log probabilities range over several nats, and Adam moves a parameter by its learning rate at most: so that the
-logits get there as soon as a network's do, they are this many times the parameters."""
+"""Logits are this many times the parameters: they range over several nats, and Adam moves a parameter by at most its
+learning rate, so that unscaled they would learn more slowly than a network's."""
 
 
 @final
 class CategoricalPrior(Prior):
     """Every position and depth has a distribution over its codebook, independent of all other codes.
 
-    Conditions move the logits of all positions alike, those per step along the grid's first axis.
+    Conditions shift the logits of all positions alike; those per step, along the grid's first axis.
 
     Args:
-        condition_dropout: share of the examples that training sees without conditions.
+        condition_dropout: share of the training examples that have no conditions.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class CategoricalPrior(Prior):
         known = check_prefix(prefix, n, sizes, positions).to(device)
         noise = uniforms(n, sizes, positions, generator).to(device)
         branches = [conditions] if sampling.guidance == 1.0 else [conditions, {}]
-        parts = zip(*(self._logits(each, n, self.code_spec.grid) for each in branches), strict=True)
-        drawn = []
-        for depth, each in enumerate(parts):
-            logits = torch.cat([part.flatten(2).transpose(1, 2).expand(n, -1, -1) for part in each])
-            drawn.append(sample_logits(guided(logits, n, sampling.guidance), noise[:, depth], sampling))
-        codes = torch.stack(drawn, 1)
+        by_depth = zip(*(self._logits(branch, n, self.code_spec.grid) for branch in branches), strict=True)
+        sampled = []
+        for depth, parts in enumerate(by_depth):
+            logits = torch.cat([part.flatten(2).transpose(1, 2).expand(n, -1, -1) for part in parts])
+            sampled.append(sample_logits(guided(logits, n, sampling.guidance), noise[:, depth], sampling))
+        codes = torch.stack(sampled, 1)
         codes[:, :, : known.shape[2]] = known
         if progress is not None:
             progress(positions)

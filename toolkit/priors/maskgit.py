@@ -1,4 +1,4 @@
-"""Masked codes, guessed many at a time (MaskGIT, Chang et al. 2022, arXiv:2202.04200)."""
+"""Masked codes, predicted many at a time (MaskGIT, Chang et al. 2022, arXiv:2202.04200)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from toolkit.spec import CodeSpec, Condition
 
 @final
 class MaskGITPrior(Prior):
-    """A transformer that sees all codes but the masked ones, and guesses those.
+    """A transformer that sees all codes but the masked ones, and predicts those.
 
     Training masks a share ``cos(pi u / 2)`` of the codes, u uniform; the loss is the mean cross-entropy of a masked
-    code, times the number of codes. Sampling begins with all masked. In each of ``passes`` passes every masked code is
-    drawn, and the least likely are masked again, so many that the shares left masked follow the same cosine. The cost
-    is that of the passes, however many codes there are; the codes of one pass are independent of one another.
+    code, times the number of codes. Sampling starts with all masked. In each of ``passes`` passes every masked code is
+    sampled, and the least likely are masked again, so that the shares left masked follow the same cosine. The cost is
+    ``passes`` passes for any number of codes; the codes of one pass are independent of one another.
 
-    Any codes may be given: besides the first positions, a prefix may hold all, with -1 where a code is to be drawn.
+    Any codes may be given: a prefix may also have all positions, with -1 where a code is to be sampled.
 
     Args:
         hidden: channels.
-        layers: how many.
-        heads: of each layer's attention.
-        passes: how often the network runs for a sample.
-        choice_temperature: how much chance there is in which codes stay, falling to none at the last pass.
-        dropout: share of the channels that training drops of what a layer adds.
-        condition_dropout: share of the examples that training sees without conditions.
+        layers: number of blocks.
+        heads: attention heads per block.
+        passes: runs of the network per sample.
+        choice_temperature: randomness in which codes are kept, falling to 0 at the last pass.
+        dropout: share of the channels of a block's residual updates that training drops.
+        condition_dropout: share of the training examples that have no conditions.
     """
 
     tractable = False
@@ -72,7 +72,7 @@ class MaskGITPrior(Prior):
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         raise NotImplementedError(
-            "maskgit guesses many codes at once, in any order, and has no probability of them all"
+            "maskgit predicts many codes at once, in any order, and has no joint probability of them"
         )
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
@@ -102,54 +102,54 @@ class MaskGITPrior(Prior):
         if prefix is not None:
             known = check_prefix(prefix.clamp(min=0), n, self.code_spec.codebook_sizes, positions)
             codes[:, :, : known.shape[2]] = prefix
-        # What to draw and what to keep, of each pass; an example's numbers do not depend on how many there are.
+        # What to sample and what to keep, per pass; an example's numbers do not depend on how many examples there are.
         noise = torch.rand(n, self.passes, 2, *codes.shape[1:], generator=generator, dtype=torch.float64)
         size = max(1, MEMORY // (16 * max(self.code_spec.codebook_sizes) * codes[0].numel()))
-        drawn = []
+        batches = []
         with torch.autocast(device.type, enabled=False):
             for start in range(0, n, size):
                 rows = slice(start, start + size)
                 given = {name: value[rows] for name, value in conditions.items()}
-                drawn.append(self._draw(codes[rows].to(device), noise[rows].to(device), given, sampling))
+                batches.append(self._fill(codes[rows].to(device), noise[rows].to(device), given, sampling))
                 if progress is not None:
                     progress(min(n, start + size) * positions // n)
-        return torch.cat(drawn)
+        return torch.cat(batches)
 
-    def _draw(
+    def _fill(
         self, codes: Tensor, noise: Tensor, conditions: Mapping[str, Tensor], sampling: SamplingOptions
     ) -> Tensor:
         """Fills in the codes ``(n, depth, positions)`` that are -1; noise ``(n, passes, 2, depth, positions)``."""
         masked = codes < 0
         codes = codes.clamp(min=0).unflatten(2, self.code_spec.grid)
-        wanted = masked.flatten(1).sum(1, keepdim=True)
+        count = masked.flatten(1).sum(1, keepdim=True)
         for number, (choices, keeps) in enumerate(_passes(noise)):
             guess, confidence = self._guess(codes, masked.view_as(codes), choices, conditions, sampling)
             codes = guess.where(masked.view_as(codes), codes)
-            left = self.choice_temperature * (1 - (number + 1) / self.passes)
-            confidence = confidence - left * (-keeps.clamp(1e-12, 1 - 1e-12).log()).log().view_as(confidence)
+            temperature = self.choice_temperature * (1 - (number + 1) / self.passes)
+            confidence = confidence - temperature * (-keeps.clamp(1e-12, 1 - 1e-12).log()).log().view_as(confidence)
             share = cos(pi / 2 * (number + 1) / self.passes) if number + 1 < self.passes else 0.0
-            masked = masked & _least(confidence.flatten(1), masked.flatten(1), (wanted * share).floor()).view_as(masked)
+            masked = masked & _least(confidence.flatten(1), masked.flatten(1), (count * share).floor()).view_as(masked)
         return codes
 
     def _guess(
         self, codes: Tensor, masked: Tensor, noise: Tensor, conditions: Mapping[str, Tensor], sampling: SamplingOptions
     ) -> tuple[Tensor, Tensor]:
-        """A draw of every code, and the log of its probability, ``(n, depth, *grid)``."""
+        """A sample of every code, and its log probability, ``(n, depth, *grid)``."""
         n, guesses, confidences = len(codes), [], []
         parts = [self._logits(codes, masked, conditions, None)]
         if sampling.guidance != 1.0:
             parts.append(self._logits(codes, masked, {}, None))
         for depth, branches in enumerate(zip(*parts, strict=True)):
-            left = filtered_probs(guided(torch.cat(branches), n, sampling.guidance), sampling)
-            guess = inverse_cdf(left, noise[:, depth].view(n, *codes.shape[2:]))
+            probs = filtered_probs(guided(torch.cat(branches), n, sampling.guidance), sampling)
+            guess = inverse_cdf(probs, noise[:, depth].view(n, *codes.shape[2:]))
             guesses.append(guess)
-            confidences.append((left.gather(-1, guess.unsqueeze(-1)).squeeze(-1) / left.sum(-1)).log())
+            confidences.append((probs.gather(-1, guess.unsqueeze(-1)).squeeze(-1) / probs.sum(-1)).log())
         return torch.stack(guesses, 1), torch.stack(confidences, 1)
 
     def _logits(
         self, codes: Tensor, masked: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None
     ) -> list[Tensor]:
-        """For each depth ``(batch, *grid, size)``, of codes ``(batch, depth, *grid)``, seen where not masked."""
+        """For each depth ``(batch, *grid, size)``, from the codes ``(batch, depth, *grid)`` that are not masked."""
         grid = codes.shape[2:]
         x = self.positions(tuple(grid))
         for depth, (table, size) in enumerate(zip(self.tables, self.code_spec.codebook_sizes, strict=True)):
@@ -163,20 +163,20 @@ class MaskGITPrior(Prior):
         return [head(x) for head in self.heads]
 
     def _masks(self, codes: Tensor) -> Tensor:
-        """Which codes training hides: at least one of each example."""
+        """Which codes training masks: at least one per example."""
         count = codes[0].numel()
-        shown = torch.rand(len(codes), 1, device=codes.device)
-        hidden = ((shown * (pi / 2)).cos() * count).ceil().clamp(min=1)
+        u = torch.rand(len(codes), 1, device=codes.device)
+        masked = ((u * (pi / 2)).cos() * count).ceil().clamp(min=1)
         ranks = torch.rand(len(codes), count, device=codes.device).argsort(1).argsort(1)
-        return (ranks < hidden).view(codes.shape)
+        return (ranks < masked).view(codes.shape)
 
 
 def _passes(noise: Tensor) -> list[tuple[Tensor, Tensor]]:
     """The two sets of uniforms of every pass, ``(n, depth, positions)`` each."""
-    return [(each[:, 0], each[:, 1]) for each in noise.unbind(1)]
+    return [(one[:, 0], one[:, 1]) for one in noise.unbind(1)]
 
 
 def _least(confidence: Tensor, masked: Tensor, count: Tensor) -> Tensor:
-    """Which of the masked codes ``(n, codes)`` are the ``count`` ``(n, 1)`` least sure ones."""
+    """The ``count`` ``(n, 1)`` least confident of the masked codes, ``(n, codes)`` bool."""
     ranks = confidence.where(masked, torch.inf).argsort(1).argsort(1)
     return ranks < count

@@ -18,11 +18,11 @@ class PixelCNNPrior(AutoregressivePrior):
 
     Args:
         hidden: channels of the stacks.
-        layers: of each stack.
+        layers: layers per stack.
         kernel_size: each layer sees ``kernel_size // 2`` positions further.
-        head: channels of what the last layer reads.
+        head: channels before the output layer.
         dropout: share of the layers' channels that training drops.
-        condition_dropout: share of the examples that training sees without conditions.
+        condition_dropout: share of the training examples that have no conditions.
     """
 
     def __init__(

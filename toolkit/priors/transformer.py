@@ -13,15 +13,15 @@ from toolkit.spec import CodeSpec, Condition
 class TransformerPrior(AutoregressivePrior):
     """A causal transformer over codes ``(batch, depth, *grid)`` of any rank (as in VideoGPT, Yan et al. 2021).
 
-    It looks back at all positions, at a cost that grows with their number; depth costs it nothing but its head.
+    It attends to all earlier positions, at a cost that grows with their number; depth affects only its head.
 
     Args:
         hidden: channels.
-        layers: how many.
-        heads: of each layer's attention.
-        head: channels of what the last layer reads.
-        dropout: share of the channels that training drops of what a layer adds.
-        condition_dropout: share of the examples that training sees without conditions.
+        layers: number of blocks.
+        heads: attention heads per block.
+        head: channels before the output layer.
+        dropout: share of the channels of a block's residual updates that training drops.
+        condition_dropout: share of the training examples that have no conditions.
     """
 
     def __init__(

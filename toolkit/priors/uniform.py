@@ -1,4 +1,4 @@
-"""The uniform prior: codes that nobody has modelled yet."""
+"""The uniform prior."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from toolkit.spec import CodeSpec, Condition
 
 @final
 class UniformPrior(Prior):
-    """Every code map is as likely as any other, whatever the conditions; there is nothing to train.
+    """All code maps are equally likely, under any conditions; there is nothing to train.
 
-    It is what a code costs before a prior is learned (its nats are the rate). All filters leave it as it is:
+    Its nats are the rate, the cost of codes before a prior is learned. Temperature, top_k and top_p change nothing:
     no code is likelier than another.
     """
 

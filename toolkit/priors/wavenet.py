@@ -15,12 +15,12 @@ class WaveNetPrior(AutoregressivePrior):
 
     Args:
         hidden: channels of the layers.
-        blocks: how often the dilations start again at 1.
-        layers: of a block, each with twice the dilation of the one before.
-        skip: channels that all layers add to.
-        head: channels of what the last layer reads.
+        blocks: number of blocks; dilations restart at 1 in each.
+        layers: layers per block, each with twice the dilation of the one before.
+        skip: channels of the sum of skip connections.
+        head: channels before the output layer.
         dropout: share of the layers' channels that training drops.
-        condition_dropout: share of the examples that training sees without conditions.
+        condition_dropout: share of the training examples that have no conditions.
     """
 
     def __init__(
@@ -37,7 +37,9 @@ class WaveNetPrior(AutoregressivePrior):
         condition_dropout: float = 0.1,
     ) -> None:
         if len(code_spec.grid) != 1:
-            raise ValueError(f"1 axis is needed, this grid has {len(code_spec.grid)}: take pixelcnn or transformer")
+            raise ValueError(
+                f"a grid of 1 axis is needed, this one has {len(code_spec.grid)}: choose pixelcnn or transformer"
+            )
         trunk = WaveNet(
             context=hidden if conditions else 0, hidden=hidden, blocks=blocks, layers=layers, skip=skip, dropout=dropout
         )

@@ -1,4 +1,4 @@
-"""A fixed lattice: the corners of a cube inside the unit sphere."""
+"""A fixed lattice: the corners of a cube in the unit sphere."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from toolkit.quantizer import Quantized, Quantizer
 
 @final
 class BSQQuantizer(Quantizer):
-    """Latents on the unit sphere become the nearest corner, signs / sqrt(bits) (BSQ, Zhao et al. 2024).
+    """Latents on the unit sphere map to the nearest corner, signs / sqrt(bits) (BSQ, Zhao et al. 2024).
 
     With ``u = z / |z|``, and codes given u distributed as ``exp(-|u - e|^2 / temperature)``, the loss in training is::
 
         entropy * (E[H(codes given u)] - diversity * sum over bits of H(E[bit given u]))
 
-    in nats; E is over positions, on the left those of the example, on the right those of the batch on all ranks. The
-    second entropy takes the bits as independent, so its cost grows with the bits and not with the codes. There is no
-    commitment: on a sphere no latent is far from its corner. In eval mode the loss is 0. Computed in at least float32.
+    in nats; E is over positions, in the first term those of the example, in the second those of the batch on all ranks.
+    The second entropy treats the bits as independent, so its cost grows with the bits and not with the codes. There is
+    no commitment loss: on a sphere no latent is far from its corner. In eval mode the loss is 0. Computed in at least
+    float32.
 
-    The dim of the configuration is not asked for: the latents have one channel per bit, before and after.
+    Ignores the dim of the configuration: its latents have one channel per bit, before and after.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A code drawn from a softmax over the codebook."""
+"""A code sampled from a softmax over the codebook."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from toolkit.quantizer import Posterior, Quantized, Quantizer
 
 @final
 class CategoricalQuantizer(Quantizer):
-    """The encoder gives one logit per entry, and a code is a draw from their softmax (Jang et al. 2016).
+    """The encoder gives one logit per entry, and a code is a sample of their softmax (Jang et al. 2016).
 
-    Training relaxes the draw, so that it has a gradient: ``y = softmax((logits + g) / temperature)`` with Gumbel noise
-    g (Jang et al. 2016; Maddison et al. 2016); y mixes the entries. In eval mode the likeliest code, unmixed. The
-    posterior and its kl, ``log K - H`` at every position, are exact in both. Computed in at least float32.
+    Training relaxes the sample, so that it has a gradient: ``y = softmax((logits + g) / temperature)`` with Gumbel
+    noise g (Jang et al. 2016; Maddison et al. 2016); y mixes the entries. Eval mode takes the likeliest code, unmixed.
+    The posterior and its kl, ``log K - H`` at every position, are exact in both. Computed in at least float32.
 
-    The temperature falls geometrically, step by step, from ``temperature`` to ``final_temperature``, and stays there.
-    A step is a forward pass in training; how many there were is part of the state.
+    The temperature falls geometrically from ``temperature`` to ``final_temperature``, and stays there. A step is a
+    forward pass in training; their number is part of the state.
 
     Args:
         codebook_size: entries of the codebook, K, and so the channels of the latents.
-        relaxation: straight_through has the drawn entry as value and the mixture's gradient; soft is the mixture.
+        relaxation: straight_through has the sampled entry as value and the mixture's gradient; soft is the mixture.
         temperature: of the relaxation, at the first step.
         final_temperature: of the relaxation, after anneal_steps.
-        anneal_steps: training steps from the one to the other.
+        anneal_steps: training steps from temperature to final_temperature.
     """
 
     depth = 1
@@ -61,21 +61,21 @@ class CategoricalQuantizer(Quantizer):
         if self.training:
             return self._relax(z)
         codes = z.argmax(1, keepdim=True)
-        return self._made(self.embed(codes), codes, z)
+        return self._quantized(self.embed(codes), codes, z)
 
     def embed(self, codes: Tensor) -> Tensor:
         return table.look_up(codes, self.codebook)
 
     def sample(self, z: Tensor) -> Quantized:
         codes = self.posterior(z).sample(1)[0]
-        return self._made(self.embed(codes), codes, z)
+        return self._quantized(self.embed(codes), codes, z)
 
     def posterior(self, z: Tensor) -> Posterior:
         return Posterior((table.upcast(z),))
 
     @property
     def temperature(self) -> Tensor:
-        """Of the relaxation at this step, 0-d."""
+        """Temperature of the relaxation at this step, 0-d."""
         progress = (self.step / self.anneal_steps).clamp(max=1)
         return self.first * (self.last / self.first) ** progress
 
@@ -83,21 +83,21 @@ class CategoricalQuantizer(Quantizer):
         logits = table.upcast(z)
         noisy = logits - torch.empty_like(logits).exponential_().log()
         codes = noisy.argmax(1, keepdim=True)
-        shares = (noisy / self.temperature).softmax(1)
-        self.step = self.step + 1  # anew: a compiled backward pass may take the temperature again
+        weights = (noisy / self.temperature).softmax(1)
+        self.step = self.step + 1  # not in place: a compiled backward pass may compute the temperature again
         if self.relaxation == "soft":
-            return self._made(_mix(shares, self.codebook), codes, z)
-        # The table learns from the entry that was drawn, the logits from the mixture.
-        soft = _mix(shares, self.codebook.detach())
-        return self._made(self.embed(codes) + (soft - soft.detach()), codes, z)
+            return self._quantized(_mix(weights, self.codebook), codes, z)
+        # The codebook learns from the sampled entry, the logits from the mixture.
+        soft = _mix(weights, self.codebook.detach())
+        return self._quantized(self.embed(codes) + (soft - soft.detach()), codes, z)
 
-    def _made(self, e: Tensor, codes: Tensor, z: Tensor) -> Quantized:
+    def _quantized(self, e: Tensor, codes: Tensor, z: Tensor) -> Quantized:
         rate = prod(z.shape[2:]) * log(self.channels)
         kl = rate - self.posterior(z).entropy()
         return Quantized(e, codes, torch.zeros_like(kl), kl, {})
 
 
-def _mix(shares: Tensor, codebook: Tensor) -> Tensor:
-    """Shares ``(batch, codebook_size, *grid)`` of the entries, to their sum ``(batch, dim, *grid)``."""
-    with torch.autocast(shares.device.type, enabled=False):
-        return (shares.movedim(1, -1) @ codebook).movedim(-1, 1)
+def _mix(weights: Tensor, codebook: Tensor) -> Tensor:
+    """Weights ``(batch, codebook_size, *grid)`` to the weighted sum of the entries ``(batch, dim, *grid)``."""
+    with torch.autocast(weights.device.type, enabled=False):
+        return (weights.movedim(1, -1) @ codebook).movedim(-1, 1)

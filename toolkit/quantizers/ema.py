@@ -1,4 +1,4 @@
-"""A codebook that follows moving averages instead of a gradient."""
+"""A codebook updated by moving averages instead of a gradient."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from toolkit.quantizer import Quantized, Quantizer
 
 @final
 class EMAQuantizer(Quantizer):
-    """Entries are moving averages of the latents they won (van den Oord et al. 2017, appendix A.1).
+    """Entries are moving averages of the latents assigned to them (van den Oord et al. 2017, appendix A.1).
 
-    Per entry i, with n_i latents won in the batch::
+    Per entry i, with n_i latents of the batch assigned to it::
 
         N_i <- decay N_i + (1 - decay) n_i
-        m_i <- decay m_i + (1 - decay) sum of the latents won
+        m_i <- decay m_i + (1 - decay) sum of these latents
         e_i  = m_i / N_i
 
-    An entry starts with the expected count for its N_i: latents per batch / codebook_size. One that wins nothing keeps
-    its place. One whose N_i falls below ``dead_code_threshold`` times the expected count starts again at a latent
-    of the batch, with table, sum and count set together after the averages are written, so that the new start
-    survives the step it is made in. Statistics are float32, and of all ranks' latents. The loss is ``commitment *
+    N_i starts at the expected count, latents per batch / codebook_size. An entry with no latent stays where it is. One
+    whose N_i falls below ``dead_code_threshold`` times the expected count is revived at a latent of the batch; entry,
+    sum and count are set together after the averages are updated, so that the step does not undo it. Statistics are
+    float32, over the latents of all ranks. The loss is ``commitment *
     |z - sg[e]|^2``, summed over dim and averaged over positions. Computed in at least float32.
 
     Args:
-        decay: gamma of the averages.
+        decay: gamma, the decay of the averages.
     """
 
     depth = 1
@@ -77,12 +77,12 @@ class EMAQuantizer(Quantizer):
                 self._set_entries(self.init.begin(rows.detach(), self.codebook, self.initialized))
             entries = self.lookup.entries(self.codebook)
 
-            # Equation 1: the code is the nearest entry's. Equation 2: that entry stands in the latent's place.
+            # Equation 1: the code is the nearest entry's. Equation 2: that entry replaces the latent.
             assignments = nearest(rows.detach(), entries)
             codes = table.unflatten(assignments, z)
             e = table.look_up(codes, entries)
 
-            # Equation 3's last term: the latent stays near the entry. The averages move the entry to the latent.
+            # Equation 3, last term: keeps the latent near the entry. The averages move the entry to the latent.
             distance = table.distance(z, e.detach())
             loss = self.commitment * distance
             if self.training:
@@ -100,19 +100,19 @@ class EMAQuantizer(Quantizer):
 
     @torch.no_grad()
     def _update(self, rows: Tensor, assignments: Tensor) -> None:
-        """The averages of appendix A.1, then what starts again."""
+        """The averages of appendix A.1, then revives dead entries."""
         counts, sums = table.count_assignments(assignments, rows, len(self.codebook))
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
-        # Sum and count of an entry that won nothing shrink alike, until they underflow: its place is not 0 / 0.
-        won_any = (counts > 0).unsqueeze(1)
-        self.codebook.copy_(torch.where(won_any, self.sums / self.counts.unsqueeze(1), self.codebook))
+        # Sum and count of an entry with no latent shrink alike until they underflow; it must not become 0 / 0.
+        assigned = (counts > 0).unsqueeze(1)
+        self.codebook.copy_(torch.where(assigned, self.sums / self.counts.unsqueeze(1), self.codebook))
         if self.init.dead_code_threshold > 0:
             self._set_entries(self.init.revive(rows, self.counts))
 
     @torch.no_grad()
     def _set_entries(self, new: NewEntries) -> None:
-        """Table, sums and counts together."""
+        """Sets entries, sums and counts together."""
         where = new.where.unsqueeze(1)
         self.codebook.copy_(torch.where(where, new.entries, self.codebook))
         self.sums.copy_(torch.where(where, new.expected_count * new.entries, self.sums))

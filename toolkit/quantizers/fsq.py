@@ -14,10 +14,10 @@ from toolkit.nn.lattice import fixed
 from toolkit.quantizer import Quantized, Quantizer
 
 MARGIN = 1e-3
-"""How far beyond the outermost levels the bounded latents reach, as a share, so that rounding meets these, too."""
+"""How far bounded latents reach beyond the outermost levels, as a share, so that rounding can give those, too."""
 
 FARTHEST = 0.25
-"""The same in levels, at most: from 1/2 on rounding would meet a level that is not there."""
+"""The most of it, in levels: from 1/2 on, rounding would give a level that does not exist."""
 
 
 @final
@@ -26,11 +26,10 @@ class FSQQuantizer(Quantizer):
 
     A channel of L levels becomes ``round(tanh(z + shift) * reach - offset)``, where reach is a little above
     ``(L - 1) / 2``, offset is 0 for odd L and 1/2 for even L, and shift makes 0 stay 0. Divided by ``L // 2`` the
-    values lie in [-1, 1]. One code numbers all combinations, the first channel's level running fastest. Computed in
-    at least float32: in bfloat16 neighbouring levels are confused.
+    values are in [-1, 1]. One code numbers all combinations; the first channel's level changes fastest. Computed in
+    at least float32: in bfloat16 neighboring levels are confused.
 
-    The dim of the configuration is not asked for: the latents have one channel per entry of ``levels``, before and
-    after.
+    Ignores the dim of the configuration: its latents have one channel per entry of ``levels``, before and after.
 
     Args:
         levels: of each channel, at least 3; the paper advises 5 or more. The codebook's size is their product.
@@ -77,5 +76,5 @@ class FSQQuantizer(Quantizer):
 
 
 def _along(numbers: Tensor, z: Tensor) -> Tensor:
-    """One number per channel, to meet ``(batch, channel, *grid)``."""
+    """One number per channel, broadcast against ``(batch, channel, *grid)``."""
     return numbers.view(-1, *[1] * (z.dim() - 2))

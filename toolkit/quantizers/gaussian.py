@@ -18,10 +18,10 @@ LARGEST = 20.0
 
 @final
 class GaussianQuantizer(Quantizer):
-    """Latents with Gaussian noise and no codes: the bottleneck to compare with (Kingma & Welling 2013).
+    """Latents with Gaussian noise and no codes: the baseline bottleneck (Kingma & Welling 2013).
 
-    The encoder gives a mean and a log-variance per channel. Training draws ``mean + deviation * noise``; eval mode
-    gives the mean. The kl to the unit normal is analytic. Depth is 0, so there is nothing for a prior to model.
+    The encoder gives a mean and a log-variance per channel. Training samples ``mean + deviation * noise``; eval
+    mode gives the mean. The kl to the unit normal is analytic. Depth is 0, so there is nothing for a prior to model.
     Computed in at least float32.
     """
 
@@ -36,25 +36,25 @@ class GaussianQuantizer(Quantizer):
         if self.training:
             return self.sample(z)
         mean, log_variance = _moments(z)
-        return _made(mean, mean, log_variance)
+        return _quantized(mean, mean, log_variance)
 
     def embed(self, codes: Tensor) -> Tensor:
-        """There are no codes: ToolkitError."""
+        """ToolkitError: there are no codes."""
         raise ToolkitError(f"{title(self)}: a continuous bottleneck has no codes to embed")
 
     def sample(self, z: Tensor) -> Quantized:
         mean, log_variance = _moments(z)
         noise = torch.randn_like(mean)
-        return _made(mean + noise * (log_variance / 2).exp(), mean, log_variance)
+        return _quantized(mean + noise * (log_variance / 2).exp(), mean, log_variance)
 
 
 def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance, which is bounded softly: near 0 it is what the encoder gave."""
+    """Mean and log-variance, which is softly bounded: near 0 it is the encoder's output."""
     mean, raw = table.upcast(z).chunk(2, 1)
     return mean, LARGEST * (raw / LARGEST).tanh()
 
 
-def _made(e: Tensor, mean: Tensor, log_variance: Tensor) -> Quantized:
+def _quantized(e: Tensor, mean: Tensor, log_variance: Tensor) -> Quantized:
     nats = (mean.square() + log_variance.expm1() - log_variance) / 2
     kl = nats.flatten(1).sum(1)
     codes = torch.zeros(len(e), 0, *e.shape[2:], dtype=torch.long, device=e.device)

@@ -15,7 +15,7 @@ from toolkit.quantizer import Quantized, Quantizer
 
 @final
 class LFQQuantizer(Quantizer):
-    """Each channel becomes its sign, 1 or -1, without a look-up (LFQ, MAGVIT-v2, Yu et al. 2023).
+    """Each channel becomes its sign, 1 or -1, without a lookup (LFQ, MAGVIT-v2, Yu et al. 2023).
 
     The signs of a head's channels are the bits of its code, so that a vocabulary of 2^18 is, for a prior, two of 2^9.
     In training the loss is, with codes given z distributed as ``exp(-|z - e|^2 / temperature)``::
@@ -23,11 +23,11 @@ class LFQQuantizer(Quantizer):
         commitment * |z - sg[e]|^2 + entropy * (E[H(codes given z)] - diversity * H(E[codes given z]))
 
     The norm is summed over channels and averaged over positions; entropies are in nats, summed over heads; E is over
-    positions, on the left those of the example, on the right those of the batch on all ranks, and inside H a mean of
-    distributions over a head's codes. In eval mode the entropy terms are left out, since they are a batch's.
-    Computed in at least float32.
+    positions, in the first entropy those of the example, in the second those of the batch on all ranks, where it
+    averages distributions over a head's codes. In eval mode the entropy terms are left out, since they depend on the
+    batch. Computed in at least float32.
 
-    The dim of the configuration is not asked for: the latents have one channel per bit, before and after.
+    Ignores the dim of the configuration: its latents have one channel per bit, before and after.
 
     Args:
         commitment: weight of the distance to the signs.

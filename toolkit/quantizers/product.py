@@ -14,15 +14,15 @@ from toolkit.quantizers.vq import VectorQuantizer
 
 @final
 class ProductQuantizer(Quantizer):
-    """Splits the latents' channels into groups, each with a quantizer of its own, and joins what they give.
+    """Splits the latents' channels into groups, each with its own quantizer, and concatenates their outputs.
 
-    ``groups=10`` makes the 8 x 8 x 10 latents of the paper's CIFAR-10 model (van den Oord et al. 2017, 4.1).
-    Losses add up over groups, as the norm over all channels does.
+    ``groups=10`` gives the 8 x 8 x 10 latents of the paper's CIFAR-10 model (van den Oord et al. 2017, 4.1).
+    Losses are summed over groups, as the norm is over all channels.
 
     Args:
-        inner: the quantizer of a group, made for dim / groups channels.
+        inner: the quantizer of a group, built for dim / groups channels.
         groups: how many.
-        shared: one quantizer, and so one table, for all groups.
+        shared: one quantizer, and so one codebook, for all groups.
     """
 
     def __init__(
@@ -40,9 +40,7 @@ class ProductQuantizer(Quantizer):
         self.inner = nn.ModuleList(inner(dim // groups) for _ in range(1 if shared else groups))
         parts = [self._part(g) for g in range(groups)]
         if not all(part.depth for part in parts):
-            raise ValueError(
-                "groups of a continuous bottleneck have no codes: choose an inner quantizer that has codes"
-            )
+            raise ValueError("a continuous bottleneck has no codes: choose an inner quantizer that has")
         self.channels = sum(part.channels for part in parts)
         self.dim = sum(part.dim for part in parts)
         self.depth = sum(part.depth for part in parts)
@@ -55,10 +53,10 @@ class ProductQuantizer(Quantizer):
         return self._join([part.unchecked(latents) for part, latents in self._split(z)])
 
     def embed(self, codes: Tensor) -> Tensor:
-        """The latents of the first groups; groups whose codes are missing give zeros."""
+        """The latents of the first groups; zeros for groups whose codes are missing."""
         per_group = self.depth // self.groups
         given = codes.split(per_group, 1)
-        latents = [self._part(g).embed(each) for g, each in enumerate(given)]
+        latents = [self._part(g).embed(of_group) for g, of_group in enumerate(given)]
         missing = [torch.zeros_like(latents[0])] * (self.groups - len(given))
         return torch.cat([*latents, *missing], 1)
 
@@ -73,37 +71,37 @@ class ProductQuantizer(Quantizer):
             return Posterior(
                 [logits for part, latents in self._split(z) for logits in part.posterior(latents).log_probs]
             )
-        of_all = [logits.unflatten(0, (len(z), -1)) for logits in self._part(0).posterior(self._gather(z)).log_probs]
-        return Posterior([logits[:, g] for g in range(self.groups) for logits in of_all])
+        gathered = [logits.unflatten(0, (len(z), -1)) for logits in self._part(0).posterior(self._gather(z)).log_probs]
+        return Posterior([logits[:, g] for g in range(self.groups) for logits in gathered])
 
     def _split(self, z: Tensor) -> Iterator[tuple[Quantizer, Tensor]]:
         return ((self._part(g), latents) for g, latents in enumerate(z.chunk(self.groups, 1)))
 
     def _gather(self, z: Tensor) -> Tensor:
-        """All groups as examples of the one quantizer, so that its statistics take one step per batch."""
+        """All groups as examples of the shared quantizer, so that its statistics take one step per batch."""
         return z.reshape(len(z) * self.groups, -1, *z.shape[2:])
 
-    def _join(self, made: list[Quantized]) -> Quantized:
+    def _join(self, groups: list[Quantized]) -> Quantized:
         return Quantized(
-            torch.cat([each.z for each in made], 1),
-            torch.cat([each.codes for each in made], 1),
-            torch.stack([each.loss for each in made]).sum(0),
-            torch.stack([each.kl for each in made]).sum(0),
-            self._figures({k: torch.stack([each.metrics[k] for each in made]).mean(0) for k in made[0].metrics}),
+            torch.cat([group.z for group in groups], 1),
+            torch.cat([group.codes for group in groups], 1),
+            torch.stack([group.loss for group in groups]).sum(0),
+            torch.stack([group.kl for group in groups]).sum(0),
+            self._metrics({k: torch.stack([group.metrics[k] for group in groups]).mean(0) for k in groups[0].metrics}),
         )
 
-    def _join_shared(self, made: Quantized, batch: int) -> Quantized:
+    def _join_shared(self, quantized: Quantized, batch: int) -> Quantized:
         return Quantized(
-            made.z.reshape(batch, -1, *made.z.shape[2:]),
-            made.codes.reshape(batch, -1, *made.codes.shape[2:]),
-            made.loss.view(batch, -1).sum(1),
-            made.kl.view(batch, -1).sum(1),
-            self._figures(made.metrics),
+            quantized.z.reshape(batch, -1, *quantized.z.shape[2:]),
+            quantized.codes.reshape(batch, -1, *quantized.codes.shape[2:]),
+            quantized.loss.view(batch, -1).sum(1),
+            quantized.kl.view(batch, -1).sum(1),
+            self._metrics(quantized.metrics),
         )
 
-    def _figures(self, mean: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The groups' means, but for the error: a squared norm over all channels is the groups' sum."""
-        return {k: figure * self.groups if k == "quantization_error" else figure for k, figure in mean.items()}
+    def _metrics(self, mean: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The means over groups, except the error: a squared norm over all channels is a sum over groups."""
+        return {k: value * self.groups if k == "quantization_error" else value for k, value in mean.items()}
 
     def _part(self, group: int) -> Quantizer:
         part = self.inner[0 if self.shared else group]

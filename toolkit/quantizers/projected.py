@@ -1,4 +1,4 @@
-"""Any quantizer in a space of its own."""
+"""Any quantizer between two linear projections."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from toolkit.quantizers.vq import VectorQuantizer
 class ProjectedQuantizer(Quantizer):
     """A learned linear map at every position into the inner quantizer's space, and one back.
 
-    Around ``vq`` with few dimensions it is the factorised codebook of ViT-VQGAN (Yu et al. 2021), whose look-up is
-    normalized, too. It also lets quantizers whose channels are their own affair, such as ``fsq``, stand where ``dim``
-    channels are wanted. The maps are computed in at least float32.
+    Around ``vq`` with few dimensions it is the factorized codebook of ViT-VQGAN (Yu et al. 2021), which also normalizes
+    the lookup. It also fits quantizers that fix their own channels, such as ``fsq``, to ``dim``. The maps are computed
+    in at least float32.
 
     Args:
-        inner: the quantizer in between, made for codebook_dim channels.
-        codebook_dim: what the inner quantizer is offered as its dim.
+        inner: the quantizer between the projections, built for codebook_dim channels.
+        codebook_dim: the dim that the inner quantizer gets.
     """
 
     def __init__(self, dim: int, *, inner: Callable[[int], Quantizer] = VectorQuantizer, codebook_dim: int = 8) -> None:
@@ -33,8 +33,8 @@ class ProjectedQuantizer(Quantizer):
         self.inner = inner(codebook_dim)
         if not self.inner.depth:
             raise ValueError(
-                "a continuous bottleneck is not projected, as its samples start at the unit normal: choose it itself,"
-                " with a smaller dim"
+                "a continuous bottleneck cannot be projected, as its samples start from the unit normal: choose it"
+                " alone, with a smaller dim"
             )
         self.proj_in = nn.Linear(dim, self.inner.channels)
         self.proj_out = nn.Linear(self.inner.dim, dim)
@@ -43,19 +43,19 @@ class ProjectedQuantizer(Quantizer):
         self.has_posterior = self.inner.has_posterior
 
     def forward(self, z: Tensor) -> Quantized:
-        return self._return(self.inner(_map(self.proj_in, z)))
+        return self._project_out(self.inner(_map(self.proj_in, z)))
 
     def embed(self, codes: Tensor) -> Tensor:
         return _map(self.proj_out, self.inner.embed(codes))
 
     def sample(self, z: Tensor) -> Quantized:
-        return self._return(self.inner.sample(_map(self.proj_in, z)))
+        return self._project_out(self.inner.sample(_map(self.proj_in, z)))
 
     def posterior(self, z: Tensor) -> Posterior:
         return self.inner.posterior(_map(self.proj_in, z))
 
-    def _return(self, made: Quantized) -> Quantized:
-        return made._replace(z=_map(self.proj_out, made.z))
+    def _project_out(self, quantized: Quantized) -> Quantized:
+        return quantized._replace(z=_map(self.proj_out, quantized.z))
 
 
 def _map(linear: nn.Linear, z: Tensor) -> Tensor:

@@ -15,20 +15,20 @@ from toolkit.quantizers.vq import VectorQuantizer
 
 @final
 class ResidualQuantizer(Quantizer):
-    """Each stage quantizes what the stages before it left over (SoundStream, Zeghidour et al. 2021).
+    """Each stage quantizes the residual of the stages before it (SoundStream, Zeghidour et al. 2021).
 
-    The value is the sum of the stages' values; the first d depths are its lower bitrates. Losses and kl add up over
-    stages, and every stage's loss has a gradient to the latents. The decoder's gradient is the stages' mean: what a
-    stage learns from the decoder, such as the map back of ``projected``, so gets a share of it.
+    The output is the sum of the stages' outputs; the first d depths give lower bitrates. Losses and kl are summed over
+    stages, and every stage's loss has a gradient to the latents. The decoder's gradient is averaged over stages, so
+    whatever a stage learns from the decoder, such as the ``proj_out`` of ``projected``, gets a share of it.
 
-    Where a table starts at the data, a batch should hold several times as many positions as the table has entries:
-    else the first stage copies them all, and leaves the later ones nothing to start at.
+    Where codebooks start at the data, a batch should have several times as many positions as a codebook has entries:
+    else the first stage copies them all, and the residual that the later ones start at is 0.
 
     Args:
-        inner: the quantizer of a stage; it must take and give the latents' channels (else wrap it in projected).
-        depth: how many stages.
-        dropout: share of the examples in training that use only their first n stages, n uniform in 1..depth. What a
-            stage that is not used would add to value, loss and kl is left out.
+        inner: the quantizer of a stage; input and output must have the latents' channels (else wrap it in projected).
+        depth: number of stages.
+        dropout: share of the training examples that use only their first n stages, n uniform in 1..depth. Unused stages
+            add nothing to output, loss and kl.
     """
 
     def __init__(
@@ -46,80 +46,79 @@ class ResidualQuantizer(Quantizer):
             raise ValueError(f"dropout={dropout}: between 0 and 1")
         self.stages = nn.ModuleList(_checked(inner(dim), dim) for _ in range(depth))
         self.channels = self.dim = dim
-        self.depth = sum(stage.depth for stage in self._each())
-        self.codebook_sizes = tuple(size for stage in self._each() for size in stage.codebook_sizes)
+        self.depth = sum(stage.depth for stage in self._quantizers())
+        self.codebook_sizes = tuple(size for stage in self._quantizers() for size in stage.codebook_sizes)
         self.dropout = dropout
 
     def forward(self, z: Tensor) -> Quantized:
-        return self._sum(z, _chain(z, [stage.unchecked for stage in self._each()]), self._lengths(z))
+        return self._sum(z, _chain(z, [stage.unchecked for stage in self._quantizers()]), self._lengths(z))
 
     def embed(self, codes: Tensor) -> Tensor:
         """The sum of the first stages' latents."""
         given = codes.split(self.depth // len(self.stages), 1)
-        return torch.stack([stage.embed(each) for stage, each in zip(self._each(), given, strict=False)]).sum(0)
+        return torch.stack([stage.embed(part) for stage, part in zip(self._quantizers(), given, strict=False)]).sum(0)
 
     def sample(self, z: Tensor) -> Quantized:
-        """A draw from each stage, given those before it; its kl is exact given these."""
-        made = _chain(z, [stage.sample for stage in self._each()])
-        return self._sum(z, made, self._whole(z))
+        """A sample from each stage given those before it; its kl is exact given these."""
+        return self._sum(z, _chain(z, [stage.sample for stage in self._quantizers()]), self._all_stages(z))
 
-    def _sum(self, z: Tensor, made: list[Quantized], lengths: Tensor) -> Quantized:
-        used = [lengths > stage for stage in range(len(made))]
-        e = _total([each.z for each in made], used)
-        # Every stage's value has a straight-through gradient to z. Their sum would multiply the decoder's gradient by
-        # the number of stages; the mean hands it on once, as a single quantizer does.
-        mean = e / _spread(lengths, e)
+    def _sum(self, z: Tensor, stages: list[Quantized], lengths: Tensor) -> Quantized:
+        used = [lengths > number for number in range(len(stages))]
+        e = _total([stage.z for stage in stages], used)
+        # Every stage's output has a straight-through gradient to z. Their sum would multiply the decoder's gradient by
+        # the number of stages; the mean passes it once, as a single quantizer does.
+        mean = e / _broadcast(lengths, e)
         error = {"quantization_error": table.distance(z, e).mean().detach()}
         return Quantized(
             table.straight_through(mean, e),
-            torch.cat([each.codes for each in made], 1),
-            _total([each.loss for each in made], used),
-            _total([each.kl for each in made], used),
-            {k: torch.stack([each.metrics[k] for each in made]).mean(0) for k in made[0].metrics} | error,
+            torch.cat([stage.codes for stage in stages], 1),
+            _total([stage.loss for stage in stages], used),
+            _total([stage.kl for stage in stages], used),
+            {k: torch.stack([stage.metrics[k] for stage in stages]).mean(0) for k in stages[0].metrics} | error,
         )
 
     def _lengths(self, z: Tensor) -> Tensor:
-        """How many stages each example uses, ``(batch,)``."""
-        whole = self._whole(z)
+        """Number of stages that each example uses, ``(batch,)``."""
+        whole = self._all_stages(z)
         if not self.training or self.dropout == 0:
             return whole
         some = torch.randint_like(whole, 1, len(self.stages) + 1)
         return torch.where(torch.rand(len(z), device=z.device) < self.dropout, some, whole)
 
-    def _whole(self, z: Tensor) -> Tensor:
+    def _all_stages(self, z: Tensor) -> Tensor:
         return torch.full((len(z),), len(self.stages), device=z.device)
 
-    def _each(self) -> list[Quantizer]:
+    def _quantizers(self) -> list[Quantizer]:
         return cast(list[Quantizer], list(self.stages))
 
 
 def _checked(stage: Quantizer, dim: int) -> Quantizer:
     if stage.channels != dim or stage.dim != dim:
         raise ValueError(
-            f"the inner quantizer takes {stage.channels} channels and gives {stage.dim}, the latents have {dim}:"
+            f"the inner quantizer takes {stage.channels} channels and gives {stage.dim}, but the latents have {dim}:"
             " choose quantizer.inner.name=projected, which maps between them"
         )
     if not stage.depth:
-        raise ValueError("a continuous bottleneck leaves no codes behind: choose an inner quantizer that has codes")
+        raise ValueError("a continuous bottleneck has no codes: choose an inner quantizer that has")
     return stage
 
 
 def _chain(z: Tensor, stages: Sequence[Callable[[Tensor], Quantized]]) -> list[Quantized]:
-    """Each stage's account of what those before it left over."""
-    made, residual = [], table.upcast(z)
+    """Each stage applied to the residual of those before it."""
+    outputs, residual = [], table.upcast(z)
     for stage in stages:
-        made.append(stage(residual))
-        # Detached: else the straight-through gradient of what is taken away cancels that of z, and the losses of
+        outputs.append(stage(residual))
+        # Detached: else the straight-through gradient of what is subtracted cancels that of z, and the losses of
         # later stages never reach the encoder.
-        residual = residual - made[-1].z.detach()
-    return made
+        residual = residual - outputs[-1].z.detach()
+    return outputs
 
 
 def _total(parts: list[Tensor], used: list[Tensor]) -> Tensor:
-    """The sum over stages of ``(batch, …)``, each example's first stages alone."""
-    return torch.stack([part * _spread(mask, part) for part, mask in zip(parts, used, strict=True)]).sum(0)
+    """The sum over stages of ``(batch, …)``, for each example over those it uses."""
+    return torch.stack([part * _broadcast(mask, part) for part, mask in zip(parts, used, strict=True)]).sum(0)
 
 
-def _spread(per_example: Tensor, like: Tensor) -> Tensor:
-    """``(batch,)`` to meet ``(batch, …)``."""
+def _broadcast(per_example: Tensor, like: Tensor) -> Tensor:
+    """``(batch,)``, broadcast against ``(batch, …)``."""
     return per_example.view(-1, *[1] * (like.dim() - 1))

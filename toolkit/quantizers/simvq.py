@@ -1,4 +1,4 @@
-"""A random table that stays as it is, seen through one learned linear map."""
+"""A frozen random codebook behind one learned linear map."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SimVQQuantizer(Quantizer):
     """Entries are ``C W``: C random and frozen, W learned (Zhu et al. 2024, "Addressing Representation Collapse in
     Vector Quantized Models with One Linear Layer").
 
-    Each latent's gradient moves W, and with it all entries, not only the one that won: none is left behind.
+    Each latent's gradient moves W, and with it all entries, not only the nearest, so that none is left unused.
     The loss is ``|sg[z] - e|^2 + commitment * |z - sg[e]|^2``, summed over dim and averaged over positions. Computed in
     at least float32.
     """

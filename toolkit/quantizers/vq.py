@@ -16,7 +16,7 @@ from toolkit.nn.lookup import Gradient, Lookup, Normalize, nearest
 from toolkit.quantizer import Quantized, Quantizer
 
 DECAY = 0.99
-"""Of the counts that say which entries start again."""
+"""Decay of the counts that decide which entries are revived."""
 
 
 @final
@@ -50,7 +50,7 @@ class VectorQuantizer(Quantizer):
         self.lookup = Lookup(gradient, normalize)
         self.entropy = EntropyRegularizer(entropy, entropy_temperature)
         self.initialized: Tensor
-        self.counts: Tensor  # kept without restarts, too, so that these may be turned on later
+        self.counts: Tensor  # kept without a dead_code_threshold, too, so that it can be set later
         self.register_buffer("initialized", torch.tensor(False))
         self.codebook = nn.Parameter(random_entries(codebook_size, dim))
         self.register_buffer("counts", torch.ones(codebook_size))
@@ -61,15 +61,15 @@ class VectorQuantizer(Quantizer):
             z = self.lookup.latents(z, self.codebook)
             rows = table.flatten(z)
             if self.training:
-                self._renew(rows.detach())
+                self._refresh(rows.detach())
             entries = self.lookup.entries(self.codebook)
 
-            # Equation 1: the code is the nearest entry's. Equation 2: that entry stands in the latent's place.
+            # Equation 1: the code is the nearest entry's. Equation 2: that entry replaces the latent.
             assignments = nearest(rows.detach(), entries)
             codes = table.unflatten(assignments, z)
             e = table.look_up(codes, entries)
 
-            # Equation 3, but for the likelihood: the entry moves to the latent, and the latent stays near the entry.
+            # Equation 3, without the likelihood: moves the entry to the latent, and keeps the latent near the entry.
             distance = table.distance(z, e.detach())
             loss = table.distance(z.detach(), e) + self.commitment * distance
             if self.training:
@@ -86,8 +86,8 @@ class VectorQuantizer(Quantizer):
             return table.look_up(codes, self.lookup.entries(self.codebook))
 
     @torch.no_grad()
-    def _renew(self, rows: Tensor) -> None:
-        """Starts and revives entries, before the look-up: after it, they wait for their gradient."""
+    def _refresh(self, rows: Tensor) -> None:
+        """Initializes and revives entries, before the lookup: after it, they must not change until their gradient."""
         if not self.init.begun:
             self._set_entries(self.init.begin(rows, self.codebook, self.initialized))
         if self.init.dead_code_threshold > 0:
@@ -100,7 +100,7 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _count(self, assignments: Tensor) -> None:
-        """The moving average of how many latents of a batch an entry wins."""
+        """The moving average of how many latents of a batch are assigned to each entry."""
         ones = torch.ones_like(assignments, dtype=self.counts.dtype)
         counts = torch.zeros_like(self.counts).index_add_(0, assignments, ones)
         all_reduce_sum(counts)

@@ -1,4 +1,4 @@
-"""Conformance suites: subclass the one of a part's kind in the part's tests.
+"""Conformance suites: subclass that of a part's kind in the part's tests.
 
 class TestPatchEncoder(EncoderSuite):
     data = DataSpec(3, (32, 32), levels=256)

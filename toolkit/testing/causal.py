@@ -9,7 +9,7 @@ from toolkit.causal.network import Trunk
 
 
 def reach(trunk: Trunk, grid: tuple[int, ...], position: int) -> Tensor:
-    """Which positions the features of one depend on, ``(positions,)`` bool: read off the gradient at some inputs."""
+    """Which positions the features of one depend on, ``(positions,)`` bool, by the gradient at random inputs."""
     weight = next(trunk.parameters())
     embedded = torch.randn(4, trunk.channels, *grid, dtype=weight.dtype, requires_grad=True)
     features = trunk(embedded, None).flatten(1, -2)[:, position]

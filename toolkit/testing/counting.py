@@ -1,4 +1,4 @@
-"""Everything that a tiny distribution is over, and whether draws of it are what they should be."""
+"""The outcomes of a tiny distribution, and tests of samples against their probabilities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toolkit.spec import CodeSpec, DataSpec
 
 
 def every(spec: CodeSpec | DataSpec) -> Tensor:
-    """Every code map, or every x of data with levels, that there is: ``(number, depth or channels, *axes)``."""
+    """All code maps, or all x of data with levels: ``(number, depth or channels, *axes)``."""
     if isinstance(spec, CodeSpec):
         sizes, axes = spec.codebook_sizes, spec.grid
     else:
@@ -21,17 +21,17 @@ def every(spec: CodeSpec | DataSpec) -> Tensor:
     return torch.cartesian_prod(*choices).reshape(-1, len(sizes), *axes)
 
 
-def histogram(drawn: Tensor, everything: Tensor) -> Tensor:
-    """How often each of everything was drawn."""
-    flat, sizes = everything.flatten(1), everything.flatten(1).amax(0) + 1
-    index = torch.zeros(len(drawn), dtype=torch.int64)
-    for value, size in zip(drawn.flatten(1).unbind(1), sizes, strict=True):
+def histogram(samples: Tensor, outcomes: Tensor) -> Tensor:
+    """How often each of the outcomes of ``every`` was sampled."""
+    flat, sizes = outcomes.flatten(1), outcomes.flatten(1).amax(0) + 1
+    index = torch.zeros(len(samples), dtype=torch.int64)
+    for value, size in zip(samples.flatten(1).unbind(1), sizes, strict=True):
         index = index * size + value
     return torch.bincount(index, minlength=len(flat))
 
 
 def goodness_of_fit(counts: Tensor, expected: Tensor) -> float:
-    """The p-value of Pearson's chi-squared test; cells that expect fewer than 5 counts are taken together."""
+    """The p-value of Pearson's chi-squared test; cells with an expected count below 5 are pooled."""
     assert counts[expected == 0].sum() == 0
     rare = expected < 5
     counts = torch.cat((counts[~rare], counts[rare].sum()[None])).double()

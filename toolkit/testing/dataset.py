@@ -1,4 +1,4 @@
-"""What every dataset must keep to."""
+"""The laws of datasets, as tests that a plugin's tests inherit."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from toolkit.spec import Condition, DataSpec
 from toolkit.testing.laws import Laws
 
 FEW = 8
-"""Examples that are looked at in each split."""
+"""Examples to check in each split."""
 
 
 class DatasetSuite(Laws):
-    """Subclass it as ``class TestMine(DatasetSuite)`` and say in ``make`` how to build the dataset.
+    """Subclass it as ``class TestMine(DatasetSuite)`` and build the dataset in ``make``.
 
-    Where the dataset needs files, an autouse fixture of the subclass may write them into ``tmp_path`` and
-    leave the folder in ``self``.
+    Where the dataset needs files, an autouse fixture of the subclass may write them to ``tmp_path`` and set the folder
+    on ``self``.
     """
 
     lossless: ClassVar[bool] = True
-    """Whether ``read`` gives back exactly what ``write`` was given."""
+    """Whether ``read`` returns exactly what ``write`` got."""
 
     def make(self) -> Dataset:
         raise NotImplementedError
 
     def test_examples_have_the_shape_type_and_range_of_the_spec(self) -> None:
         dataset = self.make()
-        for split, index in _places(dataset):
+        for split, index in _examples(dataset):
             check_data(dataset.example(split, index, _generator())["x"], dataset.spec)
 
     def test_examples_carry_every_condition(self) -> None:
         dataset = self.make()
-        for split, index in _places(dataset):
+        for split, index in _examples(dataset):
             example = dataset.example(split, index, None)
             assert set(example) == {"x", *(condition.name for condition in dataset.spec.conditions)}
             for condition in dataset.spec.conditions:
                 check_condition(example[condition.name], condition, example["x"])
 
-    def test_labels_have_names_of_their_own(self) -> None:
+    def test_label_names_are_unique(self) -> None:
         for condition in self.make().spec.conditions:
-            assert len(set(condition.labels)) == len(condition.labels), f"{condition.name}: two labels alike"
+            assert len(set(condition.labels)) == len(condition.labels), f"{condition.name}: a label occurs twice"
             assert len(condition.labels) in (0, condition.size), f"{condition.name}: not a label for each index"
 
     def test_the_training_split_is_not_empty(self) -> None:
@@ -54,20 +54,20 @@ class DatasetSuite(Laws):
 
     def test_without_a_generator_nothing_is_random(self) -> None:
         dataset, again = self.make(), self.make()
-        for split, index in _places(dataset):
+        for split, index in _examples(dataset):
             expected = dataset.example(split, index, None)
-            torch.manual_seed(index)  # moves torch's global generator, which must not matter
+            torch.manual_seed(index)  # torch's global generator must not matter
             assert_same(dataset.example(split, index, None), expected)
             assert_same(again.example(split, index, None), expected)
 
     def test_a_generator_decides_what_is_random(self) -> None:
         dataset = self.make()
-        for split, index in _places(dataset):
+        for split, index in _examples(dataset):
             expected = dataset.example(split, index, _generator())
             torch.manual_seed(index)
             assert_same(dataset.example(split, index, _generator()), expected)
 
-    def test_splits_begin_with_different_examples(self) -> None:
+    def test_splits_start_with_different_examples(self) -> None:
         dataset = self.make()
         first = {split: dataset.example(split, 0, None)["x"] for split in SPLITS if dataset.size(split)}
         for split, other in [("train", "val"), ("train", "test"), ("val", "test")]:
@@ -76,16 +76,16 @@ class DatasetSuite(Laws):
 
     def test_what_is_written_is_read_back(self, tmp_path: Path) -> None:
         dataset = self.make()
-        for split, index in _places(dataset):
+        for split, index in _examples(dataset):
             x = dataset.example(split, index, None)["x"]
             path = tmp_path / f"{split} {index}{dataset.suffix}"
             dataset.write(x, dataset.spec, path)
-            back = dataset.read(path, dataset.spec)
-            check_data(back, dataset.spec)
+            reread = dataset.read(path, dataset.spec)
+            check_data(reread, dataset.spec)
             if self.lossless:
-                assert _equal(back, x), f"{path.name}: read gives other data than was written"
+                assert _equal(reread, x), f"{path.name}: read returns other data than was written"
 
-    def test_plot_makes_a_png(self, tmp_path: Path) -> None:
+    def test_plot_writes_a_png(self, tmp_path: Path) -> None:
         dataset = self.make()
         x = dataset.example("train", 0, None)["x"][None]
         dataset.plot([x, torch.cat([x, x])], dataset.spec, tmp_path / "sheet.png")
@@ -95,41 +95,41 @@ class DatasetSuite(Laws):
         dataset = self.make()
         copy = pickle.loads(pickle.dumps(dataset))
         assert copy.spec == dataset.spec
-        for split, index in _places(dataset):
+        for split, index in _examples(dataset):
             assert_same(copy.example(split, index, None), dataset.example(split, index, None))
 
 
 def check_data(x: Tensor, spec: DataSpec) -> None:
-    """One example against the spec: shape (but for varying axes), type and range."""
+    """Checks one example against the spec: shape (except varying axes), type and range."""
     varying = (False, *(spec.varying or (False,) * spec.rank))
     assert x.ndim == len(spec.shape), f"x is {tuple(x.shape)}, the spec says {spec.shape}"
     for length, expected, free in zip(x.shape, spec.shape, varying, strict=True):
         assert free or length == expected, f"x is {tuple(x.shape)}, the spec says {spec.shape}"
     if spec.levels is None:
         assert x.is_floating_point(), f"data without levels is float, not {x.dtype}"
-        assert x.abs().max() <= 1, "data without levels lies in [-1, 1]"
+        assert x.abs().max() <= 1, "data without levels must be in [-1, 1]"
     else:
         assert not x.is_floating_point(), f"levels are integers, not {x.dtype}"
-        # as Python's numbers: uint8 knows no 256
-        assert int(x.min()) >= 0, "levels begin at 0"
-        assert int(x.max()) < spec.levels, f"levels lie below {spec.levels}"
+        # as Python numbers: uint8 has no 256
+        assert int(x.min()) >= 0, "levels start at 0"
+        assert int(x.max()) < spec.levels, f"levels must be below {spec.levels}"
 
 
 def check_condition(value: Tensor, condition: Condition, x: Tensor) -> None:
-    """One example's condition: its type, shape and range; the label "none" is allowed."""
+    """Checks the type, shape and range of one example's condition; the label "none" is allowed."""
     steps = (condition.steps(x.shape[1]),) if condition.per_step or condition.real else ()
     if condition.real:
         assert value.is_floating_point(), f"{condition.name} is real, not {value.dtype}"
         assert value.shape == (*steps, condition.size), f"{condition.name} is {tuple(value.shape)}"
         return
-    assert value.dtype == torch.int64, f"{condition.name} holds labels (int64), not {value.dtype}"
+    assert value.dtype == torch.int64, f"{condition.name} must be labels (int64), not {value.dtype}"
     assert value.shape == steps, f"{condition.name} is {tuple(value.shape)}, not {steps}"
     assert int(value.min()) >= 0, f"{condition.name} has no label {int(value.min())}"
     assert int(value.max()) <= condition.size, f"{condition.name} has no label {int(value.max())}"
 
 
 def assert_same(example: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Two examples, key by key and bit by bit."""
+    """Checks that two examples are equal, bit for bit."""
     assert example.keys() == expected.keys()
     for name, value in example.items():
         assert _equal(value, expected[name]), f"{name} differs from one call to the next"
@@ -143,7 +143,7 @@ def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(7)
 
 
-def _places(dataset: Dataset) -> Iterator[tuple[str, int]]:
+def _examples(dataset: Dataset) -> Iterator[tuple[str, int]]:
     for split in SPLITS:
         for index in range(min(FEW, dataset.size(split))):
             yield split, index

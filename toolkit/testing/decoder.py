@@ -21,20 +21,20 @@ KIND = Condition("kind", 3)
 
 
 class DecoderSuite(PartLaws):
-    """Subclass it as ``class TestMyDecoder(DecoderSuite)`` and say how to ``make`` a small one, for which data and
-    grid. Of what ``make`` is given, it takes what its decoder asks for."""
+    """Subclass it as ``class TestMyDecoder(DecoderSuite)``, set data and grid, and build a small one in ``make``, from
+    those of its arguments that the decoder asks for."""
 
     data: ClassVar[DataSpec]
-    """Of the decoder's own rank."""
+    """Data of the decoder's rank."""
     grid: ClassVar[tuple[int, ...]]
-    """Of the latents."""
+    """Grid of the latents."""
     dim: ClassVar[int] = 6
     """Channels of the latents."""
     conditional: ClassVar[bool] = True
     """Whether it asks for conditions."""
     tiny: ClassVar[tuple[tuple[DataSpec, tuple[int, ...]], ...]] = ()
-    """Data so small that all of it can be gone through, and the grid of its latents. A decoder whose numbers depend on
-    one another, such as an autoregressive one, is checked on it."""
+    """Data small enough to enumerate, and the grid of its latents; for decoders whose dims depend on one another, such
+    as autoregressive ones."""
 
     @abstractmethod
     def make(
@@ -48,7 +48,7 @@ class DecoderSuite(PartLaws):
         """A decoder with few parameters."""
 
     def decoder(self, data: DataSpec | None = None, grid: tuple[int, ...] | None = None) -> Decoder:
-        """One to check, in eval mode, the same from call to call."""
+        """The decoder to check, in eval mode, the same at every call."""
         data, grid = data or self.data, grid or self.grid
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -66,7 +66,7 @@ class DecoderSuite(PartLaws):
         assert isinstance(distribution, Distribution)
         assert distribution.shape == self.data.shape
 
-    def test_its_rank_is_the_datas(self) -> None:
+    def test_its_rank_is_that_of_the_data(self) -> None:
         assert self.decoder().rank in (None, self.data.rank)
 
     def test_log_prob_is_finite(self) -> None:
@@ -78,7 +78,7 @@ class DecoderSuite(PartLaws):
         with torch.autocast("cpu", torch.bfloat16):
             assert self._log_prob(self.decoder(), 3).dtype == torch.float32
 
-    def test_mean_and_samples_have_the_datas_shape(self) -> None:
+    def test_mean_and_samples_have_the_shape_of_the_data(self) -> None:
         with torch.no_grad():
             distribution = self.decoder()(self._latents(3), {})
             x = distribution.sample(torch.Generator().manual_seed(0))
@@ -100,7 +100,7 @@ class DecoderSuite(PartLaws):
             x = self._tiny_distribution(data, grid, n).sample(torch.Generator().manual_seed(0))
             assert goodness_of_fit(histogram(x, every(data)), expected) > 1e-4
 
-    def test_a_seed_says_which_sample(self) -> None:
+    def test_a_seed_decides_the_sample(self) -> None:
         distribution = self.decoder()(self._latents(3), {})
         first, again = (distribution.sample(torch.Generator().manual_seed(1)) for _ in range(2))
         assert torch.equal(first, again)
@@ -125,7 +125,7 @@ class DecoderSuite(PartLaws):
             nats = decoder(self._latents(1).expand(2, -1, *self.grid), {"kind": torch.arange(2)}).log_prob(x)
         assert (nats[0] - nats[1]).abs() > 1e-6
 
-    def test_a_missing_condition_is_none(self) -> None:
+    def test_a_missing_condition_means_none(self) -> None:
         none = {"kind": torch.full((3,), KIND.size)}
         decoder = self._conditional()
         torch.testing.assert_close(self._log_prob(decoder, 3), self._log_prob(decoder, 3, none))
@@ -139,8 +139,8 @@ class DecoderSuite(PartLaws):
         assert z.grad.any()
         for name, parameter in decoder.named_parameters():
             assert parameter.grad is not None, f"{name} has no gradient"
-            assert parameter.grad.isfinite().all(), f"{name} has a gradient that is not finite"
-            assert parameter.grad.any(), f"{name} has a gradient of zeros"
+            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+            assert parameter.grad.any(), f"the gradient of {name} is zero"
 
     def test_eval_changes_no_state(self) -> None:
         decoder = self.decoder()
@@ -155,8 +155,8 @@ class DecoderSuite(PartLaws):
         other.load_state_dict(decoder.state_dict())
         torch.testing.assert_close(self._log_prob(other, 3), self._log_prob(decoder, 3))
 
-    def test_it_runs_on_tensors_without_memory(self) -> None:
-        """As it does when a model is proved to fit."""
+    def test_it_runs_on_fake_tensors(self) -> None:
+        """Building a model runs it on them, to check that the parts fit."""
         decoder = self.decoder()
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             dtype = torch.get_default_dtype() if self.data.levels is None else torch.int64
@@ -164,11 +164,11 @@ class DecoderSuite(PartLaws):
             assert decoder(torch.zeros(2, self.dim, *self.grid), {}).log_prob(x).shape == (2,)
 
     def _each_tiny(self) -> tuple[tuple[DataSpec, tuple[int, ...]], ...]:
-        return self.tiny or pytest.skip("its numbers are independent of one another: its likelihood's suite does this")
+        return self.tiny or pytest.skip("its dims are independent: the suite of its likelihood checks this")
 
     @torch.no_grad()
     def _tiny_distribution(self, data: DataSpec, grid: tuple[int, ...], n: int) -> Distribution:
-        """Given one example's latents n times, at random weights in float64."""
+        """Given one example's latents n times, with random weights in float64."""
         decoder, generator = self.decoder(data, grid).double(), torch.Generator().manual_seed(1)
         for parameter in decoder.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))

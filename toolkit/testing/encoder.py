@@ -17,13 +17,13 @@ from toolkit.testing.parts import random_data
 
 
 class EncoderSuite(PartLaws):
-    """Subclass it as ``class TestMyEncoder(EncoderSuite)`` and say how to ``make`` a small one, and for which data.
+    """Subclass it as ``class TestMyEncoder(EncoderSuite)``, set the data, and build a small one in ``make``.
 
-    Where a stride is declared, the axes must be so long that the middle of the grid sees no border.
+    Where a stride is declared, the axes must be long enough that the middle of the grid sees no border.
     """
 
     data: ClassVar[DataSpec]
-    """What ``make`` is given; of the encoder's own rank."""
+    """Argument of ``make``; of the encoder's rank."""
     dim: ClassVar[int] = 6
     """Channels of the latents."""
 
@@ -32,7 +32,7 @@ class EncoderSuite(PartLaws):
         """An encoder with few parameters."""
 
     def encoder(self) -> Encoder:
-        """One to check, in eval mode, the same from call to call."""
+        """The encoder to check, in eval mode, the same at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.make(self.data, self.dim).eval()
@@ -43,13 +43,13 @@ class EncoderSuite(PartLaws):
     def outcome(self, part: Encoder) -> tuple[Tensor, ...]:
         return (_latents(part, random_data(self.data, 2)),)
 
-    def test_latents_have_dim_channels_and_the_datas_axes(self) -> None:
+    def test_latents_have_dim_channels_and_the_rank_of_the_data(self) -> None:
         z = self.encoder()(random_data(self.data, 3))
         assert z.shape[:2] == (3, self.dim)
         assert z.dim() == 2 + self.data.rank
         assert z.isfinite().all()
 
-    def test_its_rank_is_the_datas(self) -> None:
+    def test_its_rank_is_that_of_the_data(self) -> None:
         assert self.encoder().rank in (None, self.data.rank)
 
     def test_the_stride_divides_the_axes(self) -> None:
@@ -60,7 +60,7 @@ class EncoderSuite(PartLaws):
         expected = [length // stride for length, stride in zip(self.data.axes, encoder.stride, strict=True)]
         assert list(grid) == expected
 
-    def test_moving_the_data_by_a_stride_moves_the_latents_by_one(self) -> None:
+    def test_shifting_the_data_by_a_stride_shifts_the_latents_by_one(self) -> None:
         encoder = self.encoder()
         if encoder.stride is None:
             pytest.skip("declares no stride")
@@ -75,7 +75,7 @@ class EncoderSuite(PartLaws):
     def test_a_prefix_in_gives_the_prefix_out(self) -> None:
         encoder = self.encoder()
         if not encoder.causal:
-            pytest.skip("declares no causality")
+            pytest.skip("is not declared causal")
         x = random_data(self.data, 2)
         z = _latents(encoder, x)
         stride = self.data.axes[0] // z.shape[2]
@@ -99,8 +99,8 @@ class EncoderSuite(PartLaws):
         encoder(random_data(self.data, 4)).square().mean().backward()
         for name, parameter in encoder.named_parameters():
             assert parameter.grad is not None, f"{name} has no gradient"
-            assert parameter.grad.isfinite().all(), f"{name} has a gradient that is not finite"
-            assert parameter.grad.any(), f"{name} has a gradient of zeros"
+            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+            assert parameter.grad.any(), f"the gradient of {name} is zero"
 
     def test_eval_changes_no_state(self) -> None:
         encoder, x = self.encoder(), random_data(self.data, 3)
@@ -118,24 +118,24 @@ class EncoderSuite(PartLaws):
         with torch.autocast("cpu", torch.bfloat16):
             assert _latents(self.encoder(), random_data(self.data, 2)).isfinite().all()
 
-    def test_it_runs_on_tensors_without_memory(self) -> None:
-        """As it does when a model is proved to fit."""
+    def test_it_runs_on_fake_tensors(self) -> None:
+        """Building a model runs it on them, to check that the parts fit."""
         encoder, expected = self.encoder(), self.encoder()(random_data(self.data, 2)).shape
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             dtype = torch.get_default_dtype() if self.data.levels is None else torch.int64
             assert encoder(torch.zeros(2, *self.data.shape, dtype=dtype)).shape == expected
 
     def _sees_no_border(self, encoder: Encoder, x: Tensor, z: Tensor, axis: int, stride: int) -> Tensor:
-        """Places along an axis of the grid whose latents do not change with the outermost stride of the data.
+        """Positions along an axis of the grid whose latents do not depend on the outermost stride of the data.
 
-        Moved by a stride, what such a place sees is still inside, and nothing of what was moved in from the far end.
+        Shifted by a stride, what such a position sees is still inside, and nothing of it comes from the other end.
         """
         other, length = x.clone(), self.data.axes[axis]
         border = torch.tensor([*range(stride), *range(length - stride, length)])
         other.index_copy_(2 + axis, border, random_data(self.data, 1, seed=1).index_select(2 + axis, border))
         same = (_latents(encoder, other) == z).movedim(2 + axis, 0).flatten(1).all(1)
         inner = same[:-1].nonzero().flatten()
-        assert len(inner), f"along axis {axis} every place sees a border: give the suite longer axes"
+        assert len(inner), f"along axis {axis} every position sees a border: give the suite longer axes"
         return inner
 
 

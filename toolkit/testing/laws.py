@@ -1,4 +1,4 @@
-"""What all suites share: a failure says which law is broken, and by which numbers."""
+"""What all suites share: a failure names the broken law, and shows its numbers."""
 
 from __future__ import annotations
 
@@ -14,67 +14,67 @@ from torch import Tensor
 BROKEN = "breaks the law:"
 
 
-def _told(test: Callable[..., None]) -> Callable[..., None]:
-    """The test; its AssertionError begins with the law."""
+def _naming_law(test: Callable[..., None]) -> Callable[..., None]:
+    """The test, with the law at the start of its AssertionError."""
     law = test.__name__.removeprefix("test_").replace("_", " ")
 
     @wraps(test)
-    def told(self: Any, *args: Any, **kwargs: Any) -> None:
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
         try:
             test(self, *args, **kwargs)
         except AssertionError as error:
-            if BROKEN not in str(error):  # a law may have been asked for by another
+            if BROKEN not in str(error):  # a law may be run by another test
                 error.args = (f"{type(self).__name__} {BROKEN} {law}\n{error}".rstrip(),)
             raise
 
-    return told
+    return wrapped
 
 
 class Laws:
-    """A class of tests, each a law whose sentence is the test's name."""
+    """A class of tests, each a law stated by its name."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, test in list(vars(cls).items()):
             if name.startswith("test_") and callable(test):
-                setattr(cls, name, _told(test))
+                setattr(cls, name, _naming_law(test))
 
 
 class PartLaws(Laws, ABC):
-    """Laws of every part that is a module, whatever it does. A kind's suite says how to get one and to run it."""
+    """Laws of every part that is a module. A kind's suite defines how to build and to run it."""
 
     @abstractmethod
     def part(self) -> Any:
-        """One to check, made anew, in eval mode, and the same from call to call."""
+        """A new part to check, in eval mode, the same at every call."""
 
     @abstractmethod
     def outcome(self, part: Any) -> tuple[Tensor, ...]:
-        """What it makes of the suite's data."""
+        """Its output for the suite's data."""
 
-    def test_a_seed_says_what_it_begins_with(self) -> None:
-        """Nothing but torch's generator does: a run that is started again starts the same."""
+    def test_a_seed_decides_the_initial_state(self) -> None:
+        """Only torch's generator may decide it, so that a run can be repeated."""
         one, other = self.part().state_dict(), self.part().state_dict()
         assert one.keys() == other.keys()
         for name, tensor in one.items():
-            assert_same(tensor, other[name], f"{name} of two that were made after the same torch.manual_seed")
+            assert_same(tensor, other[name], f"{name} of two built after the same torch.manual_seed")
 
-    def test_a_seed_says_what_it_does(self) -> None:
+    def test_a_seed_decides_the_outcome(self) -> None:
         for training in (False, True):
-            made = [self._seeded(self.part().train(training)) for _ in range(2)]
+            outcomes = [self._seeded(self.part().train(training)) for _ in range(2)]
             mode = "training" if training else "eval"
-            for one, other in zip(*made, strict=True):
+            for one, other in zip(*outcomes, strict=True):
                 assert_same(one, other, f"two runs after the same torch.manual_seed, in {mode} mode,")
 
-    def test_a_copy_is_one_of_its_own(self) -> None:
-        """deepcopy gives what does the same, and shares no tensor: averages of weights are kept in one."""
+    def test_a_copy_does_the_same_and_shares_no_tensor(self) -> None:
+        """deepcopy: averages of weights are kept in a copy."""
         part = self.part()
         copy = deepcopy(part)
         for one, other in zip(self._seeded(copy), self._seeded(part), strict=True):
-            assert_same(one, other, "what the part and its copy make")
-        theirs = {tensor.data_ptr() for tensor in part.state_dict().values() if tensor.numel()}
+            assert_same(one, other, "the outputs of the part and its copy")
+        originals = {tensor.data_ptr() for tensor in part.state_dict().values() if tensor.numel()}
         for name, tensor in copy.state_dict().items():
-            assert not tensor.numel() or tensor.data_ptr() not in theirs, f"{name} of a copy is the original's"
+            assert not tensor.numel() or tensor.data_ptr() not in originals, f"a copy shares {name} with the original"
 
     def _seeded(self, part: Any) -> tuple[Tensor, ...]:
         with torch.random.fork_rng(devices=[]):
@@ -82,6 +82,6 @@ class PartLaws(Laws, ABC):
             return self.outcome(part)
 
 
-def assert_same(made: Tensor, expected: Tensor, what: str) -> None:
+def assert_same(actual: Tensor, expected: Tensor, what: str) -> None:
     """Bit for bit."""
-    torch.testing.assert_close(made, expected, atol=0, rtol=0, equal_nan=True, msg=lambda m: f"{what} differ: {m}")
+    torch.testing.assert_close(actual, expected, atol=0, rtol=0, equal_nan=True, msg=lambda m: f"{what} differ: {m}")

@@ -18,23 +18,23 @@ SAMPLES = 20_000
 
 
 class LikelihoodSuite(PartLaws):
-    """Subclass it as ``class TestMyLikelihood(LikelihoodSuite)`` and say how to ``make`` one.
+    """Subclass it as ``class TestMyLikelihood(LikelihoodSuite)`` and build one in ``make``.
 
-    The laws are checked at random parameters, over one number of x at a time where they ask for every level.
+    The laws are checked at random parameters, over one dim of x where they enumerate levels.
     """
 
     levels: ClassVar[int | None] = 7
-    """Of the data; None for a density over data without levels."""
+    """Levels of the data; None for a density over data without levels."""
 
     @abstractmethod
     def make(self, data: DataSpec) -> Likelihood:
-        """A likelihood over data with the levels given above, a mean of 0 and a variance of 0.25."""
+        """A likelihood over data with ``levels``, and a variance of 0.25."""
 
     def data(self, channels: int = 2, *axes: int) -> DataSpec:
         return DataSpec(channels, axes or (3, 4), levels=self.levels, variance=0.25)
 
     def distribution(self, data: DataSpec, n: int, scale: float = 1.0) -> Distribution:
-        """Of n examples, at parameters that do not change from call to call."""
+        """A distribution over n examples, at the same parameters at every call."""
         likelihood = self.make(data)
         return likelihood(scale * _parameters(likelihood, data, n))
 
@@ -69,11 +69,11 @@ class LikelihoodSuite(PartLaws):
     def test_probabilities_sum_to_one(self, scale: float) -> None:
         data = self.data(1, 1)
         one = self.make(data)
-        places = _places(data)
-        parameters = scale * _parameters(one, data, 1).expand(len(places), -1, -1)
-        shares = one.double()(parameters).log_prob(places).exp()
-        whole = shares.sum() if data.levels else torch.trapezoid(shares, places.flatten())
-        # scale() computes in float32, so neighbouring levels meet to its precision
+        values = _outcomes(data)
+        parameters = scale * _parameters(one, data, 1).expand(len(values), -1, -1)
+        probs = one.double()(parameters).log_prob(values).exp()
+        whole = probs.sum() if data.levels else torch.trapezoid(probs, values.flatten())
+        # scale() computes in float32, so neighboring levels meet to its precision
         torch.testing.assert_close(whole.item(), 1.0, atol=1e-5, rtol=0)
 
     def test_an_example_is_the_sum_of_its_numbers(self) -> None:
@@ -93,29 +93,29 @@ class LikelihoodSuite(PartLaws):
 
     def test_samples_fit_log_prob(self) -> None:
         data = self.data(1, 1)
-        likelihood, places = self.make(data), _places(data)
+        likelihood, values = self.make(data), _outcomes(data)
         parameters = _parameters(likelihood, data, 1)
         x = likelihood(parameters.expand(SAMPLES, -1, -1)).sample(_generator()).flatten()
-        shares = likelihood(parameters.expand(len(places), -1, -1)).log_prob(places).exp().double()
+        probs = likelihood(parameters.expand(len(values), -1, -1)).log_prob(values).exp().double()
         if data.levels is None:
-            _assert_same_quantiles(x, places.flatten(), shares)
+            _assert_same_quantiles(x, values.flatten(), probs)
         else:
-            _assert_fits(torch.bincount(x, minlength=data.levels), shares * SAMPLES)
+            _assert_fits(torch.bincount(x, minlength=data.levels), probs * SAMPLES)
 
-    def test_a_seed_says_which_sample(self) -> None:
+    def test_a_seed_decides_the_sample(self) -> None:
         distribution = self.distribution(self.data(), 20)
         first, again, other = (distribution.sample(_generator(seed)) for seed in (1, 1, 2))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
-    def test_a_low_temperature_leaves_the_likeliest(self) -> None:
+    def test_a_low_temperature_gives_the_likeliest(self) -> None:
         data = self.data(1, 1)
         distribution = self.distribution(data, 50)
         cold = [distribution.sample(_generator(seed), temperature=1e-6) for seed in range(2)]
         torch.testing.assert_close(cold[0], cold[1], atol=1e-4, rtol=0)
 
     def test_the_mean_is_on_the_scale_of_the_data(self) -> None:
-        """In [-1, 1], where the samples' mean is: at parameters so small that little is cut off at the ends."""
+        """In [-1, 1], like the samples' mean; parameters are small, so that little is clamped at the ends."""
         data = self.data()
         distribution = self.distribution(data, 1, scale=0.1)
         if distribution.mean is None:
@@ -136,7 +136,7 @@ class LikelihoodSuite(PartLaws):
         torch.testing.assert_close(nats, likelihood(parameters.float()).log_prob(x))
 
     @pytest.mark.parametrize("scale", [0.0, 1e-4, 1e2, 1e4])
-    def test_gradients_are_finite_in_the_extremes(self, scale: float) -> None:
+    def test_gradients_are_finite_at_extreme_parameters(self, scale: float) -> None:
         data = self.data()
         likelihood = self.make(data)
         parameters = (scale * _parameters(likelihood, data, 20)).requires_grad_()
@@ -152,25 +152,25 @@ def _parameters(likelihood: Likelihood, data: DataSpec, n: int) -> Tensor:
     return torch.randn(shape, generator=_generator(3))
 
 
-def _places(data: DataSpec) -> Tensor:
-    """Every level ``(levels, 1, 1)``, or enough of the real line to integrate over."""
+def _outcomes(data: DataSpec) -> Tensor:
+    """Every level ``(levels, 1, 1)``, or points of the real line to integrate over."""
     if data.levels is not None:
         return torch.arange(data.levels).view(-1, 1, 1)
     return torch.linspace(-30, 30, 60_001).view(-1, 1, 1)
 
 
-def _assert_same_quantiles(x: Tensor, places: Tensor, density: Tensor) -> None:
+def _assert_same_quantiles(x: Tensor, values: Tensor, density: Tensor) -> None:
     """Samples, which are clamped to [-1, 1], against the integral of their density."""
-    below = torch.cumulative_trapezoid(density, places.double())
+    below = torch.cumulative_trapezoid(density, values.double())
     for at in (-0.9, -0.5, 0.0, 0.5, 0.9):
-        expected = below[int((places < at).sum()) - 1].item()
-        found = (x < at).double().mean().item()
+        expected = below[int((values < at).sum()) - 1].item()
+        actual = (x < at).double().mean().item()
         spread = (expected * (1 - expected) / len(x)) ** 0.5
-        assert abs(found - expected) < 4 * spread + 1e-3, f"{found} of the samples lie below {at}, not {expected}"
+        assert abs(actual - expected) < 4 * spread + 1e-3, f"{actual} of the samples are below {at}, not {expected}"
 
 
 def _assert_fits(counts: Tensor, expected: Tensor) -> None:
-    """Pearson's chi-squared test; levels that expect fewer than 5 samples are taken together."""
+    """Pearson's chi-squared test; levels with an expected count below 5 are pooled."""
     rare = expected < 5
     counts = torch.cat([counts[~rare], counts[rare].sum()[None]]).double()
     expected = torch.cat([expected[~rare], expected[rare].sum()[None]])

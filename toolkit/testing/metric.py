@@ -21,21 +21,21 @@ EXAMPLES = 12
 
 
 class MetricSuite(Laws, ABC):
-    """Subclass it as ``class TestMyMetric(MetricSuite)`` and say how to ``make`` one.
+    """Subclass it as ``class TestMyMetric(MetricSuite)`` and build one in ``make``.
 
-    It is shown what an autoencoder of the smallest parts makes of noise.
+    It gets a minimal autoencoder's output for noise.
     """
 
     data: ClassVar[DataSpec] = DataSpec(3, (12, 16), levels=7)
-    """What the metric judges, with the conditions that it looks at."""
+    """The data that the metric measures, with the conditions that it needs."""
 
     @abstractmethod
     def make(self, model: Autoencoder) -> Metric:
-        """A metric of this model that has seen nothing yet: give it of ``model.data``, ``model.code_spec`` and
-        ``model.quantizer`` what it asks for."""
+        """A new metric of this model, from those of ``model.data``, ``model.code_spec`` and ``model.quantizer`` that it
+        asks for."""
 
     def model(self) -> Autoencoder:
-        """The same at every call."""
+        """A minimal autoencoder, the same at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return point_autoencoder(self.data).eval()
@@ -45,10 +45,10 @@ class MetricSuite(Laws, ABC):
         model, x, known = self.model(), random_data(self.data, EXAMPLES), random_conditions(self.data, EXAMPLES)
         metric = self.make(model)
         with torch.inference_mode():
-            for take in (metric.fit, metric.update) if metric.fitted else (metric.update,):
+            for add in (metric.fit, metric.update) if metric.fitted else (metric.update,):
                 for group in groups:
                     conditions = {name: value[group] for name, value in known.items()}
-                    take(x[group], ELBO().bound(model, x[group], conditions), conditions)
+                    add(x[group], ELBO().bound(model, x[group], conditions), conditions)
         return metric
 
     @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ class MetricSuite(Laws, ABC):
         expected = self.after([list(range(EXAMPLES))]).compute()
         assert self.after(groups).compute() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
-    def test_figures_are_numbers(self) -> None:
+    def test_metrics_are_finite_numbers(self) -> None:
         metrics = self.after([list(range(EXAMPLES))]).compute()
         assert metrics
-        for name, figure in metrics.items():
-            assert isinstance(figure, float), f"{name} is {type(figure).__name__}"
-            assert isfinite(figure), f"{name} is {figure}"
+        for name, value in metrics.items():
+            assert isinstance(value, float), f"{name} is {type(value).__name__}"
+            assert isfinite(value), f"{name} is {value}"
 
-    def test_asking_twice_changes_nothing(self) -> None:
+    def test_computing_twice_changes_nothing(self) -> None:
         metric = self.after([list(range(EXAMPLES))])
         assert metric.compute() == metric.compute()
 
@@ -79,13 +79,13 @@ class MetricSuite(Laws, ABC):
         metric = self.after([list(range(EXAMPLES))])
         assert all(isinstance(text, str) and text for text in metric.warnings())
 
-    def test_pictures_lie_in_the_folder(self, tmp_path: Path) -> None:
+    def test_plots_are_written_to_the_folder(self, tmp_path: Path) -> None:
         metric = self.after([list(range(EXAMPLES))])
         metrics = metric.compute()
         assert sorted(metric.plot(tmp_path)) == sorted(tmp_path.iterdir())
         assert metric.compute() == metrics
 
-    def test_nothing_taken_in_breaks_nothing(self, tmp_path: Path) -> None:
+    def test_it_works_without_an_update(self, tmp_path: Path) -> None:
         metric = self.make(self.model())
         assert isinstance(metric.compute(), dict)
         assert metric.warnings() == []

@@ -25,28 +25,28 @@ from toolkit.training import Stage
 
 TINY = DataSpec(1, (2,), levels=3)
 LABEL = Condition("label", 3)
-DRAWS = 4096
+SAMPLES = 4096
 
 
 class ObjectiveSuite(PartLaws):
-    """Subclass it as ``class TestMyObjective(ObjectiveSuite)`` and say how to ``make`` one.
+    """Subclass it as ``class TestMyObjective(ObjectiveSuite)`` and build one in ``make``.
 
-    It is given autoencoders of the smallest parts; one that needs a quantizer of its own kind says which.
+    It gets minimal autoencoders; override ``quantizer`` where it needs a certain kind.
     """
 
     data: ClassVar[DataSpec] = DataSpec(2, (6,), levels=5)
 
     @abstractmethod
     def make(self, data: DataSpec) -> Objective:
-        """The objective over this data."""
+        """An objective over this data."""
 
     def quantizer(self) -> Quantizer | None:
-        """A quantizer that the objective can work with, of codebooks small enough to enumerate the codes of two
+        """A quantizer that works with the objective, with codebooks small enough to enumerate the codes of two
         positions; None: a plain codebook."""
         return None
 
     def autoencoder(self, data: DataSpec | None = None) -> Autoencoder:
-        """One in eval mode, the same from call to call."""
+        """An autoencoder in eval mode, the same at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             autoencoder: Autoencoder = point_autoencoder(data or self.data, quantizer=self.quantizer()).eval()
@@ -63,35 +63,35 @@ class ObjectiveSuite(PartLaws):
 
     def test_the_loss_is_finite_and_trains_every_parameter(self) -> None:
         autoencoder, objective = self.autoencoder().train(), self.make(self.data).train()
-        made = objective(autoencoder, random_data(self.data, 64), {})
-        assert made.loss.shape == ()
-        assert made.loss.isfinite()
-        made.loss.backward()
+        output = objective(autoencoder, random_data(self.data, 64), {})
+        assert output.loss.shape == ()
+        assert output.loss.isfinite()
+        output.loss.backward()
         for part in (autoencoder, objective):
             for name, parameter in part.named_parameters():
                 assert parameter.grad is not None, f"{name} has no gradient"
-                assert parameter.grad.isfinite().all(), f"{name} has a gradient that is not finite"
+                assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
 
     def test_the_loss_is_a_mean_over_the_batch(self) -> None:
-        """Of an example many times, it is that of half as many, but for what is drawn."""
+        """For an example repeated n times it does not depend on n, except for sampling noise."""
         autoencoder, objective, x = self.autoencoder(), self.make(self.data).eval(), random_data(self.data, 1)
         with torch.no_grad():
             losses = [objective(autoencoder, x.expand(n, *x.shape[1:]), {}).loss.item() for n in (256, 512)]
         assert losses[1] == pytest.approx(losses[0], rel=0.2)
 
-    def test_terms_are_figures(self) -> None:
-        made = self.make(self.data)(self.autoencoder(), random_data(self.data, 4), {})
-        assert made.terms
-        assert all(term.shape == () and term.isfinite() for term in made.terms.values())
-        assert made.likelihood.shape == self.data.shape
-        assert made.quantized.codes.shape[0] == 4
+    def test_terms_are_finite_scalars(self) -> None:
+        output = self.make(self.data)(self.autoencoder(), random_data(self.data, 4), {})
+        assert output.terms
+        assert all(term.shape == () and term.isfinite() for term in output.terms.values())
+        assert output.likelihood.shape == self.data.shape
+        assert output.quantized.codes.shape[0] == 4
 
     def test_one_example_is_a_batch(self) -> None:
         autoencoder, objective = self.autoencoder().train(), self.make(self.data).train()
         for _ in range(3):
-            made = objective(autoencoder, random_data(self.data, 1), {})
-            made.loss.backward()
-            assert made.loss.isfinite()
+            output = objective(autoencoder, random_data(self.data, 1), {})
+            output.loss.backward()
+            assert output.loss.isfinite()
         assert objective.eval().bound(autoencoder.eval(), random_data(self.data, 1), {}).data_nats.isfinite().all()
 
     def test_the_bound_has_a_number_per_example(self) -> None:
@@ -103,19 +103,19 @@ class ObjectiveSuite(PartLaws):
         assert bound.quantized.codes.shape[0] == 4
 
     def test_the_bound_is_a_bound(self) -> None:
-        """Over many draws its mean is not below -log p(x), whose sum over all code maps is taken."""
+        """Over many samples its mean is not below -log p(x), computed as a sum over all code maps."""
         autoencoder = self.autoencoder(TINY).double()
         if not autoencoder.code_spec.depth:
             pytest.skip("a continuous bottleneck has no code maps to sum over")
         for one in random_data(TINY, 4).split(1):
             exact = -_evidence(autoencoder, one)
-            nats = _drawn(self.make(TINY).double().eval(), autoencoder, one)
-            slack = 5 * nats.std() / DRAWS**0.5
+            nats = _sampled_bounds(self.make(TINY).double().eval(), autoencoder, one)
+            slack = 5 * nats.std() / SAMPLES**0.5
             assert nats.mean() >= exact - slack - 1e-9
 
     def test_examples_keep_their_conditions(self) -> None:
-        """Of a decoder that looks at nothing but the label, the data's cost is known whatever codes are drawn."""
-        autoencoder, objective = self._labelled(), self.make(self.data).eval()
+        """With a decoder that depends on the label only, the data's cost is known for any codes."""
+        autoencoder, objective = self._labeled(), self.make(self.data).eval()
         x = random_data(self.data, 5)
         label = torch.tensor([0, 1, 2, 1, 0])
         z = autoencoder.quantize(x).z
@@ -138,9 +138,9 @@ class ObjectiveSuite(PartLaws):
     def test_the_loss_is_precise_under_autocast(self) -> None:
         autoencoder, objective, x = self.autoencoder(), self.make(self.data), random_data(self.data, 4)
         with torch.autocast("cpu", torch.bfloat16):
-            made, bound = objective(autoencoder, x, {}), objective.eval().bound(autoencoder, x, {})
-        assert made.loss.dtype == bound.data_nats.dtype == bound.code_nats.dtype == torch.float32
-        assert {term.dtype for term in made.terms.values()} == {torch.float32}
+            output, bound = objective(autoencoder, x, {}), objective.eval().bound(autoencoder, x, {})
+        assert output.loss.dtype == bound.data_nats.dtype == bound.code_nats.dtype == torch.float32
+        assert {term.dtype for term in output.terms.values()} == {torch.float32}
 
     @pytest.mark.filterwarnings("ignore:Guards may run slower")  # what torch says of Python 3.13.0
     def test_it_compiles_whole(self) -> None:
@@ -148,17 +148,17 @@ class ObjectiveSuite(PartLaws):
         stages = [Stage(self.make(self.data), self.autoencoder()).double().train() for _ in range(2)]
         stages[1].load_state_dict(stages[0].state_dict())
         torch._dynamo.reset()
-        made = []
+        losses = []
         for stage in (stages[0], torch.compile(stages[1], fullgraph=True, backend="aot_eager")):
             torch.manual_seed(0)
             output: Loss = stage(x, {})
             output.loss.backward()
-            made.append(output.loss)
-        torch.testing.assert_close(made[1], made[0])
+            losses.append(output.loss)
+        torch.testing.assert_close(losses[1], losses[0])
         for plain, compiled in zip(stages[0].parameters(), stages[1].parameters(), strict=True):
             torch.testing.assert_close(compiled.grad, plain.grad)
 
-    def _labelled(self) -> Autoencoder:
+    def _labeled(self) -> Autoencoder:
         data = replace(self.data, conditions=(LABEL,))
         whole = self.autoencoder()
         encoder, quantizer = PointEncoder(data, whole.quantizer.channels), whole.quantizer
@@ -167,7 +167,7 @@ class ObjectiveSuite(PartLaws):
 
 
 class _LabelDecoder(Decoder):
-    """Sees the label, and of the latents only how many there are."""
+    """Depends on the label only; the latents just give the grid."""
 
     def __init__(self, likelihood: Likelihood) -> None:
         super().__init__()
@@ -188,17 +188,17 @@ def code_maps(code_spec: CodeSpec) -> Tensor:
 
 @torch.no_grad()
 def _evidence(autoencoder: Autoencoder, x: Tensor) -> float:
-    """log p(x) of one example at the uniform prior, by summing over its code maps."""
+    """log p(x) of one example at the uniform prior, as a sum over all code maps."""
     maps = code_maps(autoencoder.code_spec)
     log_px = autoencoder.decode(autoencoder.embed(maps), {}).log_prob(x.expand(len(maps), *x.shape[1:]))
     return log_px.logsumexp(0).item() - autoencoder.code_spec.rate * log(2)
 
 
 @torch.no_grad()
-def _drawn(objective: Objective, autoencoder: Autoencoder, x: Tensor) -> Tensor:
-    """The bound of one example, drawn many times ``(draws,)``."""
+def _sampled_bounds(objective: Objective, autoencoder: Autoencoder, x: Tensor) -> Tensor:
+    """The bound of one example, sampled many times ``(samples,)``."""
     torch.manual_seed(0)
-    bound = objective.bound(autoencoder, x.expand(DRAWS, *x.shape[1:]), {})
+    bound = objective.bound(autoencoder, x.expand(SAMPLES, *x.shape[1:]), {})
     return bound.data_nats + bound.code_nats
 
 

@@ -1,4 +1,4 @@
-"""Parts so small that every number in them can be followed; suites compose them around the part under test."""
+"""Minimal parts, which suites compose around the part under test."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def plain_likelihood(data: DataSpec) -> Likelihood:
 
 
 def point_autoencoder(data: DataSpec, dim: int = 4, quantizer: Quantizer | None = None) -> Autoencoder:
-    """A whole autoencoder of such parts, with a codebook of 8 entries unless another quantizer is given."""
+    """An autoencoder of such parts, with a codebook of 8 entries unless another quantizer is given."""
     quantizer = quantizer or VectorQuantizer(dim, codebook_size=8, init="random")
     with torch.no_grad():
         for parameter in quantizer.parameters():
@@ -59,7 +59,7 @@ def point_autoencoder(data: DataSpec, dim: int = 4, quantizer: Quantizer | None 
 
 
 def random_data(data: DataSpec, n: int, seed: int = 0) -> Tensor:
-    """x ``(n, channels, *axes)`` that is noise, a function of the seed."""
+    """Noise x ``(n, channels, *axes)``, a function of the seed."""
     generator = torch.Generator().manual_seed(seed)
     if data.levels is None:
         return torch.rand(n, *data.shape, generator=generator) * 2 - 1
@@ -69,11 +69,11 @@ def random_data(data: DataSpec, n: int, seed: int = 0) -> Tensor:
 def random_conditions(data: DataSpec, n: int, seed: int = 0) -> dict[str, Tensor]:
     """A value of each of the data's conditions for n examples, "none" among the labels."""
     generator = torch.Generator().manual_seed(seed)
-    made = {}
+    conditions = {}
     for condition in data.conditions:
         steps = (condition.steps(data.axes[0]),) if condition.per_step else ()
         if condition.real:
-            made[condition.name] = torch.randn(n, *steps, condition.size, generator=generator)
+            conditions[condition.name] = torch.randn(n, *steps, condition.size, generator=generator)
         else:
-            made[condition.name] = torch.randint(condition.size + 1, (n, *steps), generator=generator)
-    return made
+            conditions[condition.name] = torch.randint(condition.size + 1, (n, *steps), generator=generator)
+    return conditions

@@ -1,4 +1,4 @@
-"""The laws of packages that bring components, as tests that a plugin's tests inherit."""
+"""The laws of packages with components, as tests that a plugin's tests inherit."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LEFT_BEHIND = (".git", ".venv*", "*.egg-info", "build", "dist", "outputs", "__py
 
 class PluginSuite(Laws):
     """Subclass it as ``class TestPackage(PluginSuite)`` and name the ``distribution``, installed or on
-    ``TOOLKIT_PLUGIN_PATH``. What its components compute, the suites of their kinds check."""
+    ``TOOLKIT_PLUGIN_PATH``. The suites of their kinds check what its components compute."""
 
     distribution: ClassVar[str]
-    """As in the pyproject.toml, such as ``my-plugin``."""
+    """Name in its pyproject.toml, such as ``my-plugin``."""
     model: ClassVar[Sequence[str]] = (
         "dataset=waves",
         "encoder=patch",
@@ -38,16 +38,16 @@ class PluginSuite(Laws):
         "prior=categorical",
         "dim=8",
     )
-    """Words of a model, in which each component takes its place."""
+    """Words of a model, of which each component replaces a part."""
     beside: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """By component, further words of the model that one needs to fit, such as
+    """By component, further words that it needs to fit into the model, such as
     ``{"decoder=mine": ["encoder=mine"]}``, or of an experiment, ``{"experiment=mine": ["dataset.root=…"]}``."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Each component, and each YAML file, is a test of its own."""
+        """One test per component, and per YAML file."""
         if "component" in metafunc.fixturenames:
-            found = list(self._registrations())
-            metafunc.parametrize("component", found, ids=[f"{each.kind}={each.name}" for each in found])
+            components = list(self._registrations())
+            metafunc.parametrize("component", components, ids=[f"{c.kind}={c.name}" for c in components])
         if "yaml" in metafunc.fixturenames:
             files = list(self._yaml())
             metafunc.parametrize("yaml", files, ids=[f"{file.parent.name}={file.stem}" for file in files])
@@ -56,16 +56,16 @@ class PluginSuite(Laws):
         assert self._source().groups, f"{self.distribution} has no entry points of the groups toolkit.KIND"
         assert not self._source().problem, self._source().problem
 
-    def test_it_says_which_core_it_needs(self) -> None:
-        """So that another core is refused by name, and pip installs the right one."""
+    def test_it_declares_which_core_it_needs(self) -> None:
+        """So that pip installs a compatible core, and another one is rejected with a clear message."""
         assert self._source().requires, f'{self.distribution}: add "{CORE}>=0.2,<0.3" to its dependencies'
 
     def test_listing_it_imports_neither_it_nor_torch(self) -> None:
-        packages = sorted({each.target.partition(":")[0].partition(".")[0] for each in self._registrations()})
+        packages = sorted({component.target.partition(":")[0].partition(".")[0] for component in self._registrations()})
         code = (
             "import sys; from toolkit import registry, schema\n"
-            "[schema.read(each) for kind in registry.KINDS for each in registry.registrations(kind)\n"
-            f" if each.distribution == {self._source().name!r}]\n"
+            "[schema.read(one) for kind in registry.KINDS for one in registry.registrations(kind)\n"
+            f" if one.distribution == {self._source().name!r}]\n"
             f"registry.conf_folders(); print(*sorted({{'torch', *{packages!r}}} & set(sys.modules)))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -76,21 +76,21 @@ class PluginSuite(Laws):
     def test_it_loads(self, component: Registration) -> None:
         registry.load(component.kind, component.name)
 
-    def test_its_name_is_nobody_elses(self, component: Registration) -> None:
+    def test_its_name_is_unique(self, component: Registration) -> None:
         from toolkit.cli.config.groups import claims
 
         others = claims(component.kind, component.name)
-        assert not others, f"{' and '.join(others)} brings a {component.name}.yaml for {component.kind}: rename it"
+        assert not others, f"{' and '.join(others)} has a {component.name}.yaml for {component.kind}: rename it"
 
-    def test_its_options_are_typed_and_told(self, component: Registration) -> None:
-        """Every option has a plain type, and a line under "Args:", or in its annotation, that says what it means."""
-        found = schema.read(component)
-        untold = [option.name for option in found.options if not option.doc]
-        assert found.doc, f"{component} has no docstring"
-        assert not untold, f"{component}: say under Args: what {', '.join(untold)} means"
+    def test_its_options_are_typed_and_documented(self, component: Registration) -> None:
+        """Every option has a plain type, and a line under "Args:", or in its annotation, that explains it."""
+        signature = schema.read(component)
+        undocumented = [option.name for option in signature.options if not option.doc]
+        assert signature.doc, f"{component} has no docstring"
+        assert not undocumented, f"{component}: say under Args: what {', '.join(undocumented)} means"
 
-    def test_it_takes_its_place_in_a_model(self, component: Registration) -> None:
-        """A whole model with it is composed, made and proved to fit."""
+    def test_it_fits_into_a_model(self, component: Registration) -> None:
+        """A model with it is composed and built, and its parts fit."""
         from toolkit.build import build_autoencoder, build_metrics, build_objective, build_prior
         from toolkit.cli.config.compose import compose
         from toolkit.model import open_dataset
@@ -109,34 +109,34 @@ class PluginSuite(Laws):
 
         group = self._group(yaml)
         word = f"{group.replace('/', '.')}={yaml.stem}"
-        assert group == "experiment" or kind_of(group), f"{yaml}: {group} is no kind of part, and not experiment"
+        assert group == "experiment" or kind_of(group), f"{yaml}: {group} is neither a kind of part nor experiment"
         base = [] if group == "experiment" else self.model
         compose([*base, f"{group}={yaml.stem}", *self.beside.get(word, ())], complete=False)
 
-    def test_its_name_is_its_own(self, yaml: Path) -> None:
+    def test_its_yaml_shadows_nothing(self, yaml: Path) -> None:
         """No YAML file shadows a registered name, nor another package's file."""
         from toolkit.cli.config.groups import claims, kind_of
 
         kind, owners = kind_of(self._group(yaml)), claims(self._group(yaml), yaml.stem)
         names = registry.names(kind) if kind else ()
         assert yaml.stem not in names, f"{yaml} shadows {kind}={yaml.stem}, which is registered: rename it"
-        assert len(owners) == 1, f"{yaml} is brought by {' and '.join(owners)}: rename it"
+        assert len(owners) == 1, f"{yaml} exists in {' and '.join(owners)}: rename it"
 
-    def test_the_wheel_holds_what_it_needs(self, tmp_path: Path) -> None:
-        """Its modules and all its YAML, where it is built from its folder."""
+    def test_the_wheel_has_its_modules_and_yaml(self, tmp_path: Path) -> None:
+        """Skipped where the folder to build it from is not known."""
         project = self._project()
         if project is None:
-            pytest.skip("it is installed, and its folder is not known")
+            pytest.skip("its folder is not known")
         shutil.copytree(project, tmp_path / "source", ignore=shutil.ignore_patterns(*LEFT_BEHIND))
         words = ["wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(tmp_path / "source")]
         words += ["--no-build-isolation"] if _can_build(project) else []
         done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
         assert done.returncode == 0, f"it does not build:\n{done.stdout}{done.stderr}"
         (wheel,) = tmp_path.glob("*.whl")
-        held = set(zipfile.ZipFile(wheel).namelist())
+        files = set(zipfile.ZipFile(wheel).namelist())
         wanted = {self._inside(file) for file in self._yaml()}
-        wanted |= {self._inside(schema.read(each).file) for each in self._registrations()}
-        missing = sorted(wanted - held)
+        wanted |= {self._inside(schema.read(component).file) for component in self._registrations()}
+        missing = sorted(wanted - files)
         assert not missing, f"{wheel.name} lacks {', '.join(missing)}: see package-data in its pyproject.toml"
 
     def _model_with(self, component: Registration) -> list[str]:
@@ -144,7 +144,7 @@ class PluginSuite(Laws):
         beside = self.beside.get(word, ())
         for option in schema.read(component).options:
             key = f"{component.kind}.{option.name}"
-            if option.required and not any(each.startswith(f"{key}=") for each in beside):
+            if option.required and not any(other.startswith(f"{key}=") for other in beside):
                 pytest.skip(f'{key} has no default: name one, beside = {{"{word}": ["{key}=…"]}}')
         return [*self.model, word if component.kind != "metric" else f"metric=[{component.name}]", *beside]
 
@@ -154,7 +154,7 @@ class PluginSuite(Laws):
             if source.name.lower().replace("_", "-") == name:
                 return source
         have = ", ".join(source.name for source in sources())
-        raise AssertionError(f"no {self.distribution} is installed or on {PLUGIN_PATH} (there is {have})")
+        raise AssertionError(f"no {self.distribution} is installed or on {PLUGIN_PATH} (installed: {have})")
 
     def _registrations(self) -> Iterator[Registration]:
         for kind in KINDS:
@@ -175,8 +175,8 @@ class PluginSuite(Laws):
         """The folder with its pyproject.toml."""
         if self._source().folder:
             return self._source().folder
-        for found in distributions(name=self.distribution):
-            project = checkout(found)
+        for installed in distributions(name=self.distribution):
+            project = checkout(installed)
             if project:
                 return project.parent
         return None
@@ -190,10 +190,10 @@ class PluginSuite(Laws):
 
 
 def _can_build(project: Path) -> bool:
-    """Whether what a project is built by is installed here; else pip fetches it."""
+    """Whether a project's build requirements are installed; else pip fetches them."""
     build = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8")).get("build-system", {})
     try:
-        needed = [Requirement(each) for each in build.get("requires", ["setuptools"])]
-        return all(each.specifier.contains(version(each.name)) for each in needed)
+        needed = [Requirement(text) for text in build.get("requires", ["setuptools"])]
+        return all(requirement.specifier.contains(version(requirement.name)) for requirement in needed)
     except PackageNotFoundError:
         return False

@@ -1,4 +1,4 @@
-"""The laws of drawing codes, which the quantizers' suite inherits."""
+"""The laws of sampling codes, which the quantizers' suite inherits."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from toolkit.errors import ToolkitError
 from toolkit.quantizer import Quantizer
 from toolkit.testing.laws import PartLaws
 
-DRAWS = 20_000
+SAMPLES = 20_000
 
 
 class PosteriorLaws(PartLaws):
-    """How a quantizer is made, and what ``draw`` and ``posterior`` must do where there is one."""
+    """Builds the quantizer under test; laws of ``sample`` and ``posterior``."""
 
     dim: ClassVar[int] = 8
-    """What ``make`` is given."""
+    """Argument of ``make``."""
     learns: ClassVar[bool] = True
-    """Whether its tables change in training; False for fixed lattices."""
+    """Whether its codebooks change in training; False for fixed lattices."""
 
     @abstractmethod
     def make(self, dim: int) -> Quantizer:
         """A quantizer with small codebooks."""
 
     def quantizer(self) -> Quantizer:
-        """One to check, in float64 and eval mode, the same from call to call."""
+        """The quantizer to check, in float64 and eval mode, the same at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             quantizer = self.make(self.dim).double()
@@ -41,25 +41,25 @@ class PosteriorLaws(PartLaws):
         return self.quantizer()
 
     def outcome(self, part: Quantizer) -> tuple[Tensor, ...]:
-        made = part(latents(part, (3, 4)))
-        return made.z.detach(), made.codes, made.loss.detach(), made.kl.detach()
+        quantized = part(latents(part, (3, 4)))
+        return quantized.z.detach(), quantized.codes, quantized.loss.detach(), quantized.kl.detach()
 
     @pytest.mark.parametrize("training", [False, True])
-    def test_a_draw_is_not_relaxed(self, training: bool) -> None:
+    def test_a_sample_is_not_relaxed(self, training: bool) -> None:
         quantizer = self.quantizer().train(training)
-        made = quantizer.sample(latents(quantizer, (3, 4)))
-        assert made.z.shape == (5, quantizer.dim, 3, 4)
-        assert made.codes.shape == (5, quantizer.depth, 3, 4)
-        assert_codes(made.codes, quantizer)
+        quantized = quantizer.sample(latents(quantizer, (3, 4)))
+        assert quantized.z.shape == (5, quantizer.dim, 3, 4)
+        assert quantized.codes.shape == (5, quantizer.depth, 3, 4)
+        assert_codes(quantized.codes, quantizer)
         if quantizer.depth and not training:
-            torch.testing.assert_close(made.z, quantizer.embed(made.codes))
+            torch.testing.assert_close(quantized.z, quantizer.embed(quantized.codes))
 
-    def test_a_draw_costs_the_exact_kl(self) -> None:
+    def test_a_sample_has_the_exact_kl(self) -> None:
         quantizer = self.quantizer()
         z = latents(quantizer, (3, 4))
         torch.testing.assert_close(quantizer.sample(z).kl, quantizer(z).kl)
 
-    def test_a_posterior_is_there_or_refused(self) -> None:
+    def test_it_has_a_posterior_or_raises_an_error(self) -> None:
         quantizer = self.quantizer()
         z = latents(quantizer, (3, 4))
         if quantizer.has_posterior:
@@ -69,25 +69,25 @@ class PosteriorLaws(PartLaws):
                 quantizer.posterior(z)
 
     def test_the_posterior_sums_to_one(self) -> None:
-        _, _, shares = self._enumerated()
-        torch.testing.assert_close(shares.sum(), torch.ones_like(shares.sum()))
+        _, _, probs = self._enumerated()
+        torch.testing.assert_close(probs.sum(), torch.ones_like(probs.sum()))
 
     def test_the_kl_is_the_rate_less_the_entropy(self) -> None:
-        quantizer, z, shares = self._enumerated()
-        entropy = -(shares * shares.log()).sum()
+        quantizer, z, probs = self._enumerated()
+        entropy = -(probs * probs.log()).sum()
         rate = sum(log(size) for size in quantizer.codebook_sizes)
         torch.testing.assert_close(quantizer.posterior(z).entropy()[0], entropy)
         torch.testing.assert_close(quantizer(z).kl[0], rate - entropy)
 
-    def test_samples_fit_the_posterior(self) -> None:
-        quantizer, z, shares = self._enumerated()
+    def test_samples_of_the_posterior_fit_its_probabilities(self) -> None:
+        quantizer, z, probs = self._enumerated()
         torch.manual_seed(0)
-        _assert_fits(quantizer.posterior(z).sample(DRAWS).flatten(0, 1), shares, quantizer)
+        _assert_fits(quantizer.posterior(z).sample(SAMPLES).flatten(0, 1), probs, quantizer)
 
-    def test_draws_fit_the_posterior(self) -> None:
-        quantizer, z, shares = self._enumerated()
+    def test_samples_of_the_quantizer_fit_the_posterior(self) -> None:
+        quantizer, z, probs = self._enumerated()
         torch.manual_seed(0)
-        _assert_fits(quantizer.sample(z.expand(DRAWS, -1, -1)).codes, shares, quantizer)
+        _assert_fits(quantizer.sample(z.expand(SAMPLES, -1, -1)).codes, probs, quantizer)
 
     def _enumerated(self) -> tuple[Quantizer, Tensor, Tensor]:
         """A quantizer, latents of one position, and the probabilities of all its codes."""
@@ -100,7 +100,7 @@ class PosteriorLaws(PartLaws):
 
 
 def latents(quantizer: Quantizer, grid: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Of 5 examples, in the quantizer's precision."""
+    """Latents of 5 examples, in the quantizer's precision."""
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(5, quantizer.channels, *grid, generator=generator, dtype=torch.float64)
     floats = [t.dtype for t in quantizer.state_dict().values() if t.is_floating_point()]
@@ -108,7 +108,7 @@ def latents(quantizer: Quantizer, grid: tuple[int, ...], seed: int = 0) -> Tenso
 
 
 def assert_codes(codes: Tensor, quantizer: Quantizer) -> None:
-    """They are int64 and lie in their codebooks."""
+    """Checks that codes are int64 and in their codebooks."""
     assert codes.dtype == torch.int64
     for depth, size in enumerate(quantizer.codebook_sizes):
         assert 0 <= int(codes[:, depth].min()) <= int(codes[:, depth].max()) < size
@@ -119,11 +119,11 @@ def _all_codes(quantizer: Quantizer) -> Tensor:
     return torch.cartesian_prod(*map(torch.arange, quantizer.codebook_sizes)).view(-1, quantizer.depth, 1)
 
 
-def _assert_fits(codes: Tensor, shares: Tensor, quantizer: Quantizer) -> None:
-    """How often each code was drawn lies within 5 standard deviations, and one draw, of its probability."""
+def _assert_fits(codes: Tensor, probs: Tensor, quantizer: Quantizer) -> None:
+    """Checks that the count of each code is within 5 standard deviations, plus 1, of its expectation."""
     number = torch.zeros_like(codes[:, 0, 0])
     for depth, size in enumerate(quantizer.codebook_sizes):
         number = number * size + codes[:, depth, 0]
     counts = torch.bincount(number, minlength=prod(quantizer.codebook_sizes))
-    expected = shares * len(codes)
-    assert ((counts - expected).abs() <= 5 * (expected * (1 - shares)).sqrt() + 1).all()
+    expected = probs * len(codes)
+    assert ((counts - expected).abs() <= 5 * (expected * (1 - probs)).sqrt() + 1).all()

@@ -15,7 +15,7 @@ from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.laws import PartLaws
 
 CODES = CodeSpec((2, 2), (3, 2))
-LATENTS = (
+CODE_SPECS = (
     CodeSpec((4,), (3,)),
     CodeSpec((3,), (2, 4)),
     CodeSpec((2, 3), (3,)),
@@ -26,15 +26,17 @@ LATENTS = (
 KIND = Condition("kind", 3)
 CONDITIONS = (KIND, Condition("move", 2, per_step=True), Condition("force", 2, real=True))
 
-each_latent = pytest.mark.parametrize("code_spec", LATENTS, ids=lambda code_spec: f"{code_spec.grid}x{code_spec.depth}")
+each_code_spec = pytest.mark.parametrize(
+    "code_spec", CODE_SPECS, ids=lambda code_spec: f"{code_spec.grid}x{code_spec.depth}"
+)
 
 
 class PriorSuite(PartLaws):
-    """Subclass it as ``class TestMyPrior(PriorSuite)`` and say how to ``make`` a small one.
+    """Subclass it as ``class TestMyPrior(PriorSuite)`` and build a small one in ``make``.
 
-    The laws hold at any weights, so they are checked at random ones, in float64 and eval mode. A prior whose
-    ``log_prob`` raises NotImplementedError is excused from the laws about probabilities; one that works only
-    on grids of certain ranks names them in ``ranks``.
+    The laws hold at any weights, so they are checked at random ones, in float64 and eval mode. The laws about
+    probabilities are skipped where ``log_prob`` raises NotImplementedError. A prior that works only on grids of certain
+    ranks names them in ``ranks``.
     """
 
     ranks: tuple[int, ...] = (1, 2, 3)
@@ -44,7 +46,7 @@ class PriorSuite(PartLaws):
         """A prior with few parameters."""
 
     def prior(self, code_spec: CodeSpec, conditions: tuple[Condition, ...] = ()) -> Prior:
-        """One to check, at random weights that do not change from call to call."""
+        """The prior to check, at random weights, the same at every call."""
         if len(code_spec.grid) not in self.ranks:
             pytest.skip(f"works on grids of ranks {self.ranks}")
         with torch.random.fork_rng(devices=[]):
@@ -56,16 +58,16 @@ class PriorSuite(PartLaws):
         return prior
 
     def part(self) -> Prior:
-        return self.prior(self._latent())
+        return self.prior(self._code_spec())
 
     def outcome(self, part: Prior) -> tuple[Tensor, ...]:
-        loss = part(_some_codes(self._latent(), 4), {}).detach()
+        loss = part(_some_codes(self._code_spec(), 4), {}).detach()
         return loss, part.sample(4, {}, generator=_generator())
 
-    def _latent(self) -> CodeSpec:
-        return next(code_spec for code_spec in LATENTS if len(code_spec.grid) in self.ranks)
+    def _code_spec(self) -> CodeSpec:
+        return next(code_spec for code_spec in CODE_SPECS if len(code_spec.grid) in self.ranks)
 
-    @each_latent
+    @each_code_spec
     def test_probabilities_of_all_code_maps_sum_to_one(self, code_spec: CodeSpec) -> None:
         nats = _log_prob(self.prior(code_spec), every(code_spec))
         torch.testing.assert_close(nats.exp().sum().item(), 1.0, atol=1e-6, rtol=0)
@@ -91,15 +93,15 @@ class PriorSuite(PartLaws):
         prior, codes, known = self.prior(CODES, CONDITIONS), _some_codes(CODES, 1), _conditions(1)
         for condition in CONDITIONS:
             other = {**known, condition.name: known[condition.name] + (1 if not condition.real else 0.5)}
-            nats = [_log_prob(prior, codes, each) for each in (known, other)]
-            assert (nats[0] - nats[1]).abs() > 1e-9, f"{condition.name} changes nothing"
+            nats = [_log_prob(prior, codes, conditions) for conditions in (known, other)]
+            assert (nats[0] - nats[1]).abs() > 1e-9, f"{condition.name} has no effect"
 
-    def test_a_missing_condition_is_none(self) -> None:
+    def test_a_missing_condition_means_none(self) -> None:
         prior, codes = self.prior(CODES, (KIND,)), _some_codes(CODES, 5)
         none = torch.full((5,), KIND.size)
         torch.testing.assert_close(_log_prob(prior, codes), _log_prob(prior, codes, {KIND.name: none}))
 
-    @each_latent
+    @each_code_spec
     def test_the_loss_is_finite_and_reaches_every_parameter(self, code_spec: CodeSpec) -> None:
         prior = self.prior(code_spec, CONDITIONS[:1]).train()
         loss = prior(_some_codes(code_spec, 16), {KIND.name: torch.arange(16) % (KIND.size + 1)})
@@ -122,7 +124,7 @@ class PriorSuite(PartLaws):
         conditions = _conditions(5)
         torch.testing.assert_close(_log_prob(other, codes, conditions), _log_prob(prior, codes, conditions))
 
-    @each_latent
+    @each_code_spec
     def test_samples_are_codes(self, code_spec: CodeSpec) -> None:
         codes = self.prior(code_spec).sample(200, {}, generator=_generator())
         assert codes.shape == (200, *code_spec.shape)
@@ -130,30 +132,30 @@ class PriorSuite(PartLaws):
         for depth, size in enumerate(code_spec.codebook_sizes):
             assert set(codes[:, depth].unique().tolist()) <= set(range(size))
 
-    @each_latent
+    @each_code_spec
     def test_samples_fit_log_prob(self, code_spec: CodeSpec) -> None:
         prior, n = self.prior(code_spec), 20_000
-        everything = every(code_spec)
-        expected = _log_prob(prior, everything).exp() * n
+        outcomes = every(code_spec)
+        expected = _log_prob(prior, outcomes).exp() * n
         codes = prior.sample(n, {}, generator=_generator())
-        assert goodness_of_fit(histogram(codes, everything), expected) > 1e-4
+        assert goodness_of_fit(histogram(codes, outcomes), expected) > 1e-4
 
     def test_samples_fit_log_prob_under_a_condition(self) -> None:
         prior, n = self.prior(CODES, CONDITIONS), 20_000
-        everything = every(CODES)
-        expected = _log_prob(prior, everything, _conditions(len(everything), 1)).exp() * n
+        outcomes = every(CODES)
+        expected = _log_prob(prior, outcomes, _conditions(len(outcomes), 1)).exp() * n
         codes = prior.sample(n, _conditions(n, 1), generator=_generator())
-        assert goodness_of_fit(histogram(codes, everything), expected) > 1e-4
+        assert goodness_of_fit(histogram(codes, outcomes), expected) > 1e-4
 
-    def test_samples_behind_a_prefix_fit_what_log_prob_says_of_them(self) -> None:
+    def test_samples_after_a_prefix_fit_log_prob_given_the_prefix(self) -> None:
         prior, n = self.prior(CODES), 20_000
-        everything = every(CODES)
+        outcomes = every(CODES)
         first = torch.tensor([2, 1])
-        rest = (everything[:, :, 0, 0] == first).all(1)
-        likelihood = torch.where(rest, _log_prob(prior, everything).exp(), 0)
+        matches = (outcomes[:, :, 0, 0] == first).all(1)
+        likelihood = torch.where(matches, _log_prob(prior, outcomes).exp(), 0)
         codes = prior.sample(n, {}, prefix=first.expand(n, 2)[:, :, None], generator=_generator())
         expected = n * likelihood / likelihood.sum()
-        assert goodness_of_fit(histogram(codes, everything), expected) > 1e-4
+        assert goodness_of_fit(histogram(codes, outcomes), expected) > 1e-4
 
     @pytest.mark.parametrize("positions", range(5))
     def test_the_prefix_is_kept(self, positions: int) -> None:
@@ -161,23 +163,23 @@ class PriorSuite(PartLaws):
         codes = self.prior(CODES).sample(8, {}, prefix=prefix, generator=_generator())
         assert torch.equal(codes.flatten(2)[:, :, :positions], prefix)
 
-    def test_a_seed_says_which_codes(self) -> None:
+    def test_a_seed_decides_the_codes(self) -> None:
         prior = self.prior(CODES, CONDITIONS)
         codes = [prior.sample(32, _conditions(32), generator=_generator(seed)) for seed in (1, 1, 2)]
         assert torch.equal(codes[0], codes[1])
         assert not torch.equal(codes[0], codes[2])
 
-    def test_guidance_of_one_is_none(self) -> None:
+    def test_guidance_of_one_changes_nothing(self) -> None:
         prior = self.prior(CODES, CONDITIONS)
         plain = prior.sample(32, _conditions(32), generator=_generator())
         guided = prior.sample(32, _conditions(32), SamplingOptions(guidance=1.0), generator=_generator())
         assert torch.equal(guided, plain)
 
-    def test_progress_comes_to_all_positions(self) -> None:
-        told: list[int] = []
-        self.prior(CODES).sample(2, {}, progress=told.append)
-        assert told == sorted(told)
-        assert told[-1] == prod(CODES.grid)
+    def test_progress_ends_at_the_number_of_positions(self) -> None:
+        done: list[int] = []
+        self.prior(CODES).sample(2, {}, progress=done.append)
+        assert done == sorted(done)
+        assert done[-1] == prod(CODES.grid)
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -193,7 +195,7 @@ def _log_prob(prior: Prior, codes: Tensor, conditions: dict[str, Tensor] | None 
 
 
 def _conditions(n: int, kind: int | None = None) -> dict[str, Tensor]:
-    """For n examples, on the grid of CODES: the same for all where the kind is given."""
+    """Conditions of n examples, on the grid of CODES; the same for all where the kind is given."""
     generator, steps = _generator(), CODES.grid[0]
     if kind is not None:
         one = _conditions(1)

@@ -22,51 +22,51 @@ each_grid = pytest.mark.parametrize("grid", GRIDS, ids=str)
 
 
 class QuantizerSuite(PosteriorLaws):
-    """Subclass it as ``class TestMyQuantizer(QuantizerSuite)`` and say how to ``make`` a small one.
+    """Subclass it as ``class TestMyQuantizer(QuantizerSuite)`` and build a small one in ``make``.
 
-    One that learns is checked after a step of training, so that what it draws from the data is drawn.
+    It is checked after a forward pass in training mode, so that entries are initialized from the data.
     """
 
     @each_grid
-    def test_what_it_gives_has_the_stated_shape(self, grid: tuple[int, ...]) -> None:
+    def test_the_output_has_the_declared_shape(self, grid: tuple[int, ...]) -> None:
         quantizer = self.quantizer()
         assert len(quantizer.codebook_sizes) == quantizer.depth
-        made = quantizer(latents(quantizer, grid))
-        assert made.z.shape == (5, quantizer.dim, *grid)
-        assert made.codes.shape == (5, quantizer.depth, *grid)
-        assert made.codes.dtype == torch.int64
-        for per_example in (made.loss, made.kl):
+        quantized = quantizer(latents(quantizer, grid))
+        assert quantized.z.shape == (5, quantizer.dim, *grid)
+        assert quantized.codes.shape == (5, quantizer.depth, *grid)
+        assert quantized.codes.dtype == torch.int64
+        for per_example in (quantized.loss, quantized.kl):
             assert per_example.shape == (5,)
             assert per_example.isfinite().all()
-        assert all(figure.dim() == 0 for figure in made.metrics.values())
-        assert_codes(made.codes, quantizer)
+        assert all(value.dim() == 0 for value in quantized.metrics.values())
+        assert_codes(quantized.codes, quantizer)
 
     @each_grid
     def test_embedding_the_codes_gives_the_latents(self, grid: tuple[int, ...]) -> None:
         quantizer = self.quantizer()
-        made = quantizer(latents(quantizer, grid))
+        quantized = quantizer(latents(quantizer, grid))
         if not quantizer.depth:
             with pytest.raises(ToolkitError, match="no codes"):
-                quantizer.embed(made.codes)
+                quantizer.embed(quantized.codes)
             return
-        torch.testing.assert_close(quantizer.embed(made.codes), made.z)
+        torch.testing.assert_close(quantizer.embed(quantized.codes), quantized.z)
 
     @pytest.mark.parametrize("training", [False, True])
     def test_one_example_is_a_batch(self, training: bool) -> None:
         quantizer = self.quantizer().train(training)
-        made = quantizer(latents(quantizer, (3, 4))[:1])
-        assert made.codes.shape == (1, quantizer.depth, 3, 4)
-        assert made.z.isfinite().all()
-        assert (made.loss + made.kl).isfinite().all()
+        quantized = quantizer(latents(quantizer, (3, 4))[:1])
+        assert quantized.codes.shape == (1, quantizer.depth, 3, 4)
+        assert quantized.z.isfinite().all()
+        assert (quantized.loss + quantized.kl).isfinite().all()
 
     @pytest.mark.parametrize("training", [False, True])
     def test_double_precision_stays_double(self, training: bool) -> None:
         quantizer = self.quantizer().train(training)
-        made = quantizer(latents(quantizer, (3, 4)))
-        assert made.z.dtype == made.loss.dtype == made.kl.dtype == torch.float64
+        quantized = quantizer(latents(quantizer, (3, 4)))
+        assert quantized.z.dtype == quantized.loss.dtype == quantized.kl.dtype == torch.float64
 
     @pytest.mark.parametrize("training", [False, True])
-    def test_latents_that_are_none_are_refused_by_name(self, training: bool) -> None:
+    def test_invalid_latents_are_rejected_by_name(self, training: bool) -> None:
         quantizer = self.quantizer().train(training)
         label(quantizer, "quantizer=this")
         z = latents(quantizer, (3, 4))
@@ -76,7 +76,7 @@ class QuantizerSuite(PosteriorLaws):
             with pytest.raises(ToolkitError, match="quantizer=this: latents"):
                 quantizer(wrong)
 
-    def test_the_first_depths_can_be_embedded(self) -> None:
+    def test_the_first_depths_can_be_embedded_alone(self) -> None:
         quantizer = self.quantizer()
         codes = quantizer(latents(quantizer, (3, 4))).codes
         for depth in range(1, quantizer.depth + 1):
@@ -117,26 +117,26 @@ class QuantizerSuite(PosteriorLaws):
     def test_training_reaches_every_depth(self) -> None:
         quantizer = self.quantizer()
         if not self.learns:
-            pytest.skip("its tables are fixed")
+            pytest.skip("its codebooks are fixed")
         before = [_table(quantizer, depth) for depth in range(quantizer.depth)]
-        made = quantizer.train()(latents(quantizer, (3, 4), seed=1).requires_grad_())
-        (made.loss.sum() + made.kl.sum() + made.z.square().sum()).backward()
+        quantized = quantizer.train()(latents(quantizer, (3, 4), seed=1).requires_grad_())
+        (quantized.loss.sum() + quantized.kl.sum() + quantized.z.square().sum()).backward()
         with torch.no_grad():
             for parameter in quantizer.parameters():
                 assert parameter.grad is not None
                 parameter.sub_(parameter.grad, alpha=0.1)
         for depth, table in enumerate(before):
-            assert not torch.allclose(_table(quantizer, depth), table), f"depth {depth} learns nothing"
+            assert not torch.allclose(_table(quantizer, depth), table), f"depth {depth} does not learn"
 
-    def test_the_kl_lies_between_none_and_the_rate(self) -> None:
+    def test_the_kl_is_between_zero_and_the_rate(self) -> None:
         quantizer = self.quantizer()
         kl = quantizer(latents(quantizer, (3, 4))).kl
         rate = 12 * sum(log(size) for size in quantizer.codebook_sizes)
         assert (kl >= 0).all()
         assert quantizer.depth == 0 or (kl <= rate + 1e-6).all()
 
-    def test_two_ranks_keep_the_statistics_of_one(self) -> None:
-        """What is not learned by gradient, such as moving averages, is that of all ranks' latents, on every rank."""
+    def test_two_ranks_keep_the_same_statistics_as_one(self) -> None:
+        """State that is not learned by gradient, such as moving averages, is over all ranks' latents, on every rank."""
         one, seen = self.quantizer(), latents(self.quantizer(), (4, 4))[:4]
         statistics = _state(one).keys() - dict(one.named_parameters()).keys()
         expected = _after(one.train(), seen)
@@ -144,31 +144,31 @@ class QuantizerSuite(PosteriorLaws):
         first, second = as_ranks(halves)
         for name in statistics:
             assert_same(first[name], second[name], f"{name} of one rank and of another")
-            if self._settled(seen):
+            if self._deterministic(seen):
                 torch.testing.assert_close(first[name], expected[name])
 
-    def _settled(self, z: Tensor) -> bool:
-        """Whether training draws nothing, so that ranks can be held against one process."""
-        made = []
+    def _deterministic(self, z: Tensor) -> bool:
+        """Whether training is deterministic, so that ranks can be compared with one process."""
+        states = []
         for seed in (1, 2):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                made.append(_after(self.quantizer().train(), z))
-        return all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+                states.append(_after(self.quantizer().train(), z))
+        return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
     @pytest.mark.parametrize("training", [False, True])
-    def test_codes_do_not_suffer_from_half_precision(self, training: bool) -> None:
+    def test_half_precision_does_not_change_the_codes(self, training: bool) -> None:
         quantizer = self.quantizer().float()
         z, state = latents(quantizer, (3, 4)).bfloat16(), _state(quantizer)
-        made = []
-        for each in (z, z.float()):
+        quantized = []
+        for x in (z, z.float()):
             quantizer.load_state_dict(state)
             torch.manual_seed(0)
             with torch.autocast("cpu", torch.bfloat16):
-                made.append(quantizer.train(training)(each))
-        assert torch.equal(made[0].codes, made[1].codes)
-        assert made[0].loss.dtype == made[0].kl.dtype == torch.float32
-        assert (made[0].loss + made[0].kl).isfinite().all()
+                quantized.append(quantizer.train(training)(x))
+        assert torch.equal(quantized[0].codes, quantized[1].codes)
+        assert quantized[0].loss.dtype == quantized[0].kl.dtype == torch.float32
+        assert (quantized[0].loss + quantized[0].kl).isfinite().all()
         assert {t.dtype for t in quantizer.state_dict().values() if t.is_floating_point()} <= {torch.float32}
 
     @pytest.mark.filterwarnings("ignore:Guards may run slower")  # what torch says of Python 3.13.0
@@ -179,11 +179,11 @@ class QuantizerSuite(PosteriorLaws):
         whole = torch.compile(compiled, fullgraph=True, backend="aot_eager")
         for seed in range(2):
             z = latents(plain, (3, 4), seed)
-            made = []
+            quantized = []
             for forward in (plain, whole):
                 torch.manual_seed(seed)
-                made.append(forward(z))
-            _assert_same(*made)
+                quantized.append(forward(z))
+            _assert_same(*quantized)
         _assert_same_state(compiled, _state(plain))
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, while it exports
@@ -197,14 +197,14 @@ class QuantizerSuite(PosteriorLaws):
         other.load_state_dict(quantizer.state_dict())
         z = latents(quantizer, (3, 4))
         _assert_same(other(z), quantizer(z))
-        for each in (quantizer, other):
+        for one in (quantizer, other):
             torch.manual_seed(0)
-            each.train()(z)
+            one.train()(z)
         _assert_same_state(other, _state(quantizer))
 
 
 def _table(quantizer: Quantizer, depth: int) -> Tensor:
-    """What the codes of one depth add to latents, all others being 0; relative to its first code."""
+    """The latents of one depth's codes, those of other depths being 0; relative to its first code."""
     size = quantizer.codebook_sizes[depth]
     codes = torch.zeros(size, quantizer.depth, 1, dtype=torch.int64)
     codes[:, depth, 0] = torch.arange(size)
@@ -213,7 +213,7 @@ def _table(quantizer: Quantizer, depth: int) -> Tensor:
 
 
 def _after(quantizer: Quantizer, z: Tensor) -> dict[str, Tensor]:
-    """The quantizer's state after it has seen these latents, and the codes."""
+    """The quantizer's state after a forward pass, and the codes."""
     codes = quantizer(z).codes
     return {**_state(quantizer), "codes": codes}
 
@@ -224,10 +224,10 @@ def _state(quantizer: Quantizer) -> dict[str, Tensor]:
 
 def _assert_same_state(quantizer: Quantizer, expected: dict[str, Tensor]) -> None:
     for name, value in quantizer.state_dict().items():
-        assert torch.equal(value, expected[name]), f"{name} is not the same"
+        assert torch.equal(value, expected[name]), f"{name} differs"
 
 
-def _assert_same(made: Quantized, expected: Quantized) -> None:
-    assert torch.equal(made.codes, expected.codes)
+def _assert_same(quantized: Quantized, expected: Quantized) -> None:
+    assert torch.equal(quantized.codes, expected.codes)
     for name in ("z", "loss", "kl"):
-        torch.testing.assert_close(getattr(made, name), getattr(expected, name))
+        torch.testing.assert_close(getattr(quantized, name), getattr(expected, name))

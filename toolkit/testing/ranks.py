@@ -1,4 +1,4 @@
-"""Many ranks in one process, for laws about what a part keeps in common on all of them."""
+"""Several ranks in one process, for laws about state that ranks share."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 _REDUCTIONS: dict[Any, Callable[[Tensor], Tensor]] = {
-    dist.ReduceOp.SUM: lambda each: each.sum(0),
-    dist.ReduceOp.AVG: lambda each: each.mean(0),
-    dist.ReduceOp.MIN: lambda each: each.amin(0),
-    dist.ReduceOp.MAX: lambda each: each.amax(0),
-    dist.ReduceOp.PRODUCT: lambda each: each.prod(0),
+    dist.ReduceOp.SUM: lambda tensors: tensors.sum(0),
+    dist.ReduceOp.AVG: lambda tensors: tensors.mean(0),
+    dist.ReduceOp.MIN: lambda tensors: tensors.amin(0),
+    dist.ReduceOp.MAX: lambda tensors: tensors.amax(0),
+    dist.ReduceOp.PRODUCT: lambda tensors: tensors.prod(0),
 }
 
 
-def as_ranks(acts: Sequence[Callable[[], Made]]) -> list[Made]:
-    """What each act makes as one rank of a group of them.
+def as_ranks(functions: Sequence[Callable[[], T]]) -> list[T]:
+    """Runs each function as one rank of a group; their results.
 
-    They are threads of which one runs at a time, each with random numbers of its own, from the same state on; the turn
-    goes round at every collective of torch.distributed. AssertionError where they take part in different ones.
+    Ranks are threads of which one runs at a time, each with its own random state, which starts as the caller's; they
+    take turns at every collective of torch.distributed. AssertionError where ranks call different ones.
     """
-    meeting, made = _Meeting(len(acts)), list[Any]([None] * len(acts))
+    group, results = _Group(len(functions)), list[Any]([None] * len(functions))
 
     def run(rank: int) -> None:
-        with meeting.member(rank):
-            made[rank] = acts[rank]()
+        with group.member(rank):
+            results[rank] = functions[rank]()
 
-    threads = [Thread(target=run, args=(rank,), daemon=True) for rank in range(len(acts))]
-    with patch.multiple(dist, **cast(Any, meeting.collectives())), torch.random.fork_rng(devices=[]):
+    threads = [Thread(target=run, args=(rank,), daemon=True) for rank in range(len(functions))]
+    with patch.multiple(dist, **cast(Any, group.collectives())), torch.random.fork_rng(devices=[]):
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    if meeting.errors:
-        raise meeting.errors[0]
-    return made
+    if group.errors:
+        raise group.errors[0]
+    return results
 
 
-class _Left(Exception):
+class _PeerFailedError(Exception):
     """Another rank failed first."""
 
 
-class _Meeting:
-    """Where the ranks wait for one another."""
+class _Group:
+    """The collectives of the ranks, and whose turn it is."""
 
     def __init__(self, size: int) -> None:
         self.size, self.turn, self.changed = size, 0, Condition()
@@ -59,17 +59,17 @@ class _Meeting:
         self.taken = [0] * size
         self.done: set[int] = set()
         self.errors: list[BaseException] = []
-        self.noise = [torch.get_rng_state()] * size
-        self.here = local()
+        self.rng_states = [torch.get_rng_state()] * size
+        self.current = local()
 
     @contextmanager
     def member(self, rank: int) -> Iterator[None]:
-        """One rank's stay."""
-        self.here.rank = rank
+        """Runs as one rank."""
+        self.current.rank = rank
         try:
             self.enter(rank)
             yield
-        except _Left:
+        except _PeerFailedError:
             pass
         except BaseException as error:
             self.errors.append(error)
@@ -78,12 +78,12 @@ class _Meeting:
             self.leave(rank)
 
     def collectives(self) -> dict[str, Callable[..., Any]]:
-        """What stands in for torch.distributed's functions meanwhile."""
+        """Replacements of torch.distributed's functions."""
         return {
             "is_available": lambda: True,
             "is_initialized": lambda: True,
             "get_world_size": lambda group=None: self.size,
-            "get_rank": lambda group=None: self.here.rank,
+            "get_rank": lambda group=None: self.current.rank,
             "all_reduce": self.all_reduce,
             "all_gather": self.all_gather,
             "broadcast": self.broadcast,
@@ -92,42 +92,45 @@ class _Meeting:
         }
 
     def all_reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM, group: Any = None) -> None:
-        tensor.copy_(_REDUCTIONS[op](torch.stack(self.exchange("all_reduce", tensor.clone()))))
+        tensors = self.exchange("all_reduce", tensor.clone())
+        shapes = [tuple(part.shape) for part in tensors]
+        assert len(set(shapes)) == 1, f"ranks call all_reduce with shapes {shapes}: every rank must make the same calls"
+        tensor.copy_(_REDUCTIONS[op](torch.stack(tensors)))
 
     def all_gather(self, tensors: list[Tensor], tensor: Tensor, group: Any = None) -> None:
-        for into, each in zip(tensors, self.exchange("all_gather", tensor.clone()), strict=True):
-            into.copy_(each)
+        for target, gathered in zip(tensors, self.exchange("all_gather", tensor.clone()), strict=True):
+            target.copy_(gathered)
 
     def broadcast(self, tensor: Tensor, src: int = 0, group: Any = None) -> None:
         tensor.copy_(self.exchange("broadcast", tensor.clone())[src])
 
-    def broadcast_object_list(self, things: list[Any], src: int = 0, group: Any = None, device: Any = None) -> None:
-        things[:] = self.exchange("broadcast_object_list", list(things))[src]
+    def broadcast_object_list(self, objects: list[Any], src: int = 0, group: Any = None, device: Any = None) -> None:
+        objects[:] = self.exchange("broadcast_object_list", list(objects))[src]
 
-    def exchange(self, name: str, thing: Any) -> list[Any]:
-        """Every rank's thing, in order; waits for all of them."""
-        rank, now = self.here.rank, self.taken[self.here.rank]
+    def exchange(self, name: str, value: Any) -> list[Any]:
+        """Every rank's value, in rank order; waits for all of them."""
+        rank, number = self.current.rank, self.taken[self.current.rank]
         self.taken[rank] += 1
-        if now == len(self.rounds):
+        if number == len(self.rounds):
             self.rounds.append({})
-        self.rounds[now][rank] = (name, thing)
+        self.rounds[number][rank] = (name, value)
         self.leave(rank)
         self.enter(rank)
-        met = self.rounds[now]
-        assert len(met) == self.size, f"only rank {rank} calls {name}: every rank must, whatever its data"
-        assert len({each for each, _ in met.values()}) == 1, f"ranks meet in {[met[r][0] for r in range(self.size)]}"
-        return [met[each][1] for each in range(self.size)]
+        calls = self.rounds[number]
+        assert len(calls) == self.size, f"only rank {rank} calls {name}: every rank must, whatever its data"
+        assert len({call for call, _ in calls.values()}) == 1, f"ranks call {[calls[r][0] for r in range(self.size)]}"
+        return [calls[r][1] for r in range(self.size)]
 
     def enter(self, rank: int) -> None:
         with self.changed:
             self.changed.wait_for(lambda: self.turn == rank or self.errors)
             if self.errors:
-                raise _Left
-            torch.set_rng_state(self.noise[rank])
+                raise _PeerFailedError
+            torch.set_rng_state(self.rng_states[rank])
 
     def leave(self, rank: int) -> None:
         with self.changed:
-            self.noise[rank] = torch.get_rng_state()
+            self.rng_states[rank] = torch.get_rng_state()
             waiting = [(rank + i) % self.size for i in range(1, self.size + 1)]
-            self.turn = next((each for each in waiting if each not in self.done), rank)
+            self.turn = next((other for other in waiting if other not in self.done), rank)
             self.changed.notify_all()

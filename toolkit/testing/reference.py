@@ -1,4 +1,4 @@
-"""Slow, obvious versions of what the toolkit does fast; tests hold the two against each other."""
+"""Slow, obvious versions of fast code, for tests to compare with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sample_slowly(
     prefix: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """What ``toolkit.causal.sampling.sample`` gives, by one whole forward for every code."""
+    """The codes of ``toolkit.causal.sampling.sample``, by a full forward pass per code."""
     depth, positions = len(network.codebook_sizes), prod(grid)
     noise = uniforms(n, network.codebook_sizes, positions, generator)
     codes = torch.zeros(n, depth, positions, dtype=torch.int64)
@@ -40,32 +40,32 @@ def sample_slowly(
                 free = network(whole, unconditional)[d].flatten(1, -2)[:, position]
                 logits = free + sampling.guidance * (logits - free)
             for i in range(n):
-                shares = _shares(logits[i], sampling)
-                codes[i, d, position] = _invert(shares, float(noise[i, d, position]))
+                probs = _filtered_probs(logits[i], sampling)
+                codes[i, d, position] = _inverse_cdf(probs, float(noise[i, d, position]))
     return codes.reshape(n, depth, *grid)
 
 
-def _shares(logits: Tensor, sampling: SamplingOptions) -> list[float]:
-    """Probabilities of one code after the filters, which set those of other codes to 0."""
-    shares: list[float] = torch.softmax(logits.double() / sampling.temperature, 0).tolist()
+def _filtered_probs(logits: Tensor, sampling: SamplingOptions) -> list[float]:
+    """Probabilities of one code after the filters, which set some to 0."""
+    probs: list[float] = torch.softmax(logits.double() / sampling.temperature, 0).tolist()
     if sampling.top_k is not None:
-        least = sorted(shares, reverse=True)[: sampling.top_k][-1]
-        shares = [share if share >= least else 0.0 for share in shares]
+        least = sorted(probs, reverse=True)[: sampling.top_k][-1]
+        probs = [prob if prob >= least else 0.0 for prob in probs]
     if sampling.top_p is not None:
-        needed, held, least = sampling.top_p * sum(shares), 0.0, 0.0
-        for share in sorted(shares, reverse=True):
-            if held >= needed:
+        needed, total, least = sampling.top_p * sum(probs), 0.0, 0.0
+        for prob in sorted(probs, reverse=True):
+            if total >= needed:
                 break
-            held, least = held + share, share
-        shares = [share if share >= least else 0.0 for share in shares]
-    return shares
+            total, least = total + prob, prob
+        probs = [prob if prob >= least else 0.0 for prob in probs]
+    return probs
 
 
-def _invert(shares: list[float], uniform: float) -> int:
-    """The first code at which the running sum passes the given share of the total."""
-    target, passed = uniform * sum(shares), 0.0
-    for code, share in enumerate(shares):
-        passed += share
-        if passed > target:
+def _inverse_cdf(probs: list[float], uniform: float) -> int:
+    """The first code at which the cumulative sum exceeds ``uniform`` of the total."""
+    target, cumulative = uniform * sum(probs), 0.0
+    for code, prob in enumerate(probs):
+        cumulative += prob
+        if cumulative > target:
             return code
-    return max(code for code, share in enumerate(shares) if share > 0)
+    return max(code for code, prob in enumerate(probs) if prob > 0)

@@ -1,4 +1,4 @@
-"""Datasets of a person's own files, of any modality: walk, scan, split, cut into windows, and pass over broken ones."""
+"""Datasets of the user's files, of any modality: find, scan, split, cut into windows, and skip broken ones."""
 
 from toolkit.datasets.files.cache import scan
 from toolkit.datasets.files.policy import ErrorPolicy

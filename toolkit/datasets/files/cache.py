@@ -1,4 +1,4 @@
-"""What is known of many files without decoding them, remembered from one start to the next."""
+"""A cache of what was read off many files, such as lengths, kept from one start to the next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 MANY = 1000
-"""Files from which on a scan says that it has begun."""
+"""Files from which on a scan is logged."""
 THREADS = 8
 
 
@@ -32,28 +32,30 @@ def scan(
     package: str,
     purpose: str = "",
 ) -> tuple[dict[str, T], dict[str, str]]:
-    """What ``look`` finds out about every file below a root: results by path, and reasons by path where it fails.
+    """Results of ``look`` for every file below a root, by path, and reasons, by path, where it fails.
 
-    ``look`` runs in threads and returns plain JSON: numbers, strings, lists, dictionaries, None. That is kept in the
-    user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``) under the package, the root and the purpose, and looked
-    at again where a file's size or time has changed. The purpose says all that changes the answer, such as options that
-    ``look`` is given. ``unpack`` makes of it what the caller wants; what it refuses of a damaged cache is looked at
-    again. Whatever either raises is that file's failure; failures are not kept.
+    ``look`` runs in threads and returns plain JSON: numbers, strings, lists, dictionaries, None. It is cached in the
+    user's cache folder (``$XDG_CACHE_HOME``, else ``~/.cache``) by package, root and purpose; a file is scanned again
+    when its size or time has changed. The purpose must state all else that the answer depends on, such as options of
+    ``look``. ``unpack`` converts the answer for the caller; where it fails on a cached answer, the file is scanned
+    again. Whatever either raises is that file's failure; failures are not cached.
     """
     cache = _cache_file(root, package, purpose)
     known = _read_cache(cache)
-    stamps = {path: _stamp(os.path.join(root, path)) for path in paths}  # a Path for each would take longer than all
-    results = {path: result for path in paths for result in _remembered(known.get(path), stamps[path], unpack)}
+    stamps = {
+        path: _stamp(os.path.join(root, path)) for path in paths
+    }  # a Path per file would take longer than all the rest
+    results = {path: result for path in paths for result in _cached(known.get(path), stamps[path], unpack)}
     unknown = list(dict.fromkeys(path for path in paths if path not in results))
     if len(unknown) >= MANY:
-        logger.info("%s: looking at %d files, once", root, len(unknown))
+        logger.info("%s: scanning %d files, once", root, len(unknown))
     failures: dict[str, str] = {}
 
     def attempt(path: str) -> tuple[Any, list[T], str]:
         try:
             answer = look(root / path)
             return answer, [unpack(answer)], ""
-        except Exception as error:  # whatever a file makes a reader raise, the others are not to blame
+        except Exception as error:  # whatever one file makes a reader raise, the others are scanned
             return None, [], reason(root / path, error)
 
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
@@ -68,17 +70,17 @@ def scan(
     return {path: results[path] for path in paths if path in results}, failures
 
 
-def _remembered(entry: Any, stamp: list[int] | None, unpack: Callable[[Any], T]) -> list[T]:
-    """One result, or none where nothing is known of the file as it is now."""
+def _cached(entry: Any, stamp: list[int] | None, unpack: Callable[[Any], T]) -> list[T]:
+    """One result, or an empty list where the file is not cached or has changed."""
     with suppress(Exception):
-        remembered, answer = entry
-        if remembered == stamp:
+        cached, answer = entry
+        if cached == stamp:
             return [unpack(answer)]
     return []
 
 
 def _stamp(path: str) -> list[int] | None:
-    """Size and time of change; None where there is no such file."""
+    """Size and modification time; None where the file does not exist."""
     with suppress(OSError):
         status = os.stat(path)
         return [status.st_size, status.st_mtime_ns]
@@ -92,7 +94,7 @@ def _cache_file(root: Path, package: str, purpose: str) -> Path:
 
 
 def _read_cache(cache: Path) -> dict[str, Any]:
-    """Nothing, where nothing was kept or what was kept is damaged."""
+    """The cached entries; empty where there is no cache or it is damaged."""
     try:
         known = json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -101,10 +103,10 @@ def _read_cache(cache: Path) -> dict[str, Any]:
 
 
 def _write_cache(cache: Path, known: dict[str, Any]) -> None:
-    """Appears whole or not at all; where it cannot be kept, the next start looks again."""
-    aside = cache.with_name(f".{cache.name}.{os.getpid()}")
+    """Writes the cache atomically; where that fails, the next start scans again."""
+    partial = cache.with_name(f".{cache.name}.{os.getpid()}")
     text = json.dumps(known, separators=(",", ":"))
     with suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(cache)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(cache)

@@ -1,4 +1,4 @@
-"""What becomes of files that cannot be used."""
+"""How datasets treat files that cannot be used."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 NAMED = 3
-"""Files that cannot be used, named in a message."""
+"""Most files that a log names."""
 
 
 class ErrorPolicy:
-    """Files below a root that cannot be used stop the run, or are skipped, named and counted, as ``on_error`` says.
+    """Files below a root that cannot be used stop the run, or are skipped, logged and counted, by ``on_error``.
 
-    ``skipped`` holds their paths, of this process alone: each of a loader's workers meets a broken file for itself.
+    ``skipped`` has their paths, in this process only: each worker of a loader skips a broken file by itself.
     """
 
     def __init__(self, root: Path, on_error: Literal["skip", "stop"]) -> None:
@@ -28,21 +28,21 @@ class ErrorPolicy:
         self.skipped: set[str] = set()
 
     def add(self, failures: Mapping[str, str]) -> None:
-        """Reasons, each of which names its file, by path. ToolkitError with the first where ``on_error`` is stop."""
+        """Adds reasons by path, each of which names its file. ToolkitError with the first if ``on_error`` is stop."""
         if not failures:
             return
         if self.on_error == "stop":
             more = f" (and {len(failures) - 1} more files)" if len(failures) > 1 else ""
             raise ToolkitError(
-                f"{next(iter(failures.values()))}{more}\ndataset.on_error=skip passes over files that cannot be used"
+                f"{next(iter(failures.values()))}{more}\ndataset.on_error=skip skips files that cannot be used"
             )
         self.skipped |= set(failures)
         for why in list(failures.values())[:NAMED]:
             logger.warning("%s: skipped", why)
-        logger.warning("%s: %d files skipped so far, as they cannot be used", self.root, len(self.skipped))
+        logger.warning("%s: %d files that cannot be used skipped so far", self.root, len(self.skipped))
 
     def keep(self, paths: Iterable[str], look: Callable[[str], T]) -> dict[str, T]:
-        """What ``look`` says of every path that is not skipped; a file at which it raises is a failure."""
+        """Results of ``look`` for every path that is not skipped; where it raises, the file is a failure."""
         results, failures = {}, {}
         for path in paths:
             if path not in self.skipped:
@@ -54,24 +54,24 @@ class ErrorPolicy:
         return results
 
     def example(self, split: str, index: int, size: int, path: Callable[[int], str], load: Callable[[int], T]) -> T:
-        """What ``load`` makes of an example of the split, or of the next whose file can be used.
+        """The example of a split by ``load``, or the next one whose file can be used.
 
-        ``size`` is the split's, and ``path`` says in which file an example is. IndexError where the split has no such
-        example, ToolkitError where none of its files can be used.
+        ``size`` is the split's; ``path`` gives the file of an example. IndexError where the split has no such example,
+        ToolkitError where none of its files can be used.
         """
         if not 0 <= index < size:
-            raise IndexError(f"{split} has {size} examples, there is no {index}")
-        for place in range(index, index + size):
-            file = path(place % size)
+            raise IndexError(f"{split} has {size} examples, no example {index}")
+        for position in range(index, index + size):
+            file = path(position % size)
             if file in self.skipped:
                 continue
             try:
-                return load(place % size)
+                return load(position % size)
             except Exception as error:
                 self.add({file: reason(self.root / file, error)})
-        raise ToolkitError(f"{self.root}: not one file of the {split} split can be read")
+        raise ToolkitError(f"{self.root}: no file of the {split} split can be read")
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be used, with its name; a ToolkitError says so itself."""
+    """Why a file cannot be used, with its name; a ToolkitError has both already."""
     return str(error) if isinstance(error, ToolkitError) else f"{path}: {type(error).__name__}: {error}"

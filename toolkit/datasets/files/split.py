@@ -1,4 +1,4 @@
-"""Which files are trained on, and which are set aside."""
+"""Splitting files into training, validation and test."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from toolkit.errors import ToolkitError
 T = TypeVar("T")
 
 HELD_OUT = {"test": 5, "val": 5}
-"""Percent of all that is set aside."""
+"""Percent of all files in each split."""
 
 
 def by_hash(keys: set[str], split: str) -> set[str]:
-    """Keys whose hash falls into the split's percent; of few keys at least one, but never all."""
+    """Keys whose hash falls into the split's percentage; at least one of several keys, but never all."""
     hashed = {key: int.from_bytes(sha256(f"{split}/{key}".encode("utf-8", "surrogateescape")).digest()) for key in keys}
     chosen = {key for key, number in hashed.items() if number % 100 < HELD_OUT[split]}
     if not chosen and len(keys) > 1:
@@ -31,11 +31,11 @@ def set_aside(
     key: Callable[[T], str],
     choose: Callable[[set[str], str], set[str]] = by_hash,
 ) -> dict[str, list[T]]:
-    """Files by split, in their order: those that ``named`` gives a split, and the rest to train on.
+    """Files by split, in order: those to which ``named`` gives a split; all others are for training.
 
-    A split that no file names is taken from the files to train on, 5 % by a hash of their ``key``: of the path, so that
-    a file stays in its split when others come and go, or of what belongs together, such as a person, which is then not
-    torn apart. ``choose`` may take others: of keys, those of a split.
+    A split without named files takes 5 % of the training files, by a hash of their ``key``: of the path, so that a file
+    stays in its split when others are added or removed, or of a group, such as a speaker, which then stays in one
+    split. ``choose`` may select otherwise: of all keys, those of a split.
     """
     splits: dict[str, list[T]] = {split: [] for split in SPLITS}
     for file in files:
@@ -49,19 +49,19 @@ def set_aside(
 
 
 def folder_split(path: str) -> str | None:
-    """The split that a path's first folder names, if any."""
-    first, _, rest = path.partition("/")
-    return first if rest and first in SPLITS else None
+    """The split named by a path's first folder, if any."""
+    first, _, below = path.partition("/")
+    return first if below and first in SPLITS else None
 
 
 def require_train(root: Path, named: Iterable[str | None]) -> None:
-    """ToolkitError where files name splits, and none of them is the one to train on."""
+    """ToolkitError where files name splits, but none of them is train."""
     names = set(named)
     others = [split for split in SPLITS if split in names]
     if others and "train" not in names:
-        raise ToolkitError(f"{root}: there is {' and '.join(others)} but no train; add the folder {root / 'train'}")
+        raise ToolkitError(f"{root}: has {' and '.join(others)} but no train; add the folder {root / 'train'}")
 
 
 def split_sizes(splits: Mapping[str, Sized]) -> str:
-    """How many each split has, for the log: ``90 train, 5 val, 5 test``."""
+    """Sizes of the splits, for the log: ``90 train, 5 val, 5 test``."""
     return ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)

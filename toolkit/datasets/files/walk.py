@@ -1,4 +1,4 @@
-"""Which files a folder holds."""
+"""Finding files in a folder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from toolkit.errors import ToolkitError
 
 
 def require_folder(root: str, contents: str) -> Path:
-    """The folder that ``dataset.root`` names, ``~`` being home; ToolkitError where it does not exist.
+    """The folder ``dataset.root``, with ``~`` expanded; ToolkitError where it does not exist.
 
-    ``contents`` completes the sentence of the error: "the images are".
+    ``contents`` completes the error message: "the images are".
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
@@ -23,8 +23,8 @@ def require_folder(root: str, contents: str) -> Path:
 def find_files(root: Path, suffixes: tuple[str, ...], *, followlinks: bool = True) -> list[str]:
     """Paths below a folder, with ``/`` between, of all files with one of the suffixes, sorted by their bytes.
 
-    Suffixes are in lower case and match any case. Names that start with a dot are not seen. ``followlinks`` says
-    whether a link to a folder is entered.
+    Suffixes are in lower case and match any case. Names that start with a dot are ignored. ``followlinks``: whether to
+    enter links to folders.
     """
     paths = []
     for parent, folders, names in os.walk(root, followlinks=followlinks):

@@ -8,9 +8,9 @@ import numpy as np
 
 
 def windows(lengths: Iterable[int], length: int) -> np.ndarray:
-    """File and first position ``(n, 2)``, int64, of as many windows as cover every file, at even distances.
+    """File and first position ``(n, 2)``, int64, of evenly spaced windows that cover every file.
 
-    A file shorter than a window has one, from its beginning; an empty one has none.
+    A file shorter than a window has one, from its start; an empty one has none.
     """
     whole = np.fromiter(lengths, np.int64)
     counts = -(-whole // length)

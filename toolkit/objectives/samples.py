@@ -1,4 +1,4 @@
-"""Draws from the code posterior, and what the data costs given them: what the sampled objectives share."""
+"""Samples from the code posterior, and what the data costs given them: shared by the sampling objectives."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from toolkit.objective import Bound
 from toolkit.quantizer import Posterior, Quantized
 
 CHUNK = 1 << 26
-"""Numbers that a chunk of decoded examples may hold on a CPU: 256 MiB of logits in float32."""
+"""Numbers in a chunk of decoded examples on a CPU, at most: 256 MiB of logits in float32."""
 
 GPU_CHUNK = 1 << 28
 """The same on a GPU: 1 GiB."""
 
 PER_DIM = 64
-"""Least numbers counted per dim: where the likelihood has few, the decoder's own features have more."""
+"""Numbers counted per dim, at least: where the likelihood has few, the decoder's features have more."""
 
 
-class Draws(NamedTuple):
-    """``n`` draws of a batch's codes. The gradient of ``log_q`` reaches the encoder, that of ``log_px`` the rest."""
+class CodeSamples(NamedTuple):
+    """``n`` samples of a batch's codes. The gradient of ``log_q`` reaches the encoder, that of ``log_px`` codebook and
+    decoder."""
 
     log_px: Tensor
     """``(n, batch)`` nats: log p(x given codes)."""
@@ -35,18 +36,18 @@ class Draws(NamedTuple):
     log_q: Tensor
     """``(n, batch)`` nats: log q(codes given x)."""
     likelihood: Distribution
-    """Given the first draw."""
+    """p(x given the first sample)."""
     quantized: Quantized
-    """The first draw, with its exact kl."""
+    """The first sample, with its exact kl."""
 
     @property
     def log_w(self) -> Tensor:
-        """``(n, batch)``: log of p(x, codes) / q(codes given x)."""
+        """``(n, batch)``: log importance weights p(x, codes) / q(codes given x)."""
         return self.log_px + self.log_p - self.log_q
 
 
-def sample_codes(autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor], n: int) -> Draws:
-    """The first draw is decoded as any batch is; the others, if there are any, chunk by chunk."""
+def sample_codes(autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor], n: int) -> CodeSamples:
+    """``n`` samples; the first is decoded as any batch is, the others chunk by chunk."""
     posterior = autoencoder.posterior(x)
     codes = posterior.sample(n)
     log_p = -autoencoder.code_spec.rate * log(2)
@@ -55,14 +56,13 @@ def sample_codes(autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, T
     log_px = likelihood.log_prob(x).unsqueeze(0)
     if n > 1:
         log_px = torch.cat([log_px, log_likelihoods(autoencoder, x, conditions, codes[1:])])
-    return Draws(log_px, log_p, posterior.log_prob(codes), likelihood, quantized)
+    return CodeSamples(log_px, log_p, posterior.log_prob(codes), likelihood, quantized)
 
 
 def log_likelihoods(autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor], codes: Tensor) -> Tensor:
     """Nats ``(n, batch)``: log p(x given codes), for codes ``(n, batch, depth, *grid)``.
 
-    n x batch decodes are done in chunks. Where one is not enough, a chunk keeps only its codes for the backward pass
-    and is computed again there.
+    Decodes in chunks. Where there are several, a chunk keeps only its codes, and is recomputed in the backward pass.
     """
 
     def nats(codes: Tensor, rows: Tensor) -> Tensor:
@@ -86,18 +86,18 @@ def chunk_size(autoencoder: Autoencoder, device: torch.device) -> int:
 
 
 def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
-    """A value, with the gradient of something else."""
+    """The value of the one with the gradient of the other."""
     return value.detach() + (surrogate - surrogate.detach())
 
 
 def single_sample_bound(autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
-    """The bound at a single draw of the codes, with their exact kl."""
+    """The bound at a single sample of the codes, with their exact kl."""
     quantized = autoencoder.sample(x)
     likelihood = autoencoder.decode(quantized.z, conditions)
     return Bound(-likelihood.log_prob(x), quantized.kl, likelihood, quantized)
 
 
 def _quantized(autoencoder: Autoencoder, posterior: Posterior, codes: Tensor, log_p: float) -> Quantized:
-    """Codes ``(batch, depth, *grid)`` that were drawn from a posterior, with its exact kl."""
+    """Codes ``(batch, depth, *grid)`` sampled from a posterior, with its exact kl."""
     entropy = posterior.entropy()
     return Quantized(autoencoder.embed(codes), codes, torch.zeros_like(entropy), -log_p - entropy, {})
