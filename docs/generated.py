@@ -1,8 +1,8 @@
-"""What the pages take from the code, so that they cannot fall behind it: experiments, parts and laws.
+"""Content of the pages that is generated from the code, and so stays up to date: experiments, parts and laws.
 
 A hook of mkdocs: the comment ``<!-- parts quantizer -->`` on a page becomes the registered quantizers, with their
 options; ``<!-- laws quantizer -->`` the names of their suite's tests, which are sentences; ``<!-- experiments -->``
-every YAML file. Nothing of what is described is imported.
+every YAML file. The parts themselves are not imported.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from toolkit.schema import Option, Signature, read, spell
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ("plugins/image/samples.png",)
-"""Shown on pages under their last names."""
+"""Shown on pages under their file names."""
 _MARKER = re.compile(r"^<!-- (parts|laws|experiments) ?(\w*) -->$", re.MULTILINE)
 
 
 def on_startup(**_: Any) -> None:
-    """Plugins are those of this checkout, whether they are installed or not."""
+    """The plugins are those of this checkout, installed or not."""
     os.environ[registry.PLUGIN_PATH] = str(ROOT / "plugins")
 
 
@@ -41,21 +41,21 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     writers = {"parts": parts, "laws": laws, "experiments": experiments}
-    return _MARKER.sub(lambda found: writers[found[1]](*filter(None, [found[2]])), markdown)
+    return _MARKER.sub(lambda match: writers[match[1]](*filter(None, [match[2]])), markdown)
 
 
 def parts(kind: str) -> str:
-    """Every registered component of a kind: what it is, what it asks for and its options."""
+    """Every registered component of a kind: its docstring, what it asks for and its options."""
     return "\n\n".join(_part(registration, read(registration)) for registration in registry.registrations(kind))
 
 
 def laws(kind: str) -> str:
-    """The tests of a kind's suite, those that it inherits first, as a list of sentences."""
+    """The tests of a kind's suite, inherited ones first, as a list of sentences."""
     return "\n".join(f"- {name.removeprefix('test_').replace('_', ' ')}" for name in _tests(f"{kind.title()}Suite"))
 
 
 def experiments() -> str:
-    """Every YAML file of ``conf/`` and of the plugins, under the name by which it is chosen."""
+    """Every YAML file of ``conf/`` and of the plugins, under its name on the command line."""
     folders = {"discrete-toolkit": ROOT / "conf", **dict(registry.conf_folders())}
     blocks = []
     for owner, folder in folders.items():
@@ -65,7 +65,7 @@ def experiments() -> str:
 
 
 def as_markdown(doc: str) -> str:
-    """A docstring, in which ``::`` opens a block and lines behind a colon are a list, as Markdown."""
+    """A docstring as Markdown: ``::`` opens a block, and indented lines after a colon are a list."""
     lines, listing = [], False
     for line, following in zip(source := doc.splitlines(), [*source[1:], ""], strict=True):
         if listing and re.match(r"  \S", line):
@@ -76,19 +76,19 @@ def as_markdown(doc: str) -> str:
     return "\n".join(lines)
 
 
-def _part(registration: registry.Registration, found: Signature) -> str:
-    about = as_markdown(inspect.cleandoc(found.doc).partition("\nArgs:")[0].strip())
-    asked = ", ".join(f"`{name}`" for name in found.given) or "nothing"
+def _part(registration: registry.Registration, signature: Signature) -> str:
+    about = as_markdown(inspect.cleandoc(signature.doc).partition("\nArgs:")[0].strip())
+    asked = ", ".join(f"`{name}`" for name in signature.given) or "nothing"
     lines = [f"### `{registration.name}` {{ #{registration.name} }}"]
     lines += [f"*from {registration.distribution}; asks for {asked}*", about]
-    if found.options:
-        rows = [_row(option) for option in found.options]
+    if signature.options:
+        rows = [_row(option) for option in signature.options]
         lines.append("\n".join(["| option | default | type | meaning |", "|---|---|---|---|", *rows]))
     return "\n\n".join(lines)
 
 
 def _row(option: Option) -> str:
-    default = "*must be given*" if option.required else f"`{_value(option.default)}`"
+    default = "*required*" if option.required else f"`{_value(option.default)}`"
     wanted = f"a {option.nested}, by name" if option.nested else spell(option.type)
     cells = (f"`{option.name}`", default, html.escape(wanted), html.escape(option.doc, quote=False))
     return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
@@ -113,19 +113,19 @@ def _tests(suite: str) -> Iterator[str]:
             yield node.name
 
 
-def _experiment(file: Path, where: Path) -> str:
+def _experiment(file: Path, relative: Path) -> str:
     source = file.read_text(encoding="utf-8")
-    group, name = where.parent.as_posix(), where.stem
-    title, anchor = (f"{group}={name}", f"{group}-{name}") if group != "." else (where.name, name)
+    group, name = relative.parent.as_posix(), relative.stem
+    title, anchor = (f"{group}={name}", f"{group}-{name}") if group != "." else (relative.name, name)
     lines = [f"### `{title}` {{ #{anchor.replace('/', '-')} }}", _comment(source)]
     chosen = " · ".join(_choices(yaml.safe_load(source), group))
     indented = "\n".join(f"    {line}".rstrip() for line in source.splitlines())
-    lines += [chosen, f'??? example "{where.as_posix()}"\n\n    ```yaml\n{indented}\n    ```']
+    lines += [chosen, f'??? example "{relative.as_posix()}"\n\n    ```yaml\n{indented}\n    ```']
     return "\n\n".join(filter(None, lines))
 
 
 def _comment(source: str) -> str:
-    """The lines of comment before the first key, as prose; a dash begins an item of a list."""
+    """The comment lines before the first key, as prose; a dash begins a list item."""
     head = []
     for line in source.splitlines():
         if not line.startswith("#"):
@@ -137,13 +137,13 @@ def _comment(source: str) -> str:
 
 
 def _choices(config: dict[str, Any], group: str) -> Iterator[str]:
-    """The parts that an experiment chooses, each with a link to what it is."""
+    """The parts that an experiment chooses, linked to their descriptions."""
     for choice in config.get("defaults", []):
         for key, names in choice.items() if isinstance(choice, dict) else []:
             kind = key.removeprefix("override ").removeprefix("/")
             if group == "experiment" and kind in registry.KINDS:
-                made = " ".join(_link(kind, name) for name in (names if isinstance(names, list) else [names]))
-                yield f"{kind} {made}"
+                links = " ".join(_link(kind, name) for name in (names if isinstance(names, list) else [names]))
+                yield f"{kind} {links}"
 
 
 def _link(kind: str, name: str) -> str:
