@@ -240,7 +240,7 @@ def assert_refused(status: int, told: str, says: str) -> None:
 
 BASES: dict[str, tuple[Mutation, str]] = {
     "without its base": (at("base", lambda p, _: shutil.rmtree(p)), "base: no such folder"),
-    "over another size": (spec(data__axes=[5, 5], latents__0__grid=[1, 1]), ""),
+    "over another size": (spec(data__axes=[5, 5], codes__grid=[1, 1]), ""),
     "over other levels": (spec(data__levels=10**6), ""),
     "over another base's codes": (edit("base/spec.json", codes__codebook_sizes=[10**6]), "base"),
     "over a huge base": (edit("base/config.yaml", quantizer__codebook_size=10**9), ""),

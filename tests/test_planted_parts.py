@@ -275,11 +275,11 @@ class AutoregressiveCase(DecoderSuite):
     ) -> Decoder:
         distribution = self.of
 
-        class BrokenPartError(PixelCNNDecoder):  # type: ignore[misc]
+        class Broken(PixelCNNDecoder):  # type: ignore[misc]
             def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
                 return distribution(super().forward(z, conditions))
 
-        return BrokenPartError(data, dim, conditions, hidden=8, layers=2, head=8, kernel_size=3)
+        return Broken(data, dim, conditions, hidden=8, layers=2, head=8, kernel_size=3)
 
 
 @pytest.mark.parametrize(
@@ -304,13 +304,13 @@ class LikelihoodCase(LikelihoodSuite):
     def make(self, data: DataSpec) -> Likelihood:
         distribution = self.of
 
-        class BrokenPartError(CategoricalLikelihood):  # type: ignore[misc]
+        class Broken(CategoricalLikelihood):  # type: ignore[misc]
             def forward(self, parameters: Tensor) -> Distribution:
                 made = distribution(super().forward(parameters))
                 made.data = data  # type: ignore[attr-defined]
                 return made
 
-        return BrokenPartError(data)
+        return Broken(data)
 
 
 class MeanOverDims(Delegating):
