@@ -114,7 +114,9 @@ def test_training_tells_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_stage_two_refuses_collapsed_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And says what to do; told to go on all the same, it does, from the autoencoder that there is."""
     run = Run(tmp_path / "run")
-    with pytest.raises(ToolkitError, match=r"(?s)of 256 entries .*quantizer\.dead_code_threshold=0\.1.*allow_collapsed=true"):
+    with pytest.raises(
+        ToolkitError, match=r"(?s)of 256 entries .*quantizer\.dead_code_threshold=0\.1.*allow_collapsed=true"
+    ):
         train(compose([*PARTS, *COLLAPSING]).config, run.path)
     assert run.priors() == []
     train(reopen(run.config_values(), ["prior_trainer.allow_collapsed=true"]).config, run.path)

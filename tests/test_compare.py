@@ -231,7 +231,10 @@ def test_what_a_part_has_by_default_is_not_told() -> None:
     configs = [config(quantizer=ema), config(quantizer=vq)]
     assert labels(configs, ["a", "b"]) == ["quantizer=ema", "quantizer=vq"]
     ema["dead_code_threshold"] = 0.3
-    assert labels(configs, ["a", "b"]) == ["quantizer=ema dead_code_threshold=0.3", "quantizer=vq dead_code_threshold=0.0"]
+    assert labels(configs, ["a", "b"]) == [
+        "quantizer=ema dead_code_threshold=0.3",
+        "quantizer=vq dead_code_threshold=0.0",
+    ]
 
 
 def test_nested_parts_are_told_by_name() -> None:

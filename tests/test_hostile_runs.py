@@ -240,9 +240,9 @@ def assert_refused(status: int, told: str, says: str) -> None:
 
 BASES: dict[str, tuple[Mutation, str]] = {
     "without its base": (at("base", lambda p, _: shutil.rmtree(p)), "base: no such folder"),
-    "over another size": (spec(data__axes=[5, 5], latents__0__grid=[1, 1]), ""),
+    "over another size": (spec(data__axes=[5, 5], codes__grid=[1, 1]), ""),
     "over other levels": (spec(data__levels=10**6), ""),
-    "over another base's codes": (edit("base/spec.json", latents__0__codebook_sizes=[10**6]), "base"),
+    "over another base's codes": (edit("base/spec.json", codes__codebook_sizes=[10**6]), "base"),
     "over a huge base": (edit("base/config.yaml", quantizer__codebook_size=10**9), ""),
     "over a pickle": (
         lambda run, out: hashed(write(FOREIGN["a pickle 4"]))(next(run.glob("base/autoencoder/*")) / MODEL, out),
@@ -406,7 +406,7 @@ def test_nothing_of_a_run_moves_the_terminal(runs: Runs, tmp_path: Path, capsys:
 
 
 def test_a_saved_text_is_never_an_interpolation() -> None:
-    saved = compose(WORDS).config
+    saved = compose(WORDS).values
     for text in ("${oc.env:HOME}", r"\${oc.env:HOME}", r"a\\${b}\\"):
         assert reopen(saved | {"init": text}, []).config.init == text
 
