@@ -148,7 +148,7 @@ def faults() -> dict[str, tuple[Callable[[], dict[str, Tensor]], Any]]:
         ),
         "ranks begin with other entries": (partial(trained, "few vq"), patch("torch.distributed.broadcast", nothing)),
         "figures are each rank's own": (metrics, patch.object(RunningMetrics, "average", nothing)),
-        "a rank fails unnoticed": (agreement, patch.object(distributed, "agreed", nullcontext)),
+        "a rank fails unnoticed": (agreement, patch.object(distributed, "raise_together", nullcontext)),
     }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from toys import TOY, fingerprint, plugged_in, values
+from toys import TOY, fingerprint, metrics, plugged_in
 
 from toolkit import __main__ as command
 from toolkit.cli.config.compose import compose
@@ -89,7 +89,7 @@ def test_stop_and_continue(whole: Path, tmp_path: Path, stage: str, step: int) -
     stop(WORDS, tmp_path / "run", stage, step)
     resume(tmp_path / "run")
     assert fingerprint(tmp_path / "run") == fingerprint(whole)
-    assert values(tmp_path / "run") == values(whole)
+    assert metrics(tmp_path / "run") == metrics(whole)
 
 
 def test_training_longer_equals_training_long_at_once(whole: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_kill_9(whole: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(run)
     assert fingerprint(run) == fingerprint(whole)
-    assert values(run) == values(whole)
+    assert metrics(run) == metrics(whole)
 
 
 def test_another_prior_on_a_finished_autoencoder(

@@ -91,13 +91,13 @@ def test_samples_go_on_from_a_file(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["prefix.frames=4"], "prefix.frames: … prefix.file=FILE"),
+        (["prefix.frames=4"], "prefix.frames … prefix.file=FILE"),
         (["prefix.frames=3", "FILE"], "prefix.frames=3: … 2 … 8"),
         (["prefix.frames=0", "FILE"], "prefix.frames=0: … 2 … 8"),
         (["prefix.frames=10", "FILE"], "prefix.frames=10: … 2 … 8"),
         (["prefix.file=nowhere.json"], "nowhere.json: "),
         (["prefix.frames=4", "frames=2", "FILE"], "frames=2: … 4"),
-        (["overlap=4"], "overlap: … frames=N"),
+        (["overlap=4"], "overlap … frames=N"),
         (["frames=0"], "frames=0: … 1"),
         (["frames=12", "overlap=3"], "overlap=3: … 8 … 2 … 6"),
         (["frames=12", "overlap=8"], "overlap=8: … 8 … 2 … 6"),
