@@ -226,7 +226,7 @@ def test_the_decoder_sees_what_the_configuration_lets_it_see(names: tuple[str, .
 # -- the proof that parts fit
 
 
-class BrokenPartError(PointEncoder):
+class Broken(PointEncoder):
     def __init__(self, data: DataSpec, dim: int, act: Callable[[Tensor], Tensor]) -> None:
         super().__init__(data, dim)
         self.act = act
@@ -290,23 +290,23 @@ def _raise(error: Exception) -> Callable[[object], object]:
     [
         (lambda: {"encoder": PointEncoder(SOUND, 5)}, "PointEncoder gives 5 channels, VectorQuantizer takes 4"),
         (
-            lambda: {"encoder": BrokenPartError(SOUND, 4, lambda z: z[:, :, ::2])},
+            lambda: {"encoder": Broken(SOUND, 4, lambda z: z[:, :, ::2])},
             r"PointDecoder gives \(1, 8\), the data is \(1, 16\): Broken makes a grid of \(8,\); change .* strides",
         ),
         (
-            lambda: {"encoder": BrokenPartError(SOUND, 4, lambda z: z[:, :, 0])},
+            lambda: {"encoder": Broken(SOUND, 4, lambda z: z[:, :, 0])},
             r"Broken on data \(1, 16\) gives latents \(4,\)",
         ),
         (
-            lambda: {"encoder": BrokenPartError(SOUND, 4, lambda z: z[:, :, :0])},
+            lambda: {"encoder": Broken(SOUND, 4, lambda z: z[:, :, :0])},
             r"Broken on data \(1, 16\) gives latents \(4, 0\)",
         ),
         (
-            lambda: {"encoder": BrokenPartError(SOUND, 4, lambda z: z + torch.zeros(3))},
+            lambda: {"encoder": Broken(SOUND, 4, lambda z: z + torch.zeros(3))},
             r"Broken on data \(1, 16\): .*length 3.*16",
         ),
         (
-            lambda: {"encoder": BrokenPartError(SOUND, 4, _raise(TypeError("unordered data")))},  # type: ignore[arg-type]
+            lambda: {"encoder": Broken(SOUND, 4, _raise(TypeError("unordered data")))},  # type: ignore[arg-type]
             r"Broken on data \(1, 16\): unordered data",
         ),
         (
@@ -319,7 +319,7 @@ def _raise(error: Exception) -> Callable[[object], object]:
         ),
         (
             lambda: {"decoder": BrokenDecoder(4, plain_likelihood(SOUND), _wrong_nats)},
-            r"BrokenDecoder has a log_prob of shape \(2, 16\): one number per example is needed",
+            r"BrokenDecoder has a log_prob of shape \(2, 16\): expected one number per example",
         ),
     ],
 )
