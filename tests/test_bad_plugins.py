@@ -66,7 +66,7 @@ BAD: dict[str, tuple[str, str]] = {
 CHOSEN: dict[str, tuple[str, str]] = {
     "unmade": (encoder("Bad", made="self.out = nn.Conv2d(0, -1, 1)"), "cannot be built with these options"),
     "breaks": (encoder("Bad", given="[:, :, 99]"), "on data (3, 32, 32)"),
-    "flat": (encoder("Bad", given=".mean(-1)"), "gives latents (32, 8): (dim, *grid) is needed"),
+    "flat": (encoder("Bad", given=".mean(-1)"), "gives latents (32, 8): expected (dim, *grid)"),
     "many": (encoder("Bad", given=".repeat(1, 2, 1, 1)"), "gives 64 channels, quantizer=ema takes 32"),
     "none": (encoder("Bad", given=" and None"), ""),
 }

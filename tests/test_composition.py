@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
-from typing import Any
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from toolkit import registry
 from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.groups import presets
+from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 
 QUANTIZERS = {  # and the depth of their codes
@@ -66,7 +66,7 @@ SMALL = ["dim=4", "conditions.prior=[kind]", "conditions.decoder=[kind]"]
 
 
 @cache
-def composed(kind: str, value: str) -> dict[str, Any]:
+def composed(kind: str, value: str) -> RunConfig:
     """The configuration of the base with one part in its kind's place."""
     choice = {**BASE, kind: value}
     words = [word for kind, value in choice.items() for word in f"{kind}={value}".split()]
@@ -74,14 +74,12 @@ def composed(kind: str, value: str) -> dict[str, Any]:
     return compose([*words, *SMALL]).config
 
 
-def config_of(choice: dict[str, str]) -> dict[str, Any]:
+def config_of(choice: dict[str, str]) -> RunConfig:
     """What composing all the words at once gives, put together from parts that are composed once each."""
-    config = deepcopy(composed("dataset", choice["dataset"]))
-    for kind, value in choice.items():
-        config[kind] = deepcopy(composed(kind, value)[kind])
-    if composed("decoder", choice["decoder"])["likelihood"] is None:  # as it models the data itself
-        config["likelihood"] = None
-    return config
+    parts = {kind: getattr(composed(kind, value), kind) for kind, value in choice.items()}
+    if composed("decoder", choice["decoder"]).likelihood is None:  # as it models the data itself
+        parts["likelihood"] = None
+    return replace(composed("dataset", choice["dataset"]), **parts)
 
 
 def fit(choice: dict[str, str]) -> tuple[int, ...]:
@@ -106,13 +104,13 @@ def refusal(choice: dict[str, str]) -> str | None:
     if decoder == "wavenet" and dataset != "toy_waves":
         return "decoder=wavenet gives"  # axes but the last as the encoder left them, which halves or pools them all
     if decoder in ("pixelcnn", "wavenet") and dataset == "toy_waves":
-        return f"decoder={decoder}: it is over levels"
+        return f"decoder={decoder}: a distribution over levels"
     if choice["encoder"] == "pool" and decoder in ("toy_conv", "patch", "conv"):
         return f"decoder={decoder} gives"
     if QUANTIZERS[choice["quantizer"]] == 0:
         return "a continuous bottleneck has no codes"
     if choice["prior"] == "wavenet" and dataset != "toy_waves":
-        return "prior=wavenet: 1 axis is needed"
+        return "prior=wavenet: a grid of 1 axis is needed"
     return None
 
 
@@ -189,7 +187,7 @@ MISFITS: list[tuple[str, list[str]]] = [
     ("dataset.size=7", ["decoder=toy_conv gives (2, 6, 6)", "data is (2, 7, 7)", "grid of (3, 3)"]),
     (
         "encoder=patch encoder.patch=3",
-        ["encoder=patch: patch=3: ", "divides each of this data's axes (8, 8)"],
+        ["encoder=patch: patch=3: ", "divide each of this data's axes (8, 8)"],
     ),
     (
         "encoder=patch encoder.patch=4 decoder=patch decoder.patch=2",
@@ -231,9 +229,7 @@ def test_a_part_of_fewer_axes_is_lifted(monkeypatch: pytest.MonkeyPatch) -> None
     """The same encoder and decoder, told that they work on two axes, take clips frame by frame."""
     for kind in ("encoder", "decoder"):
         monkeypatch.setattr(registry.load(kind, "toy_conv"), "rank", 2)
-    config: dict[str, Any] = compose(
-        [f"{kind}={name}" for kind, name in {**BASE, "dataset": "toy_clips"}.items()] + SMALL
-    ).config
+    config = compose([f"{kind}={name}" for kind, name in {**BASE, "dataset": "toy_clips"}.items()] + SMALL).config
     dataset = build_dataset(config)
     model = build_autoencoder(config, dataset.spec)
     assert model.code_spec.grid == (4, 8, 8)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from toolkit.build import build_prior
+from toolkit.cli.config.compose import compose
 from toolkit.errors import ToolkitError
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.spec import CodeSpec, Condition, DataSpec
@@ -57,11 +58,11 @@ def test_examples_that_are_not_kept_have_no_conditions() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "expected"),
     [
-        ("kind", (3,), r"\(3,\): it must be \(2\)"),
-        ("kind", (2, 4), r"it must be \(2\)"),
-        ("move", (3, 4), r"it must be \(2, steps\)"),
-        ("force", (3, 2), r"it must be \(2, steps, 2\)"),
-        ("force", (2, 4, 3), r"it must be \(2, steps, 2\)"),
+        ("kind", (3,), r"\(3,\): expected \(2\)"),
+        ("kind", (2, 4), r"expected \(2\)"),
+        ("move", (3, 4), r"expected \(2, steps\)"),
+        ("force", (3, 2), r"expected \(2, steps, 2\)"),
+        ("force", (2, 4, 3), r"expected \(2, steps, 2\)"),
     ],
 )
 def test_a_condition_of_another_shape_is_refused(name: str, shape: tuple[int, ...], expected: str) -> None:
@@ -112,10 +113,9 @@ def test_along_codes_steps_are_dealt_out() -> None:
 
 def test_a_prior_knows_the_order_of_the_steps_of_a_code() -> None:
     data = DataSpec(1, (4, 3), levels=4, conditions=(Condition("move", 2, per_step=True),))
-    config = {
-        "prior": {"name": "pixelcnn", "hidden": 8, "layers": 2, "head": 8},
-        "conditions": {"prior": ["move"], "decoder": []},
-    }
+    words = ["prior=pixelcnn", "prior.hidden=8", "prior.layers=2", "prior.head=8", "conditions.prior=[move]"]
+    parts = ["dataset=waves", "encoder=patch", "quantizer=vq", "decoder=patch", "likelihood=categorical", "dim=4"]
+    config = compose([*parts, *words]).config
     prior = build_prior(config, CodeSpec((2, 3), (4,)), data).eval()
     codes, moves = torch.zeros(2, 1, 2, 3).long(), torch.tensor([[0, 1, 0, 0], [1, 0, 0, 0]])
     with torch.no_grad():

@@ -142,9 +142,9 @@ def test_patches_that_do_not_cover_the_axes_are_refused(patch: int) -> None:
 
 
 def test_too_many_axes_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 to 3 axes are needed, this data has 4"):
+    with pytest.raises(ValueError, match="works on 1 to 3 axes, but this data has 4"):
         PoolEncoder(DataSpec(1, (2, 2, 2, 2), 4), 4)
-    with pytest.raises(ValueError, match="works on 1 to 3 axes, this data has 4"):
+    with pytest.raises(ValueError, match="works on 1 to 3 axes, but this data has 4"):
         ConvEncoder(DataSpec(1, (4, 4, 4, 4)), 4)
 
 

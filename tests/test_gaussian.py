@@ -27,7 +27,7 @@ def test_the_kl_is_that_to_the_unit_normal() -> None:
     expected = kl_divergence(moments(z), Normal(0, 1)).flatten(1).sum(1)
     for each in (quantizer.train(), quantizer.eval()):
         torch.testing.assert_close(each(z).kl, expected)
-        torch.testing.assert_close(each.draw(z).kl, expected)
+        torch.testing.assert_close(each.sample(z).kl, expected)
     assert quantizer(z).loss.tolist() == [0] * 4
 
 
@@ -40,7 +40,7 @@ def test_draws_have_the_encoders_moments() -> None:
     many = z.expand(40_000, -1, -1)
     expected = moments(z)
     quantizer = GaussianQuantizer(3)
-    for drawn in (quantizer.train()(many).z, quantizer.eval().draw(many).z):
+    for drawn in (quantizer.train()(many).z, quantizer.eval().sample(many).z):
         assert ((drawn.mean(0) - expected.mean[0]).abs() < 5 * expected.stddev[0] / 200).all()
         assert ((drawn.std(0) / expected.stddev[0] - 1).abs() < 5 / (2 * 40_000) ** 0.5).all()
 

@@ -255,7 +255,7 @@ def test_the_mean_is_that_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks: value of both, gradient of this one."""
     other = torch.tensor([0.2, 0.8])
     monkeypatch.setattr(entropy, "ranks", lambda: 2)
-    monkeypatch.setattr(entropy, "total", lambda mean: mean.add_(other))
+    monkeypatch.setattr(entropy, "all_reduce_sum", lambda mean: mean.add_(other))
     mine = torch.tensor([0.6, 0.4], requires_grad=True)
     mean = entropy.over_ranks(mine)
     torch.testing.assert_close(mean, torch.tensor([0.4, 0.6]))

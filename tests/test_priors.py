@@ -169,14 +169,14 @@ def test_sampling_ignores_the_training_mode(cls: type) -> None:
 
 
 def test_a_wavenet_over_two_axes_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 axis is needed, this grid has 2"):
+    with pytest.raises(ValueError, match="a grid of 1 axis is needed, this one has 2"):
         WaveNetPrior(CODES, ())
 
 
 def test_a_transformer_knows_the_places_it_was_made_for() -> None:
     prior = TransformerPrior(CODES, (), hidden=8, layers=1, heads=2, head=8)
     assert prior.log_prob(torch.zeros(2, 2, 3, 4, dtype=torch.int64), {}).shape == (2,)
-    with pytest.raises(ToolkitError, match=r"a grid of \(5, 4\): this network knows places up to \(4, 4\)"):
+    with pytest.raises(ToolkitError, match=r"a grid of \(5, 4\): this network has positions up to \(4, 4\)"):
         prior.log_prob(torch.zeros(2, 2, 5, 4, dtype=torch.int64), {})
 
 

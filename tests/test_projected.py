@@ -60,8 +60,8 @@ def at_positions(layer: torch.nn.Linear, z: Tensor) -> Tensor:
 def test_it_is_the_inner_quantizer_between_two_maps() -> None:
     quantizer = ProjectedQuantizer(8, inner=small_vq, codebook_dim=3).double().eval()
     z = torch.randn(2, 8, 3, 4, dtype=torch.float64)
-    made, inner = quantizer(z), quantizer.inner(at_positions(quantizer.into, z))
-    torch.testing.assert_close(made.z, at_positions(quantizer.back, inner.z))
+    made, inner = quantizer(z), quantizer.inner(at_positions(quantizer.proj_in, z))
+    torch.testing.assert_close(made.z, at_positions(quantizer.proj_out, inner.z))
     for name in ("codes", "loss", "kl"):
         torch.testing.assert_close(getattr(made, name), getattr(inner, name))
     assert made.metrics == inner.metrics
@@ -73,14 +73,14 @@ def test_each_map_gets_its_gradient() -> None:
     z = torch.randn(2, 8, 5, requires_grad=True)
     made = quantizer(z)
     made.loss.sum().backward(retain_graph=True)
-    assert quantizer.into.weight.grad is not None
-    assert quantizer.into.weight.grad.any()
-    assert quantizer.back.weight.grad is None
+    assert quantizer.proj_in.weight.grad is not None
+    assert quantizer.proj_in.weight.grad.any()
+    assert quantizer.proj_out.weight.grad is None
     assert z.grad is not None
     assert z.grad.any()
     quantizer.zero_grad()
     made.z.square().sum().backward()
-    for layer in (quantizer.into, quantizer.back):
+    for layer in (quantizer.proj_in, quantizer.proj_out):
         assert layer.weight.grad is not None
         assert layer.weight.grad.any()
 

@@ -179,8 +179,11 @@ def test_losses_add_up() -> None:
 @pytest.mark.parametrize(
     ("inner", "said"),
     [
-        (small_categorical, "takes 5 channels and gives 4, the latents have 4: choose quantizer.inner.name=projected"),
-        (lambda _: FSQQuantizer(levels=(5, 5, 5)), "takes 3 channels and gives 3, the latents have 4"),
+        (
+            small_categorical,
+            "takes 5 channels and gives 4, but the latents have 4: choose quantizer.inner.name=projected",
+        ),
+        (lambda _: FSQQuantizer(levels=(5, 5, 5)), "takes 3 channels and gives 3, but the latents have 4"),
         (lambda dim: ProjectedQuantizer(dim, inner=GaussianQuantizer), "continuous bottleneck"),
     ],
 )

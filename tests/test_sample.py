@@ -125,7 +125,7 @@ def test_evaluate_has_a_row_for_each_prior_and_says_why_one_is_empty(
     assert set(told["priors"]) == {"uniform", "categorical", "pixelcnn", "maskgit"}
     assert told["priors"]["maskgit"] == {"code_bits_per_dim": None, "bits_per_dim": None}
     assert told["priors"]["categorical"]["code_bits_per_dim"] > 0
-    assert "note: prior=maskgit has no code bits: maskgit guesses many codes at once" in said.err
+    assert "note: prior=maskgit has no code bits: maskgit predicts many codes at once" in said.err
     row = next(line for line in said.out.splitlines() if "maskgit" in line)
     assert row.count("\N{EN DASH}") == 2
     assert told["prior"] != "maskgit"

@@ -49,7 +49,7 @@ def test_the_last_axes() -> None:
     frame = FILM.last(2)
     assert (frame.shape, frame.varying, frame.rates) == ((3, 8, 6), (False, False), (None, None))
     assert frame.levels == 256
-    with pytest.raises(ValueError, match=r"3 axes \(4, 8, 6\), 4 are needed"):
+    with pytest.raises(ValueError, match=r"3 axes \(4, 8, 6\), but 4 are needed"):
         FILM.last(4)
 
 

@@ -74,5 +74,5 @@ def test_what_it_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="layers=0"):
         WaveNet(layers=0)
     net = CausalNetwork(WaveNet(context=3, hidden=4, layers=2), (5,))
-    with pytest.raises(ToolkitError, match="10 positions cannot share 4 steps"):
+    with pytest.raises(ToolkitError, match="10 positions are not a multiple of 4 steps"):
         net(torch.zeros(1, 1, 10, dtype=torch.int64), torch.zeros(1, 3, 4))

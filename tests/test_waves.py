@@ -143,7 +143,7 @@ def test_paces_are_evenly_spread() -> None:
 
 
 def test_there_is_no_example_past_the_end() -> None:
-    with pytest.raises(IndexError, match="test has 3 examples, there is no 3"):
+    with pytest.raises(IndexError, match="test has 3 examples, no example 3"):
         WavesDataset(test_size=3).example("test", 3, None)
 
 

@@ -102,7 +102,7 @@ class Autoencoder(nn.Module):
             likelihood = self.decode(z, none)
         if likelihood.shape != self.data.shape:
             raise MisfitError(
-                f"{title(self.decoder)} gives {likelihood.shape}, but the data is {self.data.shape}: {source}; "
+                f"{title(self.decoder)} gives {likelihood.shape}, the data is {self.data.shape}: {source}; "
                 "change the encoder's or the decoder's strides, or the data's size"
             )
         with as_misfit(self.decoder, f"in log_prob of data {self.data.shape}"):
@@ -124,7 +124,7 @@ def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tupl
         )
     if z.shape[1] != quantizer.channels:
         raise MisfitError(
-            f"{title(encoder)} gives {z.shape[1]} channels, but {title(quantizer)} takes {quantizer.channels}"
+            f"{title(encoder)} gives {z.shape[1]} channels, {title(quantizer)} takes {quantizer.channels}"
         )
     return tuple(z.shape[2:])
 

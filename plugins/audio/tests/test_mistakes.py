@@ -141,7 +141,7 @@ def test_a_split_of_which_nothing_can_be_read(voices: Path) -> None:
     dataset = FolderDataset(root=str(voices), seconds=0.2, on_error="skip")
     for utterance in dataset.splits["test"]:
         (voices / utterance.path).unlink()
-    with pytest.raises(ToolkitError, match="not one file of the test split can be read"):
+    with pytest.raises(ToolkitError, match="no file of the test split can be read"):
         dataset.example("test", 0, None)
 
 

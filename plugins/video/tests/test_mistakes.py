@@ -224,7 +224,7 @@ def test_a_split_of_which_nothing_can_be_read(videos: Path) -> None:
     dataset = FolderDataset(root=str(videos), frames=4, size=16, memory=0, on_error="skip")
     for path in dataset.corpus.splits["test"]:
         (videos / path).unlink()
-    with pytest.raises(ToolkitError, match="not one file of the test split can be read"):
+    with pytest.raises(ToolkitError, match="no file of the test split can be read"):
         dataset.example("test", 0, None)
 
 

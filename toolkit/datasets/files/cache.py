@@ -48,7 +48,7 @@ def scan(
     results = {path: result for path in paths for result in _cached(known.get(path), stamps[path], unpack)}
     unknown = list(dict.fromkeys(path for path in paths if path not in results))
     if len(unknown) >= MANY:
-        logger.info("%s: scanning %d files, once", root, len(unknown))
+        logger.info("%s: looking at %d files, once", root, len(unknown))
     failures: dict[str, str] = {}
 
     def attempt(path: str) -> tuple[Any, list[T], str]:

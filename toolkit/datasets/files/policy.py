@@ -39,7 +39,7 @@ class ErrorPolicy:
         self.skipped |= set(failures)
         for why in list(failures.values())[:NAMED]:
             logger.warning("%s: skipped", why)
-        logger.warning("%s: %d files that cannot be used skipped so far", self.root, len(self.skipped))
+        logger.warning("%s: %d files skipped so far, as they cannot be used", self.root, len(self.skipped))
 
     def keep(self, paths: Iterable[str], look: Callable[[str], T]) -> dict[str, T]:
         """Results of ``look`` for every path that is not skipped; where it raises, the file is a failure."""

@@ -59,7 +59,7 @@ def require_train(root: Path, named: Iterable[str | None]) -> None:
     names = set(named)
     others = [split for split in SPLITS if split in names]
     if others and "train" not in names:
-        raise ToolkitError(f"{root}: has {' and '.join(others)} but no train; add the folder {root / 'train'}")
+        raise ToolkitError(f"{root}: there is {' and '.join(others)} but no train; add the folder {root / 'train'}")
 
 
 def split_sizes(splits: Mapping[str, Sized]) -> str:
