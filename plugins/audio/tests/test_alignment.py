@@ -76,7 +76,7 @@ def test_a_textgrid(encoding: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_alignment(name: str, text: str, tmp_path: Path) -> None:
-    with pytest.raises(ToolkitError, match=rf"{name}: no alignment of phones") as caught:
+    with pytest.raises(ToolkitError, match=rf"{name}: not an alignment of phones") as caught:
         read_alignment(write(tmp_path / name, text))
     assert "\n" not in str(caught.value)
 

@@ -199,7 +199,7 @@ def test_the_picture_shows_who_is_taken_for_whom(tmp_path: Path) -> None:
     ("data", "code_spec", "why"),
     [
         (FLOATS, CODES, r"no condition phone.*dataset.phones=FOLDER"),
-        (SOUND, CodeSpec((10,), ()), "a continuous bottleneck has none"),
+        (SOUND, CodeSpec((10,), ()), "a continuous bottleneck has no codes"),
     ],
 )
 def test_phones_need_phones_and_codes(data: DataSpec, code_spec: CodeSpec, why: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from toolkit import DataSpec
-from toolkit_audio.waveform import compress, expand, from_waveform, heard, sample_rate_of, to_waveform
+from toolkit_audio.waveform import compress, expand, from_waveform, sample_rate_of, scaled_to_waveform, to_waveform
 
 MULAW, PCM, FLOAT = (DataSpec(1, (8,), levels=levels, rates=(8000.0,)) for levels in (256, 1 << 16, None))
 
@@ -35,7 +35,7 @@ def test_levels_survive_the_waveform(spec: DataSpec) -> None:
 def test_what_is_heard_of_floats_is_what_they_are() -> None:
     waveform = torch.rand(9) * 2 - 1
     assert torch.equal(to_waveform(waveform, FLOAT), waveform)
-    assert torch.equal(heard(waveform, PCM), waveform)
+    assert torch.equal(scaled_to_waveform(waveform, PCM), waveform)
 
 
 def test_expanding_has_a_gradient() -> None:
@@ -46,5 +46,5 @@ def test_expanding_has_a_gradient() -> None:
 def test_other_data_is_no_sound() -> None:
     assert sample_rate_of(MULAW) == 8000
     for spec in (DataSpec(3, (4, 4)), DataSpec(1, (4,)), DataSpec(2, (4,), rates=(8000.0,))):
-        with pytest.raises(ValueError, match="no sound"):
+        with pytest.raises(ValueError, match="is not sound"):
             sample_rate_of(spec)

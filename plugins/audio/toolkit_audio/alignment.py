@@ -1,4 +1,4 @@
-"""Which phone is said when: ``.lab`` and TextGrid files, and their labels by time."""
+"""Phone alignments: ``.lab`` and TextGrid files, and labels over time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toolkit_audio import PACKAGE
 
 SUFFIXES = (".lab", ".TextGrid")
 SILENCE = "sil"
-"""What stands where a TextGrid's interval has no text."""
+"""The phone of a TextGrid's interval without text."""
 RATES = (100, 50, 25)
 """Labels per second: the first that divides the sample rate."""
 
@@ -45,9 +45,9 @@ def read_alignment(path: Path) -> list[Span]:
     except OSError as error:
         raise ToolkitError(f"{path}: cannot be opened ({error.strerror})") from error
     except ValueError as error:
-        raise ToolkitError(f"{path}: no alignment of phones ({error})") from error
+        raise ToolkitError(f"{path}: not an alignment of phones ({error})") from error
     if not spans or any(span.end < span.start for span in spans):
-        raise ToolkitError(f"{path}: no alignment of phones (it is empty, or a phone ends before it starts)")
+        raise ToolkitError(f"{path}: not an alignment of phones (it is empty, or a phone ends before it starts)")
     return sorted(spans)
 
 
@@ -59,24 +59,24 @@ def _line(line: str) -> Span:
 
 
 def _textgrid(text: str) -> list[Span]:
-    """The tier named phones, or phone; else the last of intervals."""
-    tiers = re.split(r"item \[\d+\]:", text)[1:]
-    found = {}
-    for tier in tiers:
+    """The tier named phones, or phone; else the last tier of intervals."""
+    spans = {}
+    for tier in re.split(r"item \[\d+\]:", text)[1:]:
         name = re.search(r'name = "([^"]*)"', tier)
         intervals = re.findall(r'xmin = (\S+)\s+xmax = (\S+)\s+text = "((?:[^"]|"")*)"', tier)
         if name and intervals:
-            found[name[1].lower()] = [Span(float(a), float(b), phone.strip() or SILENCE) for a, b, phone in intervals]
-    if not found:
-        raise ValueError("there is no tier of intervals, written in full, in it")
-    return found.get("phones") or found.get("phone") or list(found.values())[-1]
+            spans[name[1].lower()] = [Span(float(a), float(b), phone.strip() or SILENCE) for a, b, phone in intervals]
+    if not spans:
+        raise ValueError("it has no interval tier in the long text format")
+    return spans.get("phones") or spans.get("phone") or list(spans.values())[-1]
 
 
 class PhoneLabels:
-    """Labels by time of the files of a corpus that have an alignment, by the phones that occur in any of them.
+    """Labels over time for the files of a corpus that have an alignment; the classes are all phones that occur.
 
-    ``folder`` holds a file ``PATH.lab`` or ``PATH.TextGrid`` for a file ``PATH.wav`` of the corpus; ``classes`` says
-    which phones count as one. ToolkitError where the folder holds none for these paths, or one that cannot be read.
+    ``folder`` has a file ``PATH.lab`` or ``PATH.TextGrid`` for a file ``PATH.wav`` of the corpus; ``classes`` maps
+    phones to the class that they count as. ToolkitError if the folder has no alignment for these paths, or one that
+    cannot be read.
     """
 
     def __init__(self, folder: Path, paths: Sequence[str], classes: Mapping[str, str]) -> None:
@@ -99,7 +99,7 @@ class PhoneLabels:
     def labels(self, path: str, start: float, frames: int, rate: int) -> Tensor:
         """Labels ``int64 (frames,)`` at ``rate`` per second from ``start`` seconds on.
 
-        A frame has the phone that is said in its middle, and "none" where none is.
+        A frame has the phone in its middle, or the label "none" if there is no phone.
         """
         none = len(self.names)
         if path not in self.files:
@@ -123,11 +123,11 @@ def _phones(path: Path) -> list[str]:
 
 
 def read_phone_map(path: Path) -> dict[str, str]:
-    """Which phones are to be one: a JSON object of names to names. ToolkitError where it is none."""
+    """Phones to the classes that they count as, from a JSON object of names. ToolkitError for anything else."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        classes = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ToolkitError(f"dataset.phone_map={path}: cannot be read ({error})") from error
-    if not isinstance(held, dict) or not all(isinstance(value, str) for value in held.values()):
+    if not isinstance(classes, dict) or not all(isinstance(name, str) for name in classes.values()):
         raise ToolkitError(f"dataset.phone_map={path}: a JSON object of phone names to class names is needed")
-    return held
+    return classes

@@ -1,4 +1,4 @@
-"""What all corpora of files share: scanning, windows, labels, and how they fail."""
+"""What all corpora of files share: scanning, windows, labels, and errors."""
 
 from __future__ import annotations
 
@@ -34,38 +34,38 @@ SAMPLE = 64
 
 
 class Sound(NamedTuple):
-    """What a scan found out about a file, in samples of the data's rate."""
+    """The result of scanning a file, in samples of the data's rate."""
 
     start: int
-    """Where it begins to sound, or 0."""
+    """The first sample after silence is trimmed."""
     samples: int
-    """From there to where it ends to sound."""
+    """Length without the trimmed silence."""
     gain: float
-    """What it is multiplied by."""
+    """Factor of the amplitude."""
 
 
 class CorpusDataset(AudioDataset):
-    """Utterances in files, labelled by speaker and, where alignments are given, by phone.
+    """Utterances in files, labeled by speaker and, with alignments, by phone.
 
-    A corpus says in ``find`` which files it has. Each is scanned once, and what was found is remembered in the user's
-    cache folder. An example is a window of ``seconds``: a file holds as many as cover it, at even distances; a shorter
-    file is one window, which silence fills up. With ``crop="random"`` and a generator, the window lies anywhere in its
-    file. Only the window is decoded.
+    ``find`` lists a corpus's files. Each is scanned once, and the result is cached in the user's cache folder. An
+    example is a window of ``seconds``: a file has as many evenly spaced windows as cover it; a shorter file is one
+    window, padded with silence. With ``crop="random"`` and a generator, the window is anywhere in its file. Only the
+    window is decoded.
 
     Args:
         root: the corpus's folder.
         sample_rate: samples per second; files of other rates are resampled, and channels averaged.
         seconds: length of an example.
         form: mulaw: 256 levels; pcm16: 65536 levels; float: numbers in [-1, 1].
-        crop: whether a training example lies anywhere in its file, or where the file's other windows leave room.
-        trim: decibels below the loudest part of a file at which its ends are silence, and are left out; null: none.
-        loudness: LUFS that every file is brought to, -23 being usual; null: as it is. Needs torchaudio.
-        held_out: whether utterances or speakers are set aside, 5 % for val and 5 % for test, where the corpus has no
-            such splits.
-        lists: a folder with train.txt, val.txt and test.txt, each naming files without suffix; null: none.
-        phones: a folder of alignments, .lab or .TextGrid, by the files' own paths; null: none.
-        phone_map: a JSON object that says which phones count as one; null: none.
-        on_error: whether a file that cannot be read stops the run, or is skipped and told.
+        crop: random: a training example is anywhere in its file; fixed: at the file's evenly spaced windows.
+        trim: ends of a file that are this many decibels below its loudest part are trimmed; null: nothing is.
+        loudness: LUFS that every file is scaled to, usually -23; null: unchanged. Needs torchaudio.
+        held_out: whether utterances or speakers are held out, 5 % for val and 5 % for test, if the corpus has no such
+            splits.
+        lists: a folder with train.txt, val.txt and test.txt, each listing files without suffix; null: none.
+        phones: a folder of alignments, .lab or .TextGrid, under the files' own paths; null: none.
+        phone_map: a JSON object that maps phones to the class that they count as; null: none.
+        on_error: whether a file that cannot be read stops the run, or is skipped with a warning.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class CorpusDataset(AudioDataset):
         utterances = self.find(self.root)
         if lists is not None:
             utterances = listed(utterances, Path(lists).expanduser())
-        self.sounds = self._scan([each.path for each in utterances], sample_rate, trim, loudness)
-        usable = [each for each in utterances if each.path in self.sounds]
-        self.splits = set_aside(usable, lambda each: each.split, _key(held_out))
-        self.speakers = {name: i for i, name in enumerate(sorted({each.speaker for each in utterances}))}
+        self.sounds = self._scan([utterance.path for utterance in utterances], sample_rate, trim, loudness)
+        usable = [utterance for utterance in utterances if utterance.path in self.sounds]
+        self.splits = set_aside(usable, lambda utterance: utterance.split, _key(held_out))
+        self.speakers = {name: i for i, name in enumerate(sorted({utterance.speaker for utterance in utterances}))}
         self.phones = _phone_labels(phones, phone_map, list(self.sounds))
         self.spec = DataSpec(
             1,
@@ -111,13 +111,13 @@ class CorpusDataset(AudioDataset):
         self.windows = {split: self._windows(split) for split in SPLITS}
         if not self.size("train"):
             raise ToolkitError(f"{self.root}: too few utterances that can be read to train on")
-        self._tell()
+        self._log()
         self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))
 
     @classmethod
     @abstractmethod
     def find(cls, root: Path) -> list[Utterance]:
-        """The files below a root. ToolkitError where it holds no such corpus."""
+        """The files below a root. ToolkitError if there is no such corpus."""
 
     @classmethod
     def missing_dependencies(cls) -> list[str]:
@@ -131,7 +131,7 @@ class CorpusDataset(AudioDataset):
         return len(self.windows[split])
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``x`` (1, samples), the label ``speaker`` and, where there are alignments, ``phone`` by time."""
+        """``x`` (1, samples), the label ``speaker`` and, with alignments, ``phone`` over time."""
         numbers, utterances = self.windows[split], self.splits[split]
         return self.policy.example(
             split,
@@ -146,8 +146,8 @@ class CorpusDataset(AudioDataset):
         if generator is not None and self.crop == "random":
             start = int(torch.randint(max(0, sound.samples - length) + 1, (), generator=generator))
         begin = sound.start + start
-        heard = read_span(self.root / utterance.path, begin, begin + min(length, sound.samples), rate)
-        waveform = torch.from_numpy(np.pad(heard * np.float32(sound.gain), (0, length - len(heard))))
+        samples = read_span(self.root / utterance.path, begin, begin + min(length, sound.samples), rate)
+        waveform = torch.from_numpy(np.pad(samples * np.float32(sound.gain), (0, length - len(samples))))
         example = {"x": from_waveform(waveform, self.spec).unsqueeze(0)}
         example["speaker"] = torch.tensor(self.speakers[utterance.speaker])
         if self.phones:
@@ -159,8 +159,8 @@ class CorpusDataset(AudioDataset):
         speaker = Condition("speaker", len(self.speakers), tuple(self.speakers))
         if not self.phones:
             return (speaker,)
-        names, every = self.phones.names, sample_rate // label_rate(sample_rate)
-        return (speaker, Condition("phone", len(names), names, per_step=True, stride=every))
+        names, stride = self.phones.names, sample_rate // label_rate(sample_rate)
+        return (speaker, Condition("phone", len(names), names, per_step=True, stride=stride))
 
     def _scan(self, paths: list[str], sample_rate: int, trim: float | None, loudness: float | None) -> dict[str, Sound]:
         """The files that can be read, by path."""
@@ -168,19 +168,19 @@ class CorpusDataset(AudioDataset):
             unpack = partial(_whole, sample_rate=sample_rate)
             sounds, failures = scan(self.root, paths, _header, unpack, package=PACKAGE, purpose="header")
         else:
-            listen = partial(_listened, sample_rate=sample_rate, trim=trim, measured=loudness is not None)
+            measure = partial(_measured, sample_rate=sample_rate, trim=trim, with_loudness=loudness is not None)
             unpack = partial(_part, loudness=loudness)
             purpose = f"{sample_rate} {trim} {loudness is not None}"
-            sounds, failures = scan(self.root, paths, listen, unpack, package=PACKAGE, purpose=purpose)
+            sounds, failures = scan(self.root, paths, measure, unpack, package=PACKAGE, purpose=purpose)
         self.policy.add(failures)
         return {path: sound for path, sound in sounds.items() if sound.samples}
 
     def _windows(self, split: str) -> np.ndarray:
         """Utterance and first sample ``(n, 2)`` of every example."""
-        return windows((self.sounds[each.path].samples for each in self.splits[split]), self.spec.axes[0])
+        return windows((self.sounds[utterance.path].samples for utterance in self.splits[split]), self.spec.axes[0])
 
-    def _tell(self) -> None:
-        samples = sum(self.sounds[each.path].samples for split in SPLITS for each in self.splits[split])
+    def _log(self) -> None:
+        samples = sum(self.sounds[utterance.path].samples for split in SPLITS for utterance in self.splits[split])
         minutes, speakers = samples / sample_rate_of(self.spec) / 60, len(self.speakers)
         sizes = split_sizes(self.splits)
         logger.info("%s: %.1f minutes by %d speakers; utterances: %s", self.root, minutes, speakers, sizes)
@@ -207,12 +207,12 @@ def _whole(header: list[int], sample_rate: int) -> Sound:
     return Sound(0, length_at(samples, rate, sample_rate), 1.0)
 
 
-def _listened(path: Path, sample_rate: int, trim: float | None, measured: bool) -> list[float | int | None]:
-    """Start, samples, loudness and peak, by decoding all of it."""
+def _measured(path: Path, sample_rate: int, trim: float | None, with_loudness: bool) -> list[float | int | None]:
+    """Start, samples, loudness and peak, from the whole file."""
     sound = read_span(path, 0, None, sample_rate)
     start, stop = (0, len(sound)) if trim is None else sounding(sound, sample_rate, trim)
     sound = sound[start:stop]
-    loudness = measure_loudness(sound, sample_rate) if measured else None
+    loudness = measure_loudness(sound, sample_rate) if with_loudness else None
     return [start, stop - start, loudness, float(np.abs(sound).max(initial=0))]
 
 

@@ -1,4 +1,4 @@
-"""A decoder of sound that gives all samples at once."""
+"""A decoder of sound that computes all samples at once."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from toolkit.nn.residual import residual_stack
 from toolkit_audio.rectified import rectified
 
 QUIET = 0.1
-"""What the last weights start at, of their usual size: far louder than speech, an untrained decoder is first of all
-silenced, and the latents are dragged along before their codes have settled."""
+"""Factor on the initial weights of the last layer. At the usual scale an untrained decoder is far louder than speech:
+training would first silence it, and drag the latents along before their codes have settled."""
 
 
 @final
 class ConvDecoder(Decoder):
     """Residual blocks at the latents' rate, then strided transposed convolutions with ReLU: fast, and not
-    autoregressive, so that what is the codes' to say is nobody else's.
+    autoregressive, so that all information comes from the codes.
 
     Conditions are embedded and added to the first layer's output.
 
     Args:
         hidden: channels at the latents' rate.
-        narrowest: channels are halved at each stride, down to this many.
+        narrowest: minimum of the channels, which are halved at each stride.
         residual_blocks: how many, each ReLU, 3-wide, ReLU, 1-wide.
         strides: of the transposed convolutions, from the latents up.
     """

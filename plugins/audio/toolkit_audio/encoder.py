@@ -24,12 +24,12 @@ class ConvEncoder(Encoder):
 
     Args:
         hidden: channels of the strided layers.
-        narrowest: channels of the first layer, which double at each stride up to hidden and so spare the many samples
-            of the first layers most of the work; null: hidden, as in the paper.
+        narrowest: channels of the first layer, doubled at each stride up to hidden, which saves most of the work where
+            there are most samples; null: hidden, as in the paper.
         strides: of the convolutions; their product is samples per code.
-        norm: whether the channels of every position are brought to mean 0 and variance 1 before each ReLU; the paper
+        norm: whether the channels of every position are normalized to mean 0 and variance 1 before each ReLU; the paper
             does not say.
-        residual_blocks: after them, each ReLU, 3-wide, ReLU, 1-wide; the paper has none.
+        residual_blocks: blocks after them, each ReLU, 3-wide, ReLU, 1-wide; the paper has 0.
     """
 
     rank = 1
@@ -64,7 +64,7 @@ class ConvEncoder(Encoder):
 
 
 class ChannelNorm(nn.Module):
-    """Each position's channels to mean 0 and variance 1, then a learned scale and shift of each channel."""
+    """Normalizes the channels of each position to mean 0 and variance 1, then applies a learned scale and shift."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Sound files: read whole, written at their rate, and drawn for a person to look at."""
+"""Sound files: read whole, written at their rate, and plotted."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLIPPED = 3
-"""Samples at full scale one after another that are a peak cut off, and no peak."""
+"""Consecutive samples at full scale from which on a peak counts as clipped."""
 FULL = 1 - 1.5 / HALF
-"""Full scale, for the largest of 16 bits too."""
+"""Full scale; the largest 16-bit sample counts, too."""
 
 
 class AudioDataset(Dataset):
@@ -35,21 +35,21 @@ class AudioDataset(Dataset):
 
     @classmethod
     def read(cls, path: Path, spec: DataSpec) -> Tensor:
-        """All of a file, whatever its length, at the spec's rate, mono."""
+        """The whole file, of any length, at the spec's rate, mono."""
         sound = torch.from_numpy(read_span(path, 0, None, sample_rate_of(spec)))
         if not len(sound):
-            raise ValueError("there is not one sample of sound in it")
-        _tell_clipped(path, sound)
+            raise ValueError("it has no samples")
+        _warn_if_clipped(path, sound)
         return from_waveform(sound, spec).unsqueeze(0)
 
     @classmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
-        """A wav file of 16 bits or, of data without levels, of 32-bit floats."""
+        """A wav file, 16-bit or, for data without levels, 32-bit float."""
         if spec.levels is None:
             sound, form = x.detach().cpu().float(), ("pcm_f32le", "flt")
         else:
             sound, form = to_waveform(x.detach().cpu(), spec), ("pcm_s16le", "s16")
-        _tell_clipped(path, sound[0])
+        _warn_if_clipped(path, sound[0])
         sound = sound.clamp(-1, 1)
         if form[1] == "s16":
             sound = (sound * HALF).round().clamp(-HALF, HALF - 1).to(torch.int16)
@@ -71,7 +71,7 @@ def write_wav(path: Path, samples: np.ndarray, rate: int, codec: str, form: str)
 
 
 def clipped(sound: Tensor) -> int:
-    """How many samples lie at or beyond full scale, three or more side by side."""
+    """How many samples are at or beyond full scale, in runs of three or more."""
     full = (sound.abs() >= FULL).float()
     runs = full.unfold(0, CLIPPED, 1).sum(1) == CLIPPED if len(full) >= CLIPPED else full[:0].bool()
     inside = torch.zeros(len(full), dtype=torch.bool)
@@ -80,7 +80,7 @@ def clipped(sound: Tensor) -> int:
     return int(inside.sum())
 
 
-def _tell_clipped(path: Path, sound: Tensor) -> None:
+def _warn_if_clipped(path: Path, sound: Tensor) -> None:
     count = clipped(sound)
     if count:
         logger.warning("%s: clipped, %d of %d samples are at full scale", path, count, len(sound))

@@ -1,4 +1,4 @@
-"""Anybody's voices, in folders."""
+"""A user's own recordings, in folders."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SUFFIXES = (
 
 @final
 class FolderDataset(CorpusDataset):
-    """All files with sound below ``root``, of any kind that FFmpeg decodes; the first folder is the speaker.
+    """All sound files below ``root``, in any format that FFmpeg decodes; the first folder is the speaker.
 
-    ``root`` holds ``SPEAKER/…`` or ``train/SPEAKER/… val/… test/…``; files in no folder have the speaker's name
-    ``unknown``. Names that start with a dot are not seen.
+    ``root`` contains ``SPEAKER/…`` or ``train/SPEAKER/… val/… test/…``; the speaker of files outside a folder is
+    ``unknown``. Names that start with a dot are ignored.
     """
 
     @classmethod
     def find(cls, root: Path) -> list[Utterance]:
         utterances = sorted(_utterance(path) for path in find_files(root, SUFFIXES))
         if not utterances:
-            raise ToolkitError(f"{root}: there is no file of sound ({', '.join(SUFFIXES[:5])}, …)")
-        require_train(root, (each.split for each in utterances))
+            raise ToolkitError(f"{root}: no sound files ({', '.join(SUFFIXES[:5])}, …)")
+        require_train(root, (utterance.split for utterance in utterances))
         return utterances
 
 

@@ -17,8 +17,8 @@ SPLITS = {"train": "train", "dev": "val", "test": "test"}
 class LibriSpeechDataset(CorpusDataset):
     """The LibriSpeech corpus, ``train-clean-100/SPEAKER/CHAPTER/….flac`` and so on.
 
-    ``root`` is what holds these folders, or holds their folder ``LibriSpeech``. ``train-… dev-… test-…`` are the splits
-    where a train folder is among them; else all that there is is split. Speakers are called by their numbers.
+    ``root`` contains these folders, or the folder ``LibriSpeech`` with them. ``train-… dev-… test-…`` are the splits if
+    there is a train folder; otherwise all files are split. Speakers are named by their numbers.
     """
 
     @classmethod
@@ -28,7 +28,7 @@ class LibriSpeechDataset(CorpusDataset):
         if not paths:
             raise ToolkitError(
                 f"{root.absolute()}: LibriSpeech is not there, no train-clean-100/SPEAKER/CHAPTER/*.flac or the like;"
-                " dataset.root=FOLDER says where"
+                " set dataset.root=FOLDER"
             )
         parts = [path.relative_to(folder).parts for path in paths]
         whole = any(part[0].startswith("train") for part in parts)

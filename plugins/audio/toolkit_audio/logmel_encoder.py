@@ -1,4 +1,4 @@
-"""An encoder that hears, and learns nothing."""
+"""Log-mel features; no parameters."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor
 
 from toolkit import DataSpec, Encoder
 from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
-from toolkit_audio.waveform import heard, sample_rate_of
+from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform
 
 MIDDLE, SPREAD = -6.0, 3.0
-"""Of the natural logs of speech's mel magnitudes, roughly."""
+"""Approximate mean and deviation of the natural logs of speech's mel magnitudes."""
 
 
 @final
 class LogMelEncoder(Encoder):
-    """Log-mel magnitudes as they are, a band for each channel of the latents, so that ``dim`` says how many.
+    """Log-mel magnitudes with a band for each of the ``dim`` channels of the latents; no parameters.
 
-    It has no parameters: with ``quantizer=ema`` codes are those of k-means over spectra, and only the decoder learns.
-    What an encoder learns of phones is what its codes tell more than these.
+    With ``quantizer=ema`` the codes are those of k-means over spectra, and only the decoder learns: a baseline for
+    what learned encoders know of phones.
 
     Args:
         hop: samples from one latent to the next.
-        window: samples of a spectrum's Hann window, around the middle of the hop. The shorter, the better codes know
-            phones, for what is around them is left out.
+        window: samples of a spectrum's Hann window, around the middle of the hop. With shorter windows codes match
+            phones better, because they leave out the context.
     """
 
     rank = 1
@@ -33,13 +33,13 @@ class LogMelEncoder(Encoder):
     def __init__(self, data: DataSpec, dim: int, *, hop: int = 640, window: int = 640) -> None:
         super().__init__()
         if window < hop:
-            raise ValueError(f"window={window}: at least as long as hop={hop}, or samples between windows go unheard")
+            raise ValueError(f"window={window}: at least as long as hop={hop}, or samples between windows are ignored")
         self.data, self.hop, self.stride = data, hop, (hop,)
         self.register_buffer("window", torch.hann_window(window), persistent=False)
         self.register_buffer("filters", mel_filters(dim, window, sample_rate_of(data)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, 1, samples)``."""
-        waveform = heard(self.data.scale(x), self.data)[:, 0, self.hop // 2 :]
+        waveform = scaled_to_waveform(self.data.scale(x), self.data)[:, 0, self.hop // 2 :]
         mel = self.get_buffer("filters") @ magnitudes(waveform, self.get_buffer("window"), self.hop)
         return (mel.clamp(min=FAINTEST).log() - MIDDLE) / SPREAD

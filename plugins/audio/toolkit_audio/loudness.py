@@ -12,14 +12,14 @@ import torch
 from toolkit import ToolkitError
 
 SHORTEST = 0.4
-"""Seconds of the measure's blocks; shorter sound is taken as often as it fills one."""
+"""Seconds of the measure's blocks; shorter sound is repeated to fill one."""
 
 
 def require_torchaudio(what: str) -> ModuleType:
-    """``torchaudio.functional``. ToolkitError that says why it does not import here, and what to install.
+    """``torchaudio.functional``. ToolkitError with the reason if it cannot be imported, and what to install.
 
-    It holds libraries built against one torch: beside another it is not found wanting before it is imported, and then
-    fails in more than one way.
+    Its libraries are built against one version of torch. With another it fails only when it is imported, in one of
+    several ways.
     """
     try:
         return import_module("torchaudio.functional")
@@ -33,7 +33,7 @@ def require_torchaudio(what: str) -> ModuleType:
 
 
 def measure_loudness(sound: np.ndarray, rate: int) -> float | None:
-    """LUFS of mono samples; None of silence."""
+    """LUFS of mono samples; None for silence."""
     functional = require_torchaudio("dataset.loudness")
     repeats = -(-round(SHORTEST * rate) // max(1, len(sound)))
     waveform = torch.from_numpy(np.tile(sound, repeats)).unsqueeze(0)
@@ -42,7 +42,7 @@ def measure_loudness(sound: np.ndarray, rate: int) -> float | None:
 
 
 def gain(loudness: float | None, wanted: float | None, peak: float) -> float:
-    """What brings sound to a loudness, but for peaks that would leave [-1, 1]."""
+    """The factor that brings sound to a loudness, limited so that peaks stay in [-1, 1]."""
     if loudness is None or wanted is None or not peak:
         return 1.0
     return float(min(10 ** ((wanted - loudness) / 20), 1 / peak))

@@ -1,4 +1,4 @@
-"""An encoder that hears before it learns."""
+"""Convolutions over log-mel features."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class MelEncoder(Encoder):
     """Log-mel magnitudes at every hop, convolutions over them, and a 1-wide one to the latents.
 
     As in the speech models of the ZeroSpeech challenges (Chorowski et al. 2019, arXiv:1901.08810; van Niekerk et al.
-    2020, arXiv:2005.09409). What convolutions over samples learn in days is given here: phases are left out, and
-    pitches lie as in the ear. So it learns from minutes of speech, on a CPU.
+    2020, arXiv:2005.09409). Convolutions over samples need days to learn what is built in here: magnitudes without
+    phases, on the ear's scale of pitch. So it learns from minutes of speech, on a CPU.
 
     Args:
         hidden: channels everywhere but in the latents.
         hop: samples from one spectrum to the next.
         window: samples of a spectrum's Hann window.
-        bands: of the mel scale.
-        width: spectra that the first convolution sees at once, odd. With 1, no strides and no residual blocks a code
-            hears one window and nothing around it: sounds then have codes of their own, and not their surroundings.
-        strides: of the convolutions behind it; their product and the hop's is samples per code.
-        residual_blocks: after them, each ReLU, 3-wide, ReLU, 1-wide.
+        bands: how many, of the mel scale.
+        width: of the first convolution in spectra, odd. With width 1, no strides and no residual blocks a code depends
+            on one window and no context: codes then stand for sounds and not for their surroundings.
+        strides: of the convolutions after it; their product times hop is samples per code.
+        residual_blocks: blocks after them, each ReLU, 3-wide, ReLU, 1-wide.
     """
 
     rank = 1
@@ -50,7 +50,7 @@ class MelEncoder(Encoder):
     ) -> None:
         super().__init__()
         if width % 2 == 0:
-            raise ValueError(f"width={width}: an odd number, so that it sees as far to either side")
+            raise ValueError(f"width={width}: an odd number, so that it is symmetric")
         self.stride = (hop * prod(strides),)
         self.spectra = LogMelEncoder(data, bands, hop=hop, window=window)
         layers = rectified(conv(1, bands, hidden, width))

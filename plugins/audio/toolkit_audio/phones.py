@@ -1,4 +1,4 @@
-"""What codes know of phones."""
+"""How well codes predict phones."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from toolkit_audio.waveform import sample_rate_of, to_waveform
 ITERATIONS = 30
 """Of k-means."""
 MOST = 50_000
-"""Training frames that k-means looks at."""
+"""Training frames that k-means uses, at most."""
 
 
 @final
 class PhonesMetric(Metric):
-    """How well codes tell phones (van den Oord et al. 2017, section 4.3, where it is 49.3 % against 7.2 %).
+    """How well codes predict phones (van den Oord et al. 2017, section 4.3: 49.3 %, the majority 7.2 %).
 
     Each code of the first depth stands for the phone that it most often falls on in training examples;
-    ``phone_accuracy`` is how often that is right in the split that is measured. Beside it two that know no model:
-    ``phone_majority``, the most frequent phone always, and ``phone_kmeans``, as many k-means centres as the codebook
-    has entries, over 80 log-mel magnitudes around each code's middle. The phone of a code is the one said in its
-    middle; where none is said it does not count. Draws which phones are taken for which.
+    ``phone_accuracy`` is how often that is right in the evaluated split. Two baselines use no model:
+    ``phone_majority``, always the most frequent phone, and ``phone_kmeans``, as many k-means centers as the codebook
+    has entries, over 80 log-mel magnitudes around each code's middle. The phone of a code is the one in its middle;
+    codes without a phone do not count. Plots the confusion matrix.
     """
 
     fitted = True
 
     def __init__(self, data: DataSpec, code_spec: CodeSpec) -> None:
-        condition = next((each for each in data.conditions if each.name == "phone"), None)
+        condition = next((condition for condition in data.conditions if condition.name == "phone"), None)
         if condition is None:
             raise ValueError(
-                "it needs phones by time, and this data has no condition phone:"
-                " say dataset.phones=FOLDER, or choose dataset=audio_vowels"
+                "it needs phones over time, and this data has no condition phone:"
+                " set dataset.phones=FOLDER, or choose dataset=audio_vowels"
             )
         if not code_spec.depth:
-            raise ValueError("it judges codes, and a continuous bottleneck has none")
+            raise ValueError("it evaluates codes, and a continuous bottleneck has no codes")
         self.data, self.rate = data, sample_rate_of(data)
         self.phones, self.names = condition.size, condition.labels or tuple(map(str, range(condition.size)))
         self.entries = code_spec.codebook_sizes[0]
@@ -58,8 +58,8 @@ class PhonesMetric(Metric):
         codes, phones, mel = self._learned.joined()
         measured, truth, measured_mel = self._measured.joined()
         majority = torch.bincount(phones, minlength=self.phones).argmax()
-        centres = kmeans(_ordered(mel), self.entries)
-        by_mel = most_frequent(nearest(mel, centres), phones, len(centres), self.phones)[nearest(measured_mel, centres)]
+        centers = kmeans(_ordered(mel), self.entries)
+        by_mel = most_frequent(nearest(mel, centers), phones, len(centers), self.phones)[nearest(measured_mel, centers)]
         return {
             "phone_accuracy": _share(self._said(codes, phones, measured) == truth),
             "phone_majority": _share(truth == majority),
@@ -67,7 +67,7 @@ class PhonesMetric(Metric):
         }
 
     def plot(self, folder: Path) -> list[Path]:
-        """Of each phone, which phones its codes stand for."""
+        """The confusion matrix of phones."""
         if not self._learned.count or not self._measured.count:
             return []
         codes, phones, _ = self._learned.joined()
@@ -100,7 +100,7 @@ class PhonesMetric(Metric):
 
 
 class _Frames:
-    """Codes, phones and log-mel magnitudes at places where a phone is known."""
+    """Codes, phones and log-mel magnitudes at the positions that have a phone."""
 
     def __init__(self) -> None:
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -123,30 +123,30 @@ def most_frequent(codes: Tensor, phones: Tensor, entries: int, classes: int) -> 
     return counts.argmax(1).where(~unseen, torch.bincount(phones, minlength=classes).argmax())
 
 
-def nearest(rows: Tensor, centres: Tensor) -> Tensor:
-    """The index of the nearest centre of each row."""
-    return torch.cat([torch.cdist(part, centres).argmin(1) for part in rows.split(8192)])
+def nearest(rows: Tensor, centers: Tensor) -> Tensor:
+    """The index of the nearest center of each row."""
+    return torch.cat([torch.cdist(part, centers).argmin(1) for part in rows.split(8192)])
 
 
 def kmeans(rows: Tensor, n: int) -> Tensor:
-    """``n`` centres ``(n, dim)`` after Lloyd's iterations over rows, from a fixed draw by k-means++."""
+    """``n`` centers ``(n, dim)`` after Lloyd's iterations over rows, from k-means++ with a fixed seed."""
     generator = torch.Generator().manual_seed(0)
-    centres = rows[:1]
-    far = (rows - centres).square().sum(1)
-    while len(centres) < min(n, len(rows)):
+    centers = rows[:1]
+    far = (rows - centers).square().sum(1)
+    while len(centers) < min(n, len(rows)):
         chosen = torch.multinomial(far.clamp(min=1e-12), 1, generator=generator)
-        centres = torch.cat([centres, rows[chosen]])
+        centers = torch.cat([centers, rows[chosen]])
         far = torch.minimum(far, (rows - rows[chosen]).square().sum(1))
     for _ in range(ITERATIONS):
-        owners = nearest(rows, centres)
-        counts = torch.bincount(owners, minlength=len(centres)).unsqueeze(1)
-        sums = torch.zeros_like(centres).index_add_(0, owners, rows)
-        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
-    return centres
+        owners = nearest(rows, centers)
+        counts = torch.bincount(owners, minlength=len(centers)).unsqueeze(1)
+        sums = torch.zeros_like(centers).index_add_(0, owners, rows)
+        centers = torch.where(counts > 0, sums / counts.clamp(min=1), centers)
+    return centers
 
 
 def _ordered(rows: Tensor) -> Tensor:
-    """In an order that is the rows' own, so that k-means does not depend on that of the batches; of many, some."""
+    """Sorted, so that k-means does not depend on the order of the batches; thinned out if there are many."""
     keys = (rows.double() @ torch.linspace(1, 2, rows.shape[1], dtype=torch.float64)).argsort(stable=True)
     return rows[keys[:: -(-len(keys) // MOST)]]
 
@@ -156,7 +156,7 @@ def _share(right: Tensor) -> float:
 
 
 def plot_confusion(path: Path, counts: Tensor, names: Sequence[str]) -> None:
-    """Counts ``(said, heard)`` as shares of each phone's rows, those that occur, the most frequent first."""
+    """Counts ``(phone, predicted)`` as shares of each phone, for phones that occur, the most frequent first."""
     from matplotlib.figure import Figure
 
     order = counts.sum(1).argsort(descending=True)

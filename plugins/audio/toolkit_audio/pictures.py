@@ -1,4 +1,4 @@
-"""Waveforms and spectrograms as pictures."""
+"""Plots of waveforms and spectrograms."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ WINDOW = 0.025
 RANGE = 80
 """Decibels from black to white."""
 WIDTH = 320
-"""Pixels of one sound, and the heights of its waveform and spectrogram."""
+"""Width of one sound, in pixels."""
 WAVE, SPECTRUM = 40, 120
+"""Heights of its waveform and its spectrogram."""
 GAP = 6
 
 
 def plot_sounds(path: Path, rows: Sequence[Sequence[np.ndarray]], spec: DataSpec) -> None:
-    """Each row's sounds side by side: the waveform above its spectrogram, with seconds and kilohertz at the borders.
+    """Each row's sounds side by side: the waveform above its spectrogram, with axes in seconds and kilohertz.
 
-    All are drawn on one scale of time, that of the longest, and of level, where 0 dB is a sine at full scale.
+    All share one scale of time, that of the longest, and of level, where 0 dB is a sine at full scale.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Sound out of files: headers, and spans of samples without decoding the rest."""
+"""Reading sound files: headers, and spans of samples without decoding the whole file."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
 MARGIN = 0.02
 """Seconds decoded on either side of a span that is resampled, so that the filter sees no edge."""
 EARLY = 0.1
-"""Seconds before a span at which its decoding begins: a lossy format needs some frames to settle."""
+"""Seconds before a span at which decoding begins: lossy formats need some frames to settle."""
 
 
 class Header(NamedTuple):
-    """What a file says of itself."""
+    """Rate and length of a sound file."""
 
     rate: int
     """Samples per second."""
     samples: int
-    """On each channel."""
+    """Per channel."""
 
 
 def read_header(path: Path) -> Header:
-    """The header of the first sound in a file; ToolkitError where there is none."""
+    """The header of the first audio stream in a file; ToolkitError if there is none."""
     with _opened(path) as (container, stream):
         length = _announced(container, stream)
-        if length is None:  # a stream that does not say: count
+        if length is None:  # the stream does not state it
             length = sum(frame.samples for frame in container.decode(stream))
         if not length:
-            raise ToolkitError(f"{path}: there is no sound in it, not one sample")
+            raise ToolkitError(f"{path}: has no sound, not one sample")
         return Header(stream.rate, length)
 
 
 def read_span(path: Path, start: int, stop: int | None, rate: int) -> np.ndarray:
-    """Samples ``start..stop`` (None: all that there are) at ``rate`` per second: mono, float32.
+    """Samples ``start..stop`` (None: to the end) at ``rate`` per second: mono, float32.
 
-    Channels are averaged. Only the span is decoded and, where the file has another rate, resampled. ToolkitError where
-    the file cannot be read, or ends before its header says.
+    Channels are averaged. Only the span is decoded and, if the file has another rate, resampled. ToolkitError if the
+    file cannot be read, or is shorter than its header says.
     """
     with _opened(path) as (container, stream):
         if stream.rate == rate:
             return _decoded(path, container, stream, start, None if stop is None else (stop, stop))
-        # the last place before the span, less the margin, at which samples of both rates fall together
+        # the last time before the span, less the margin, at which samples of both rates coincide
         own, wanted = stream.rate // gcd(stream.rate, rate), rate // gcd(stream.rate, rate)
         block = max(0, (start - round(MARGIN * rate)) // wanted)
         last = None if stop is None else (stop * own // wanted, (stop + round(MARGIN * rate)) * own // wanted)
@@ -70,30 +70,30 @@ def resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None]), format="flt", layout="mono")
     frame.sample_rate = rate
     parts = [part.to_ndarray()[0] for given in (frame, None) for part in resampler.resample(given)]
-    made = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    return made[: length_at(len(sound), rate, wanted)]
+    resampled = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return resampled[: length_at(len(sound), rate, wanted)]
 
 
 def length_at(samples: int, rate: int, wanted: int) -> int:
-    """How many samples so many at one rate are at another."""
+    """The number of samples at the rate ``wanted``, from that at ``rate``."""
     return samples * wanted // rate
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, AudioStream]]:
-    """A file and its first sound; what FFmpeg raises meanwhile is told as a ToolkitError that names the file."""
+    """A file and its first audio stream; FFmpeg's errors become a ToolkitError that names the file."""
     if path.is_file() and not path.stat().st_size:
         raise ToolkitError(f"{path}: the file is empty")
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.audio:
-                raise ToolkitError(f"{path}: there is no sound in it")
+                raise ToolkitError(f"{path}: has no sound")
             stream = container.streams.audio[0]
             if getattr(stream, "codec_context", None) is None:
-                raise ToolkitError(f"{path}: its sound is of a codec that FFmpeg does not know here")
+                raise ToolkitError(f"{path}: FFmpeg does not support the codec of its sound")
             yield container, stream
     except FileNotFoundError as error:
-        raise ToolkitError(f"{path}: the file is not there (any more)") from error
+        raise ToolkitError(f"{path}: the file does not exist (any more)") from error
     except EOFError as error:
         raise ToolkitError(f"{path}: cut short, it ends in the middle of a frame") from error
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -101,7 +101,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, AudioStream]]:
 
 
 def _reason(error: Exception) -> str:
-    """FFmpeg's own words, without the error's number and the path, which stands before them."""
+    """FFmpeg's message without the error number and the path."""
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -116,27 +116,27 @@ def _announced(container: InputContainer, stream: AudioStream) -> int | None:
 def _decoded(
     path: Path, container: InputContainer, stream: AudioStream, start: int, stop: tuple[int, int] | None
 ) -> np.ndarray:
-    """Samples of the file's own rate: up to where they must be there, and on to where they are taken if they are."""
+    """Samples at the file's own rate: up to the first of ``stop`` they are required, up to the second optional."""
     announced = _announced(container, stream)
     needed, end = stop or (announced, announced)
     parts, at = [], start
     for frame in _packed(_frames(container, stream, start), stream):
         begins = _place(frame, stream)
         sound = _mono(frame)[max(0, at - begins) :]
-        if begins > at:  # a hole: silence as long
+        if begins > at:  # a gap: silence of the same length
             sound = np.concatenate((np.zeros(begins - at, np.float32), sound))
         parts.append(sound)
         at += len(sound)
         if end is not None and at >= end:
             break
-    made = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    if needed is not None and len(made) < needed - start - _slack(stream):
-        raise ToolkitError(f"{path}: cut short, it ends at sample {at} where {needed} are expected")
-    return made[: None if end is None else end - start]
+    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if needed is not None and len(samples) < needed - start - _slack(stream):
+        raise ToolkitError(f"{path}: cut short, it ends at sample {at} of {needed}")
+    return samples[: None if end is None else end - start]
 
 
 def _frames(container: InputContainer, stream: AudioStream, start: int) -> Iterator[AudioFrame]:
-    """The frames from a little before a sample on; from the file's beginning where FFmpeg cannot seek there."""
+    """The frames from a little before a sample on; from the beginning of the file if FFmpeg cannot seek there."""
     early = start - round(EARLY * stream.rate)
     if early > 0 and stream.time_base:
         with suppress(av.FFmpegError):
@@ -150,7 +150,7 @@ def _frames(container: InputContainer, stream: AudioStream, start: int) -> Itera
 
 
 def _packed(frames: Iterable[AudioFrame], stream: AudioStream) -> Iterator[AudioFrame]:
-    """Frames whose channels take turns: of eight planes and more PyAV reads beyond the last, and crashes."""
+    """Frames with interleaved channels: with eight or more planes PyAV reads beyond the last one, and crashes."""
     if not stream.format.is_planar:
         yield from frames
         return
@@ -168,7 +168,7 @@ def _place(frame: AudioFrame, stream: AudioStream) -> int:
 
 
 def _slack(stream: AudioStream) -> int:
-    """Samples that a file may lack at its end: lossy formats count in frames, and announce what is cut off later."""
+    """Samples that may be missing at the end: lossy formats count whole frames, some of which are cut off later."""
     return 0 if stream.codec_context.name.startswith(("pcm", "flac", "alac", "wavpack")) else stream.rate // 5
 
 

@@ -1,8 +1,8 @@
 """Blocks of SEANet, the network of the neural codecs (Tagliasacchi et al. 2020; Zeghidour et al. 2021; Défossez et al.
 2022), causal or not.
 
-A causal convolution is padded on its left alone; a transposed one is cut on its right alone. So what comes out at a
-time depends on what came in until then, up to the end of a stride.
+A causal convolution is padded only on the left; a transposed one is cut only on the right. So the output at a time
+depends on the input up to that time, rounded up to a stride.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class PaddedConv(nn.Module):
         self.padding = (padding, 0) if causal else (padding - padding // 2, padding // 2)
 
     def forward(self, h: Tensor) -> Tensor:
-        made: Tensor = self.conv(F.pad(h, self.padding))
-        return made
+        output: Tensor = self.conv(F.pad(h, self.padding))
+        return output
 
 
 class PaddedUp(nn.Module):
@@ -42,8 +42,8 @@ class PaddedUp(nn.Module):
         self.cut = (0, stride) if causal else (stride - stride // 2, stride // 2)
 
     def forward(self, h: Tensor) -> Tensor:
-        made: Tensor = self.conv(h)
-        return made[..., self.cut[0] : made.shape[-1] - self.cut[1]]
+        output: Tensor = self.conv(h)
+        return output[..., self.cut[0] : output.shape[-1] - self.cut[1]]
 
 
 class ResidualUnit(nn.Module):

@@ -15,7 +15,7 @@ from toolkit_audio.seanet import KERNEL, PaddedConv, PaddedUp, units
 
 @final
 class SeanetDecoder(Decoder):
-    """SEANet's decoder, the encoder's mirror: after each stride half of the channels and three residual units.
+    """SEANet's decoder, the mirror of its encoder: each stride halves the channels, then come three residual units.
 
     SoundStream (Zeghidour et al. 2021, arXiv:2107.03312). Conditions are embedded and added to the first layer's
     output.
@@ -23,7 +23,7 @@ class SeanetDecoder(Decoder):
     Args:
         hidden: channels after the last stride.
         strides: of the transposed convolutions, of window 2 * stride, from the latents up.
-        causal: whether a sample depends on nothing after its code, as streaming needs.
+        causal: whether samples depend only on codes up to their own, as streaming needs.
     """
 
     rank = 1

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from toolkit import DataSpec, Encoder
 from toolkit_audio.seanet import KERNEL, PaddedConv, units
-from toolkit_audio.waveform import heard
+from toolkit_audio.waveform import scaled_to_waveform
 
 
 @final
 class SeanetEncoder(Encoder):
-    """SEANet's encoder: before each stride three residual units of dilation 1, 3 and 9; after it, twice the channels.
+    """SEANet's encoder: three residual units of dilation 1, 3 and 9 before each stride, which doubles the channels.
 
-    SoundStream (Zeghidour et al. 2021, arXiv:2107.03312). It hears the waveform, of mu-law levels too.
+    SoundStream (Zeghidour et al. 2021, arXiv:2107.03312). Its input is the waveform, also for mu-law levels.
 
     Args:
         hidden: channels before the first stride.
         strides: of the convolutions, of window 2 * stride; their product is samples per code.
-        causal: whether a code depends on nothing after its samples, as streaming needs.
+        causal: whether codes depend only on samples up to their own, as streaming needs.
     """
 
     rank = 1
@@ -47,5 +47,5 @@ class SeanetEncoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, 1, samples)``."""
-        z: Tensor = self.network(heard(self.data.scale(x), self.data))
+        z: Tensor = self.network(scaled_to_waveform(self.data.scale(x), self.data))
         return z

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FAINTEST = 1e-5
-"""Magnitude below which nothing is told apart: -100 dB."""
+"""Magnitudes below this, -100 dB, are clamped."""
 
 
 def magnitudes(waveform: Tensor, window: Tensor, hop: int) -> Tensor:
     """``(batch, samples)`` to ``(batch, len(window) // 2 + 1, frames)``: a frame for each hop, the first at sample 0.
 
-    A sine of amplitude 1 has magnitude 1 at its peak. Beyond the ends is silence.
+    A sine of amplitude 1 has magnitude 1 at its peak. The ends are padded with silence.
     """
     size = len(window)
     padded = F.pad(waveform, (size // 2, size // 2))
@@ -31,7 +31,7 @@ def log_mel(waveform: Tensor, rate: int, size: int, hop: int, bands: int = 80) -
 
 @cache
 def mel_filters(bands: int, size: int, rate: int) -> Tensor:
-    """``(bands, size // 2 + 1)``: triangles even on the mel scale (O'Shaughnessy 1987) from 0 Hz to half the rate."""
+    """``(bands, size // 2 + 1)``: triangles, evenly spaced on the mel scale (O'Shaughnessy 1987) up to rate / 2."""
     top = 2595 * torch.log10(torch.tensor(1 + rate / 2 / 700, dtype=torch.float64))
     edges = 700 * (10 ** (torch.linspace(0, float(top), bands + 2, dtype=torch.float64) / 2595) - 1)
     bins = torch.linspace(0, rate / 2, size // 2 + 1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Utterances, and the lists that say which are trained on."""
+"""Utterances, and lists of the utterances of each split."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from toolkit.dataset import SPLITS
 
 
 class Utterance(NamedTuple):
-    """A file of one speaker's, by its path below the corpus."""
+    """A file of one speaker, by its path below the corpus."""
 
     path: str
     speaker: str
     split: str | None = None
-    """Where the corpus itself says."""
+    """The corpus's own split, if it has one."""
 
 
 def listed(utterances: Iterable[Utterance], folder: Path) -> list[Utterance]:
-    """The utterances that ``train.txt``, ``val.txt`` and ``test.txt`` of a folder name, a path without suffix a line.
+    """The utterances listed in a folder's ``train.txt``, ``val.txt`` and ``test.txt``, a path without suffix per line.
 
-    ToolkitError where a list is missing that must be there, or names what is not in the corpus.
+    ToolkitError if there is no training list, or a list names a file that is not in the corpus.
     """
-    known = {os.path.splitext(each.path)[0]: each for each in utterances}
+    known = {os.path.splitext(utterance.path)[0]: utterance for utterance in utterances}
     chosen = []
     for split in SPLITS:
         file = folder / f"{split}.txt"
@@ -35,6 +35,6 @@ def listed(utterances: Iterable[Utterance], folder: Path) -> list[Utterance]:
             if line not in known:
                 raise ToolkitError(f"{file}: names {line}, which is not in the corpus")
             chosen.append(known[line]._replace(split=split))
-    if not any(each.split == "train" for each in chosen):
-        raise ToolkitError(f"dataset.lists={folder}: there is no train.txt that names an utterance")
+    if not any(utterance.split == "train" for utterance in chosen):
+        raise ToolkitError(f"dataset.lists={folder}: no train.txt that names an utterance")
     return chosen

@@ -1,4 +1,4 @@
-"""An objective that hears."""
+"""A spectrogram loss added to another objective."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch import Tensor
 from toolkit import Autoencoder, Bound, DataSpec, Loss, Objective, ToolkitError
 from toolkit.objectives.elbo import ELBO
 from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
-from toolkit_audio.waveform import heard, sample_rate_of
+from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform
 
 
 @final
 class STFTObjective(Objective):
-    """Another objective and, at several resolutions, how far the spectrogram of the likelihood's mean lies from x's::
+    """Another objective plus, at several resolutions, the distance of the spectrograms of the likelihood's mean and x::
 
         L = share L_inner + weight dims mean over windows of ( c |S - S'| / |S|  +  mean |log S - log S'| )
 
     with magnitudes S of x and S' of the mean, as waveforms (Yamamoto et al. 2020, arXiv:1910.11480, eq. 6): spectral
-    convergence and log magnitudes. They forgive a phase that the codes cannot know. Per dim of x, as the likelihood's
-    nats grow with it.
+    convergence and log magnitudes. They ignore phases, which codes cannot represent. The term is multiplied by the dims
+    of x, as the likelihood's nats grow with them.
 
     Args:
-        inner: what it is added to.
+        inner: the objective that it is added to.
         weight: nats per dim of x for a distance of 1.
-        convergence: c, the weight of the first term, which hears the loudest sounds most.
-        share: what the inner objective's loss is multiplied by, its quantizer's part included.
+        convergence: c, the weight of the first term, which is dominated by the loudest sounds.
+        share: factor on the inner objective's loss, its quantizer's part included.
         windows: samples of the Hann windows; hops are a quarter of these.
-        mel_bands: how many bands of the mel scale stand for each window's frequencies, so that low ones count for more,
-            as to the ear; null: every frequency for itself.
+        mel_bands: bands of the mel scale that each window's frequencies are reduced to, so that low ones count for
+            more, as in the ear; null: all frequencies.
     """
 
     def __init__(
@@ -60,41 +60,40 @@ class STFTObjective(Objective):
                 self.register_buffer(f"bands_{size}", filters, persistent=False)
 
     def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
-        made = self.inner(autoencoder, x, conditions)
-        mean = made.likelihood.mean
+        output = self.inner(autoencoder, x, conditions)
+        mean = output.likelihood.mean
         if mean is None:
             raise ToolkitError(
-                "objective=audio_stft compares x with the likelihood's mean, and that of an autoregressive decoder has"
-                " none: choose decoder=audio_conv or audio_seanet, or objective=elbo"
+                "objective=audio_stft compares x with the likelihood's mean, and an autoregressive decoder has no mean:"
+                " choose decoder=audio_conv or audio_seanet, or objective=elbo"
             )
-        distance = self.distance(heard(mean, self.data), heard(self.data.scale(x), self.data))
-        loss = self.share * made.loss + self.weight * prod(self.data.last(1).axes) * distance
-        return made._replace(loss=loss, terms={**made.terms, "stft": distance})
+        target = scaled_to_waveform(self.data.scale(x), self.data)
+        distance = self.distance(scaled_to_waveform(mean, self.data), target)
+        loss = self.share * output.loss + self.weight * prod(self.data.last(1).axes) * distance
+        return output._replace(loss=loss, terms={**output.terms, "stft": distance})
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
         """The inner objective's."""
         return self.inner.bound(autoencoder, x, conditions)
 
-    def distance(self, made: Tensor, target: Tensor) -> Tensor:
-        """Between waveforms ``(batch, channels, samples)``, over all windows, 0-d."""
-        made, target = made.flatten(0, 1), target.flatten(0, 1).to(made.dtype)
-        parts = [
-            spectral_distance(self._seen(made, size), self._seen(target, size), self.convergence) for size in self.sizes
-        ]
-        return torch.stack(parts).mean()
+    def distance(self, estimate: Tensor, target: Tensor) -> Tensor:
+        """Of waveforms ``(batch, channels, samples)``, over all windows, 0-d."""
+        estimate, target = estimate.flatten(0, 1), target.flatten(0, 1).to(estimate.dtype)
+        pairs = [(self._spectrogram(estimate, size), self._spectrogram(target, size)) for size in self.sizes]
+        return torch.stack([spectral_distance(*pair, self.convergence) for pair in pairs]).mean()
 
-    def _seen(self, waveform: Tensor, size: int) -> Tensor:
-        """``(batch, bands, frames)`` through a window."""
-        seen = magnitudes(waveform, self.get_buffer(f"window_{size}").to(waveform.dtype), size // 4)
-        return self.get_buffer(f"bands_{size}").to(seen.dtype) @ seen if self.has_bands else seen
+    def _spectrogram(self, waveform: Tensor, size: int) -> Tensor:
+        """``(batch, bands, frames)`` with windows of ``size`` samples."""
+        spectrum = magnitudes(waveform, self.get_buffer(f"window_{size}").to(waveform.dtype), size // 4)
+        return self.get_buffer(f"bands_{size}").to(spectrum.dtype) @ spectrum if self.has_bands else spectrum
 
 
-def spectral_distance(made: Tensor, target: Tensor, weight: float = 1.0) -> Tensor:
+def spectral_distance(estimate: Tensor, target: Tensor, weight: float = 1.0) -> Tensor:
     """Spectral convergence, weighted, and mean difference of log magnitudes of ``(batch, bands, frames)``, 0-d.
 
-    Under -100 dB nothing is told apart.
+    Magnitudes below -100 dB are clamped.
     """
-    made, target = made.clamp(min=FAINTEST), target.clamp(min=FAINTEST)
-    convergence = (made - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)
-    distance: Tensor = weight * convergence.mean() + (made.log() - target.log()).abs().mean()
+    estimate, target = estimate.clamp(min=FAINTEST), target.clamp(min=FAINTEST)
+    convergence = (estimate - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)
+    distance: Tensor = weight * convergence.mean() + (estimate.log() - target.log()).abs().mean()
     return distance

@@ -1,17 +1,17 @@
-"""Where a file begins and ends to sound."""
+"""Trimming of silence at both ends."""
 
 from __future__ import annotations
 
 import numpy as np
 
 WINDOW = 0.025
-"""Seconds over which the level is taken."""
+"""Seconds over which the level is measured."""
 
 
 def sounding(sound: np.ndarray, rate: int, decibels: float) -> tuple[int, int]:
-    """The first and the last sample, exclusive, of what lies less than so many decibels below the loudest window.
+    """First sample and end (exclusive) of what is less than ``decibels`` below the loudest window.
 
-    All of it where it is silent.
+    Silence is not trimmed.
     """
     window = max(1, round(WINDOW * rate))
     padded = np.pad(sound.astype(np.float64), (0, -len(sound) % window))

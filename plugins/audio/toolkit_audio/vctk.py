@@ -10,14 +10,14 @@ from toolkit_audio.corpus import CorpusDataset
 from toolkit_audio.splits import Utterance
 
 LAYOUTS = {"wav48_silence_trimmed": "*_mic1.flac", "wav48": "*.wav"}
-"""The folder of sound in version 0.92 and in those before, and which of its files are read."""
+"""The folder with the sound, in version 0.92 and before it, and which of its files are read."""
 
 
 @final
 class VCTKDataset(CorpusDataset):
     """The VCTK corpus in either layout: ``wav48/p225/p225_001.wav``, or ``wav48_silence_trimmed/…_mic1.flac``.
 
-    ``root`` is what holds that folder. Of two microphones the first is read. Speakers are called as their folders.
+    ``root`` contains that folder. The first of two microphones is read. Speakers are named by their folders.
     """
 
     @classmethod
@@ -27,4 +27,4 @@ class VCTKDataset(CorpusDataset):
             if paths:
                 return [Utterance(path.relative_to(root).as_posix(), path.parent.name) for path in paths]
         looked = " nor ".join(f"{folder}/SPEAKER/{pattern}" for folder, pattern in LAYOUTS.items())
-        raise ToolkitError(f"{root.absolute()}: VCTK is not there, neither {looked}; dataset.root=FOLDER says where")
+        raise ToolkitError(f"{root.absolute()}: VCTK is not there, neither {looked}; set dataset.root=FOLDER")

@@ -1,4 +1,4 @@
-"""Synthetic speakers saying vowels: a labelled dataset that needs no download."""
+"""Synthetic speakers saying vowels: a labeled dataset that needs no download."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Speaker(NamedTuple):
     """A voice."""
 
     pitch: float
-    """Hz, its middle."""
+    """Mean, in Hz."""
     size: float
-    """What formants are multiplied by: above 1 is a shorter throat."""
+    """Factor on the formants: above 1 is a shorter vocal tract."""
 
 
 SPEAKERS = {
@@ -50,22 +50,22 @@ GLIDE = 0.03
 SHORTEST, LONGEST = 0.12, 0.3
 """Seconds of a phone."""
 SILENT = 0.15
-"""The share of phones that are silence."""
+"""Probability of a pause after a vowel."""
 DRIFT = 0.03
-"""How far the pitch wanders to either side, as a share."""
+"""Relative deviation of the pitch to either side."""
 PEAK = 0.5
 """The largest amplitude of an example's voice."""
 BREATH = 0.005
-"""The deviation of the noise in it, some 30 dB below."""
+"""Standard deviation of the noise in it, about 30 dB below."""
 
 
 @final
 class VowelsDataset(AudioDataset):
-    """Five synthetic speakers, told apart by pitch and formants, say vowels in any order, with pauses.
+    """Five synthetic speakers, which differ in pitch and formants, say vowels in any order, with pauses.
 
-    Labelled by ``speaker`` and, a hundred times a second, by ``phone``: sil, a, e, i, o, u. The sound is a train of
-    pulses through the vowel's formants, which glide, and a little breath. An example is a function of its split and
-    index alone, whatever the sizes of the splits.
+    Labeled by ``speaker`` and, a hundred times a second, by ``phone``: sil, a, e, i, o, u. The sound is a train of
+    pulses filtered by the vowel's formants, which glide, plus a little noise. An example is a function of its split and
+    index, whatever the sizes of the splits.
 
     Args:
         sample_rate: samples per second; 100 divides it.
@@ -113,9 +113,9 @@ class VowelsDataset(AudioDataset):
         return self.sizes[split]
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``x`` (1, samples), the labels ``speaker`` and ``phone`` (hundredths,); the generator is not asked."""
+        """``x`` (1, samples), the labels ``speaker`` and ``phone`` (hundredths,); the generator is not used."""
         if not 0 <= index < self.sizes[split]:
-            raise IndexError(f"{split} has {self.sizes[split]} examples, there is no {index}")
+            raise IndexError(f"{split} has {self.sizes[split]} examples, no index {index}")
         choices = np.random.default_rng((SPLITS.index(split), index))
         speaker = int(choices.integers(len(SPEAKERS)))
         length, every = self.spec.axes[0], self.rate // 100
@@ -128,18 +128,18 @@ class VowelsDataset(AudioDataset):
 
 def utter(frames: int, choices: np.random.Generator) -> np.ndarray:
     """Phones ``int64 (frames,)``, a hundred a second: no phone follows itself."""
-    made: list[int] = []
+    phones: list[int] = []
     last = 0
-    while len(made) < frames:
+    while len(phones) < frames:
         pause = last != 0 and choices.random() < SILENT
         others = [phone for phone in range(1, len(PHONES)) if phone != last]
         last = 0 if pause else int(choices.choice(others))
-        made += [last] * round(100 * choices.uniform(SHORTEST, LONGEST))
-    return np.array(made[:frames], np.int64)
+        phones += [last] * round(100 * choices.uniform(SHORTEST, LONGEST))
+    return np.array(phones[:frames], np.int64)
 
 
 def voice(speaker: Speaker, phones: np.ndarray, rate: int, choices: np.random.Generator) -> np.ndarray:
-    """A speaker saying phones, of which there are a hundred a second: samples in [-1, 1], float64."""
+    """A speaker saying phones, a hundred a second: samples in [-1, 1], float64."""
     every, times = rate // 100, np.arange(len(phones) * (rate // 100)) / rate
     formants, loud = (_smooth(np.repeat(track, every, 0), rate) for track in _tracks(phones))
     drift = DRIFT * np.sin(2 * np.pi * (choices.uniform(0.5, 2) * times + choices.random()))
@@ -151,12 +151,12 @@ def voice(speaker: Speaker, phones: np.ndarray, rate: int, choices: np.random.Ge
         sound += (_resonance(harmonic * pitch, formants * speaker.size) * turned).real / np.sqrt(harmonic)
     sound *= loud[:, 0]
     breath = loud[:, 0] * choices.standard_normal(len(sound))
-    made: np.ndarray = PEAK * sound / max(1e-9, np.abs(sound).max()) + BREATH * breath
-    return made
+    samples: np.ndarray = PEAK * sound / max(1e-9, np.abs(sound).max()) + BREATH * breath
+    return samples
 
 
 def _tracks(phones: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Formants ``(frames, 3)``, through a pause those of the vowel before it, and loudness ``(frames, 1)``."""
+    """Formants ``(frames, 3)``, in a pause those of the vowel before it, and loudness ``(frames, 1)``."""
     table = np.array(list(VOWELS.values()), float)
     said = np.maximum.accumulate(np.where(phones > 0, np.arange(len(phones)), 0))
     return table[np.maximum(phones[said] - 1, 0)], (phones > 0).astype(float)[:, None]
@@ -172,8 +172,8 @@ def _smooth(track: np.ndarray, rate: int) -> np.ndarray:
 
 
 def _resonance(frequency: np.ndarray, formants: np.ndarray) -> np.ndarray:
-    """What the throat makes of a frequency, complex: a product of two-pole resonances, 1 at 0 Hz."""
-    passed = np.ones(frequency.shape, complex)
-    for place, bandwidth in zip(formants.T, BANDWIDTHS, strict=True):
-        passed *= place**2 / (place**2 - frequency**2 + 1j * bandwidth * frequency)
-    return passed
+    """The vocal tract's complex response: a product of two-pole resonances, 1 at 0 Hz."""
+    response = np.ones(frequency.shape, complex)
+    for formant, bandwidth in zip(formants.T, BANDWIDTHS, strict=True):
+        response *= formant**2 / (formant**2 - frequency**2 + 1j * bandwidth * frequency)
+    return response

@@ -221,7 +221,7 @@ def test_a_missing_root(tmp_path: Path) -> None:
 
 def test_no_images_at_all(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing here")
-    assert refusal(tmp_path) == f"{tmp_path}: there is no PNG, JPEG or WebP image"
+    assert refusal(tmp_path) == f"{tmp_path}: no PNG, JPEG or WebP images"
 
 
 def test_an_empty_class_folder(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_an_empty_class_folder(tmp_path: Path) -> None:
 def test_an_empty_split_folder(tmp_path: Path) -> None:
     fill(tmp_path, ["train/cat/a.png"])
     (tmp_path / "val").mkdir()
-    assert f"{tmp_path / 'val'}: there is no" in refusal(tmp_path)
+    assert f"{tmp_path / 'val'}: no PNG" in refusal(tmp_path)
 
 
 def test_no_training_folder(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_drawing_is_fast() -> None:
 
 
 def test_there_is_no_example_past_the_end() -> None:
-    with pytest.raises(IndexError, match="test has 3 examples, there is no 3"):
+    with pytest.raises(IndexError, match="test has 3 examples, no index 3"):
         ShapesDataset(test_size=3).example("test", 3, None)
 
 

@@ -29,7 +29,7 @@ VARIANCE = 4 * 0.063286924
 
 
 class Batch(NamedTuple):
-    """What a file holds."""
+    """The content of a file."""
 
     images: Tensor
     """``(10000, 3, 32, 32)`` uint8."""
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Where a split lies: its files, and which of their images."""
+    """Where a split is: its files, and which of their images."""
 
     files: tuple[str, ...]
     start: int
@@ -60,8 +60,8 @@ class CIFAR10Dataset(ImageDataset):
     5 000 training images.
 
     Args:
-        root: the folder ``cifar-10-batches-py`` or the archive ``cifar-10-python.tar.gz``, or what either lies in.
-        flip: mirrors an image, left to right, half the time, where a generator is given.
+        root: the folder ``cifar-10-batches-py`` or the archive ``cifar-10-python.tar.gz``, or the folder of either.
+        flip: mirrors an image, left to right, half the time, if a generator is given.
     """
 
     def __init__(self, *, root: str = "data", flip: bool = False) -> None:
@@ -92,14 +92,14 @@ class CIFAR10Dataset(ImageDataset):
 
 def read_split(root: Path, part: Part) -> tuple[Tensor, Tensor]:
     """Images ``(n, 3, 32, 32)`` uint8 and labels ``(n,)`` int64 of a part of the data set at ``root``."""
-    place = _find(root)
-    found = (_read_archive if place.is_file() else _read_folder)(place, part.files)
-    missing = [name for name in part.files if name not in found]
+    path = _find(root)
+    batches = (_read_archive if path.is_file() else _read_folder)(path, part.files)
+    missing = [name for name in part.files if name not in batches]
     if missing:
-        raise ToolkitError(f"{place}: no {', '.join(missing)}; {ORIGIN}")
-    images = torch.cat([found[name].images for name in part.files])
-    labels = torch.cat([found[name].labels for name in part.files])
-    # clones, so that the rest of the files is not kept in memory
+        raise ToolkitError(f"{path}: no {', '.join(missing)}; {ORIGIN}")
+    images = torch.cat([batches[name].images for name in part.files])
+    labels = torch.cat([batches[name].labels for name in part.files])
+    # clones, so that the other images of the files are not kept in memory
     return images[part.start : part.stop].clone(), labels[part.start : part.stop].clone()
 
 
@@ -113,7 +113,7 @@ def _find(root: Path) -> Path:
         return root
     raise ToolkitError(
         f"CIFAR-10 is not at {root.absolute()}: neither {FOLDER} nor {ARCHIVE} is there.\n"
-        f"Say where it is with dataset.root=FOLDER; {ORIGIN}"
+        f"Set dataset.root=FOLDER; {ORIGIN}"
     )
 
 
@@ -130,24 +130,24 @@ def _read_file(path: Path) -> Batch:
 
 
 def _read_archive(archive: Path, names: Container[str]) -> dict[str, Batch]:
-    """In one pass over the archive, in its own order, because going back means unpacking it again."""
-    found = {}
+    """In one pass over the archive, in its own order, because seeking back means decompressing it again."""
+    batches = {}
     try:
         with tarfile.open(archive, "r:gz") as members:
             for member in members:
                 name = member.name.rpartition("/")[2]
                 if name in names and (stream := members.extractfile(member)):
-                    found[name] = read_batch(stream, f"{archive}: {member.name}")
+                    batches[name] = read_batch(stream, f"{archive}: {member.name}")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ToolkitError(f"{archive}: the archive is damaged ({error}); {ORIGIN}") from error
-    return found
+    return batches
 
 
 def read_batch(stream: IO[bytes], name: str) -> Batch:
-    """A batch file; ToolkitError, with the file's ``name``, where it is anything else.
+    """A batch file; ToolkitError, with the file's ``name``, for anything else.
 
-    The files are pickles. Of what a pickle may call, the three names that rebuild an array are admitted, and
-    even these only note down what they were given, so that opening a file runs nothing of its author's.
+    The files are pickles. The unpickler admits only the three names that rebuild an array, and replaces them with
+    classes that record their arguments, so that opening a file never runs its author's code.
     """
     try:
         content = _BatchUnpickler(stream, encoding="bytes").load()
@@ -164,7 +164,7 @@ def read_batch(stream: IO[bytes], name: str) -> Batch:
 class _BatchUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is rejected")
         return ADMITTED[f"{module}.{name}"]
 
 
@@ -188,7 +188,7 @@ class _Type:
         self.name = name
 
     def __setstate__(self, state: object) -> None:
-        """The byte order, of which bytes have none."""
+        """The byte order, which does not matter for bytes."""
 
 
 ADMITTED = {"numpy.core.multiarray._reconstruct": _Array, "numpy.ndarray": _Array, "numpy.dtype": _Type}

@@ -1,4 +1,4 @@
-"""Image files: read, written, and drawn side by side for a person to look at."""
+"""Image files: read, written, and plotted side by side."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class ImageDataset(Dataset):
 def read_image(path: Path, spec: DataSpec, centering: tuple[float, float] = (0.5, 0.5)) -> Tensor:
     """A PNG, JPEG or WebP file as levels ``(channels, height, width)``, uint8.
 
-    The camera's orientation is applied, transparency is laid over white, and grey, palette, CMYK and 16-bit
+    The camera's orientation is applied, transparency is composited on white, and gray, palette, CMYK and 16-bit
     images are converted to the spec's 1 or 3 channels. A larger image is shrunk until it just covers the
     spec's axes, then cropped; ``centering`` places the window, from (0, 0), left and top, to (1, 1), right
-    and bottom. Raises ToolkitError where the file cannot be read, and ValueError, which leaves it to the
-    caller to name the file, where the image is smaller than the axes or the spec has other channels.
+    and bottom. Raises ToolkitError if the file cannot be read, and ValueError, without the name of the file, if the
+    image is smaller than the axes or the spec has other channels.
     """
     height, width = spec.axes
     if spec.channels not in MODES:
@@ -64,7 +64,7 @@ def read_image(path: Path, spec: DataSpec, centering: tuple[float, float] = (0.5
 def too_small(size: tuple[int, int], needed: tuple[int, int]) -> str:
     """Both are width and height."""
     width, height = needed
-    return f"the image is {size[0]} x {size[1]} (width x height), smaller than the {width} x {height} that are needed"
+    return f"the image is {size[0]} x {size[1]} (width x height), smaller than the required {width} x {height}"
 
 
 def contact_sheet(rows: Sequence[Tensor], spec: DataSpec) -> np.ndarray:
@@ -89,13 +89,13 @@ def _pixels(x: Tensor) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height as the file has them, without decoding it. ToolkitError where it is not an image."""
+    """Width and height by the file's header. ToolkitError if it is not an image."""
     with _named_errors(path), Image.open(path, formats=FORMATS) as image:
         return image.size
 
 
 def _decode(path: Path, mode: str, enough: int) -> Image.Image:
-    """The image in ``mode``; JPEG decodes at a fraction of the size where that leaves ``enough`` pixels."""
+    """The image in ``mode``; JPEG is decoded at a fraction of its size if that leaves ``enough`` pixels."""
     with warnings.catch_warnings(), _named_errors(path):
         refuse_bombs()
         with Image.open(path, formats=FORMATS) as image:
@@ -104,25 +104,25 @@ def _decode(path: Path, mode: str, enough: int) -> Image.Image:
 
 
 def refuse_bombs() -> None:
-    """Images with more pixels than Pillow deems safe are an error; within ``warnings.catch_warnings``."""
+    """Makes images with more pixels than Pillow deems safe an error; use within ``warnings.catch_warnings``."""
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """What Pillow raises of a file becomes a ToolkitError that names it."""
+    """Turns Pillow's errors into a ToolkitError that names the file."""
     try:
         yield
     except UnidentifiedImageError as error:
         raise ToolkitError(f"{path}: not a PNG, JPEG or WebP image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ToolkitError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels, refused; shrink it first") from error
-    except Exception as error:  # Pillow tells of damaged files by a dozen types
+        raise ToolkitError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels, rejected; shrink it first") from error
+    except Exception as error:  # Pillow raises a dozen types for damaged files
         raise ToolkitError(f"{path}: cannot be read as an image ({error})") from error
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Without transparency and with 8 bits per channel, which Pillow's own conversions leave to chance."""
+    """Without transparency and with 8 bits per channel, which Pillow's own conversions do not guarantee."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""A person's own images, in folders."""
+"""A user's own images, in folders."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SAMPLE = 128
 """Images that the variance is estimated from, at most."""
-CENTRE = (0.5, 0.5, 1.0)
-"""What is chosen without a generator: the middle of both axes, and no mirror."""
+CENTER = (0.5, 0.5, 1.0)
+"""The choice without a generator: the middle of both axes, not mirrored."""
 
 
 @final
 class FolderDataset(ImageDataset):
-    """PNG, JPEG and WebP files, labelled by the folder they lie in.
+    """PNG, JPEG and WebP files, labeled by their folder.
 
-    ``root`` holds ``train/ val/ test/``, or images alone. What is missing of ``val/`` and ``test/`` is set
-    aside from the rest, 5 % each, by a hash of an image's path, so that an image stays in its split when
-    others come and go; the log says so. The first folder below (``root/cat/…``, ``root/train/cat/…``) is the
-    image's class; without such folders there are no labels. Names that start with a dot are not seen.
+    ``root`` contains ``train/ val/ test/``, or images only. A missing ``val/`` or ``test/`` is held out from the other
+    images, 5 % each, by a hash of an image's path, so that an image stays in its split when others are added or
+    removed; the log says so. The first folder below (``root/cat/…``, ``root/train/cat/…``) is the image's class;
+    without such folders there are no labels. Names that start with a dot are ignored.
 
     An image is shrunk until its shorter side has ``size`` pixels, and cropped. Without a generator it is cropped in the
-    middle, and not mirrored. Every file's header is read once, and remembered in the user's cache folder.
+    middle, and not mirrored. Every file's header is read once, and cached in the user's cache folder.
 
     Args:
         root: the folder.
         size: side of an image, in pixels.
-        channels: 3 for color, 1 for grey.
-        crop: which part of a shrunk image: its middle, or where the generator says.
+        channels: 3 for color, 1 for gray.
+        crop: which part of a shrunk image: its middle, or a random one.
         flip: mirrors an image, left to right, half the time.
         on_error: whether a file that cannot be used stops the run, or is skipped, named and counted.
     """
@@ -73,7 +73,7 @@ class FolderDataset(ImageDataset):
         if size < 1:
             raise ValueError(f"size={size}: an image has at least one pixel")
         if channels not in MODES:
-            raise ValueError(f"channels={channels}: 3 for color or 1 for grey")
+            raise ValueError(f"channels={channels}: 3 for color or 1 for gray")
         self.crop = crop
         self.flip = flip
         self.root = require_folder(root, "the images are")
@@ -89,15 +89,15 @@ class FolderDataset(ImageDataset):
         return len(self.splits[split])
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``x`` (channels, size, size) uint8 and, where there are class folders, the label ``class``."""
+        """``x`` (channels, size, size) uint8 and, with class folders, the label ``class``."""
         paths = self.splits[split]
         return self.policy.example(
             split, index, len(paths), paths.__getitem__, lambda index: self._example(paths[index], generator)
         )
 
     def _example(self, path: str, generator: torch.Generator | None) -> dict[str, Tensor]:
-        across, down, mirror = CENTRE if generator is None else torch.rand(3, generator=generator).tolist()
-        centering = (across, down) if self.crop == "random" else CENTRE[:2]
+        across, down, mirror = CENTER if generator is None else torch.rand(3, generator=generator).tolist()
+        centering = (across, down) if self.crop == "random" else CENTER[:2]
         try:
             x = read_image(self.root / path, self.spec, centering)
         except ValueError as error:
@@ -106,12 +106,12 @@ class FolderDataset(ImageDataset):
             x = x.flip(-1)
         if not self.classes:
             return {"x": x}
-        # an image in no class folder, in a split without any, is of no known class: index "size"
+        # an image outside a class folder, in a split without any, has no known class: index "size"
         return {"x": x, "class": torch.tensor(self.classes.get(class_folder(path), len(self.classes)))}
 
     def _usable(self, paths: list[str], size: int) -> list[str]:
         """The images that are large enough, by their headers."""
-        with warnings.catch_warnings():  # of this process, and so of the scan's threads
+        with warnings.catch_warnings():  # applies to the whole process, and so to the scan's threads
             refuse_bombs()
             sizes, failures = scan(self.root, paths, image_size, _pair, package="discrete-toolkit-image")
         for path, (width, height) in sizes.items():
@@ -121,7 +121,7 @@ class FolderDataset(ImageDataset):
         return [path for path in paths if path not in failures]
 
     def _refusal(self, path: str, why: object) -> str:
-        return f"{self.root / path}: {why}; make dataset.size smaller or take the image away"
+        return f"{self.root / path}: {why}; make dataset.size smaller or remove the image"
 
     def _split(self, paths: list[str]) -> dict[str, list[str]]:
         splits = set_aside(paths, folder_split, below_split, allotted_keys)
@@ -139,7 +139,7 @@ def _pair(answer: list[int]) -> tuple[int, int]:
 
 
 def find_images(root: Path) -> list[str]:
-    """Paths below root, in its split folders or in itself; ToolkitError where there are none or folders contradict."""
+    """Paths below root, in its split folders or in itself; ToolkitError if there are none or the folders conflict."""
     splits = [split for split in SPLITS if (root / split).is_dir()]
     if not splits:
         return images_in(root)
@@ -151,24 +151,24 @@ def find_images(root: Path) -> list[str]:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Paths below a folder of all images in its class folders, or in itself where it has none, sorted by bytes."""
+    """Paths of all images in a folder's class folders, or in itself if it has none, sorted by bytes."""
     names = sorted(visible(os.listdir(folder)))
     classes = [name for name in names if (folder / name).is_dir()]
     paths = [name for name in names if name.lower().endswith(SUFFIXES) and name not in classes]
     if classes and paths:
-        raise ToolkitError(f"{folder / paths[0]}: lies beside class folders; move it into one of them")
+        raise ToolkitError(f"{folder / paths[0]}: is beside class folders; move it into one of them")
     for name in classes:
         inside = [f"{name}/{path}" for path in find_files(folder / name, SUFFIXES, followlinks=False)]
         if not inside:
-            raise ToolkitError(f"{folder / name}: a class folder without images; fill it or take it away")
+            raise ToolkitError(f"{folder / name}: a class folder without images; fill it or remove it")
         paths += inside
     if not paths:
-        raise ToolkitError(f"{folder}: there is no PNG, JPEG or WebP image")
+        raise ToolkitError(f"{folder}: no PNG, JPEG or WebP images")
     return sorted(paths, key=os.fsencode)
 
 
 def class_names(paths: Iterable[str]) -> dict[str, int]:
-    """Class folders, numbered in the order of their names' bytes; empty where there are none."""
+    """Class folders, numbered in the order of their names' bytes; empty without class folders."""
     names = set(map(class_folder, paths)) - {""}
     return {name: index for index, name in enumerate(sorted(names, key=os.fsencode))}
 
@@ -184,12 +184,11 @@ def below_split(path: str) -> str:
 
 
 def allotted(path: str) -> str:
-    """The split that a path below its split's folder falls into, by nothing but its own bytes: 90 % train, 5 % val, 5 %
-    test."""
+    """The split of a path (without its split's folder), by a hash of its bytes: 90 % train, 5 % val, 5 % test."""
     percent = int.from_bytes(sha256(os.fsencode(path)).digest()) % 100
     return "train" if percent < 90 else "val" if percent < 95 else "test"
 
 
 def allotted_keys(keys: set[str], split: str) -> set[str]:
-    """Those that fall into a split; of few, there may be none."""
+    """The keys of a split; if there are few keys, it may be empty."""
     return {key for key in keys if allotted(key) == split}

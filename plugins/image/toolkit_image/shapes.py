@@ -1,4 +1,4 @@
-"""Drawn shapes: a labelled dataset that needs no download."""
+"""Procedural shapes: a labeled dataset that needs no download."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ SHADING = 0.18
 class ShapesDataset(ImageDataset):
     """One of nine smooth-edged shapes in one of eight colors on a soft background, with its shadow.
 
-    An example is a function of its split and index alone, whatever the sizes of the splits.
+    An example is a function of its split and index, whatever the sizes of the splits.
 
     Args:
-        size: height and width, in pixels; the pictures are the same at every size, drawn coarser or finer.
+        size: height and width, in pixels; the pictures are the same at every size, but for the resolution.
         train_size: examples to train on.
         val_size: examples to validate on.
         test_size: examples to evaluate on.
@@ -129,9 +129,9 @@ class ShapesDataset(ImageDataset):
         return self.sizes[split]
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``x`` (3, size, size) uint8, the labels ``shape`` and ``color``; the generator is not asked."""
+        """``x`` (3, size, size) uint8, the labels ``shape`` and ``color``; the generator is not used."""
         if not 0 <= index < self.sizes[split]:
-            raise IndexError(f"{split} has {self.sizes[split]} examples, there is no {index}")
+            raise IndexError(f"{split} has {self.sizes[split]} examples, no index {index}")
         choices = np.random.default_rng((SPLITS.index(split), index)).random(16)
         shape, color = int(choices[0] * len(SHAPES)), int(choices[1] * len(COLORS))
         picture = draw_shape(self.spec.axes[0], list(SHAPES)[shape], list(COLORS)[color], choices[2:])
@@ -140,7 +140,7 @@ class ShapesDataset(ImageDataset):
 
 
 def draw_shape(size: int, shape: str, color: str, choices: np.ndarray) -> Picture:
-    """A shape before its background; fourteen numbers in [0, 1) choose what the labels leave open."""
+    """A shape on its background; fourteen numbers in [0, 1) choose what the labels do not determine."""
     across, down, scale, lean, slope = choices[:5]
     x, y = plane(size)
     radius = 0.46 + 0.3 * scale
@@ -165,7 +165,7 @@ def background(x: Plane, y: Plane, angle: float, colors: np.ndarray) -> Picture:
 
 
 def inside(distance: Plane, softness: float) -> Plane:
-    """How much of a pixel lies inside an outline, which is softened over this width."""
+    """How much of a pixel is inside an outline, which is softened over this width."""
     return np.clip(0.5 - distance / softness, 0, 1)
 
 

@@ -88,15 +88,15 @@ def test_a_file_is_brought_to_the_specs_rate_size_length_and_channels(tmp_path: 
 
 def test_what_cannot_be_brought_there_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.mp4", numbered(12))
-    with pytest.raises(ValueError, match="there are 12 frames at 10 per second, fewer than those that are needed: 13"):
+    with pytest.raises(ValueError, match="12 frames at 10 per second, fewer than required: 13"):
         ClipDataset.read(path, spec_of(13, 32, 32))
-    with pytest.raises(ValueError, match="smaller than the 32 x 64"):
+    with pytest.raises(ValueError, match="smaller than the required 32 x 64"):
         ClipDataset.read(path, spec_of(4, 64, 32))
     with pytest.raises(ValueError, match="1 or 3 channels, not 2"):
         ClipDataset.read(path, spec_of(4, 32, 32, channels=2))
     with pytest.raises(ValueError, match="no frames per second"):
         ClipDataset.read(path, DataSpec(3, (4, 32, 32), levels=256))
-    with pytest.raises(ToolkitError, match="the file is not there"):
+    with pytest.raises(ToolkitError, match="the file does not exist"):
         ClipDataset.read(tmp_path / "b.mp4", spec_of(4, 32, 32))
 
 

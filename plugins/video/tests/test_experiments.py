@@ -86,7 +86,7 @@ def test_experiment(name: str, plays: Path, tmp_path: Path, capsys: pytest.Captu
         beginning = [f"prefix.file={begun}", f"prefix.frames={each}"]
         assert run(["sample", *words, *beginning, f"frames={longer}"]) == 0, capsys.readouterr().err
         assert run(["sample", *words, f"prefix.file={begun}", f"prefix.frames={frames}"]) == 2
-        assert f"{begun}: there are {each} frames" in capsys.readouterr().err
+        assert f"{begun}: {each} frames" in capsys.readouterr().err
     assert run(["reconstruct", f"run={out}", "examples=2"]) == 0
     assert (out / "samples" / "reconstructions.png").is_file()
 

@@ -35,7 +35,7 @@ def test_actions_are_kept_for_a_while() -> None:
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ToolkitError, match="is there already"):
+    with pytest.raises(ToolkitError, match="exists already"):
         maze.record(tmp_path, 1, 1, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

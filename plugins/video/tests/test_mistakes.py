@@ -118,18 +118,18 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "text named mp4": ("bad.mp4", text, "cannot be read as video"),
     "a truncated mp4": ("torn.mp4", cut, "cannot be read as video"),
     "an mp4 that is truncated behind its index": ("torn.mp4", cut_behind_its_index, "cut short, "),
-    "a clip of no length": ("bad.mkv", without_frames, "there is not one frame in it"),
-    "an mp4 of no length": ("bad.mp4", without_frames, "there is no video in it"),
+    "a clip of no length": ("bad.mkv", without_frames, "has no frames"),
+    "an mp4 of no length": ("bad.mp4", without_frames, "has no video"),
     "fewer frames than the window": (
         "bad.mkv",
         short,
-        "there are 3 frames at 10 per second, fewer than those of a window (dataset.frames=4)",
+        "3 frames at 10 per second, fewer than a window (dataset.frames=4)",
     ),
-    "sound without a film": ("bad.mp4", sound_only, "there is no video in it"),
+    "sound without a film": ("bad.mp4", sound_only, "has no video"),
     "frames smaller than needed": (
         "small.mp4",
         small,
-        "the frames are 40 x 8 (width x height), smaller than the 16 x 16",
+        "the frames are 40 x 8 (width x height), smaller than the required 16 x 16",
     ),
 }
 
@@ -167,7 +167,7 @@ def test_a_run_goes_on_without_what_it_skips(videos: Path, tmp_path: Path, capsy
     words = [*FOLDER, f"dataset.root={videos}", "dataset.on_error=skip", "trainer.steps=12"]
     assert run([*words, f"hydra.run.dir={tmp_path / 'out'}"]) == 0
     said = capsys.readouterr().err
-    assert "short.mp4: there are 3 frames" in said
+    assert "short.mp4: 3 frames" in said
     assert "small.mp4: the frames are 40 x 8" in said
     assert "2 files skipped so far" in said
 
@@ -201,14 +201,14 @@ def test_a_file_that_disappears_between_scan_and_read(videos: Path, caplog: pyte
         content = (videos / path).read_bytes()
         (videos / path).unlink()
         if on_error == "stop":
-            with pytest.raises(ToolkitError, match="the file is not there") as caught:
+            with pytest.raises(ToolkitError, match="the file does not exist") as caught:
                 dataset.example("train", 0, None)
             assert path in str(caught.value)
         else:
             other = dataset.example("train", 0, None)
             assert dataset.corpus.policy.skipped == {path}
             assert (other["x"] == dataset.example("train", 0, None)["x"]).all()
-            assert caplog.text.count("the file is not there") == 1
+            assert caplog.text.count("the file does not exist") == 1
         (videos / path).write_bytes(content)
 
 
@@ -216,7 +216,7 @@ def test_a_file_that_changes_between_scan_and_read(videos: Path) -> None:
     dataset = FolderDataset(root=str(videos), frames=4, size=16, start="fixed", memory=0)
     window = dataset.corpus.window("train", 2, None)
     save(videos / window.path, numbered(5))
-    with pytest.raises(ToolkitError, match="cut short or changed, there is no frame at"):
+    with pytest.raises(ToolkitError, match="cut short or changed, no frame at"):
         dataset.example("train", 2, None)
 
 
@@ -247,22 +247,22 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "too many actions": (lambda root: lines(root / "3.csv", 13), "3.csv: 13 actions, but 3.mp4 has 12 frames", ""),
     "no actions": (
         lambda root: (root / "3.csv").unlink(),
-        "3.mp4: there are no actions beside it, no 3.csv or .txt",
+        "3.mp4: no actions beside it, no 3.csv or .txt",
         "",
     ),
     "a file of nothing": (lambda root: (root / "3.csv").write_text(""), "3.csv: 0 actions, but 3.mp4 has 12", ""),
     "an unknown name": (
         lambda root: (root / "actions.txt").write_text("left\nrite\n"),
-        "there is no action right (the 2.), did you mean rite? (actions.txt: left, rite)",
+        "no action right (number 2), did you mean rite? (actions.txt: left, rite)",
         "",
     ),
     "a name twice": (
         lambda root: (root / "actions.txt").write_text("left\nright\nleft\n"),
-        "actions.txt: names every action once",
+        "actions.txt: must name every action once",
         "",
     ),
     "bytes": (lambda root: (root / "3.csv").write_bytes(b"\xff\xfe\x00"), "3.csv: cannot be read as text", ""),
-    "words for numbers": (lambda root: None, "0.csv: the 1. action is right, which are no numbers", "numbers"),
+    "words for numbers": (lambda root: None, "0.csv: action 1 is right, not numbers", "numbers"),
     "rows of another width": (
         lambda root: [(root / f"{i}.csv").write_text("1,2\n" * 12 if i == 3 else "1\n" * 12) for i in range(5)],
         "3.csv: 2 numbers for each frame, other videos have 1",
@@ -270,12 +270,12 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "ragged rows": (
         lambda root: [(root / f"{i}.csv").write_text("1,2\n" * 11 + "1\n") for i in range(5)],
-        "0.csv: the 12. action has 1 numbers, the first 2",
+        "0.csv: action 12 has 1 numbers, the first 2",
         "numbers",
     ),
     "no number": (
         lambda root: [(root / f"{i}.csv").write_text("1,2\n" * 11 + "1,nan\n") for i in range(5)],
-        "0.csv: the 12. action is 1,nan, which are no numbers",
+        "0.csv: action 12 is 1,nan, not numbers",
         "numbers",
     ),
     "an array of pickles": (
@@ -285,7 +285,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "an array of another shape": (
         lambda root: [(root / "3.csv").unlink(), np.save(root / "3.npy", np.zeros((12, 2), int))],
-        "3.npy: int64 of shape (12, 2); names are one whole number or text a frame",
+        "3.npy: int64 of shape (12, 2); names are one whole number or text per frame",
         "",
     ),
 }
@@ -323,9 +323,9 @@ def test_an_action_that_a_run_does_not_know(told: Callable[..., str], plays: Pat
     ("words", "why"),
     [
         (["dataset.frames=0"], "at least one frame"),
-        (["dataset.rate=0"], "dataset.rate=0"),
+        (["dataset.rate=0"], "rate=0: more than 0"),
         (["dataset.size=0"], "at least one pixel"),
-        (["dataset.channels=2"], "3 for color or 1 for grey"),
+        (["dataset.channels=2"], "3 for color or 1 for gray"),
         (["dataset.crop=middle"], "center"),
         (["dataset.root=nowhere"], "no such folder"),
     ],
@@ -341,7 +341,7 @@ def test_options_that_do_not_fit(
 
 def test_a_folder_without_videos(told: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
-    assert "there is no video file (.mp4, " in told(*FOLDER, f"dataset.root={tmp_path / 'none'}")
+    assert "no video files (.mp4, " in told(*FOLDER, f"dataset.root={tmp_path / 'none'}")
 
 
 def test_the_datasets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

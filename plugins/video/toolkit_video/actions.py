@@ -1,4 +1,4 @@
-"""Recordings of somebody who acts: a robot, a player, an agent."""
+"""Recordings with actions: of a robot, a player, an agent."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from toolkit_video.corpus import SAMPLE, Corpus
 SUFFIXES = (".csv", ".txt", ".npy")
 """Of files with actions."""
 NAMES = "actions.txt"
-"""Beside the recordings: the names of all actions, one a line, in the order of their labels."""
+"""Beside the recordings: the names of all actions, one per line, in the order of their labels."""
 
 
 @final
 class ActionsDataset(ClipDataset):
     """Videos with an action for every frame, in windows of some frames.
 
-    Beside each video below ``root`` lies a file of the same name with its actions, frame by frame: ``.csv`` or ``.txt``
-    with a line for each, or ``.npy`` with a row for each. A frame's action is the one that led to it (``lag=0``), or
+    Beside each video below ``root`` is a file of the same name with its actions, frame by frame: ``.csv`` or ``.txt``
+    with a line per frame, or ``.npy`` with a row per frame. A frame's action is the one that led to it (``lag=0``), or
     the one that is taken when it is seen (``lag=1``); a frame that no action led to has the label "none", or zeros.
-    ``root/actions.txt`` may name all actions, one a line; without it they are those that are found.
+    ``root/actions.txt`` may list all actions, one per line; without it they are those that occur.
 
     Splits, windows and options are those of ``video_folder``.
 
     Args:
         root: the folder.
         actions: names: one word for each frame; numbers: as many numbers for each frame as there are columns.
-        lag: frames from the one that an action stands with to the one that it leads to.
-        frames: frames of a window.
-        rate: frames per second; of those left out the actions are left out, too; null: that of the files, which must
+        lag: frames from the one that an action is written beside to the one that it leads to.
+        frames: in a window.
+        rate: frames per second; frames are left out together with their actions; null: that of the files, which must
             agree.
-        size: pixels of a frame's height and width, which it is shrunk to, then cropped.
-        channels: 3 for color, 1 for grey.
-        start: whether a training window lies anywhere in its file, or where the file's other windows leave room.
-        crop: whether a training window lies in the middle of the picture, or anywhere.
-        memory: megabytes of shrunk frames that a loading process keeps, to decode none twice; 0: none.
-        on_error: whether a file that cannot be used stops the run, or is skipped and told.
+        size: height and width of a frame in pixels; frames are shrunk, then cropped.
+        channels: 3 for color, 1 for gray.
+        start: random: a training window is anywhere in its file; fixed: at the file's evenly spaced windows.
+        crop: whether a training window is in the middle of the picture, or anywhere.
+        memory: megabytes of shrunk frames that a loading process caches to avoid decoding them again; 0: no cache.
+        on_error: whether a file that cannot be used stops the run, or is skipped with a warning.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ActionsDataset(ClipDataset):
         self.spec = DataSpec(
             channels, self.corpus.axes, levels=256, rates=(self.corpus.rate, None, None), conditions=(action,)
         )
-        self.corpus.tell()
+        self.corpus.log()
         self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))
 
     def size(self, split: str) -> int:
@@ -99,8 +99,8 @@ class ActionsDataset(ClipDataset):
 
     def _named(self, lag: int) -> tuple[Condition, dict[str, np.ndarray]]:
         """The condition, and by path the label of every frame."""
-        told = self.corpus.root / NAMES
-        known = read_names(told) if told.is_file() else None
+        file = self.corpus.root / NAMES
+        known = read_names(file) if file.is_file() else None
         written = self.corpus.keep(lambda path: self._lines(path, known))
         names = known or sorted({name for lines in written.values() for name in lines}, key=_in_order)
         index = {name: i for i, name in enumerate(names)}
@@ -126,7 +126,7 @@ class ActionsDataset(ClipDataset):
             if known is not None and name not in known:
                 near = get_close_matches(name, known, n=1)
                 hint = f", did you mean {near[0]}?" if near else ""
-                raise ToolkitError(f"{file}: there is no action {name} (the {number}.){hint} ({NAMES}: {_few(known)})")
+                raise ToolkitError(f"{file}: no action {name} (number {number}){hint} ({NAMES}: {_few(known)})")
         return lines
 
     def _beside(self, path: str) -> Path:
@@ -135,24 +135,24 @@ class ActionsDataset(ClipDataset):
         for suffix in SUFFIXES:
             if video.with_suffix(suffix).is_file() and video.with_suffix(suffix).name != NAMES:
                 return video.with_suffix(suffix)
-        raise ToolkitError(f"{video}: there are no actions beside it, no {video.stem}{' or '.join(SUFFIXES)}")
+        raise ToolkitError(f"{video}: no actions beside it, no {video.stem}{' or '.join(SUFFIXES)}")
 
     def _led(self, path: str, rows: np.ndarray, lag: int, none: int) -> np.ndarray:
-        """Of every frame the action that led to it; ToolkitError where there are too many or too few."""
+        """The action that led to each frame; ToolkitError if there are too many or too few."""
         frames = len(self.corpus.timelines[path].ticks)
         if len(rows) not in (frames, frames - lag):
             raise ToolkitError(
-                f"{self._beside(path)}: {len(rows)} actions, but {path} has {frames} frames; there is one for each"
+                f"{self._beside(path)}: {len(rows)} actions, but {path} has {frames} frames; one for each is needed"
             )
         before = np.full((min(lag, frames), *rows.shape[1:]), none, rows.dtype)
         return np.concatenate([before, rows])[:frames]
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a file, one a line."""
+    """The names in a file, one per line."""
     names = _lines_of(path)
     if not names or len(set(names)) < len(names):
-        raise ToolkitError(f"{path}: names every action once, one a line")
+        raise ToolkitError(f"{path}: must name every action once, one per line")
     return names
 
 
@@ -163,7 +163,7 @@ def read_labels(path: Path) -> list[str]:
         return lines[1:] if lines[:1] == ["action"] else lines
     rows = _array(path)
     if rows.ndim != 1 or rows.dtype.kind not in "iuU":
-        raise ToolkitError(f"{path}: {rows.dtype} of shape {rows.shape}; names are one whole number or text a frame")
+        raise ToolkitError(f"{path}: {rows.dtype} of shape {rows.shape}; names are one whole number or text per frame")
     return [str(row) for row in rows.tolist()]
 
 
@@ -173,16 +173,16 @@ def read_numbers(path: Path) -> np.ndarray:
         rows = _array(path)
         rows = rows[:, None] if rows.ndim == 1 else rows
         if rows.ndim != 2 or rows.dtype.kind not in "iuf":
-            raise ToolkitError(f"{path}: {rows.dtype} of shape {rows.shape}; needed are rows of numbers, one a frame")
+            raise ToolkitError(f"{path}: {rows.dtype} of shape {rows.shape}; rows of numbers are needed, one per frame")
         numbers = rows.astype(np.float32)
     else:
         lines = [re.split(r"[,;\s]+", line) for line in _lines_of(path)]
         lines = lines[1:] if lines and not any(map(_is_number, lines[0])) else lines
         for number, line in enumerate(lines, 1):
             if not all(map(_is_number, line)):
-                raise ToolkitError(f"{path}: the {number}. action is {','.join(line)[:40]}, which are no numbers")
+                raise ToolkitError(f"{path}: action {number} is {','.join(line)[:40]}, not numbers")
             if len(line) != len(lines[0]):
-                raise ToolkitError(f"{path}: the {number}. action has {len(line)} numbers, the first {len(lines[0])}")
+                raise ToolkitError(f"{path}: action {number} has {len(line)} numbers, the first {len(lines[0])}")
         numbers = np.array(lines, np.float32).reshape(len(lines), -1)
     if not np.isfinite(numbers).all():
         raise ToolkitError(f"{path}: an action is not finite")
@@ -219,7 +219,7 @@ def _is_number(text: str) -> bool:
 
 
 def _in_order(name: str) -> tuple[int, str]:
-    """Numbers by their size, before words by their letters."""
+    """Sorts numbers by value, before words by their letters."""
     return (int(name), "") if name.isdecimal() else (1 << 62, name)
 
 

@@ -1,4 +1,4 @@
-"""Video files: read, written, and drawn frame beside frame for a person to look at."""
+"""Video files: read, written, and plotted frame by frame."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from toolkit import Dataset, DataSpec
 from toolkit_video.reading import FORMATS, KEEPING, crop, read_frames, read_timeline
 
 ENCODING = {"crf": "8", "preset": "medium", "g": "16", "x264-params": "chromaloc=1"}
-"""What is lost is hardly more than on the way from red, green and blue to the file's colors and back. Colors are
-where the conversion puts them, in the middle of four pixels, which H.264 must be told. No frame is far from a key."""
+"""Hardly lossier than the conversion of RGB to the file's colors and back. ``chromaloc`` states where the conversion
+puts chroma, in the middle of four pixels. No frame is far from a keyframe."""
 SMALLEST = 128
-"""Pixels of a frame's shorter side from which on any program plays it."""
+"""Pixels of a frame's shorter side from which on all players accept it."""
 BT709 = 1
 """The standard's number for its primaries, transfer and matrix."""
 MARGIN, BREAK = 2, 8
@@ -45,8 +45,8 @@ class ClipDataset(Dataset):
     def read(cls, path: Path, spec: DataSpec) -> Tensor:
         """The first frames of anything that FFmpeg decodes, at the spec's rate.
 
-        ToolkitError where the file cannot be read; ValueError where it has fewer frames, smaller ones, or the spec
-        other channels.
+        ToolkitError if the file cannot be read; ValueError if it has fewer or smaller frames, or the spec has other
+        channels.
         """
         if spec.channels not in FORMATS:
             raise ValueError(f"video has 1 or 3 channels, not {spec.channels}")
@@ -54,18 +54,18 @@ class ClipDataset(Dataset):
         timeline, rate = read_timeline(path), frame_rate(spec)
         shown = timeline.frames(rate)
         if len(shown) < frames:
-            raise ValueError(f"{too_few(len(shown), rate)} that are needed: {frames}")
+            raise ValueError(f"{too_few(len(shown), rate)} required: {frames}")
         read = read_frames(path, timeline, shown[:frames], spec.channels, (height, width))
         return to_clip(crop(read, (height, width)))
 
     @classmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
-        """An MP4 file (H.264, 4:2:0, BT.709), which other programs play; frames too small for them are enlarged."""
+        """An MP4 file (H.264, 4:2:0, BT.709) that common players accept; frames too small for them are enlarged."""
         write_mp4(path, frames_of(x), frame_rate(spec))
 
     @classmethod
     def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
-        """A line for each clip, its frames side by side; the clips of a column of the rows stand together."""
+        """A line for each clip, its frames side by side; clips in the same column of the rows are grouped."""
         Image.fromarray(contact_sheet(rows)).save(path, format="PNG")
 
 
@@ -78,7 +78,7 @@ def frame_rate(spec: DataSpec) -> float:
 
 
 def too_few(frames: int, rate: float) -> str:
-    return f"there are {frames} frames at {rate:g} per second, fewer than those"
+    return f"{frames} frames at {rate:g} per second, fewer than"
 
 
 def to_clip(frames: np.ndarray) -> Tensor:
@@ -87,13 +87,13 @@ def to_clip(frames: np.ndarray) -> Tensor:
 
 
 def frames_of(x: Tensor) -> np.ndarray:
-    """``(channels, frames, height, width)`` to ``(frames, height, width, 3)``, uint8; grey thrice."""
+    """``(channels, frames, height, width)`` to ``(frames, height, width, 3)``, uint8; gray is repeated three times."""
     frames: np.ndarray = x.detach().to("cpu", torch.uint8).permute(1, 2, 3, 0).numpy()
     return frames.repeat(3, 3) if frames.shape[3] == 1 else frames
 
 
 def write_mp4(path: Path, frames: np.ndarray, rate: float) -> None:
-    """Frames ``(frames, height, width, 3)``, uint8, shown at a rate per second, every pixel a square of pixels."""
+    """Frames ``(frames, height, width, 3)``, uint8, at a rate per second, small ones enlarged by a whole factor."""
     factor = enlargement(*frames.shape[1:3])
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(10_000))
@@ -116,7 +116,7 @@ def write_mp4(path: Path, frames: np.ndarray, rate: float) -> None:
 
 
 def enlargement(height: int, width: int) -> int:
-    """The least whole factor that makes both sides even, as 4:2:0 has it, and no side too small to play."""
+    """The least whole factor that makes both sides even, as 4:2:0 requires, and large enough to play."""
     factor = ceil(SMALLEST / min(height, width))
     return factor + 1 if factor % 2 and (height % 2 or width % 2) else factor
 
@@ -124,7 +124,7 @@ def enlargement(height: int, width: int) -> int:
 def contact_sheet(rows: Sequence[Tensor]) -> np.ndarray:
     """Rows of clips as one picture ``(height, width, 3)``, small frames enlarged by a whole factor.
 
-    Rows of what belongs together, such as clips above what was made of them, come out as lines below one another.
+    Clips in the same column, such as an original and its reconstruction, are lines below one another.
     """
     columns = [[row[i] for row in rows if i < len(row)] for i in range(max(len(row) for row in rows))]
     strips = [[_strip(frames_of(clip)) for clip in column] for column in columns]

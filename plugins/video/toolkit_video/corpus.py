@@ -1,4 +1,4 @@
-"""What datasets of video files share: windows of frames, and what becomes of files that cannot be read."""
+"""What datasets of video files share: windows of frames, and the treatment of files that cannot be read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from toolkit.datasets.files import (
     windows,
 )
 from toolkit_video.clips import to_clip, too_few
-from toolkit_video.reading import CENTRE, FORMATS, crop, read_frames
+from toolkit_video.reading import CENTER, FORMATS, crop, read_frames
 from toolkit_video.timelines import scan_timelines
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ SUFFIXES = (
 SAMPLE = 32
 """Windows that the variance is estimated from, at most."""
 ALIKE = 0.01
-"""By what share the rates of files may differ and count as one."""
+"""Relative difference up to which the rates of files count as equal."""
 
 T = TypeVar("T")
 
@@ -54,12 +54,12 @@ class Window(NamedTuple):
 class Corpus:
     """Video files below a folder, by split, and windows of ``frames`` frames of them.
 
-    A file holds as many windows as cover it, at even distances. With a generator a window lies anywhere in its file
-    where ``start`` is random, and anywhere in the picture where ``crop`` is. Only what the window needs is decoded, and
-    kept, shrunk, as long as ``memory`` megabytes have room for it.
+    A file has as many evenly spaced windows as cover it. With a generator, a window is anywhere in its file if
+    ``start`` is random, and anywhere in the picture if ``crop`` is. Only the frames that a window needs are decoded,
+    and cached, shrunk, up to ``memory`` megabytes.
 
-    Raises ToolkitError where an option is none, the folder holds no video, or a file cannot be read and ``on_error``
-    says stop. With skip such files are told and counted, and another window stands for one that is lost.
+    Raises ValueError if an option is invalid, ToolkitError if the folder has no video, or a file cannot be read and
+    ``on_error`` is stop. With skip such files are reported and counted, and another window replaces a lost one.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class Corpus:
         self.arrange()
 
     def keep(self, look: Callable[[str], T]) -> dict[str, T]:
-        """What ``look`` says of each file that is not skipped; where it raises ToolkitError, the file is."""
+        """The result of ``look`` for each file that is not skipped; if it raises ToolkitError, the file is skipped."""
         return self.policy.keep(self.timelines, look)
 
     def arrange(self) -> None:
-        """The windows of the files that are left."""
+        """Computes the windows of the usable files."""
         usable = [path for path in self.timelines if path not in self.policy.skipped]
         self.splits = set_aside(usable, folder_split, str)
         self.windows = {split: self._windows(split) for split in SPLITS}
@@ -114,7 +114,7 @@ class Corpus:
 
     def _window(self, path: str, begin: int, generator: torch.Generator | None) -> Window:
         frames, *size = self.axes
-        shown, centering = self.shown[path], CENTRE
+        shown, centering = self.shown[path], CENTER
         if generator is not None and self.start == "random":
             begin = int(torch.randint(len(shown) - frames + 1, (), generator=generator))
         if generator is not None and self.crop == "random":
@@ -124,7 +124,7 @@ class Corpus:
         return Window(path, numbers, to_clip(crop(self._frames(path, numbers), (size[0], size[1]), centering)))
 
     def _frames(self, path: str, numbers: np.ndarray) -> np.ndarray:
-        """Frames of a file, shrunk; out of memory where all are there."""
+        """Frames of a file, shrunk; from the cache if it has all of them."""
         kept, wanted = self.kept.setdefault(path, {}), numbers.tolist()
         if all(number in kept for number in wanted):
             return np.stack([kept[number] for number in wanted])
@@ -139,7 +139,7 @@ class Corpus:
             kept.update({number: frame.copy() for number, frame in new.items()})
         return read
 
-    def tell(self) -> None:
+    def log(self) -> None:
         sizes = split_sizes(self.splits)
         minutes = sum(len(self.shown[path]) for paths in self.splits.values() for path in paths) / self.rate / 60
         logger.info("%s: %.1f minutes at %g frames per second; videos: %s", self.root, minutes, self.rate, sizes)
@@ -149,12 +149,12 @@ class Corpus:
         shown, frames = self.timelines[path].frames(self.rate), self.axes[0]
         if len(shown) < frames:
             raise ToolkitError(
-                f"{self.root / path}: {too_few(len(shown), self.rate)} of a window (dataset.frames={frames})"
+                f"{self.root / path}: {too_few(len(shown), self.rate)} a window (dataset.frames={frames})"
             )
         return shown
 
     def _common_rate(self) -> float:
-        """That of the files, where they agree."""
+        """The rate of the files, which must agree."""
         rates = {path: timeline.rate for path, timeline in self.timelines.items() if timeline.rate}
         if not rates:
             raise ToolkitError(f"{self.root}: no video has more than one frame")
@@ -172,10 +172,10 @@ class Corpus:
 
 
 def find_videos(root: Path) -> list[str]:
-    """Paths of all video files below a folder. ToolkitError where there is none, or no training split."""
+    """Paths of all video files below a folder. ToolkitError if there is none, or no training split."""
     paths = find_files(root, SUFFIXES)
     if not paths:
-        raise ToolkitError(f"{root}: there is no video file ({', '.join(SUFFIXES[:6])}, …)")
+        raise ToolkitError(f"{root}: no video files ({', '.join(SUFFIXES[:6])}, …)")
     require_train(root, map(folder_split, paths))
     return paths
 
@@ -188,4 +188,4 @@ def _check_options(frames: int, rate: float | None, size: int, channels: int) ->
     if size < 1:
         raise ValueError(f"size={size}: a frame has at least one pixel")
     if channels not in FORMATS:
-        raise ValueError(f"channels={channels}: 3 for color or 1 for grey")
+        raise ValueError(f"channels={channels}: 3 for color or 1 for gray")

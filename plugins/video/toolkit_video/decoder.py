@@ -24,7 +24,7 @@ class ConvDecoder(Decoder):
         residual_hidden: channels between a block's two convolutions; null: hidden.
         strides: of the transposed convolutions, from the latents up, each along time, height and width.
         attention: heads of the attention along each axis that follows every residual block; 0: none.
-        causal: whether a frame depends on nothing after its code.
+        causal: whether frames depend only on codes up to their own.
     """
 
     rank = 3
@@ -52,7 +52,7 @@ class ConvDecoder(Decoder):
         for stride in strides[:-1]:
             layers += [Up(hidden, hidden, stride, causal=causal), nn.ReLU()]
         channels = likelihood.channels
-        # drawn even where strides replace it: a seed's weights stay what they were
+        # initialized even if it is replaced, so that a seed gives the same weights as in earlier versions
         last: nn.Module = Conv(hidden, channels, (3, 3, 3), causal=causal)
         if strides:
             last = Up(hidden, channels, strides[-1], causal=causal)

@@ -24,7 +24,7 @@ class ConvEncoder(Encoder):
         residual_hidden: channels between a block's two convolutions; null: hidden.
         strides: of the strided convolutions, each along time, height and width, such as [[1,2,2],[2,2,2]].
         attention: heads of the attention along each axis that follows every residual block; 0: none.
-        causal: whether a code depends on nothing after its frames.
+        causal: whether codes depend only on frames up to their own.
     """
 
     rank = 3
@@ -44,7 +44,7 @@ class ConvEncoder(Encoder):
         super().__init__()
         check_strides(strides)
         self.data, self.causal = data, causal
-        if not attention:  # which sees the borders from everywhere
+        if not attention:  # every position of which sees the borders
             self.stride = tuple(prod(steps) for steps in zip((1, 1, 1), *strides, strict=True))
         strided, plain = partial(down, causal=causal), partial(Conv, kernel=(3, 3, 3), causal=causal)
         self.down = down_stack(data.channels, hidden, strides, strided, plain)

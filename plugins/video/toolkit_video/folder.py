@@ -1,4 +1,4 @@
-"""A person's own videos, in folders."""
+"""A user's own videos, in folders."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from toolkit_video.corpus import SAMPLE, Corpus
 
 @final
 class FolderDataset(ClipDataset):
-    """All videos below ``root``, of any kind that FFmpeg decodes, in windows of some frames.
+    """All videos below ``root``, in any format that FFmpeg decodes, in windows of some frames.
 
-    ``root`` holds ``train/ val/ test/``, or videos alone. What is missing of ``val/`` and ``test/`` is set aside from
-    the rest, 5 % each, by a hash of a video's path, so that it stays in its split when others come and go. A file holds
-    as many windows as cover it, at even distances. Names that start with a dot are not seen.
+    ``root`` contains ``train/ val/ test/``, or videos only. A missing ``val/`` or ``test/`` is held out from the other
+    videos, 5 % each, by a hash of a video's path, so that it stays in its split when others are added or removed. A
+    file has as many evenly spaced windows as cover it. Names that start with a dot are ignored.
 
     Args:
         root: the folder.
-        frames: frames of a window.
-        rate: frames per second; of files with more, or with less regular ones, those shown at these times are taken;
-            null: that of the files, which must agree.
-        size: pixels of a frame's height and width, which it is shrunk to, then cropped.
-        channels: 3 for color, 1 for grey.
-        start: whether a training window lies anywhere in its file, or where the file's other windows leave room.
-        crop: whether a training window lies in the middle of the picture, or anywhere.
-        labels: what a video's class is: folder: the first below root or split; file: its name, without suffix and
-            number at the end; none: nothing. Without folders there are no classes by folder.
-        memory: megabytes of shrunk frames that a loading process keeps, to decode none twice; 0: none.
-        on_error: whether a file that cannot be used stops the run, or is skipped and told.
+        frames: in a window.
+        rate: frames per second; files with more frames, or irregular ones, are sampled at these times; null: that of
+            the files, which must agree.
+        size: height and width of a frame in pixels; frames are shrunk, then cropped.
+        channels: 3 for color, 1 for gray.
+        start: random: a training window is anywhere in its file; fixed: at the file's evenly spaced windows.
+        crop: whether a training window is in the middle of the picture, or anywhere.
+        labels: a video's class: folder: the first folder below root or split; file: the file's name, without suffix
+            and trailing number; none: no classes. Without folders there are no classes by folder.
+        memory: megabytes of shrunk frames that a loading process caches to avoid decoding them again; 0: no cache.
+        on_error: whether a file that cannot be used stops the run, or is skipped with a warning.
     """
 
     def __init__(
@@ -73,18 +73,18 @@ class FolderDataset(ClipDataset):
         self.spec = DataSpec(
             channels, self.corpus.axes, levels=256, rates=(self.corpus.rate, None, None), conditions=conditions
         )
-        self.corpus.tell()
+        self.corpus.log()
         self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))
 
     def size(self, split: str) -> int:
         return self.corpus.size(split)
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``x`` (channels, frames, size, size) uint8 and, where there are classes, the label ``class``."""
+        """``x`` (channels, frames, size, size) uint8 and, with classes, the label ``class``."""
         path, _, x = self.corpus.window(split, index, generator)
         if not self.classes:
             return {"x": x}
-        # a video in no class folder is of no known class: index "size"
+        # a video outside a class folder has no known class: index "size"
         return {"x": x, "class": torch.tensor(self.classes.get(class_of(path, self.labels), len(self.classes)))}
 
 

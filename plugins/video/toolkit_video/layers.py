@@ -1,7 +1,7 @@
 """Blocks of ``video_conv``: convolutions over time, height and width, causal in time or not, and axial attention.
 
-A causal convolution is padded in time on the past's side alone; a transposed one is cut on the future's side alone. So
-what comes out at a step depends on what came in until then, up to the end of a stride.
+A causal convolution is padded in time only on the side of the past; a transposed one is cut only on the side of the
+future. So the output at a step depends on the input up to that step, rounded up to a stride.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Conv(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, inputs, time, height, width)``."""
-        made: Tensor = self.conv(F.pad(h, (0, 0, 0, 0, self.past, 0)) if self.past else h)
-        return made
+        output: Tensor = self.conv(F.pad(h, (0, 0, 0, 0, self.past, 0)) if self.past else h)
+        return output
 
 
 class Up(nn.Module):
@@ -49,8 +49,8 @@ class Up(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, inputs, time, height, width)``."""
-        made: Tensor = self.conv(h)
-        return made[:, :, : made.shape[2] - self.future]
+        output: Tensor = self.conv(h)
+        return output[:, :, : output.shape[2] - self.future]
 
 
 def down(inputs: int, outputs: int, stride: Triple, *, causal: bool) -> Conv:
@@ -85,7 +85,7 @@ class AxialAttention(nn.Module):
 
 
 def residual_stack(channels: int, hidden: int, blocks: int, heads: int, *, causal: bool) -> nn.Sequential:
-    """``blocks`` residual blocks, each with attention behind it where there are heads, and the ReLU that ends them."""
+    """``blocks`` residual blocks, each followed by attention if there are heads, and a final ReLU."""
     layers: list[nn.Module] = []
     for _ in range(blocks):
         wide = Conv(channels, hidden, (3, 3, 3), causal=causal)
@@ -102,6 +102,6 @@ def window(stride: Triple) -> Triple:
 
 
 def check_strides(strides: tuple[Triple, ...]) -> None:
-    """ValueError where a step of a stride is below 1."""
+    """ValueError if a step of a stride is below 1."""
     if any(step < 1 for stride in strides for step in stride):
         raise ValueError(f"strides={[list(stride) for stride in strides]}: each is 1 or more along time, height, width")

@@ -3,9 +3,9 @@
     python -m toolkit_video.maze FOLDER [--sequences 20] [--frames 100] [--seed 0]
 
 The nearest free stand-in for the DeepMind Lab mazes of van den Oord et al. 2017, sections 4.2 and 4.4: ViZDoom's map
-"my way home" (Kempka et al. 2016, arXiv:1605.02097), rooms and corridors with walls of their own, in frames of 84 x 84
-pixels. A walker begins anywhere, looking anywhere, and does what it does for a while: an action is kept from frame to
-frame more often than not, else drawn again. It lasts four tics of the game, of which there are 35 a second.
+"my way home" (Kempka et al. 2016, arXiv:1605.02097), rooms and corridors with different walls, in frames of 84 x 84
+pixels. A walk begins at a random place and direction. From frame to frame the action is kept with probability 0.75,
+else sampled again. It lasts four tics of the game, of which there are 35 a second.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from toolkit_video.actions import NAMES
 ACTIONS = {"forward": ("MOVE_FORWARD",), "left": ("TURN_LEFT",), "right": ("TURN_RIGHT",)}
 """Names, and the buttons that they press."""
 CHANCES = (0.6, 0.2, 0.2)
-"""Of each, where one is drawn."""
+"""Of each action, when one is sampled."""
 KEPT = 0.75
-"""How often an action is kept, not drawn again."""
+"""Probability that an action is kept, not sampled again."""
 TICS, TICS_PER_SECOND = 4, 35
 """Of an action, and of the game."""
 SIZE = 84
@@ -40,24 +40,24 @@ SIZE = 84
 
 
 def record(folder: Path, sequences: int, frames: int, seed: int) -> None:
-    """``sequences`` videos of so many frames, and with each the action that led to every frame.
+    """``sequences`` videos of ``frames`` frames, each with the action that led to every frame.
 
-    The k-th is a function of (seed, k). ToolkitError where the folder holds something, or vizdoom is missing.
+    The k-th is a function of (seed, k). ToolkitError if the folder is not empty, or vizdoom is missing.
     """
     folder = folder.absolute()
     if sequences < 1 or frames < 1:
         raise ToolkitError(f"{sequences} sequences of {frames} frames: at least one of each")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ToolkitError(f"{folder}: is there already; name a folder that is new or empty")
+        raise ToolkitError(f"{folder}: exists already; name a folder that is new or empty")
     with _game() as (game, buttons):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / NAMES).write_text("".join(f"{name}\n" for name in ACTIONS), encoding="utf-8")
         for number in range(sequences):
             names, seen = _walk(game, buttons, frames, [seed, number])
-            stem, aside = f"{number:05d}", folder / f".{number:05d}.mp4"
+            stem, temporary = f"{number:05d}", folder / f".{number:05d}.mp4"
             (folder / f"{stem}.csv").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-            _save(aside, seen)
-            aside.replace(folder / f"{stem}.mp4")
+            _save(temporary, seen)
+            temporary.replace(folder / f"{stem}.mp4")
 
 
 def sticky(generator: np.random.Generator, length: int) -> list[str]:
@@ -70,7 +70,7 @@ def sticky(generator: np.random.Generator, length: int) -> list[str]:
 
 
 def _walk(game: Any, buttons: list[str], frames: int, seed: list[int]) -> tuple[list[str], np.ndarray]:
-    """Actions, and the frames ``(frames, 84, 84, 3)`` that they lead to; one that ends early is walked anew."""
+    """Actions, and the frames ``(frames, 84, 84, 3)`` that they lead to; a walk that ends early is repeated."""
     generator = np.random.default_rng(seed)
     while True:
         game.set_seed(int(generator.integers(1 << 31)))
@@ -94,7 +94,7 @@ def _square(pixels: np.ndarray) -> np.ndarray:
 
 
 def _save(path: Path, frames: np.ndarray) -> None:
-    """An MP4 file that loses nothing: H.264 of red, green and blue."""
+    """A lossless MP4 file: H.264 in RGB."""
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264rgb", rate=Fraction(TICS_PER_SECOND, TICS))
         stream.height, stream.width, stream.pix_fmt = SIZE, SIZE, "rgb24"
@@ -125,7 +125,7 @@ def _game() -> Iterator[tuple[Any, list[str]]]:
     game.set_sound_enabled(False)
     game.set_episode_start_time(10)  # the weapon is drawn by then
     game.set_episode_timeout(0)
-    with TemporaryDirectory() as folder, chdir(folder):  # where it leaves its settings
+    with TemporaryDirectory() as folder, chdir(folder):  # the game writes its settings there
         game.init()
         try:
             yield game, buttons

@@ -1,4 +1,4 @@
-"""How near reconstructed clips are, frame by frame, and how well they move."""
+"""Quality of reconstructed clips, frame by frame and over time."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ LARGEST = 100.0
 
 @final
 class QualityMetric(Metric):
-    """Of the likelihood's mean against x, both on the scale of [-1, 1], frame by frame.
+    """Compares the likelihood's mean with x, both on the scale of [-1, 1], frame by frame.
 
-    ``frame_psnr``, in decibels, of a frame's error over the whole split, and ``frame_ssim`` (Wang et al. 2004, with a
-    Gaussian window of 11 pixels, as torchmetrics computes it, of frames that are not smaller): means over a clip's
-    frames. ``frame_psnr_decay`` and ``frame_ssim_decay``: how much lower they are at the last frame than at the first,
-    on the straight line that is nearest to them. ``temporal_error``: mean square of what the changes from frame to
-    frame differ by, over that of the changes themselves, so that a reconstruction that stands still has 1. Gives
-    nothing where the likelihood has no mean. The picture has the curves.
+    ``frame_psnr``, in decibels, from a frame's error over the whole split, and ``frame_ssim`` (Wang et al. 2004, with a
+    Gaussian window of 11 pixels, by torchmetrics, for frames that are not smaller): means over a clip's frames.
+    ``frame_psnr_decay`` and ``frame_ssim_decay``: how much lower they are at the last frame than at the first, on their
+    least-squares line. ``temporal_error``: mean squared error of the changes from frame to frame, over the mean square
+    of the changes themselves, so that a still reconstruction has 1. Empty if the likelihood has no mean. Plots the
+    curves.
     """
 
     def __init__(self, data: DataSpec) -> None:
         if data.rank != 3:
-            raise ValueError(f"it judges clips, of three axes; this data has {data.rank}: {data.axes}")
+            raise ValueError(f"it evaluates clips, of three axes; this data has {data.rank}: {data.axes}")
         self.data = data
         self._error, self._ssim = (torch.zeros(data.axes[0], dtype=torch.double) for _ in range(2))
         self._change = self._changes = 0.0
@@ -46,14 +46,14 @@ class QualityMetric(Metric):
         self._has_mean = mean is not None
         if mean is None:
             return
-        target, made = self.data.scale(x).double(), mean.double()
+        target, estimate = self.data.scale(x).double(), mean.double()
         self._examples += len(x)
-        self._error += (target - made).square().mean((1, 3, 4)).sum(0).cpu()
+        self._error += (target - estimate).square().mean((1, 3, 4)).sum(0).cpu()
         change = target.diff(dim=2)
-        self._change += float((made.diff(dim=2) - change).square().sum())
+        self._change += float((estimate.diff(dim=2) - change).square().sum())
         self._changes += float(change.square().sum())
         if self._has_ssim:
-            self._ssim += _ssim(target.float(), made.float()).double().sum(0).cpu()
+            self._ssim += _ssim(target.float(), estimate.float()).double().sum(0).cpu()
 
     def compute(self) -> dict[str, float]:
         metrics = {}
@@ -68,7 +68,7 @@ class QualityMetric(Metric):
     def warnings(self) -> list[str]:
         if self._has_mean:
             return []
-        return ["video_quality: an autoregressive decoder has no mean to be judged; reconstruct draws what it says"]
+        return ["video_quality: an autoregressive decoder has no mean to compare; toolkit reconstruct samples from it"]
 
     def plot(self, folder: Path) -> list[Path]:
         curves = self._curves()
@@ -79,7 +79,7 @@ class QualityMetric(Metric):
         return [path]
 
     def _curves(self) -> dict[str, Tensor]:
-        """By figure, its value at each frame ``(frames,)``."""
+        """By metric, its value at each frame ``(frames,)``."""
         if not self._examples:
             return {}
         curves = {"frame_psnr": _decibels(self._error / self._examples)}
@@ -91,7 +91,7 @@ class QualityMetric(Metric):
 
 
 def decay(curve: Tensor) -> float:
-    """How far a curve ``(frames,)`` falls from its first to its last place, along its line of least squares."""
+    """How far a curve ``(frames,)`` falls from its first to its last value, along its least-squares line."""
     places = torch.arange(len(curve), dtype=curve.dtype)
     places -= places.mean()
     slope = (places * curve).sum() / places.square().sum()
@@ -99,7 +99,7 @@ def decay(curve: Tensor) -> float:
 
 
 def plot_curves(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
-    """A panel for each figure over the frames."""
+    """A panel for each metric over the frames."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -119,11 +119,11 @@ def _decibels(error: Tensor) -> Tensor:
     return 10 * (2 * log10(PEAK) - error.clamp(min=least).log10())
 
 
-def _ssim(target: Tensor, made: Tensor) -> Tensor:
+def _ssim(target: Tensor, estimate: Tensor) -> Tensor:
     """Structural similarity of each frame: ``(batch, frames)``."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    one, other = (x.transpose(1, 2).flatten(0, 1) for x in (made, target))
+    one, other = (x.transpose(1, 2).flatten(0, 1) for x in (estimate, target))
     value = structural_similarity_index_measure(one, other, data_range=PEAK, reduction="none")
     assert isinstance(value, Tensor)
     return value.view(len(target), -1)

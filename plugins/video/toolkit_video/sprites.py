@@ -1,4 +1,4 @@
-"""Drawn sprites that go where actions say: a video dataset that needs no files."""
+"""Procedural sprites that follow actions: a video dataset that needs no files."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ COLORS = {
 RATE = 8.0
 """Frames per second."""
 PLACES = 10
-"""On which a sprite can stand along each axis."""
-HELD = 0.75
-"""How likely an action goes on with the next frame."""
+"""Positions of a sprite along each axis."""
+KEPT = 0.75
+"""Probability that an action is repeated at the next frame."""
 VARIANCE = 0.0386
 """Of the training split, scaled to [-1, 1]; the size of the frames hardly matters."""
 
 
 @final
 class SpritesDataset(ClipDataset):
-    """A colored disc or square that moves over a grey background, which stays.
+    """A colored disc or square that moves over a static gray background.
 
     Every frame has an ``action``, the one that led to it from the frame before: stay, left, right, up or down, by a
-    twelfth of the picture; at the border the sprite stands still. Actions tend to go on. An example is a function of
-    its split and index alone, whatever the sizes of the splits; the clips are the same at every ``size``, drawn coarser
-    or finer, and longer ones go on where shorter ones end.
+    twelfth of the picture; at the border the sprite stands still. Actions tend to repeat. An example is a function of
+    its split and index, whatever the sizes of the splits; clips are the same at every ``size``, but for the resolution,
+    and longer ones continue shorter ones.
 
     Args:
         size: height and width of a frame in pixels.
-        frames: of a clip.
+        frames: in a clip.
         train_size: clips of the training split.
         val_size: clips of the validation split.
         test_size: clips of the test split.
@@ -85,9 +85,9 @@ class SpritesDataset(ClipDataset):
         return self.sizes[split]
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``x`` (3, frames, size, size) uint8, ``action`` (frames,); the generator is not asked."""
+        """``x`` (3, frames, size, size) uint8, ``action`` (frames,); the generator is not used."""
         if not 0 <= index < self.sizes[split]:
-            raise IndexError(f"{split} has {self.sizes[split]} examples, there is no {index}")
+            raise IndexError(f"{split} has {self.sizes[split]} examples, no index {index}")
         frames, size, _ = self.spec.axes
         numbers = np.random.default_rng((SPLITS.index(split), index))
         look, start, moves = numbers.random(8), numbers.integers(PLACES, size=2), numbers.random((frames, 2))
@@ -98,16 +98,16 @@ class SpritesDataset(ClipDataset):
 
 
 def choose_actions(moves: np.ndarray) -> np.ndarray:
-    """Actions ``(frames,)`` from numbers ``(frames, 2)`` in [0, 1): whether each goes on, and what comes if not."""
+    """Actions ``(frames,)`` from numbers ``(frames, 2)`` in [0, 1): whether each repeats, and the next one if not."""
     actions = (moves[:, 1] * len(ACTIONS)).astype(np.int64)
     for frame in range(1, len(actions)):
-        if moves[frame, 0] < HELD:
+        if moves[frame, 0] < KEPT:
             actions[frame] = actions[frame - 1]
     return actions
 
 
 def walk(start: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """Where a sprite stands at every frame, ``(frames, 2)`` places from the top and from the left."""
+    """A sprite's position at every frame, ``(frames, 2)`` from the top and from the left."""
     steps, places = np.array(list(ACTIONS.values())), []
     for action in actions:
         start = np.clip(start + steps[action], 0, PLACES - 1)
@@ -131,12 +131,12 @@ def draw_clip(size: int, look: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def background(x: Plane, y: Plane, angle: float, tones: np.ndarray) -> Picture:
-    """Two greys ``(2, 2)``, each lightness and warmth, that meet along a soft line at an angle in radians.
+    """Two grays ``(2, 2)``, each lightness and warmth, that meet along a soft line at an angle in radians.
 
-    They lie around the middle of the scale, where convolutions pad: over pale ones networks learn what the borders are
-    first, and learn where the sprite is several times later.
+    They are near the middle of the scale, which is what convolutions pad with: over pale ones networks learn the
+    borders first, and the sprite's position several times later.
     """
     lightness, warmth = tones.T
-    grey = 0.40 + 0.2 * lightness + np.outer((1, 0, -1), 0.08 * warmth - 0.04)
+    gray = 0.40 + 0.2 * lightness + np.outer((1, 0, -1), 0.08 * warmth - 0.04)
     share = np.clip(0.5 + 4 * ((x - 0.5) * cos(angle) + (y - 0.5) * sin(angle)) / sqrt(2), 0, 1)
-    return grey[:, :1, None] + (grey[:, 1:] - grey[:, :1])[:, :, None] * share
+    return gray[:, :1, None] + (gray[:, 1:] - gray[:, :1])[:, :, None] * share

@@ -1,4 +1,4 @@
-"""When frames are shown in many files, remembered from one start to the next."""
+"""Timelines of many files, cached from one start to the next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit_video.reading import Timeline, read_timeline
 
 
 def scan_timelines(root: Path, paths: list[str]) -> tuple[dict[str, Timeline], dict[str, str]]:
-    """The timelines of files below root, by path, and by path why there is none."""
+    """The timelines of files below root, by path, and by path the reason for those that cannot be read."""
     return scan(root, paths, _look, _unpacked, package="discrete-toolkit-video")
 
 
