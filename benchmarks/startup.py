@@ -56,7 +56,7 @@ class {name}({interface}):
         self, {given}, *, hidden: int = 64, layers: int = 4, norm: Literal["none", "group"] = "none", rate: float = 0.1
     ) -> None: ...
 '''
-GIVEN = {"prior": "latent, conditions", "metric": "data", "quantizer": "dim"}
+GIVEN = {"prior": "code_spec, conditions", "metric": "data", "quantizer": "dim"}
 DATASET = '''
 
 class Data(Dataset):

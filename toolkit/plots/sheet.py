@@ -11,24 +11,24 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 CURVE = (160, 48)
 """Width and height in pixels of an example with one axis."""
 LEGIBLE = 96
-"""Small images are enlarged to at most this many pixels on the longer side."""
+"""Small tiles are enlarged to at most this many pixels on the longer side."""
 NARROW, WIDE = 1, 8
-"""Pixels between the images of an example, and between examples."""
+"""Pixels between the tiles of an example, and between examples."""
 PAPER = 1.0
-"""Value between images: white."""
+"""Value between tiles: white."""
 
 
 def plot_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:
     """Rows of examples ``(batch, channels, *axes)`` in [-1, 1].
 
-    With one axis, an example is a curve per channel, in different colors. With more, it is gray images, -1 black and 1
+    With one axis, an example is a curve per channel, in different colors. With more, it is gray tiles, -1 black and 1
     white: the last two axes are those of an image, and positions along the others, such as time, are side by side, with
     a line per channel.
     """
     if rows[0].ndim == 3:
         _curves(path, rows)
     else:
-        _images(path, rows)
+        _tiles(path, rows)
 
 
 def _curves(path: Path, rows: Sequence[np.ndarray]) -> None:
@@ -50,7 +50,7 @@ def _curves(path: Path, rows: Sequence[np.ndarray]) -> None:
     figure.savefig(path)
 
 
-def _images(path: Path, rows: Sequence[np.ndarray]) -> None:
+def _tiles(path: Path, rows: Sequence[np.ndarray]) -> None:
     from matplotlib.image import imsave
 
     sheet = _stacked([_beside([_example(x) for x in row], WIDE) for row in rows], WIDE)
@@ -58,10 +58,10 @@ def _images(path: Path, rows: Sequence[np.ndarray]) -> None:
 
 
 def _example(x: np.ndarray) -> np.ndarray:
-    """The images of one example ``(channels, *axes)``, enlarged by an integer factor."""
+    """The tiles of one example ``(channels, *axes)``, enlarged by an integer factor."""
     factor = max(1, LEGIBLE // max(x.shape[-2:]))
-    images = x.reshape(len(x), -1, *x.shape[-2:]).repeat(factor, -2).repeat(factor, -1)
-    return _stacked([_beside(list(line), NARROW) for line in images], NARROW)
+    tiles = x.reshape(len(x), -1, *x.shape[-2:]).repeat(factor, -2).repeat(factor, -1)
+    return _stacked([_beside(list(line), NARROW) for line in tiles], NARROW)
 
 
 def _beside(parts: Sequence[np.ndarray], gap: int) -> np.ndarray:

@@ -40,8 +40,8 @@ def test_the_variance() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "holds 0 rows; 8, of 2 numbers each, are needed"),
-        (b"1,2\n" * 7, "holds 7 rows"),
+        (b"", "has 0 rows; 8, of 2 numbers each, are needed"),
+        (b"1,2\n" * 7, "has 7 rows"),
         (b"1,2,3\n" * 8, "of 2 numbers each"),
         (b"1,64\n" * 8, "outside of 0 to 63"),
         (b"1,-1\n" * 8, "outside of 0 to 63"),

@@ -205,5 +205,5 @@ def test_a_malicious_pickle_is_refused(content: bytes, name: str, lone: Path) ->
     (lone / "test_batch").write_bytes(content.replace(b"{}", str(mark).encode()))
     message = refusal(lone)
     assert f"{lone / 'test_batch'}" in message
-    assert f"it asks for {name}, which is refused" in message
+    assert f"it asks for {name}, which is rejected" in message
     assert not mark.exists()

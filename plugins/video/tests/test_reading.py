@@ -60,13 +60,13 @@ def test_a_window_is_what_it_is_in_the_whole_file(kind: str, tmp_path: Path, mon
 def packets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The packets that are decoded."""
     seen: list[int] = []
-    spare = reading._spare
+    spare = reading._skip_unless_wanted
 
     def count(stream: Any, packet: Any, *rest: Any) -> None:
         seen.append(packet.pts)
         spare(stream, packet, *rest)
 
-    monkeypatch.setattr(reading, "_spare", count)
+    monkeypatch.setattr(reading, "_skip_unless_wanted", count)
     return seen
 
 

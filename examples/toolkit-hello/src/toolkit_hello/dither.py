@@ -1,4 +1,4 @@
-"""Rounding up or down at random, so that nothing is lost on average."""
+"""Stochastic rounding, which is unbiased."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from toolkit.nn.codebook import upcast
 from toolkit.nn.lattice import fixed
 
 LARGEST = 1 << 24
-"""Codes, at most: beyond, no table over them can be held."""
+"""Codes, at most: larger tables over them do not fit into memory."""
 
 
 @final
 class DitherQuantizer(Quantizer):
     """Stochastic rounding (Gupta et al. 2015, arXiv:1502.02551, section 3) of every channel to a few levels.
 
-    A channel of L levels is bounded to ``y = (L - 1) * sigmoid(z)`` and in training becomes the level above with the
-    probability by which y is past the level below, ``floor(y + u)`` with u uniform in [0, 1): its mean is y, whereas
-    rounding to the nearest level leaves an error that depends on y. In eval mode it is the nearest level, and nothing
-    is random. Levels are handed on as -1 to 1, with a straight-through gradient. One code numbers all combinations,
-    the first channel's level running fastest.
+    A channel of L levels is bounded to ``y = (L - 1) * sigmoid(z)`` and in training becomes ``floor(y + u)`` with u
+    uniform in [0, 1): its mean is y, whereas rounding to the nearest level leaves an error that depends on y. In eval
+    mode it is the nearest level, and nothing is random. Levels are scaled to [-1, 1], with a straight-through gradient.
+    One code numbers all combinations, the first channel's level running fastest.
 
-    The dim of the configuration is not asked for: the latents have one channel per entry of ``levels``, before and
-    after. Around it, ``projected`` maps latents of any dim.
+    It does not use the configuration's dim: the latents have one channel per entry of ``levels``, before and after.
+    Wrap it in ``projected`` for latents of any dim.
 
     Args:
         levels: of each channel, at least 2. The codebook's size is their product.
@@ -67,5 +66,5 @@ class DitherQuantizer(Quantizer):
 
 
 def _along(numbers: Tensor, z: Tensor) -> Tensor:
-    """One number per channel, to meet ``(batch, channel, *grid)``."""
+    """One number per channel, shaped to broadcast over ``(batch, channel, *grid)``."""
     return numbers.view(-1, *[1] * (z.dim() - 2))

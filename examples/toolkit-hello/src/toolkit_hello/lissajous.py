@@ -1,4 +1,4 @@
-"""Closed curves in the plane: a labelled dataset that needs no download."""
+"""Closed curves in the plane: a labeled dataset that needs no download."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit import Condition, Dataset, DataSpec
 from toolkit.dataset import SPLITS
 
 RATIOS = {"1:1": (1, 1), "1:2": (1, 2), "2:3": (2, 3), "3:4": (3, 4)}
-"""Turns across and down while the curve is drawn once."""
+"""Periods across and down of one closed curve."""
 LEVELS = 64
 VARIANCE = 49 / 150
 """Of the scaled data: half the mean square of a size that is uniform in [0.6, 1]."""
@@ -23,10 +23,10 @@ VARIANCE = 49 / 150
 
 @final
 class LissajousDataset(Dataset):
-    """Lissajous curves of random size and phases in the plane; ``ratio`` says how often they turn each way.
+    """Lissajous curves of random size and phases in the plane; ``ratio`` is that of their frequencies.
 
     ``x = a sin(m t + p)`` and ``y = a sin(n t + q)``, two channels of 64 levels over one axis, with the label m:n. An
-    example is a function of its split and index alone. Files are CSV: a row ``x,y`` of levels for each point.
+    example is a function of its split and index. Files are CSV: a row ``x,y`` of levels for each point.
 
     Args:
         length: points of a curve.
@@ -53,9 +53,9 @@ class LissajousDataset(Dataset):
         return self.sizes[split]
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``x`` (2, length) int64 and the label ``ratio``; the generator is not asked."""
+        """``x`` (2, length) int64 and the label ``ratio``; the generator is not used."""
         if not 0 <= index < self.sizes[split]:
-            raise IndexError(f"{split} has {self.sizes[split]} examples, there is no {index}")
+            raise IndexError(f"{split} has {self.sizes[split]} examples, no index {index}")
         random = np.random.default_rng((SPLITS.index(split), index))
         ratio = int(random.integers(len(RATIOS)))
         turns = np.array(list(RATIOS.values())[ratio])[:, None]
@@ -68,11 +68,11 @@ class LissajousDataset(Dataset):
         try:
             rows = [[int(level) for level in line.split(",")] for line in path.read_text("utf-8").splitlines()]
         except ValueError as error:
-            raise ValueError(f"is no CSV file of whole numbers ({error})") from error
+            raise ValueError(f"not a CSV file of whole numbers ({error})") from error
         if [len(row) for row in rows] != [spec.channels] * spec.axes[0]:
-            raise ValueError(f"holds {len(rows)} rows; {spec.axes[0]}, of {spec.channels} numbers each, are needed")
+            raise ValueError(f"has {len(rows)} rows; {spec.axes[0]}, of {spec.channels} numbers each, are needed")
         if not all(0 <= level < LEVELS for row in rows for level in row):
-            raise ValueError(f"holds numbers outside of 0 to {LEVELS - 1}")
+            raise ValueError(f"has numbers outside 0 to {LEVELS - 1}")
         return torch.tensor(rows).T.contiguous()
 
     @classmethod

@@ -19,14 +19,14 @@ from toolkit.priors.autoregressive import check_guidance
 
 @final
 class MarkovPrior(Prior):
-    """Every code depends on the one before it, in raster order, and on no other (a bigram model, Shannon 1948).
+    """Every code depends only on the one before it, in raster order (a bigram model, Shannon 1948).
 
     Each depth is a chain of its own, with a table of the logits of the next code given the last; conditions add to
-    the logits, and so make some codes likelier whatever the last one was. Its probabilities are exact, and it is the
-    least that a network over the codes has to beat: what it saves against ``categorical`` is what neighbours tell.
+    the logits, whatever the last code was. Its probabilities are exact. It is a baseline for networks over the codes:
+    the bits that it saves against ``categorical`` are what the previous code predicts.
 
     Args:
-        condition_dropout: share of the examples that training sees without conditions, which guidance needs.
+        condition_dropout: share of training examples without conditions, which guidance needs.
     """
 
     def __init__(
@@ -61,37 +61,37 @@ class MarkovPrior(Prior):
         known = check_prefix(prefix, n, sizes, positions).to(device)
         noise = uniforms(n, sizes, positions, generator).to(device)
         branches = [conditions] if sampling.guidance == 1.0 else [conditions, {}]
-        parts = zip(*(self._moved(each, n, self.code_spec.grid) for each in branches), strict=True)
-        moved = [torch.cat(part) for part in parts]
-        codes = torch.tensor(sizes, device=device).repeat(n, 1)  # of the position before: none is there
-        drawn = []
+        parts = zip(*(self._shifts(given, n, self.code_spec.grid) for given in branches), strict=True)
+        shifts = [torch.cat(part) for part in parts]
+        codes = torch.tensor(sizes, device=device).repeat(n, 1)  # the start, before the first position
+        sampled = []
         for position in range(positions):
             if position < known.shape[2]:
                 codes = known[:, :, position]
             else:
                 before, codes = codes, torch.empty_like(codes)
                 for depth, table in enumerate(self.tables):
-                    logits = table[before[:, depth]].repeat(len(branches), 1) + moved[depth][:, position]
+                    logits = table[before[:, depth]].repeat(len(branches), 1) + shifts[depth][:, position]
                     logits = guided(logits, n, sampling.guidance)
                     codes[:, depth] = sample_logits(logits, noise[:, depth, position], sampling)
-            drawn.append(codes)
+            sampled.append(codes)
             if progress is not None:
                 progress(position + 1)
-        return torch.stack(drawn, 2).reshape(n, *self.code_spec.shape)
+        return torch.stack(sampled, 2).reshape(n, *self.code_spec.shape)
 
     def _log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
         flat, nats = codes.flatten(2), []
-        for depth, moved in enumerate(self._moved(conditions, len(codes), codes.shape[2:], keep)):
+        for depth, shift in enumerate(self._shifts(conditions, len(codes), codes.shape[2:], keep)):
             table, chain = self.tables[depth], flat[:, depth]
             before = F.pad(chain[:, :-1], (1, 0), value=table.shape[1])
-            logits = (table[before] + moved).transpose(1, 2)
+            logits = (table[before] + shift).transpose(1, 2)
             nats.append(F.cross_entropy(logits, chain, reduction="none").sum(1))
         return -torch.stack(nats).sum(0)
 
-    def _moved(
+    def _shifts(
         self, conditions: Mapping[str, Tensor], n: int, grid: Sequence[int], keep: Tensor | None = None
     ) -> Sequence[Tensor]:
-        """What conditions add to the logits of each depth, ``(n, positions, size)``."""
+        """The conditions' term in the logits of each depth, ``(n, positions, size)``."""
         sizes = list(self.code_spec.codebook_sizes)
         if self.embedding is None:
             return [self.tables[0].new_zeros(()).expand(n, prod(grid), size) for size in sizes]

@@ -1,4 +1,4 @@
-"""How far the spectrum of a reconstruction is from that of the data."""
+"""The distance of a reconstruction's spectrum from that of the data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from toolkit import Bound, DataSpec, Metric
 
 FLOOR = 1e-4
-"""Of a spectrum's largest power: what is below counts as this, so that silence is not infinitely far from silence."""
+"""Relative to a spectrum's largest power: powers are clamped to it, so that the distance of zeros is finite."""
 
 
 @final
@@ -19,14 +19,14 @@ class SpectrumMetric(Metric):
     """``spectrum_db``, the log-spectral distance of the likelihood's mean from the data (Gray and Markel 1976).
 
     The root mean square over frequencies of the decibels between their power spectra, over all axes at once, averaged
-    over channels and examples. The squared error forgives a decoder that blurs, and this does not: what blurring takes
-    from the high frequencies is many decibels of little energy. Powers of more than 40 decibels below the data's
-    largest count as 40 below. Gives nothing where the likelihood has no mean.
+    over channels and examples. Unlike the squared error it detects blur, which removes many decibels of little energy
+    from the high frequencies. Powers more than 40 decibels below the data's largest count as 40 below. Empty if the
+    likelihood has no mean.
     """
 
     def __init__(self, data: DataSpec) -> None:
         if not data.ordered:
-            raise ValueError("codes as data have no order, and so no spectrum; leave it out")
+            raise ValueError("codes as data have no order, and so no spectrum; remove this metric")
         self.data = data
         self._sum, self._count = 0.0, 0
 
@@ -45,7 +45,7 @@ class SpectrumMetric(Metric):
 def log_spectral_distance(x: Tensor, y: Tensor) -> Tensor:
     """Decibels ``(batch, channels)`` between x and y ``(batch, channels, *axes)``."""
     axes = tuple(range(2, x.dim()))
-    target, other = (torch.fft.fftn(each.double(), dim=axes).abs().square() for each in (x, y))
+    target, other = (torch.fft.fftn(values.double(), dim=axes).abs().square() for values in (x, y))
     least = FLOOR * target.amax(axes, keepdim=True).clamp(min=1e-12)
     ratio = 10 * (target.maximum(least) / other.maximum(least)).log10()
     distance: Tensor = ratio.square().mean(axes).sqrt()
