@@ -136,7 +136,7 @@ def test_only_training_counts_steps() -> None:
     for _ in range(3):
         quantizer.eval()(z)
         quantizer.sample(z)
-        quantizer.train().draw(z)
+        quantizer.train().sample(z)
         quantizer.posterior(z)
     assert quantizer.step == 0
     quantizer(z)

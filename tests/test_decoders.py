@@ -209,7 +209,7 @@ def test_temperature_prefix_and_guidance_are_those_of_priors() -> None:
     made, free = distribution(decoder, z, 1), distribution(decoder, z, KIND.size)
     prefix = torch.randint(16, (3, 1, 4))
     sampling = SamplingOptions(temperature=0.8, top_k=5, guidance=3.0)
-    drawn = made.sample(sampling, prefix=prefix, generator=generator.manual_seed(0))
+    drawn = made.sample_with(sampling, prefix=prefix, generator=generator.manual_seed(0))
     expected = sample(
         made.network,
         3,
@@ -222,7 +222,7 @@ def test_temperature_prefix_and_guidance_are_those_of_priors() -> None:
     )
     assert torch.equal(drawn, expected)
     assert torch.equal(drawn[:, :, :4], prefix)
-    plain = made.sample(SamplingOptions(guidance=1.0), generator=generator.manual_seed(0))
+    plain = made.sample_with(SamplingOptions(guidance=1.0), generator=generator.manual_seed(0))
     assert torch.equal(plain, made.sample(generator.manual_seed(0)))
 
 
@@ -321,8 +321,8 @@ def test_one_latent_says_different_things_at_different_places() -> None:
             lambda: ConvDecoder(4, (2,), (), plain_likelihood(DataSpec(1, (4,))), strides=(0,)),
             r"strides=\[0\]: each at least 1",
         ),
-        (lambda: PixelCNNDecoder(DataSpec(1, (8, 8)), 4, ()), "is over levels.*real-valued"),
-        (lambda: WaveNetDecoder(DataSpec(1, (8,)), 4, (4,), ()), "is over levels.*real-valued"),
+        (lambda: PixelCNNDecoder(DataSpec(1, (8, 8)), 4, ()), "over levels.*real-valued"),
+        (lambda: WaveNetDecoder(DataSpec(1, (8,)), 4, (4,), ()), "over levels.*real-valued"),
         (
             lambda: PatchDecoder(4, (2,), (), plain_likelihood(DataSpec(1, (8,))), patch=0),
             "patch=0: at least 1",
