@@ -240,7 +240,7 @@ def test_the_picture_of_any_codebook(tmp_path: Path, sizes: tuple[int, ...]) -> 
 
 def test_the_picture_shows_shares_by_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[list[DepthUse]] = []
-    monkeypatch.setattr("toolkit.metrics.codebook.draw_codebooks", lambda path, uses, error: drawn.append(uses))
+    monkeypatch.setattr("toolkit.metrics.codebook.plot_codebooks", lambda path, uses, error: drawn.append(uses))
     metric = metric_of(4, 2)
     codes = torch.tensor([[[3, 3, 3, 1], [0, 0, 0, 0]]])
     metric.update(codes, coded(codes), {})
