@@ -74,7 +74,7 @@ def test_the_readmes_test_passes(readme_folder: Path) -> None:
 def test_the_tables_name_what_is_there() -> None:
     """Every part and command of the distributions stands in the README, and the table names no other."""
     table = README[README.index("| in the box |") :].partition("\n\n")[0]
-    named = {name for name in re.findall(r"`(\w+)`", table)}
+    named = set(re.findall(r"`(\w+)`", table))
     parts = {
         name
         for kind in registry.KINDS
