@@ -59,12 +59,12 @@ class TestCodesDataset(DatasetSuite):
         self.base = runs[0]
 
     def make(self) -> Dataset:
-        return open_dataset({"dataset": {"name": "codes", "run": str(self.base)}})
+        return open_dataset(compose([*STACKED, f"dataset.run={self.base}"]).config)
 
 
 def test_examples_are_the_bases_codes(runs: tuple[Path, Path]) -> None:
     base = toolkit.load(runs[0])
-    dataset = open_dataset({"dataset": {"name": "codes", "run": str(runs[0])}})
+    dataset = open_dataset(compose([*STACKED, f"dataset.run={runs[0]}"]).config)
     assert isinstance(dataset, CodesDataset)
     assert not dataset.spec.ordered
     assert (dataset.spec.shape, dataset.spec.levels) == ((1, 4, 4), 16)
@@ -195,4 +195,4 @@ def test_a_run_without_codes_or_with_uneven_ones_is_refused(tmp_path: Path) -> N
     words = [word for word in BASE if not word.startswith("quantizer")]
     train(compose([*words, "quantizer=gaussian"]).config, tmp_path / "gaussian")
     with pytest.raises(ToolkitError, match=r"dataset=codes: run=.*gaussian: this run's bottleneck is continuous"):
-        open_dataset({"dataset": {"name": "codes", "run": str(tmp_path / "gaussian")}})
+        open_dataset(compose([*STACKED, f"dataset.run={tmp_path / 'gaussian'}"]).config)
