@@ -161,8 +161,8 @@ def test_no_whole_checkpoint_is_left(told: Callable[..., str], finished: Path, t
 
 def test_a_checkpoint_that_is_no_safetensors_at_all(told: Callable[..., str], finished: Path, tmp_path: Path) -> None:
     copy = damaged(finished, tmp_path, lambda path: path.write_bytes(b"\x80\x02cos\nsystem\n" * 50), 2)
-    assert "no safetensors file" in told("sample", f"run={copy}")
-    assert "no safetensors file" in told("train", f"run={copy}", "trainer.steps=3")
+    assert "not a safetensors file" in told("sample", f"run={copy}")
+    assert "not a safetensors file" in told("train", f"run={copy}", "trainer.steps=3")
 
 
 def test_runs_that_are_none(told: Callable[..., str], tmp_path: Path) -> None:
