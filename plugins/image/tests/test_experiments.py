@@ -131,11 +131,11 @@ def test_the_baselines_differ_only_in_what_they_compare(name: str) -> None:
     """One encoder, one decoder, one likelihood and, but for the modern one, one way of training; 8 x 8 x 10 latents."""
     base, other = (compose([f"experiment=image_cifar10_{each}"]).config for each in ("vqvae", name))
     shared = ["dataset", "encoder", "decoder", "likelihood", "seed", *(["trainer"] if name != "modern" else [])]
-    assert {key: base[key] for key in shared} == {key: other[key] for key in shared}
+    assert {key: getattr(base, key) for key in shared} == {key: getattr(other, key) for key in shared}
     data = build_dataset(base).spec
     latents = [build_autoencoder(config, data).code_spec for config in (base, other)]
     if name == "vae":
-        assert other["dim"] == latents[0].depth == 10
+        assert other.dim == latents[0].depth == 10
     else:
         assert latents[0] == latents[1]
 
