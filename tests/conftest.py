@@ -23,12 +23,22 @@ LONGEST = (
 """Files whose tests start first, so that of several processes none is left alone with one of them at the end."""
 
 
+TRACED = ("test_it_compiles_whole", "test_it_exports")
+"""Laws that take seconds each, most of them torch's own: of a file's classes, all but the first check them slowly."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before what is slow is left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         file = item.nodeid.partition("::")[0]
         return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
     items.sort(key=place)
+    first: dict[tuple[Path, str], str] = {}
+    for item in items:
+        law, suite = getattr(item, "originalname", ""), item.nodeid.split("::")[1]
+        if law in TRACED and first.setdefault((item.path, law), suite) != suite:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")

@@ -261,6 +261,7 @@ if ranks > 1:
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_with_the_joined_batch(tmp_path: Path) -> None:
     def start(rank: int, ranks: int) -> subprocess.Popen[bytes]:
         words = [str(rank), str(ranks), str(tmp_path / "meet"), str(tmp_path / f"{rank}of{ranks}")]

@@ -79,6 +79,7 @@ def test_the_ten_minute_quantizer(folder: Path, capsys: pytest.CaptureFixture[st
     assert "768" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_ten_minute_quantizer_keeps_its_laws(folder: Path) -> None:
     _pytest(folder / "my-quantizer")
 
@@ -176,6 +177,7 @@ def test_the_catalogue_has_every_yaml(generated: ModuleType) -> None:
     assert "van den Oord et al. 2017, section 4.1, which reports 4.51" in catalogue
 
 
+@pytest.mark.slow
 @needs_mkdocs
 def test_the_pages_build_without_warnings(tmp_path: Path) -> None:
     """Every link and anchor is there; nothing is fetched from elsewhere, no path of this machine is shown."""

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.nn import lookup
 from toolkit.nn.lookup import nearest
@@ -63,3 +65,20 @@ def test_the_first_of_equals_is_nearest(size: int) -> None:
 def test_codes_of_no_numbers_are_codes(value: float) -> None:
     z = torch.full((4, 3), value)
     assert nearest(z, torch.randn(100, 3)).lt(100).all()
+
+
+def test_fake_rows_are_one_tile() -> None:
+    """A film's proof of fit would else take a minute: thousands of tiles, each of many operations without values."""
+    with FakeTensorMode(), Operations() as few:
+        nearest(torch.zeros(100, 3), torch.zeros(512, 3))
+    with FakeTensorMode(), Operations() as many:
+        nearest(torch.zeros(1 << 24, 3), torch.zeros(512, 3))
+    assert many.count == few.count
+
+
+class Operations(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))

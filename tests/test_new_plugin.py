@@ -35,6 +35,7 @@ def new(folder: Path, *components: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_its_tests_pass_at_birth(tmp_path: Path) -> None:
     home = new(tmp_path / "born-plugin", "quantizer=born_quantizer", "metric=born_metric")
     env = {**os.environ, "PYTHONPATH": str(home), "TOOLKIT_PLUGIN_PATH": str(home)}

@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
 import toolkit
+from toolkit.__main__ import run as command
 from toolkit.report import Silence
 
 WORDS = """
@@ -41,12 +42,11 @@ def in_a_fresh_process(code: str, *args: str) -> str:
 
 
 def test_python_trains_what_the_command_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit, in fresh processes."""
+    """Bit for bit, the one in a fresh process."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     code = "import sys, toolkit; print(toolkit.train(toolkit.compose(*sys.argv[2:]), sys.argv[1]))"
     score = in_a_fresh_process(code, str(tmp_path / "python"), *WORDS).splitlines()[-1]
-    command = "import sys; from toolkit.__main__ import run; sys.exit(run(sys.argv[1:]))"
-    in_a_fresh_process(command, "train", *WORDS, f"hydra.run.dir={tmp_path / 'command'}")
+    assert command(["train", *WORDS, f"hydra.run.dir={tmp_path / 'command'}"]) == 0
     ours, theirs = weights(tmp_path / "python"), weights(tmp_path / "command")
     assert len(ours) > 40
     assert ours.keys() == theirs.keys()

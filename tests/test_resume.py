@@ -107,15 +107,16 @@ def test_training_longer_equals_training_long_at_once(whole: Path, tmp_path: Pat
     assert any((tmp_path / "twice" / "priors").glob("pixelcnn.old-1/step-*")), "the older codes' prior is kept"
 
 
-def test_kill_9(whole: Path, tmp_path: Path) -> None:
-    """Three kills at random moments of each stage, then the run is left alone."""
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_kill_9(kills: int, whole: Path, tmp_path: Path) -> None:
+    """So many kills at random moments of each stage, then the run is left alone."""
     seed = random.randrange(1 << 30)
     print("moments from seed", seed)
     moments = random.Random(seed)
     run, toolkit = tmp_path / "run", [sys.executable, "-m", "toolkit", "train"]
     first = [*toolkit, *WORDS, f"hydra.run.dir={run}"]
     longer = {**os.environ, "TOOLKIT_PLUGIN_PATH": str(TOY)}
-    for log in [run / "metrics.jsonl"] * 3 + [run / "codes" / "val.safetensors"] * 3:
+    for log in [run / "metrics.jsonl"] * kills + [run / "codes" / "val.safetensors"] * kills:
         words = [*toolkit, f"run={run}"] if (run / "config.yaml").is_file() else first
         process = subprocess.Popen(
             words, env=longer, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

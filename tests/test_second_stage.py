@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -39,6 +40,7 @@ def trained(steps: int) -> Autoencoder:
     return model.eval()
 
 
+@pytest.mark.slow
 def test_other_examples_codes_cost_the_decoder_its_likelihood() -> None:
     model, x = trained(300), maps(256)
     with torch.no_grad():

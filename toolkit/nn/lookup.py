@@ -6,6 +6,7 @@ from typing import Annotated, Literal, final
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 from typing_extensions import Doc
 
@@ -67,7 +68,8 @@ class Lookup:
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """Index ``(n,)`` of the entry nearest to each row of z ``(n, dim)``; codebook ``(codebook_size, dim)``.
 
-    The first of equally near ones. Never has all n x codebook_size distances in memory. Distances are
+    The first of equally near ones. Never has all n x codebook_size distances in memory, but in a graph that is
+    exported, where the number of rows must stay free. Distances are
     ``|e|^2 - 2 z e``, as ``|z|^2`` is the same for every entry, relative to the entries' mean: far from the origin,
     where all numbers are large and similar, they would be lost to rounding. Computed in at least float32 under any
     autocast: in bfloat16 neighboring entries are confused.
@@ -77,6 +79,8 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
         center = codebook.mean(0)
         entries = _whole_blocks(codebook - center)
         rows, columns = _tile(len(entries), tile_size(z.device))
+        if isinstance(z, FakeTensor) or torch.compiler.is_exporting():
+            rows = z.shape[0]  # fake rows need no memory, but every tile of them time
         parts = [(-2 * part, part.square().sum(1)) for part in entries.split(columns)]
         tiles = [_nearest(tile.to(codebook.dtype) - center, parts) for tile in z.split(rows)]
         return torch.cat(tiles).clamp(max=len(codebook) - 1)

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from made_sounds import noise, save
+from made_sounds import save_voices
 
 from toolkit import ToolkitError
 from toolkit_audio.loudness import require_torchaudio
@@ -47,9 +47,4 @@ def functional() -> ModuleType:
 
 @pytest.fixture
 def voices(tmp_path: Path) -> Path:
-    """Three speakers with names that no grammar likes, six utterances each."""
-    root = tmp_path / "목소리 [a], b=c (d)'s"
-    for number, speaker in enumerate(("화자 [1], x=y", "anna", "p226")):
-        for i in range(6):
-            save(root / speaker / f"{i}.wav", noise(0.3 + 0.1 * i, seed=10 * number + i))
-    return root
+    return save_voices(tmp_path)

@@ -45,3 +45,12 @@ def align(root: Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("0 0.1 a\n0.1 0.25 b\n")
     return folder
+
+
+def save_voices(folder: Path) -> Path:
+    """Three speakers with names that no grammar likes, six utterances each."""
+    root = folder / "목소리 [a], b=c (d)'s"
+    for number, speaker in enumerate(("화자 [1], x=y", "anna", "p226")):
+        for i in range(6):
+            save(root / speaker / f"{i}.wav", noise(0.3 + 0.1 * i, seed=10 * number + i))
+    return root

@@ -82,6 +82,7 @@ def test_vowels_are_what_their_labels_say() -> None:
         assert (loud[3:-3][inside & (phones[3:-3] == 0)] < 1e-5).all()
 
 
+@pytest.mark.slow
 def test_the_vowels_variance_is_that_of_the_training_split() -> None:
     for form in ("mulaw", "pcm16", "float"):
         dataset = VowelsDataset(form=form)

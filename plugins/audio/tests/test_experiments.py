@@ -66,11 +66,16 @@ def places(name: str, voices: Path) -> list[str]:
     return [f"dataset.root={voices}"]
 
 
+SMALLEST = "audio_phonemes"
+"""That of the default lane."""
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in DATA if name != SMALLEST]
+
+
 def test_the_table_is_complete() -> None:
     assert {p.stem for p in CONF.glob("*.yaml")} == set(DATA)
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", [SMALLEST, *OTHERS])
 def test_experiment(name: str, voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TINY, *DATA[name], *places(name, voices)]
     out = tmp_path / "run [1], a=b"

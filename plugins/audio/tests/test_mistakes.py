@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sounds import encode, noise, save
+from made_sounds import encode, noise, save, save_voices
 
 from toolkit import ToolkitError
 from toolkit.__main__ import run
@@ -46,11 +46,11 @@ def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return act
 
 
-@pytest.fixture
-def finished(voices: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "finished"
-    assert run([*ONLY, f"dataset.root={voices}", f"hydra.run.dir={folder}"]) == 0
-    return folder
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    assert run([*ONLY, f"dataset.root={save_voices(folder)}", f"hydra.run.dir={folder / 'run'}"]) == 0
+    return folder / "run"
 
 
 def empty(path: Path) -> None:
@@ -233,7 +233,13 @@ def broken(folder: Path, error: str) -> Path:
     return folder / "broken"
 
 
-@pytest.mark.parametrize("error", ['OSError("libcudart.so.13: cannot open shared object file")', 'RuntimeError("abi")'])
+@pytest.mark.parametrize(
+    "error",
+    [
+        'OSError("libcudart.so.13: cannot open shared object file")',
+        pytest.param('RuntimeError("abi")', marks=pytest.mark.slow),
+    ],
+)
 def test_torchaudio_that_does_not_import_costs_only_itself(error: str, voices: Path, tmp_path: Path) -> None:
     """Beside a torch that it was not built for it fails in two ways: whoever needs it says why, all else works."""
     env = {**os.environ, "PYTHONPATH": str(broken(tmp_path, error))}

@@ -37,6 +37,7 @@ def opened(path: Path) -> tuple[int, float]:
     pytest.skip("neither ffprobe nor sox is installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLACES)
 def test_real_speech_there_and_back(name: str, speech: Path, tmp_path: Path) -> None:
     root, voice, file = PLACES[name]

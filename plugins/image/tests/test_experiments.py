@@ -67,11 +67,16 @@ def small_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [f"dataset.root={folder}"]
 
 
+SMALLEST = "image_shapes"
+"""That of the default lane."""
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in DATA if name != SMALLEST]
+
+
 def test_the_table_is_complete() -> None:
     assert {p.stem for p in CONF.glob("*.yaml")} == set(DATA)
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", [SMALLEST, *OTHERS])
 def test_experiment(
     name: str,
     folder: Path,
@@ -117,6 +122,7 @@ def test_experiment(
     assert (out / "samples" / "reconstructions.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_papers_rate_is_exact(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """640 codes of 512 over 3072 dims: 640 x 9 / 3072 bits per dim, without rounding."""
     words = [*TINY, *small_cifar10(folder, monkeypatch), "stage=autoencoder", f"hydra.run.dir={tmp_path / 'run'}"]

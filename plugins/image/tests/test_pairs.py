@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,15 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize(("encoder", "prior"), list(product(registry.names("encoder"), registry.names("prior"))))
+def pairs() -> list[Any]:
+    """All; those that are not of the default lane are slow: there every encoder and every prior has a pair."""
+    return [
+        pair if pair[0] == "image_conv" or pair[1] == "pixelcnn" else pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in product(registry.names("encoder"), registry.names("prior"))
+    ]
+
+
+@pytest.mark.parametrize(("encoder", "prior"), pairs())
 def test_encoder_with_prior(encoder: str, prior: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The decoder takes any grid whose positions are whole numbers of the data's."""
     words = ["dataset=image_shapes", f"encoder={encoder}", "quantizer=vq", "decoder=pixelcnn", "dim=8"]

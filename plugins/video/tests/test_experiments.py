@@ -52,11 +52,16 @@ def words_of(name: str, plays: Path, tmp_path: Path) -> list[str]:
     return words if name == "video_sprites" else [*words, f"dataset.root={plays}"]
 
 
+SMALLEST = "video_maze_paper"
+"""That of the default lane."""
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in DATA if name != SMALLEST]
+
+
 def test_the_table_is_complete() -> None:
     assert {p.stem for p in CONF.glob("*.yaml")} == set(DATA)
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", [SMALLEST, *OTHERS])
 def test_experiment(name: str, plays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = words_of(name, plays, tmp_path)
     out = tmp_path / "run [1], a=b"

@@ -23,7 +23,12 @@ OPTIONS = {
 PRESETS = ("product_categorical", "product_ema", "residual_cosine", "residual_ema", "residual_fsq", "vq_cosine")
 
 
-@pytest.mark.parametrize("quantizer", [*registry.names("quantizer"), *PRESETS])
+EVERY = [*registry.names("quantizer"), *PRESETS]
+NOW = ("vq", "gaussian", "residual_ema")
+"""Those of the default lane: all others fit clips in the core's tests."""
+
+
+@pytest.mark.parametrize("quantizer", [*NOW, *(pytest.param(q, marks=pytest.mark.slow) for q in EVERY if q not in NOW)])
 def test_sprites_fit_every_quantizer(quantizer: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SPRITES, *CONV, f"quantizer={quantizer}", *OPTIONS.get(quantizer, ())]
     prior = [] if quantizer == "gaussian" else ["prior=pixelcnn", "prior.hidden=8", "conditions.prior=[action]"]
@@ -39,6 +44,7 @@ def videos(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_clips_of_their_own_parts_under_a_pixelcnn(tmp_path: Path) -> None:
     words = [*SPRITES, *CONV, "quantizer=residual_ema", "quantizer.depth=2", "prior=pixelcnn", "encoder.attention=2"]
     out = tmp_path / "run"
@@ -49,6 +55,7 @@ def test_clips_of_their_own_parts_under_a_pixelcnn(tmp_path: Path) -> None:
     assert model.sample(2, length=20).x.shape == (2, 3, 20, 24, 24)
 
 
+@pytest.mark.slow
 def test_frames_of_image_parts_under_a_transformer(videos: Path, tmp_path: Path) -> None:
     words = [
         "dataset=video_folder",
