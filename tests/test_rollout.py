@@ -133,7 +133,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield run
 
 
-@pytest.mark.parametrize("prior", ["pixelcnn", "transformer", "maskgit"])
+@pytest.mark.parametrize(
+    "prior", ["pixelcnn", *(pytest.param(p, marks=pytest.mark.slow) for p in ("transformer", "maskgit"))]
+)
 def test_lengths_agree(trained: Path, prior: str) -> None:
     """Within what was trained: exactly the beginning. Beyond it: the first window's codes, and longer ones go on."""
     model = toolkit.load(trained)

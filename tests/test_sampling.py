@@ -133,7 +133,7 @@ def test_compiled_steps_give_the_same_codes(net: CausalNetwork, grid: tuple[int,
         assert torch.equal(sample(net, n, grid, generator=generator()), plain)
 
 
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", ["pixelcnn", "wavenet", "transformer"])
 def test_a_step_asks_nothing_of_the_device(name: str, n: int) -> None:
     """It is one graph of operations on tensors, so that it can be compiled whole, or captured on a GPU and replayed."""

@@ -101,6 +101,7 @@ def codec(voices: Path, tmp_path: Path) -> Path:
     return tmp_path / "codec"
 
 
+@pytest.mark.slow
 def test_utterances_of_any_length_in_another_voice(
     codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -233,13 +233,8 @@ def broken(folder: Path, error: str) -> Path:
     return folder / "broken"
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        'OSError("libcudart.so.13: cannot open shared object file")',
-        pytest.param('RuntimeError("abi")', marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ['OSError("libcudart.so.13: cannot open shared object file")', 'RuntimeError("abi")'])
 def test_torchaudio_that_does_not_import_costs_only_itself(error: str, voices: Path, tmp_path: Path) -> None:
     """Beside a torch that it was not built for it fails in two ways: whoever needs it says why, all else works."""
     env = {**os.environ, "PYTHONPATH": str(broken(tmp_path, error))}

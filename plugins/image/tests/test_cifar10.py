@@ -43,6 +43,7 @@ def test_the_spec_needs_no_data() -> None:
     assert [dataset.size(split) for split in ("train", "val", "test")] == [45_000, 5_000, 10_000]
 
 
+@pytest.mark.slow
 def test_the_real_pixels(real: CIFAR10Dataset) -> None:
     x = torch.stack([real.example("train", i, None)["x"] for i in range(45_000)])
     x = torch.cat([x, torch.stack([real.example("val", i, None)["x"] for i in range(5_000)])])
