@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import toolkit
 from toolkit import ToolkitError
 from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
+from toolkit.cli.files import decode_varying
 from toolkit.runs.codes import read_codes
 from toolkit.runs.plain import read_json
 from toolkit.spec import CodeSpec
@@ -116,6 +118,21 @@ def test_data_of_another_size_is_refused(trained: Path, tmp_path: Path) -> None:
         model.decode(torch.zeros(1, 1, 20, dtype=torch.int64))
     with pytest.raises(ToolkitError, match=r"quantizer=toy_scales .*\(8, 8\).*scales="):
         train(compose([*WORDS, "prior_dataset.size=16"]).config, tmp_path / "larger")
+
+
+def test_files_that_may_vary_are_encoded_on_the_same_grid(trained: Path, tmp_path: Path) -> None:
+    run, file, codes = tmp_path / "run", tmp_path / "x.json", tmp_path / "codes.safetensors"
+    shutil.copytree(trained, run)
+    spec = read_json(run / "spec.json")
+    spec["data"]["varying"] = [True, True]
+    (run / "spec.json").write_text(json.dumps(spec))
+    file.write_text(json.dumps(torch.zeros(2, 8, 8).long().tolist()))
+    assert command(["encode", f"run={run}", str(file), f"out={codes}"]) == 0
+    arrays = read_codes(codes)[0]
+    assert arrays.keys() == {"codes"}
+    assert arrays["codes"].shape == (1, 1, 21)
+    with pytest.raises(ToolkitError, match=r"codes of several lengths: .* parts"):
+        decode_varying(toolkit.load(run, "cpu"), torch.zeros(1, 1, 21).long(), torch.tensor([[8, 8]]), {})
 
 
 def test_a_prior_cannot_see_what_changes_along_the_data() -> None:
