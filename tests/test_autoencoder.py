@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.quantizer import Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
-from toolkit.spec import Condition, DataSpec
+from toolkit.spec import CodeGrid, Condition, DataSpec
 from toolkit.testing.parts import PointDecoder, PointEncoder, plain_likelihood, point_autoencoder, random_data
 
 T, H, W = 3, 4, 6
@@ -259,6 +260,28 @@ class BrokenQuantizer(Quantizer):
         return self.inner.embed(codes)
 
 
+class Elsewhere(Quantizer):
+    """Says that its codes lie where they do not, or that it cannot take the latents."""
+
+    channels = dim = 4
+    depth, codebook_sizes, local = 1, (7,), False
+
+    def __init__(self, code_grid: Any) -> None:
+        super().__init__()
+        self.inner, self.given = VectorQuantizer(4, codebook_size=7), code_grid
+
+    def code_grid(self, grid: tuple[int, ...]) -> CodeGrid:
+        if self.given is None:
+            raise ValueError("scales=(8,): the last must be the latents' grid")
+        return self.given
+
+    def forward(self, z: Tensor) -> Quantized:
+        return self.inner(z)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        return self.inner.embed(codes)
+
+
 SOUND = DataSpec(1, (16,), levels=8)
 
 
@@ -312,6 +335,20 @@ def _raise(error: Exception) -> Callable[[object], object]:
         (
             lambda: {"quantizer": BrokenQuantizer()},
             r"BrokenQuantizer gives codes \(2, 1, 16\), not \(2, 2, 16\)",
+        ),
+        (
+            lambda: {"quantizer": Elsewhere(((4,), (16,)))},
+            r"Elsewhere gives codes \(2, 1, 16\), not \(2, 1, 20\): its code_grid says where codes lie",
+        ),
+        (
+            lambda: {"quantizer": Elsewhere((4, 4))},
+            r"Elsewhere has a code_grid of \(4, 4\) for latents on \(16,\): .* the parts of a flat one",
+        ),
+        (lambda: {"quantizer": Elsewhere(((4,), ()))}, r"Elsewhere has a code_grid of \(\(4,\), \(\)\)"),
+        (lambda: {"quantizer": Elsewhere(16)}, r"Elsewhere has a code_grid of 16 for latents"),
+        (
+            lambda: {"quantizer": Elsewhere(None)},
+            r"Elsewhere on latents of a grid of \(16,\): scales=\(8,\): the last must be the latents' grid",
         ),
         (
             lambda: {"decoder": PointDecoder(5, plain_likelihood(SOUND))},

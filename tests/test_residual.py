@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import log
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
+from toy.toy_scales import ScalesQuantizer
 
 from toolkit.quantizer import Quantizer
 from toolkit.quantizers.categorical import CategoricalQuantizer
@@ -70,6 +71,28 @@ class TestProductOfCategoricals(QuantizerSuite):
 class TestSharedProductOfCategoricals(QuantizerSuite):
     def make(self, dim: int) -> Quantizer:
         return ProductQuantizer(dim, inner=small_categorical, shared=True)
+
+
+class TestScales(QuantizerSuite):
+    grid: ClassVar = (4, 4)
+
+    def make(self, dim: int) -> Quantizer:
+        return ScalesQuantizer(dim, codebook_size=11)
+
+
+class TestProjectedScales(TestScales):
+    def make(self, dim: int) -> Quantizer:
+        return ProjectedQuantizer(dim, inner=ScalesQuantizer, codebook_dim=4)
+
+
+class TestResidualOfScales(TestScales):
+    def make(self, dim: int) -> Quantizer:
+        return ResidualQuantizer(dim, inner=ScalesQuantizer, depth=2)
+
+
+class TestSharedProductOfScales(TestScales):
+    def make(self, dim: int) -> Quantizer:
+        return ProductQuantizer(dim, inner=ScalesQuantizer, shared=True)
 
 
 def latents(*shape: int) -> Tensor:

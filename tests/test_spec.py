@@ -5,6 +5,7 @@ from math import log2
 import pytest
 import torch
 
+from toolkit.errors import ToolkitError
 from toolkit.spec import CodeSpec, Condition, DataSpec
 
 FILM = DataSpec(3, (4, 8, 6), levels=256, varying=(True, False, False), rates=(25.0, None, None))
@@ -84,3 +85,26 @@ def test_a_step_may_be_many_positions() -> None:
     """A phone for every hundredth of a second of sound."""
     assert Condition("phone", 40, per_step=True, stride=160).steps(16_000) == 100
     assert Condition("move", 4, per_step=True).steps(16) == 16
+
+
+# -- the parts of a flat grid
+
+
+def test_codes_on_a_grid_or_on_the_parts_of_a_flat_one() -> None:
+    assert CodeSpec.on((4, 4), (16,)) == CodeSpec((4, 4), (16,))
+    scales = CodeSpec.on(((1, 1), (2, 2), (4, 4)), (16, 8))
+    assert (scales.grid, scales.parts) == ((21,), ((1, 1), (2, 2), (4, 4)))
+    assert (scales.shape, scales.rate) == ((2, 21), 21 * 7.0)
+    assert CodeSpec.on(((32,),), (2,)) == CodeSpec((32,), (2,), ((32,),))
+
+
+@pytest.mark.parametrize("parts", [((1, 1), (2, 2)), ((5, 5), (-2, 2)), ((20,), ()), ((0, 3), (21,))])
+def test_parts_add_up(parts: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ValueError, match=r"parts? of the codes' grid"):
+        CodeSpec((21,), (16,), parts)
+
+
+def test_what_needs_codes_along_the_data_refuses_parts() -> None:
+    CodeSpec((4, 4), (16,)).refuse_parts("frames=9", "leave it out")
+    with pytest.raises(ToolkitError, match=r"frames=9: .* parts of 1x1, 2x2, .*: leave it out"):
+        CodeSpec.on(((1, 1), (2, 2)), (16,)).refuse_parts("frames=9", "leave it out")

@@ -18,7 +18,7 @@ from toolkit.likelihood import Distribution, Likelihood
 from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.quantizers.ema import EMAQuantizer
-from toolkit.spec import Condition, DataSpec
+from toolkit.spec import CodeGrid, Condition, DataSpec
 from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
 from toolkit.testing.parts import PointDecoder, PointEncoder
@@ -138,6 +138,30 @@ class AlwaysLearning(Wrapped):
 class Mixing(Wrapped):
     def forward(self, z: Tensor) -> Quantized:
         return super().forward(z + z.cumsum(-1))
+
+
+class Unannounced(Wrapped):
+    """Has its codes flat, and does not say so."""
+
+    def forward(self, z: Tensor) -> Quantized:
+        made = super().forward(z)
+        return made._replace(codes=made.codes.flatten(2))
+
+
+class Promising(Wrapped):
+    """Says that its codes lie at two scales, which they do not."""
+
+    local = False
+
+    def code_grid(self, grid: tuple[int, ...]) -> CodeGrid:
+        return ((1,) * len(grid), grid)
+
+
+class Elsewhere(Unannounced):
+    """Would be local if its codes were where its latents are."""
+
+    def code_grid(self, grid: tuple[int, ...]) -> CodeGrid:
+        return (grid,)
 
 
 class Deaf(Wrapped):
@@ -298,6 +322,9 @@ class RemoteError(Drawing):
         (Shifted, "test_embedding_the_codes_gives_the_latents"),
         (AlwaysLearning, "test_eval_changes_no_state"),
         (Mixing, "test_positions_do_not_influence_one_another"),
+        (Unannounced, "test_the_output_has_the_declared_shape"),
+        (Promising, "test_the_output_has_the_declared_shape"),
+        (Elsewhere, "test_codes_of_a_local_quantizer_are_on_the_latents_grid"),
         (Deaf, "test_the_decoders_gradient_reaches_every_channel"),
         (Still, "test_training_reaches_every_depth"),
     ],

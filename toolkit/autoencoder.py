@@ -26,7 +26,7 @@ class Autoencoder(nn.Module):
     rank 2 works on video frame by frame without any code for it.
 
     Building the model runs a fake example through the parts, which proves that they fit and gives ``code_spec``.
-    MisfitError where they do not.
+    MisfitError where they do not. ``grid`` is that of the latents, before and after the quantizer.
     """
 
     def __init__(
@@ -41,7 +41,9 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.data, self.decoder_conditions = data, decoder_conditions
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
-        self.code_spec = self._fit()
+        self.grid = encoded_grid(encoder, data, quantizer)
+        self.code_spec = code_spec_on(quantizer, self.grid)
+        self._fit(self.grid)
 
     def encode(self, x: Tensor) -> Tensor:
         """Continuous latents ``(batch, dim, *grid)``."""
@@ -61,7 +63,10 @@ class Autoencoder(nn.Module):
         return self.quantizer.posterior(self._checked(x))
 
     def embed(self, codes: Tensor) -> Tensor:
-        """Codes ``(batch, d, *grid)``, of the first d depths, to the decoder's latents ``(batch, dim, *grid)``."""
+        """Codes ``(batch, d, *code_spec.grid)``, of the first d depths, to the decoder's latents.
+
+        These are ``(batch, dim, *grid)``.
+        """
         return self.quantizer.embed(codes)
 
     def decode(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
@@ -80,20 +85,21 @@ class Autoencoder(nn.Module):
         self.quantizer.check(z)
         return z
 
-    def _fit(self) -> CodeSpec:
-        grid = encoded_grid(self.encoder, self.data, self.quantizer)
+    def _fit(self, grid: tuple[int, ...]) -> None:
         latents = (self.quantizer.channels, *grid)
         with fakes(self.quantizer, self.decoder):
             with as_misfit(self.quantizer, f"on latents {latents}"):
                 quantized = self.quantizer(torch.zeros(2, *latents, device=device_of(self.quantizer)))
-            codes = (2, self.quantizer.depth, *grid)
+            codes = (2, self.quantizer.depth, *self.code_spec.grid)
             if tuple(quantized.codes.shape) != codes:
-                raise BrokenPartError(self.quantizer, f"gives codes {tuple(quantized.codes.shape)}, not {codes}")
+                raise BrokenPartError(
+                    self.quantizer,
+                    f"gives codes {tuple(quantized.codes.shape)}, not {codes}: its code_grid says where codes lie",
+                )
             latents = (2, self.quantizer.dim, *grid)
             if tuple(quantized.z.shape) != latents:
                 raise BrokenPartError(self.quantizer, f"gives latents {tuple(quantized.z.shape)}, not {latents}")
             self._fit_decoder(quantized.z, grid)
-        return CodeSpec(grid, self.quantizer.codebook_sizes)
 
     def _fit_decoder(self, z: Tensor, grid: tuple[int, ...]) -> None:
         source = f"{title(self.encoder)} makes a grid of {grid}"
@@ -127,6 +133,25 @@ def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tupl
             f"{title(encoder)} gives {z.shape[1]} channels, {title(quantizer)} takes {quantizer.channels}"
         )
     return tuple(z.shape[2:])
+
+
+def code_spec_on(quantizer: Quantizer, grid: tuple[int, ...]) -> CodeSpec:
+    """The codes of latents on a grid; MisfitError where the quantizer does not take it, or says what cannot be."""
+    with as_misfit(quantizer, f"on latents of a grid of {grid}"):
+        code_grid = quantizer.code_grid(grid)
+    try:
+        code_spec = CodeSpec.on(code_grid, quantizer.codebook_sizes)
+        along = isinstance(code_grid, tuple) and len(code_grid) == len(grid) and min(code_spec.grid) > 0
+        fits = bool(code_spec.parts) or along
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise BrokenPartError(
+            quantizer,
+            f"has a code_grid of {code_grid!r} for latents on {grid}: give a grid of as many axes, or the parts of a"
+            " flat one, such as ((1, 1), (2, 2))",
+        )
+    return code_spec
 
 
 def fold(t: Tensor, rank: int | None) -> tuple[Tensor, tuple[int, ...]]:

@@ -122,7 +122,14 @@ def build_prior(config: RunConfig, code_spec: CodeSpec, data: DataSpec) -> Prior
     """The prior over a model's codes, checked to fit them."""
     if not code_spec.depth:
         raise MisfitError("a continuous bottleneck has no codes, and so no prior over them: choose stage=autoencoder")
-    conditions = tuple(c.resample(data.axes[0], code_spec.grid[0]) for c in chosen_conditions(config, data, "prior"))
+    chosen = chosen_conditions(config, data, "prior")
+    for condition in chosen:
+        if condition.per_step:
+            code_spec.refuse_parts(
+                f"conditions.prior=[{condition.name}], which changes along the data",
+                f"leave {condition.name} out, or choose another quantizer",
+            )
+    conditions = tuple(c.resample(data.axes[0], code_spec.grid[0]) for c in chosen)
     prior: Prior = make("prior", config.chosen_prior(), code_spec=code_spec, conditions=conditions)
     with fakes(prior), as_misfit(prior, f"on codes {code_spec.shape}"):
         nats = prior.loss(torch.zeros(2, *code_spec.shape, dtype=torch.long), {})

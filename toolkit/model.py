@@ -142,7 +142,8 @@ class Model:
     def encode(self, x: Tensor) -> Tensor:
         """Data ``(batch, channels, *axes)`` to codes ``(batch, depth, *grid)``.
 
-        ValueError for other shapes, ToolkitError for a continuous bottleneck.
+        ValueError for other shapes, ToolkitError for a continuous bottleneck, and for other axes than the run's where
+        its codes have parts.
         """
         return self.quantize(self._up(x))
 
@@ -206,8 +207,9 @@ class Model:
 
         ``prefix`` ``(n or 1, depth, positions)`` fixes the first codes in raster order. ``length``, of the data's first
         axis, may be more than the prior was trained on: its window then slides over the codes and keeps ``overlap``
-        of the data, by default half. ``compile`` speeds up sequential steps, after about a minute of preparation. A
-        continuous bottleneck's latents are sampled from the unit normal, and there are no codes.
+        of the data, by default half; ToolkitError where the codes' grid has parts. ``compile`` speeds up sequential
+        steps, after about a minute of preparation. A continuous bottleneck's latents are sampled from the unit normal,
+        and there are no codes.
         """
         generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
         with compiled(compile):
@@ -294,15 +296,23 @@ class Model:
                 )
 
     def _prior_shape(self, checkpoint: Checkpoint, key: str) -> tuple[int, ...]:
-        """The grid or the axes that a prior was trained on; ToolkitError where its checkpoint has no valid ones."""
+        """The grid or the axes that a prior was trained on; ToolkitError where its checkpoint has no valid ones.
+
+        They are the run's own where the codes' grid has parts.
+        """
         shape = checkpoint.facts.get(key)
+        own = self.code_spec.grid if key == "grid" else self.data.axes
         if (
             not isinstance(shape, list)
-            or len(shape) != self.data.rank
+            or len(shape) != len(own)
             or not all(type(n) is int and n > 0 for n in shape)
             or prod(shape) > LARGEST_EXAMPLE
+            or (self.code_spec.parts and tuple(shape) != own)
         ):
-            raise ToolkitError(f"{checkpoint.path}: {key}={shape} is not valid for a prior over {self.data.rank} axes")
+            raise ToolkitError(
+                f"{checkpoint.path}: {key}={shape} is not valid for a prior over codes on {self.code_spec.grid} of data"
+                f" {self.data.axes}"
+            )
         return tuple(shape)
 
     def _trained(self, name: str) -> Prior:
@@ -313,7 +323,7 @@ class Model:
                 f"prior={name} was trained on codes of an older autoencoder: "
                 f"toolkit train run={quote(str(self.run.path))} stage=prior prior={name} trains it again"
             )
-        code_spec = CodeSpec(self._prior_shape(checkpoint, "grid"), self.code_spec.codebook_sizes)
+        code_spec = replace(self.code_spec, grid=self._prior_shape(checkpoint, "grid"))
         config = self.run.prior_config(name)
         data = replace(self.data, axes=self._prior_shape(checkpoint, "axes"))
         with self.run.blaming():
@@ -327,6 +337,8 @@ class Model:
         """The bottleneck's output, batch by batch."""
         if x.dim() != 1 + len(self.data.shape) or x.shape[1] != self.data.channels or not len(x):
             raise ValueError(f"x of shape {tuple(x.shape)}: a batch (n, *{self.data.shape}) is needed")
+        if tuple(x.shape[2:]) != self.data.axes:
+            self.code_spec.refuse_parts(f"data of {tuple(x.shape[2:])}", f"give examples of {self.data.axes}")
         for part in x.split(BATCH):
             yield self.autoencoder.quantize(part.to(self.device))
 
@@ -344,6 +356,8 @@ class Model:
     def _check_codes(self, codes: Tensor) -> None:
         if codes.dim() != 2 + len(self.code_spec.grid) or codes.shape[1] > self.code_spec.depth or not len(codes):
             raise ValueError(f"codes of shape {tuple(codes.shape)}: this run's are (n, *{self.code_spec.shape})")
+        if self.code_spec.parts and tuple(codes.shape[2:]) != self.code_spec.grid:
+            raise ValueError(f"codes on {tuple(codes.shape[2:])}: this run's lie on {self.code_spec.parts}, flat")
         for depth, size in enumerate(self.code_spec.codebook_sizes[: codes.shape[1]]):
             low, high = int(codes[:, depth].min()), int(codes[:, depth].max())
             if low < 0 or high >= size:

@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensor
 
 from toolkit.errors import NotFiniteError, ToolkitError
 from toolkit.fit import title
+from toolkit.spec import CodeGrid
 
 
 class Quantized(NamedTuple):
@@ -20,7 +21,7 @@ class Quantized(NamedTuple):
     z: Tensor
     """``(batch, dim, *grid)``, with a gradient to the encoder: straight-through, relaxed or reparameterized."""
     codes: Tensor
-    """``(batch, depth, *grid)``, int64."""
+    """``(batch, depth, *grid)``, int64; the grid is ``Quantizer.code_grid``'s."""
     loss: Tensor
     """``(batch,)``: codebook, commitment and other losses of the quantizer, weighted, differentiable."""
     kl: Tensor
@@ -61,7 +62,8 @@ class Quantizer(nn.Module, ABC):
 
     Laws, checked by toolkit.testing.QuantizerSuite:
       embed(forward(z).codes) == forward(z).z      in eval mode, as values
-      positions do not influence one another
+      codes lie on code_grid
+      where local, positions do not influence one another
       in eval mode, forward changes no state
       the gradient of the loss reaches every depth
     """
@@ -77,6 +79,8 @@ class Quantizer(nn.Module, ABC):
 
     has_posterior: bool = False
     """Whether ``posterior`` is defined."""
+    local: bool = True
+    """Whether each position of z is quantized by itself, whatever the others are."""
 
     @abstractmethod
     def forward(self, z: Tensor) -> Quantized:
@@ -84,7 +88,21 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, codes: Tensor) -> Tensor:
-        """codes ``(batch, d, *grid)``, of the first d depths, to latents ``(batch, dim, *grid)``."""
+        """codes ``(batch, d, *grid)``, of the first d depths, to latents ``(batch, dim, *grid)``.
+
+        Each on its own grid, where ``code_grid`` gives codes another.
+        """
+
+    def code_grid(self, grid: tuple[int, ...]) -> CodeGrid:
+        """Where the codes of latents on ``grid`` lie: by default there, as they must where ``local``.
+
+        Another grid of as many axes, each along the latents' own, or the parts of a flat grid: codes at the scales
+        ``((1, 1), (2, 2), (4, 4))`` are ``(batch, depth, 21)``, one part after the other, each in raster order, and 32
+        codes that belong to no position are ``((32,),)``. ``embed`` is given these positions alone, so that a quantizer
+        with parts knows the latents' grid itself, such as from an option that names the scales, the last of which is
+        that grid; a run with parts models examples of one size. ValueError for latents on a grid that it cannot take.
+        """
+        return grid
 
     def sample(self, z: Tensor) -> Quantized:
         """A sample from the code posterior, not relaxed, with its exact kl: what a bound is measured on.

@@ -47,14 +47,17 @@ def sample(
     data's first axis. Up to the prior's own length the examples are cut; beyond it, its window slides over the codes
     and keeps ``overlap`` positions of the data at each move (see ``toolkit.rollout``); all codes are decoded at once.
     Without a prior, latents of a continuous bottleneck are sampled from the unit normal, scaled by the
-    temperature, and there are no codes. ToolkitError where codes or data cannot have this length.
+    temperature, and there are no codes. ToolkitError where codes or data cannot have this length; codes whose grid has
+    parts have their own alone.
     """
     autoencoder.eval()
     if prior is None:
-        grid, device = autoencoder.code_spec.grid, device_of(autoencoder)
-        z = sampling.temperature * torch.randn(n, autoencoder.quantizer.dim, *grid, generator=generator)
+        device = device_of(autoencoder)
+        z = sampling.temperature * torch.randn(n, autoencoder.quantizer.dim, *autoencoder.grid, generator=generator)
         x = decode_latents(autoencoder, z.to(device), conditions, generator=generator, noise=noise, progress=progress)
-        return _cut(x, length), torch.zeros(n, 0, *grid, dtype=torch.int64)
+        return _cut(x, length), torch.zeros(n, 0, *autoencoder.code_spec.grid, dtype=torch.int64)
+    if length is not None:
+        autoencoder.code_spec.refuse_parts(f"frames={length}", "leave frames out, samples are as long as the data")
     prior.eval()
     axis, positions = autoencoder.data.axes[0], autoencoder.code_spec.grid[0]
     window, *plane = prior.code_spec.grid

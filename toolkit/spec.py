@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from math import log2, prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+CodeGrid = tuple[int, ...] | tuple[tuple[int, ...], ...]
+"""A grid, such as ``(4, 4)``, or the parts of a flat one, such as ``((1, 1), (2, 2), (4, 4))``."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,33 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class CodeSpec:
-    """The codes ``(batch, depth, *grid)``, those of depth d in ``0..codebook_sizes[d]-1``."""
+    """The codes ``(batch, depth, *grid)``, those of depth d in ``0..codebook_sizes[d]-1``.
+
+    Where there are ``parts``, the grid is flat: it lists the positions of one part after the other, each in raster
+    order, and none of them belongs to a position of the data. ``((1, 1), (2, 2), (4, 4))`` are the parts of a grid of
+    21 positions. ValueError where they do not add up to it.
+    """
 
     grid: tuple[int, ...]
     codebook_sizes: tuple[int, ...]
+    parts: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            return
+        if not all(part and min(part) > 0 for part in self.parts):
+            raise ValueError("a part of the codes' grid has no axes, or an axis below 1")
+        positions = sum(map(prod, self.parts))
+        if self.grid != (positions,):
+            raise ValueError(f"the parts of the codes' grid have {positions} positions, and the grid is {self.grid}")
+
+    @classmethod
+    def on(cls, code_grid: CodeGrid, codebook_sizes: tuple[int, ...]) -> CodeSpec:
+        """Codes on what ``Quantizer.code_grid`` gives."""
+        if code_grid and all(isinstance(part, tuple) for part in code_grid):
+            parts = cast(tuple[tuple[int, ...], ...], code_grid)
+            return cls((sum(map(prod, parts)),), codebook_sizes, parts)
+        return cls(cast(tuple[int, ...], code_grid), codebook_sizes)
 
     @property
     def depth(self) -> int:
@@ -138,3 +166,11 @@ class CodeSpec:
     def rate(self) -> float:
         """Bits per example at a uniform prior."""
         return prod(self.grid) * sum(log2(size) for size in self.codebook_sizes)
+
+    def refuse_parts(self, option: str, cure: str) -> None:
+        """ToolkitError where the grid has parts: ``option`` needs codes that lie along the data."""
+        if self.parts:
+            parts = ", ".join("x".join(map(str, part)) for part in self.parts)
+            raise ToolkitError(
+                f"{option}: these codes lie flat, in parts of {parts}, and none belongs to a place in the data: {cure}"
+            )

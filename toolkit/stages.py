@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from toolkit import collapse, registry
-from toolkit.autoencoder import encoded_grid
+from toolkit.autoencoder import code_spec_on, encoded_grid
 from toolkit.batches import Examples, TrainBatches, split_batches
 from toolkit.build import asks_for_source, build_metrics, build_prior, build_prior_stage, build_stage
 from toolkit.config import RunConfig
@@ -210,8 +210,7 @@ class _Training:
         if config.prior_dataset:
             dataset = open_dataset(config, config.prior_dataset, self.run.base)
             examples = dataset
-        grid = encoded_grid(model.autoencoder.encoder, dataset.spec, model.autoencoder.quantizer)
-        code_spec = CodeSpec(grid, model.code_spec.codebook_sizes)
+        code_spec = _code_spec_of(model, dataset.spec)
         torch.manual_seed(config.seed + 1)
         prior = build_prior(config, code_spec, dataset.spec)
         seed_noise(config.seed + 1)
@@ -239,7 +238,7 @@ class _Training:
         def plot(path: Path) -> None:
             _plot_samples(path, model, stage.model, codes, dataset, config.seed)
 
-        axes = {"grid": list(grid), "axes": list(dataset.spec.axes)}
+        axes = {"grid": list(code_spec.grid), "axes": list(dataset.spec.axes)}
         recorder = Recorder(
             self.run,
             f"prior-{name}",
@@ -297,6 +296,15 @@ class _Training:
         run.prior(name).rename(kept)
         run.log.cut(f"prior-{name}", 0)
         self.report.note(f"prior={name} was trained on codes of an older autoencoder: kept as {kept}, starting again")
+
+
+def _code_spec_of(model: Model, data: DataSpec) -> CodeSpec:
+    """The codes of a prior's examples, which may be longer than the autoencoder's. ToolkitError where they may not."""
+    autoencoder = model.autoencoder
+    code_spec = code_spec_on(autoencoder.quantizer, encoded_grid(autoencoder.encoder, data, autoencoder.quantizer))
+    if data.axes != model.data.axes:
+        code_spec.refuse_parts("prior_dataset", f"give it examples of {model.data.axes}, as the autoencoder has")
+    return code_spec
 
 
 def _refuse_collapsed(codes: CachedCodes, code_spec: CodeSpec, quantizer: Quantizer) -> None:

@@ -22,7 +22,7 @@ def check(config: RunConfig) -> int:
     model = build_autoencoder(config, data)
     objective = build_objective(config, model)
     build_metrics(config, model)
-    latents = (model.quantizer.channels, *model.code_spec.grid)
+    latents = (model.quantizer.channels, *model.grid)
     rows = [
         _row("dataset", config, "", _shape(data.shape), 0),
         _row("encoder", config, _shape(data.shape), _shape(latents), _count(model.encoder)),
@@ -30,7 +30,7 @@ def check(config: RunConfig) -> int:
         _row(
             "decoder",
             config,
-            _shape((model.quantizer.dim, *model.code_spec.grid)),
+            _shape((model.quantizer.dim, *model.grid)),
             _shape(data.shape),
             _count(model.decoder),
         ),
@@ -44,6 +44,8 @@ def check(config: RunConfig) -> int:
         ("codes per example", f"{prod(model.code_spec.shape):,}"),
         ("codebook sizes", _sizes(model.code_spec.codebook_sizes)),
     ]
+    if model.code_spec.parts:
+        facts.append(("parts of the grid", ", ".join(_shape(part) for part in model.code_spec.parts)))
     if model.code_spec.depth:
         facts.append(("rate, bits per example", number(model.code_spec.rate)))
         facts.append(("rate, bits per dim", f"{model.code_spec.rate / data.dims:.4f}"))
@@ -51,7 +53,8 @@ def check(config: RunConfig) -> int:
         facts.append(("rate, bits per second", number(model.code_spec.rate * data.rates[0] / data.axes[0])))
     field = receptive_field(model)
     if field:
-        facts.append(("a code sees, of the data", _shape(field)))
+        one = "a latent" if model.code_spec.parts else "a code"
+        facts.append((f"{one} sees, of the data", _shape(field)))
     table("codes", ("", "value"), facts)
     return 0
 
@@ -75,7 +78,7 @@ def receptive_field(model: Any) -> tuple[int, ...] | None:
     x = torch.rand(2, *data.shape, generator=generator) * ((data.levels or 2) - 1)
     x.requires_grad_()
     z = model.encode(x)
-    middle = tuple(n // 2 for n in model.code_spec.grid)
+    middle = tuple(n // 2 for n in model.grid)
     z[(slice(None), slice(None), *middle)].square().sum().backward()
     if x.grad is None:
         return None

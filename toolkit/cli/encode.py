@@ -34,7 +34,7 @@ def main(args: list[str]) -> int:
         raise ToolkitError("no files: toolkit encode run=DIR FILES… out=F.safetensors")
     model = load(options.run, options.device)
     notes(model.notices)
-    if any(model.spec.varying):
+    if any(model.spec.varying) and not model.code_spec.parts:
         write_varying_codes(model, read_examples(model, options.files), Path(options.out))
         print(f"files: {len(options.files)}")
     else:

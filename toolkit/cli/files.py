@@ -83,8 +83,13 @@ def _extent(example: Tensor) -> tuple[slice, ...]:
 
 
 def strides(model: Model) -> tuple[int, ...]:
-    """Positions per code along each axis; 1 where the axis never varies, or the number is not whole."""
+    """Positions per code along each axis; 1 where the axis never varies, or the number is not whole.
+
+    1 also where the codes' grid has parts, as no code belongs to a position.
+    """
     spec, grid = model.spec, model.code_spec.grid
+    if model.code_spec.parts:
+        return (1,) * spec.rank
     varying = spec.varying or (False,) * spec.rank
     return tuple(
         length // codes if varies and length % codes == 0 else 1
@@ -123,6 +128,7 @@ def decode_varying(
     model: Model, codes: Tensor, axes: Tensor, conditions: dict[str, Tensor], progress: Progress = unwatched
 ) -> list[Tensor]:
     """Decodes what ``write_varying_codes`` wrote, each example with its own axes."""
+    model.code_spec.refuse_parts("codes of several lengths", "encode the files with this run")
     _check_axes(axes, len(codes), [n * stride for n, stride in zip(codes.shape[2:], strides(model), strict=True)])
     examples = []
     for i, lengths in enumerate(axes.tolist()):

@@ -121,6 +121,7 @@ def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:
         if options.prefix_frames is not None:
             raise ToolkitError("prefix.frames needs a file: add prefix.file=FILE")
         return None
+    model.code_spec.refuse_parts(f"prefix.file={options.prefix_file}", "leave prefix.file out")
     length, per_example = model.spec.axes[0], model.code_spec.grid[0]
     frames = length if options.prefix_frames is None else options.prefix_frames
     slabs, remainder = divmod(frames * per_example, length)

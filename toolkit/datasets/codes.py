@@ -52,6 +52,10 @@ class CodesDataset(Dataset):
             raise ValueError(
                 f"run={run}: its codebooks have {code_spec.codebook_sizes} entries; as data they must have equal sizes"
             )
+        if code_spec.parts:
+            raise ValueError(
+                f"run={run}: its codes lie flat, in parts of {code_spec.parts}; as data they must lie along its data"
+            )
         self.source, self.suffix = source, source.files.suffix  # type: ignore[misc]
         data = source.spec
         shares = [size / axis for size, axis in zip(code_spec.grid, data.axes, strict=True)]

@@ -32,8 +32,8 @@ class CodebookMetric(Metric):
     entries of one codebook; ``quantization_error``, the mean of ``|z - z_q|^2`` over positions, where the quantizer
     reports it.
 
-    Codebooks of more than 16384 entries have no nearest pair. Warns where codes have collapsed onto few entries, and
-    plots how often each entry is used.
+    Codebooks of more than 16384 entries, and those of a quantizer that is not ``local``, have no nearest pair. Warns
+    where codes have collapsed onto few entries, and plots how often each entry is used.
     """
 
     def __init__(self, code_spec: CodeSpec, quantizer: Quantizer) -> None:
@@ -85,6 +85,8 @@ class CodebookMetric(Metric):
 
     def _nearest_pairs(self) -> list[float | None]:
         sizes = self.code_spec.codebook_sizes
+        if not self.quantizer.local:  # a code alone, without its neighbors, has no latent
+            return [None] * len(sizes)
         return [nearest_pair(entries(self.quantizer, d)) if size <= LARGEST else None for d, size in enumerate(sizes)]
 
 

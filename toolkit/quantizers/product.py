@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.spec import CodeGrid
 
 
 @final
@@ -46,6 +47,7 @@ class ProductQuantizer(Quantizer):
         self.depth = sum(part.depth for part in parts)
         self.codebook_sizes = tuple(size for part in parts for size in part.codebook_sizes)
         self.has_posterior = all(part.has_posterior for part in parts)
+        self.local = all(part.local for part in parts)
 
     def forward(self, z: Tensor) -> Quantized:
         if self.shared:
@@ -59,6 +61,10 @@ class ProductQuantizer(Quantizer):
         latents = [self._part(g).embed(of_group) for g, of_group in enumerate(given)]
         missing = [torch.zeros_like(latents[0])] * (self.groups - len(given))
         return torch.cat([*latents, *missing], 1)
+
+    def code_grid(self, grid: tuple[int, ...]) -> CodeGrid:
+        """The groups', which are alike."""
+        return self._part(0).code_grid(grid)
 
     def sample(self, z: Tensor) -> Quantized:
         if self.shared:

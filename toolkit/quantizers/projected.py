@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toolkit.nn import codebook as table
 from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.spec import CodeGrid
 
 
 @final
@@ -40,13 +41,16 @@ class ProjectedQuantizer(Quantizer):
         self.proj_out = nn.Linear(self.inner.dim, dim)
         self.channels = self.dim = dim
         self.depth, self.codebook_sizes = self.inner.depth, self.inner.codebook_sizes
-        self.has_posterior = self.inner.has_posterior
+        self.has_posterior, self.local = self.inner.has_posterior, self.inner.local
 
     def forward(self, z: Tensor) -> Quantized:
         return self._project_out(self.inner(_map(self.proj_in, z)))
 
     def embed(self, codes: Tensor) -> Tensor:
         return _map(self.proj_out, self.inner.embed(codes))
+
+    def code_grid(self, grid: tuple[int, ...]) -> CodeGrid:
+        return self.inner.code_grid(grid)
 
     def sample(self, z: Tensor) -> Quantized:
         return self._project_out(self.inner.sample(_map(self.proj_in, z)))

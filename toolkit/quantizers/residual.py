@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toolkit.nn import codebook as table
 from toolkit.quantizer import Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.spec import CodeGrid
 
 
 @final
@@ -48,6 +49,7 @@ class ResidualQuantizer(Quantizer):
         self.channels = self.dim = dim
         self.depth = sum(stage.depth for stage in self._quantizers())
         self.codebook_sizes = tuple(size for stage in self._quantizers() for size in stage.codebook_sizes)
+        self.local = all(stage.local for stage in self._quantizers())
         self.dropout = dropout
 
     def forward(self, z: Tensor) -> Quantized:
@@ -57,6 +59,10 @@ class ResidualQuantizer(Quantizer):
         """The sum of the first stages' latents."""
         given = codes.split(self.depth // len(self.stages), 1)
         return torch.stack([stage.embed(part) for stage, part in zip(self._quantizers(), given, strict=False)]).sum(0)
+
+    def code_grid(self, grid: tuple[int, ...]) -> CodeGrid:
+        """The stages', which are alike."""
+        return self._quantizers()[0].code_grid(grid)
 
     def sample(self, z: Tensor) -> Quantized:
         """A sample from each stage given those before it; its kl is exact given these."""

@@ -114,7 +114,10 @@ class Run:
         """Writes them once: what a run was trained on does not change."""
         path = self.path / "spec.json"
         if not path.is_file():
-            write_text(path, json.dumps({"format": FORMAT, "data": asdict(data), "codes": asdict(code_spec)}, indent=1))
+            codes = asdict(code_spec)
+            if not code_spec.parts:
+                del codes["parts"]  # most runs have none: their file is the same as before there were any
+            write_text(path, json.dumps({"format": FORMAT, "data": asdict(data), "codes": codes}, indent=1))
 
     def spec(self) -> tuple[DataSpec, CodeSpec]:
         """Data and codes. ToolkitError where the file is missing or invalid."""
@@ -287,7 +290,8 @@ def _check_spec(data: DataSpec, code_spec: CodeSpec) -> None:
         raise ValueError("a size is below 1")
     if max(data.dims, prod(code_spec.shape), *code_spec.codebook_sizes, *sizes, data.levels or 1) > LARGEST_EXAMPLE:
         raise ValueError(f"a size is above {LARGEST_EXAMPLE}")
-    if len(code_spec.grid) != data.rank or not {len(data.varying), len(data.rates)} <= {0, data.rank}:
+    aligned = code_spec.parts or len(code_spec.grid) == data.rank
+    if not aligned or not {len(data.varying), len(data.rates)} <= {0, data.rank}:
         raise ValueError(f"{data.rank} axes do not match a grid of {code_spec.grid}, or the other values per axis")
     if not all(isfinite(number) for number in (data.variance or 0.0, *(rate or 0.0 for rate in data.rates))):
         raise ValueError("a number is not finite")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from toolkit.errors import ToolkitError
 from toolkit.quantizer import Quantizer
+from toolkit.spec import CodeSpec
 from toolkit.testing.laws import PartLaws
 
 SAMPLES = 20_000
@@ -24,6 +25,8 @@ class PosteriorLaws(PartLaws):
     """Argument of ``make``."""
     learns: ClassVar[bool] = True
     """Whether its codebooks change in training; False for fixed lattices."""
+    grid: ClassVar[tuple[int, ...] | None] = None
+    """The one grid of latents that it takes; None: any grid."""
 
     @abstractmethod
     def make(self, dim: int) -> Quantizer:
@@ -34,36 +37,41 @@ class PosteriorLaws(PartLaws):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             quantizer = self.make(self.dim).double()
-            quantizer(latents(quantizer, (64,)))
+            quantizer(self.latents(quantizer, (64,)))
         return quantizer.eval()
+
+    def latents(self, quantizer: Quantizer, grid: tuple[int, ...], seed: int = 0) -> Tensor:
+        """Latents of 5 examples on a grid, or on the one that it takes."""
+        return latents(quantizer, self.grid or grid, seed)
 
     def part(self) -> Quantizer:
         return self.quantizer()
 
     def outcome(self, part: Quantizer) -> tuple[Tensor, ...]:
-        quantized = part(latents(part, (3, 4)))
+        quantized = part(self.latents(part, (3, 4)))
         return quantized.z.detach(), quantized.codes, quantized.loss.detach(), quantized.kl.detach()
 
     @pytest.mark.parametrize("training", [False, True])
     def test_a_sample_is_not_relaxed(self, training: bool) -> None:
         quantizer = self.quantizer().train(training)
-        quantized = quantizer.sample(latents(quantizer, (3, 4)))
-        assert quantized.z.shape == (5, quantizer.dim, 3, 4)
-        assert quantized.codes.shape == (5, quantizer.depth, 3, 4)
+        z = self.latents(quantizer, (3, 4))
+        quantized = quantizer.sample(z)
+        assert quantized.z.shape == (5, quantizer.dim, *z.shape[2:])
+        assert quantized.codes.shape == (5, *code_spec_of(quantizer, z).shape)
         assert_codes(quantized.codes, quantizer)
         if quantizer.depth and not training:
             torch.testing.assert_close(quantized.z, quantizer.embed(quantized.codes))
 
     def test_a_sample_has_the_exact_kl(self) -> None:
         quantizer = self.quantizer()
-        z = latents(quantizer, (3, 4))
+        z = self.latents(quantizer, (3, 4))
         torch.testing.assert_close(quantizer.sample(z).kl, quantizer(z).kl)
 
     def test_it_has_a_posterior_or_raises_an_error(self) -> None:
         quantizer = self.quantizer()
-        z = latents(quantizer, (3, 4))
+        z = self.latents(quantizer, (3, 4))
         if quantizer.has_posterior:
-            assert quantizer.posterior(z).sample(2).shape == (2, 5, quantizer.depth, 3, 4)
+            assert quantizer.posterior(z).sample(2).shape == (2, 5, *code_spec_of(quantizer, z).shape)
         else:
             with pytest.raises(ToolkitError, match="posterior"):
                 quantizer.posterior(z)
@@ -94,6 +102,8 @@ class PosteriorLaws(PartLaws):
         quantizer = self.quantizer()
         if not quantizer.has_posterior:
             pytest.skip("it has no posterior")
+        if not quantizer.local:
+            pytest.skip("it is not local: the codes of one position have no posterior of their own")
         z = latents(quantizer, (1,))[:1]
         nats = quantizer.posterior(z).log_prob(_all_codes(quantizer).unsqueeze(1))
         return quantizer, z, nats.detach()[:, 0].exp()
@@ -105,6 +115,11 @@ def latents(quantizer: Quantizer, grid: tuple[int, ...], seed: int = 0) -> Tenso
     z = torch.randn(5, quantizer.channels, *grid, generator=generator, dtype=torch.float64)
     floats = [t.dtype for t in quantizer.state_dict().values() if t.is_floating_point()]
     return z.to(floats[0]) if floats else z
+
+
+def code_spec_of(quantizer: Quantizer, z: Tensor) -> CodeSpec:
+    """The codes that the quantizer declares for latents z."""
+    return CodeSpec.on(quantizer.code_grid(tuple(z.shape[2:])), quantizer.codebook_sizes)
 
 
 def assert_codes(codes: Tensor, quantizer: Quantizer) -> None:

@@ -13,7 +13,7 @@ from toolkit.errors import ToolkitError
 from toolkit.fit import label
 from toolkit.quantizer import Quantized, Quantizer
 from toolkit.testing.laws import assert_same
-from toolkit.testing.posterior import PosteriorLaws, assert_codes, latents
+from toolkit.testing.posterior import PosteriorLaws, assert_codes, code_spec_of
 from toolkit.testing.ranks import as_ranks
 
 GRIDS = ((1,), (7,), (3, 4), (2, 3, 2))
@@ -31,9 +31,10 @@ class QuantizerSuite(PosteriorLaws):
     def test_the_output_has_the_declared_shape(self, grid: tuple[int, ...]) -> None:
         quantizer = self.quantizer()
         assert len(quantizer.codebook_sizes) == quantizer.depth
-        quantized = quantizer(latents(quantizer, grid))
-        assert quantized.z.shape == (5, quantizer.dim, *grid)
-        assert quantized.codes.shape == (5, quantizer.depth, *grid)
+        z = self.latents(quantizer, self._once(grid))
+        quantized = quantizer(z)
+        assert quantized.z.shape == (5, quantizer.dim, *z.shape[2:])
+        assert quantized.codes.shape == (5, *code_spec_of(quantizer, z).shape), "codes are not on the code_grid"
         assert quantized.codes.dtype == torch.int64
         for per_example in (quantized.loss, quantized.kl):
             assert per_example.shape == (5,)
@@ -44,7 +45,7 @@ class QuantizerSuite(PosteriorLaws):
     @each_grid
     def test_embedding_the_codes_gives_the_latents(self, grid: tuple[int, ...]) -> None:
         quantizer = self.quantizer()
-        quantized = quantizer(latents(quantizer, grid))
+        quantized = quantizer(self.latents(quantizer, self._once(grid)))
         if not quantizer.depth:
             with pytest.raises(ToolkitError, match="no codes"):
                 quantizer.embed(quantized.codes)
@@ -54,47 +55,59 @@ class QuantizerSuite(PosteriorLaws):
     @pytest.mark.parametrize("training", [False, True])
     def test_one_example_is_a_batch(self, training: bool) -> None:
         quantizer = self.quantizer().train(training)
-        quantized = quantizer(latents(quantizer, (3, 4))[:1])
-        assert quantized.codes.shape == (1, quantizer.depth, 3, 4)
+        z = self.latents(quantizer, (3, 4))[:1]
+        quantized = quantizer(z)
+        assert quantized.codes.shape == (1, *code_spec_of(quantizer, z).shape)
         assert quantized.z.isfinite().all()
         assert (quantized.loss + quantized.kl).isfinite().all()
 
     @pytest.mark.parametrize("training", [False, True])
     def test_double_precision_stays_double(self, training: bool) -> None:
         quantizer = self.quantizer().train(training)
-        quantized = quantizer(latents(quantizer, (3, 4)))
+        quantized = quantizer(self.latents(quantizer, (3, 4)))
         assert quantized.z.dtype == quantized.loss.dtype == quantized.kl.dtype == torch.float64
 
     @pytest.mark.parametrize("training", [False, True])
     def test_invalid_latents_are_rejected_by_name(self, training: bool) -> None:
         quantizer = self.quantizer().train(training)
         label(quantizer, "quantizer=this")
-        z = latents(quantizer, (3, 4))
+        z = self.latents(quantizer, (3, 4))
         nan, infinite = z.clone(), z.clone()
-        nan[0, 0, 0, 0], infinite[-1, -1, -1, -1] = float("nan"), float("inf")
-        for wrong in (torch.cat([z, z], 1), z[:, :, :0], z[:0], z[:, :, 0, 0], nan, infinite):
+        nan.view(-1)[0], infinite.view(-1)[-1] = float("nan"), float("inf")
+        for wrong in (torch.cat([z, z], 1), z[:, :, :0], z[:0], z.flatten(2)[:, :, 0], nan, infinite):
             with pytest.raises(ToolkitError, match="quantizer=this: latents"):
                 quantizer(wrong)
 
     def test_the_first_depths_can_be_embedded_alone(self) -> None:
         quantizer = self.quantizer()
-        codes = quantizer(latents(quantizer, (3, 4))).codes
+        z = self.latents(quantizer, (3, 4))
+        codes = quantizer(z).codes
         for depth in range(1, quantizer.depth + 1):
-            z = quantizer.embed(codes[:, :depth])
-            assert z.shape == (5, quantizer.dim, 3, 4)
-            assert z.isfinite().all()
+            embedded = quantizer.embed(codes[:, :depth])
+            assert embedded.shape == (5, quantizer.dim, *z.shape[2:])
+            assert embedded.isfinite().all()
+
+    def test_codes_of_a_local_quantizer_are_on_the_latents_grid(self) -> None:
+        quantizer = self.quantizer()
+        if not quantizer.local:
+            pytest.skip("it is not local")
+        for grid in (self.grid,) if self.grid else GRIDS:
+            assert quantizer.code_grid(grid) == grid, "codes on another grid: set local = False"
 
     def test_positions_do_not_influence_one_another(self) -> None:
         quantizer = self.quantizer()
-        z, order = latents(quantizer, (12,)), torch.randperm(12, generator=torch.Generator().manual_seed(0))
-        plain, shuffled = quantizer(z), quantizer(z[:, :, order])
-        assert torch.equal(shuffled.codes, plain.codes[:, :, order])
-        torch.testing.assert_close(shuffled.z, plain.z[:, :, order])
+        if not quantizer.local:
+            pytest.skip("it is not local")
+        z = self.latents(quantizer, (12,))
+        order = torch.randperm(z[0, 0].numel(), generator=torch.Generator().manual_seed(0))
+        plain, shuffled = quantizer(z), quantizer(_reordered(z, order))
+        assert torch.equal(shuffled.codes, _reordered(plain.codes, order))
+        torch.testing.assert_close(shuffled.z, _reordered(plain.z, order))
         torch.testing.assert_close(shuffled.loss, plain.loss)
 
     def test_examples_do_not_influence_one_another(self) -> None:
         quantizer = self.quantizer()
-        z = latents(quantizer, (3, 4))
+        z = self.latents(quantizer, (3, 4))
         together, alone = quantizer(z), [quantizer(one) for one in z.split(1)]
         for name in ("z", "codes", "loss", "kl"):
             torch.testing.assert_close(getattr(together, name), torch.cat([getattr(one, name) for one in alone]))
@@ -103,12 +116,12 @@ class QuantizerSuite(PosteriorLaws):
         quantizer = self.quantizer()
         before = _state(quantizer)
         with torch.no_grad():
-            quantizer(10 * latents(quantizer, (3, 4)))
+            quantizer(10 * self.latents(quantizer, (3, 4)))
         _assert_same_state(quantizer, before)
 
     def test_the_decoders_gradient_reaches_every_channel(self) -> None:
         quantizer = self.quantizer()
-        z = latents(quantizer, (3, 4)).requires_grad_()
+        z = self.latents(quantizer, (3, 4)).requires_grad_()
         quantizer.train()(z).z.square().sum().backward()
         assert z.grad is not None
         assert z.grad.isfinite().all()
@@ -118,26 +131,26 @@ class QuantizerSuite(PosteriorLaws):
         quantizer = self.quantizer()
         if not self.learns:
             pytest.skip("its codebooks are fixed")
-        before = [_table(quantizer, depth) for depth in range(quantizer.depth)]
-        quantized = quantizer.train()(latents(quantizer, (3, 4), seed=1).requires_grad_())
+        before = [self._table(quantizer, depth) for depth in range(quantizer.depth)]
+        quantized = quantizer.train()(self.latents(quantizer, (3, 4), seed=1).requires_grad_())
         (quantized.loss.sum() + quantized.kl.sum() + quantized.z.square().sum()).backward()
         with torch.no_grad():
             for parameter in quantizer.parameters():
                 assert parameter.grad is not None
                 parameter.sub_(parameter.grad, alpha=0.1)
         for depth, table in enumerate(before):
-            assert not torch.allclose(_table(quantizer, depth), table), f"depth {depth} does not learn"
+            assert not torch.allclose(self._table(quantizer, depth), table), f"depth {depth} does not learn"
 
     def test_the_kl_is_between_zero_and_the_rate(self) -> None:
         quantizer = self.quantizer()
-        kl = quantizer(latents(quantizer, (3, 4))).kl
-        rate = 12 * sum(log(size) for size in quantizer.codebook_sizes)
+        z = self.latents(quantizer, (3, 4))
+        kl, rate = quantizer(z).kl, code_spec_of(quantizer, z).rate * log(2)
         assert (kl >= 0).all()
         assert quantizer.depth == 0 or (kl <= rate + 1e-6).all()
 
     def test_two_ranks_keep_the_same_statistics_as_one(self) -> None:
         """State that is not learned by gradient, such as moving averages, is over all ranks' latents, on every rank."""
-        one, seen = self.quantizer(), latents(self.quantizer(), (4, 4))[:4]
+        one, seen = self.quantizer(), self.latents(self.quantizer(), (4, 4))[:4]
         statistics = _state(one).keys() - dict(one.named_parameters()).keys()
         expected = _after(one.train(), seen)
         halves = [partial(_after, self.quantizer().train(), half) for half in seen.split(2)]
@@ -146,6 +159,24 @@ class QuantizerSuite(PosteriorLaws):
             assert_same(first[name], second[name], f"{name} of one rank and of another")
             if self._deterministic(seen):
                 torch.testing.assert_close(first[name], expected[name])
+
+    def _once(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """The grid of a law that is checked on several: skips all but the first where the quantizer takes one only."""
+        if self.grid and grid != GRIDS[0]:
+            pytest.skip(f"it takes latents on {self.grid} only")
+        return grid
+
+    def _table(self, quantizer: Quantizer, depth: int) -> Tensor:
+        """The latents of one depth's codes, those of other depths being 0; relative to its first code.
+
+        A code that stands at every position where it has no latents alone.
+        """
+        size = quantizer.codebook_sizes[depth]
+        grid = (1,) if quantizer.local else code_spec_of(quantizer, self.latents(quantizer, (1,))).grid
+        codes = torch.zeros(size, quantizer.depth, *grid, dtype=torch.int64)
+        codes[:, depth] = torch.arange(size).view(-1, *[1] * len(grid))
+        z = quantizer.embed(codes).detach().clone()
+        return z - z[:1]
 
     def _deterministic(self, z: Tensor) -> bool:
         """Whether training is deterministic, so that ranks can be compared with one process."""
@@ -159,7 +190,7 @@ class QuantizerSuite(PosteriorLaws):
     @pytest.mark.parametrize("training", [False, True])
     def test_half_precision_does_not_change_the_codes(self, training: bool) -> None:
         quantizer = self.quantizer().float()
-        z, state = latents(quantizer, (3, 4)).bfloat16(), _state(quantizer)
+        z, state = self.latents(quantizer, (3, 4)).bfloat16(), _state(quantizer)
         quantized = []
         for x in (z, z.float()):
             quantizer.load_state_dict(state)
@@ -178,7 +209,7 @@ class QuantizerSuite(PosteriorLaws):
         torch._dynamo.reset()
         whole = torch.compile(compiled, fullgraph=True, backend="aot_eager")
         for seed in range(2):
-            z = latents(plain, (3, 4), seed)
+            z = self.latents(plain, (3, 4), seed)
             quantized = []
             for forward in (plain, whole):
                 torch.manual_seed(seed)
@@ -189,13 +220,13 @@ class QuantizerSuite(PosteriorLaws):
     @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, while it exports
     def test_it_exports(self) -> None:
         quantizer = self.quantizer()
-        z = latents(quantizer, (3, 4))
+        z = self.latents(quantizer, (3, 4))
         _assert_same(torch.export.export(quantizer, (z,)).module()(z), quantizer(z))
 
     def test_the_state_dict_is_the_whole_quantizer(self) -> None:
         quantizer, other = self.quantizer(), self.make(self.dim).double().eval()
         other.load_state_dict(quantizer.state_dict())
-        z = latents(quantizer, (3, 4))
+        z = self.latents(quantizer, (3, 4))
         _assert_same(other(z), quantizer(z))
         for one in (quantizer, other):
             torch.manual_seed(0)
@@ -203,13 +234,9 @@ class QuantizerSuite(PosteriorLaws):
         _assert_same_state(other, _state(quantizer))
 
 
-def _table(quantizer: Quantizer, depth: int) -> Tensor:
-    """The latents of one depth's codes, those of other depths being 0; relative to its first code."""
-    size = quantizer.codebook_sizes[depth]
-    codes = torch.zeros(size, quantizer.depth, 1, dtype=torch.int64)
-    codes[:, depth, 0] = torch.arange(size)
-    z = quantizer.embed(codes).detach().clone()
-    return z - z[:1]
+def _reordered(t: Tensor, order: Tensor) -> Tensor:
+    """``(batch, channels, *grid)`` with its positions in another order."""
+    return t.flatten(2)[:, :, order].view_as(t)
 
 
 def _after(quantizer: Quantizer, z: Tensor) -> dict[str, Tensor]:

@@ -200,6 +200,7 @@ def test_the_picture_shows_who_is_taken_for_whom(tmp_path: Path) -> None:
     [
         (FLOATS, CODES, r"no condition phone.*dataset.phones=FOLDER"),
         (SOUND, CodeSpec((10,), ()), "a continuous bottleneck has no codes"),
+        (SOUND, CodeSpec((21,), (16,), ((1,), (20,))), "codes over time, and these lie flat"),
     ],
 )
 def test_phones_need_phones_and_codes(data: DataSpec, code_spec: CodeSpec, why: str) -> None:

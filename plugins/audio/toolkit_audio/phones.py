@@ -41,6 +41,8 @@ class PhonesMetric(Metric):
             )
         if not code_spec.depth:
             raise ValueError("it evaluates codes, and a continuous bottleneck has no codes")
+        if code_spec.parts:
+            raise ValueError(f"it needs codes over time, and these lie flat, in parts of {code_spec.parts}")
         self.data, self.rate = data, sample_rate_of(data)
         self.phones, self.names = condition.size, condition.labels or tuple(map(str, range(condition.size)))
         self.entries = code_spec.codebook_sizes[0]
