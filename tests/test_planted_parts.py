@@ -34,6 +34,7 @@ from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.testing.dataset import DatasetSuite
 from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
+from toolkit.testing.laws import Laws
 from toolkit.testing.likelihood import LikelihoodSuite
 from toolkit.testing.metric import MetricSuite
 from toolkit.testing.objective import ObjectiveSuite
@@ -114,6 +115,14 @@ class FlatEncoder(PointEncoder):
         return super().forward(x).flatten(2)
 
 
+class Counting(PointEncoder):
+    """Takes the number of examples for a constant."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x)
+        return z + z.new_zeros(len(x), 1, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
@@ -141,7 +150,7 @@ class Conditioned(PointDecoder):
         self.embedding = ConditionEmbedding(conditions, dim)
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
-        return super().forward(z + over_grid(self.embedding(conditions, len(z)), z.shape[2:]), conditions)
+        return super().forward(z + over_grid(self.embedding(conditions, z.shape[0]), z.shape[2:]), conditions)
 
 
 class DecoderCase(DecoderSuite):
@@ -198,6 +207,23 @@ class Dropping(Conditioned):
 class Normalized(Conditioned):
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         return super().forward(z / z.std(0), conditions)
+
+
+class CountingDecoder(Conditioned):
+    """Takes the number of examples for a constant."""
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(z + z.new_zeros(len(z), 1, 1, 1), conditions)
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken"),
+    [(EncoderCase(), EncoderCase(Counting)), (DecoderCase(), DecoderCase(CountingDecoder))],
+    ids=["encoder", "decoder"],
+)
+def test_a_batch_that_a_graph_fixes_is_caught(sound: Laws, broken: Laws) -> None:
+    """Not strict: a strict export reads ``len`` from the code, and leaves it free."""
+    assert_catches(sound, broken, "it exports", strict=False)
 
 
 @pytest.mark.parametrize(

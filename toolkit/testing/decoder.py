@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.decoder import Decoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.counting import every, goodness_of_fit, histogram
+from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import PartLaws
 from toolkit.testing.parts import plain_likelihood, random_data
 
@@ -163,6 +164,17 @@ class DecoderSuite(PartLaws):
             x = torch.zeros(2, *self.data.shape, dtype=dtype)
             assert decoder(torch.zeros(2, self.dim, *self.grid), {}).log_prob(x).shape == (2,)
 
+    @exports
+    @torch.no_grad()
+    def test_it_exports(self, strict: bool) -> None:
+        """Latents and a condition to the mean, what a deployed decoder gives; as a graph of any number of examples."""
+        mean = _Mean(self.decoder())
+        if mean(self._latents(1)) is None:
+            pytest.skip("its distribution has no mean")
+        graph = exported(mean, self._inputs(EXPORTED_AT), strict)
+        for n in RUN_AT:
+            torch.testing.assert_close(graph(*self._inputs(n)), mean(*self._inputs(n)))
+
     def _each_tiny(self) -> tuple[tuple[DataSpec, tuple[int, ...]], ...]:
         return self.tiny or pytest.skip("its dims are independent: the suite of its likelihood checks this")
 
@@ -178,6 +190,11 @@ class DecoderSuite(PartLaws):
     def _latents(self, n: int) -> Tensor:
         return torch.randn(n, self.dim, *self.grid, generator=torch.Generator().manual_seed(0))
 
+    def _inputs(self, n: int) -> tuple[Tensor, ...]:
+        """Latents, and a condition where it asks for one."""
+        kind = torch.arange(n) % (KIND.size + 1)
+        return (self._latents(n), kind) if self.conditional else (self._latents(n),)
+
     def _log_prob(self, decoder: Decoder, n: int, conditions: dict[str, Tensor] | None = None) -> Tensor:
         with torch.no_grad():
             return decoder(self._latents(n), conditions or {}).log_prob(random_data(self.data, n))
@@ -186,3 +203,14 @@ class DecoderSuite(PartLaws):
         if not self.conditional:
             pytest.skip("asks for no conditions")
         return self.decoder()
+
+
+class _Mean(nn.Module):
+    """The mean that a decoder gives."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z: Tensor, kind: Tensor | None = None) -> Tensor | None:
+        return self.decoder(z, {} if kind is None else {"kind": kind}).mean

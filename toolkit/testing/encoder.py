@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import pytest
@@ -12,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.encoder import Encoder
 from toolkit.spec import DataSpec
+from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import PartLaws
 from toolkit.testing.parts import random_data
 
@@ -125,6 +127,15 @@ class EncoderSuite(PartLaws):
             dtype = torch.get_default_dtype() if self.data.levels is None else torch.int64
             assert encoder(torch.zeros(2, *self.data.shape, dtype=dtype)).shape == expected
 
+    @exports
+    def test_it_exports(self, strict: bool) -> None:
+        """As a graph of any number of examples."""
+        encoder = self.encoder()
+        graph = exported(encoder, (random_data(self.data, EXPORTED_AT),), strict)
+        for n in RUN_AT:
+            x = random_data(self.data, n, seed=1)
+            torch.testing.assert_close(_latents(graph, x), _latents(encoder, x))
+
     def _sees_no_border(self, encoder: Encoder, x: Tensor, z: Tensor, axis: int, stride: int) -> Tensor:
         """Positions along an axis of the grid whose latents do not depend on the outermost stride of the data.
 
@@ -140,5 +151,5 @@ class EncoderSuite(PartLaws):
 
 
 @torch.no_grad()
-def _latents(encoder: Encoder, x: Tensor) -> Tensor:
+def _latents(encoder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return encoder(x)

@@ -52,5 +52,5 @@ class SeanetDecoder(Decoder):
         """z ``(batch, dim, codes)``."""
         h = self.proj_in(z)
         if self.conditions is not None:
-            h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
+            h = h + over_grid(self.conditions(conditions, z.shape[0]), z.shape[2:]).to(h)
         return self.likelihood(self.network(h))
