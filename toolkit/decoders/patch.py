@@ -25,6 +25,8 @@ class PatchDecoder(Decoder):
         hidden: units of the hidden layer.
     """
 
+    context = (0, 0)
+
     def __init__(
         self,
         dim: int,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from math import prod
 from typing import final
 
 from torch import Tensor, nn
 
 from toolkit import Condition, Decoder, Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.context import decoder_context
 from toolkit_audio.seanet import KERNEL, PaddedConv, PaddedUp, units
 
 
@@ -47,6 +49,7 @@ class SeanetDecoder(Decoder):
         for (channels, narrower), stride in zip(pairwise(widths), strides, strict=True):
             layers += [nn.ELU(), PaddedUp(channels, narrower, stride, causal=causal), *units(narrower, causal=causal)]
         self.network = nn.Sequential(*layers, nn.ELU(), PaddedConv(hidden, likelihood.channels, KERNEL, causal=causal))
+        self.context = decoder_context(prod(strides), [self.proj_in, self.network])
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, codes)``."""
