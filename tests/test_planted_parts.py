@@ -18,6 +18,7 @@ from toy.toy_plugin import TilesDataset, WavesDataset
 from toolkit.autoencoder import Autoencoder
 from toolkit.dataset import Dataset
 from toolkit.decoder import Decoder
+from toolkit.decoders.conv import ConvDecoder
 from toolkit.decoders.pixelcnn import PixelCNNDecoder
 from toolkit.encoder import Encoder
 from toolkit.likelihood import Distribution, Likelihood
@@ -34,6 +35,7 @@ from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.testing.dataset import DatasetSuite
 from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
+from toolkit.testing.laws import Laws
 from toolkit.testing.likelihood import LikelihoodSuite
 from toolkit.testing.metric import MetricSuite
 from toolkit.testing.objective import ObjectiveSuite
@@ -114,6 +116,65 @@ class FlatEncoder(PointEncoder):
         return super().forward(x).flatten(2)
 
 
+class Neighbours(Encoder):
+    """Sees two positions before its own stride of two, and one after it."""
+
+    context = (2, 1)
+
+    def __init__(self, data: DataSpec, dim: int) -> None:
+        super().__init__()
+        self.data, self.stride = data, (2,)
+        self.conv = nn.Conv1d(data.channels, dim, 5, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.conv(nn.functional.pad(self.data.scale(x), (2, 1)))
+        return z
+
+
+class NeighboursCase(EncoderSuite):
+    data = DataSpec(1, (16,), levels=5)
+
+    def __init__(self, context: tuple[int, int] = Neighbours.context, spread: bool = False) -> None:
+        self.context, self.spread = context, spread
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        encoder = Neighbours(data, dim)
+        if self.spread:
+            encoder.conv = nn.Sequential(encoder.conv, nn.GroupNorm(1, dim))  # type: ignore[assignment]
+        encoder.context = self.context
+        return encoder
+
+
+FIELD = "the context is the receptive field"
+CHUNKED = "chunks with context give the whole"
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (NeighboursCase((1, 1)), FIELD),
+        (NeighboursCase((2, 0)), FIELD),
+        (NeighboursCase((2, 0)), CHUNKED),
+        (NeighboursCase((0, 1)), CHUNKED),
+        (NeighboursCase((3, 1)), FIELD),
+        (NeighboursCase((2, 2)), FIELD),
+        (NeighboursCase(spread=True), FIELD),
+        (NeighboursCase(spread=True), CHUNKED),
+    ],
+)
+def test_a_wrong_context_of_an_encoder_is_caught(broken: NeighboursCase, law: str) -> None:
+    """Too small, too large, or declared although every position sees all others."""
+    assert_catches(NeighboursCase(), broken, law)
+
+
+class Counting(PointEncoder):
+    """Takes the number of examples for a constant."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x)
+        return z + z.new_zeros(len(x), 1, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
@@ -141,7 +202,7 @@ class Conditioned(PointDecoder):
         self.embedding = ConditionEmbedding(conditions, dim)
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
-        return super().forward(z + over_grid(self.embedding(conditions, len(z)), z.shape[2:]), conditions)
+        return super().forward(z + over_grid(self.embedding(conditions, z.shape[0]), z.shape[2:]), conditions)
 
 
 class DecoderCase(DecoderSuite):
@@ -198,6 +259,53 @@ class Dropping(Conditioned):
 class Normalized(Conditioned):
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         return super().forward(z / z.std(0), conditions)
+
+
+class NeighboursDecoderCase(DecoderSuite):
+    """A latent's two positions of x depend on the latents beside it, one each."""
+
+    data, grid, conditional = DataSpec(1, (8,), levels=5), (4,), False
+
+    def __init__(self, context: tuple[int, int] = (1, 1)) -> None:
+        self.context = context
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        decoder = ConvDecoder(dim, grid, (), likelihood, hidden=4, residual_blocks=0, strides=(2,))
+        decoder.proj_in = nn.Conv1d(dim, 4, 1)
+        decoder.context = self.context
+        return decoder
+
+
+@pytest.mark.parametrize(
+    ("context", "law"),
+    [((0, 1), FIELD), ((1, 0), FIELD), ((0, 1), CHUNKED), ((1, 0), CHUNKED), ((2, 1), FIELD), ((1, 2), FIELD)],
+)
+def test_a_wrong_context_of_a_decoder_is_caught(context: tuple[int, int], law: str) -> None:
+    assert_catches(NeighboursDecoderCase(), NeighboursDecoderCase(context), law)
+
+
+class CountingDecoder(Conditioned):
+    """Takes the number of examples for a constant."""
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(z + z.new_zeros(len(z), 1, 1, 1), conditions)
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken"),
+    [(EncoderCase(), EncoderCase(Counting)), (DecoderCase(), DecoderCase(CountingDecoder))],
+    ids=["encoder", "decoder"],
+)
+def test_a_batch_that_a_graph_fixes_is_caught(sound: Laws, broken: Laws) -> None:
+    """Not strict: a strict export reads ``len`` from the code, and leaves it free."""
+    assert_catches(sound, broken, "it exports", strict=False)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,17 @@ class Decoder(nn.Module, ABC):
     Laws, checked by toolkit.testing.DecoderSuite:
       log_prob of the data's shape is finite, and float32 under any autocast
       samples and mean have the data's shape
+      where ``context`` is declared: it is the measured one, and chunks with it give the whole
     """
 
     rank: ClassVar[int | None] = None
     """Number of axes it works on; extra leading axes are folded into the batch. None: all axes of the data."""
+
+    context: tuple[int, int] | None = None
+    """Positions of z along the first axis, before and after its own, that the positions of x under it depend on: with
+    ``stride`` of them to a latent, ``x[k * stride : (k + 1) * stride]`` is of a distribution that is a function of
+    ``z[k - before : k + after + 1]``, and of the conditions. None: not declared, as where it would be all of z, or
+    where x depends on x. With it, z is decoded in chunks of any length."""
 
     @abstractmethod
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:

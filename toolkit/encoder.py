@@ -16,6 +16,7 @@ class Encoder(nn.Module, ABC):
     Laws, checked by toolkit.testing.EncoderSuite:
       where ``stride`` is declared: shifting x by one stride shifts z by one, away from the border
       where ``causal``: a prefix in gives the prefix out
+      where ``context`` is declared: it is the measured one, and chunks with it give the whole
     """
 
     rank: ClassVar[int | None] = None
@@ -25,6 +26,11 @@ class Encoder(nn.Module, ABC):
     """Positions of x per position of z, by axis; None: not declared."""
     causal: bool = False
     """Whether z depends on no later position of x along the first axis."""
+
+    context: tuple[int, int] | None = None
+    """Positions of x along the first axis, before and after those of its own stride, that a position of z depends on:
+    ``z[k]`` is a function of ``x[k * stride - before : (k + 1) * stride + after]``. None: not declared, as where it
+    would be all of x. With it, x is encoded in chunks of any length."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -110,6 +110,24 @@ class ConvEncoder(Encoder):
 
 
 @final
+class CausalEncoder(Encoder):
+    """Two convolutions along one axis that see nothing later, 4-wide at stride 2 and 3-wide."""
+
+    causal = True
+    context = (2 + 2 * 2, 0)
+
+    def __init__(self, data: DataSpec, dim: int) -> None:
+        super().__init__()
+        self.data, self.stride = data, (2,)
+        self.down, self.out = nn.Conv1d(data.channels, 8, 4, stride=2), nn.Conv1d(8, dim, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.down(nn.functional.pad(self.data.scale(x), (2, 0))).relu()
+        z: Tensor = self.out(nn.functional.pad(h, (2, 0)))
+        return z
+
+
+@final
 class ConvDecoder(Decoder):
     """One transposed convolution."""
 
@@ -130,4 +148,6 @@ class ConvDecoder(Decoder):
         self.up = nn.Sequential(nn.ReLU(), up(data.rank, 8, likelihood.channels, stride))
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
-        return self.likelihood(self.up(self.proj_in(z) + over_grid(self.conditions(conditions, len(z)), z.shape[2:])))
+        return self.likelihood(
+            self.up(self.proj_in(z) + over_grid(self.conditions(conditions, z.shape[0]), z.shape[2:]))
+        )

@@ -70,20 +70,16 @@ def receptive_field(model: Any) -> tuple[int, ...] | None:
     """
     import torch
 
+    from toolkit.nn.receptive_field import receptive_field as measured
+
     data, encoder = model.data, model.encoder
     if not data.ordered or data.dims > LARGEST:
         return None
     encoder.eval()
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, *data.shape, generator=generator) * ((data.levels or 2) - 1)
-    x.requires_grad_()
-    z = model.encode(x)
-    middle = tuple(n // 2 for n in model.grid)
-    z[(slice(None), slice(None), *middle)].square().sum().backward()
-    if x.grad is None:
-        return None
-    touched = (x.grad != 0).any(0).any(0).nonzero()
-    return tuple((touched.amax(0) - touched.amin(0) + 1).tolist()) if len(touched) else None
+    field = measured(model.encode, x, tuple(n // 2 for n in model.grid))
+    return tuple(map(len, field)) if field else None
 
 
 def _row(kind: str, config: RunConfig, takes: str, gives: str, parameters: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 from typing import final
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from toolkit.decoder import Decoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
+from toolkit.nn.context import decoder_context
 from toolkit.nn.conv import CONV, conv, up, up_stack
 from toolkit.nn.residual import residual_stack
 from toolkit.spec import Condition
@@ -52,6 +54,7 @@ class ConvDecoder(Decoder):
         self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
         self.residual = residual_stack(rank, hidden, residual_hidden or hidden, residual_blocks)
         self.up = up_stack(hidden, likelihood.channels, strides, partial(up, rank), partial(conv, rank, kernel=3))
+        self.context = decoder_context(prod(strides), [self.proj_in, self.residual, self.up])
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, *grid)``."""

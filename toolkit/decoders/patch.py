@@ -25,6 +25,8 @@ class PatchDecoder(Decoder):
         hidden: units of the hidden layer.
     """
 
+    context = (0, 0)
+
     def __init__(
         self,
         dim: int,
@@ -47,5 +49,5 @@ class PatchDecoder(Decoder):
         """z ``(batch, dim, *grid)``."""
         h = self.proj_in(z.movedim(1, -1))
         if self.conditions is not None:
-            h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).movedim(1, -1).to(h)
+            h = h + over_grid(self.conditions(conditions, z.shape[0]), z.shape[2:]).movedim(1, -1).to(h)
         return self.likelihood(from_patches(self.out(h.relu()), self.patch))

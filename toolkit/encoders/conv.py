@@ -9,6 +9,7 @@ from typing import final
 from torch import Tensor
 
 from toolkit.encoder import Encoder
+from toolkit.nn.context import encoder_context
 from toolkit.nn.conv import CONV, conv, down, down_stack
 from toolkit.nn.residual import residual_stack
 from toolkit.spec import DataSpec
@@ -47,6 +48,7 @@ class ConvEncoder(Encoder):
         self.down = down_stack(data.channels, hidden, strides, partial(down, rank), partial(conv, rank, kernel=3))
         self.residual = residual_stack(rank, hidden, residual_hidden or hidden, residual_blocks)
         self.out = conv(rank, hidden, dim, 1)
+        self.context = encoder_context(prod(strides), [self.down, self.residual, self.out])
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, channels, *axes)`` to ``(batch, dim, *axes / strides)``."""

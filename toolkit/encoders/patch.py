@@ -24,6 +24,7 @@ class PatchEncoder(Encoder):
     """
 
     causal = True
+    context = (0, 0)
 
     def __init__(self, data: DataSpec, dim: int, *, patch: int = 4, hidden: int = 128) -> None:
         super().__init__()

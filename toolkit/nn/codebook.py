@@ -44,7 +44,7 @@ def flatten(z: Tensor) -> Tensor:
 
 def unflatten(codes: Tensor, z: Tensor) -> Tensor:
     """Codes ``(batch * positions,)`` of latents z ``(batch, dim, *grid)`` as ``(batch, 1, *grid)``."""
-    return codes.view(len(z), 1, *z.shape[2:])
+    return codes.view(z.shape[0], 1, *z.shape[2:])
 
 
 def look_up(codes: Tensor, codebook: Tensor) -> Tensor:
@@ -78,4 +78,4 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 
 def uniform_kl(z: Tensor, codebook_size: int) -> Tensor:
     """Nats ``(batch,)`` from a one-hot posterior at every position to the uniform prior: positions x log K."""
-    return z.new_full((len(z),), prod(z.shape[2:]) * log(codebook_size), dtype=upcast(z[:0]).dtype)
+    return z.new_full((z.shape[0],), prod(z.shape[2:]) * log(codebook_size), dtype=upcast(z[:0]).dtype)

@@ -116,7 +116,7 @@ def _per_code(value: Tensor, condition: Condition, size: int) -> Tensor:
 
 def add_conditions(h: Tensor, embedding: ConditionEmbedding | None, conditions: Mapping[str, Tensor]) -> Tensor:
     """Features ``(batch, channels, *grid)`` plus the embedded conditions, if there are any."""
-    return h if embedding is None else h + over_grid(embedding(conditions, len(h)), h.shape[2:]).to(h)
+    return h if embedding is None else h + over_grid(embedding(conditions, h.shape[0]), h.shape[2:]).to(h)
 
 
 def over_grid(features: Tensor, grid: Sequence[int]) -> Tensor:

@@ -16,4 +16,4 @@ def fixed(z: Tensor, e: Tensor, codes: Tensor, codebook_size: int) -> Quantized:
     """
     kl = table.uniform_kl(z, codebook_size)
     metrics = {"quantization_error": table.distance(z, e).mean().detach()}
-    return Quantized(table.straight_through(z, e), codes, kl.new_zeros(len(z)), kl, metrics)
+    return Quantized(table.straight_through(z, e), codes, kl.new_zeros(kl.shape), kl, metrics)

@@ -79,10 +79,10 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
         center = codebook.mean(0)
         entries = _whole_blocks(codebook - center)
         rows, columns = _tile(len(entries), tile_size(z.device))
-        if isinstance(z, FakeTensor) or torch.compiler.is_exporting():
-            rows = z.shape[0]  # fake rows need no memory, but every tile of them time
         parts = [(-2 * part, part.square().sum(1)) for part in entries.split(columns)]
-        tiles = [_nearest(tile.to(codebook.dtype) - center, parts) for tile in z.split(rows)]
+        # Fake rows need no memory, but every tile of them time; a graph would fix how many tiles there are.
+        whole = isinstance(z, FakeTensor) or torch.compiler.is_exporting()
+        tiles = [_nearest(tile.to(codebook.dtype) - center, parts) for tile in ([z] if whole else z.split(rows))]
         return torch.cat(tiles).clamp(max=len(codebook) - 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from toolkit.nn.context import reads
 from toolkit.nn.conv import conv
 
 
@@ -17,6 +18,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.wide = wide
         self.narrow = narrow
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """As toolkit.nn.context has it; the input itself is among what ``wide`` reads."""
+        return reads([self.wide, self.narrow], first, last)
 
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, channels, *grid)``."""

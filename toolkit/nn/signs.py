@@ -76,7 +76,7 @@ def points(codes: Tensor, bits: int, size: int, unit: Tensor) -> Tensor:
     shifts = _shifts(size, codes.device).view(-1, *[1] * (codes.dim() - 2))
     ones = (codes.unsqueeze(2) >> shifts & 1).flatten(1, 2).bool()
     given = corners(ones, unit)
-    missing = given.new_zeros(len(given), bits - given.shape[1], *given.shape[2:])
+    missing = given.new_zeros(given.shape[0], bits - given.shape[1], *given.shape[2:])
     return torch.cat([given, missing], 1)
 
 
@@ -106,7 +106,7 @@ def mean_code_entropy(logits: Tensor, heads: int) -> Tensor:
     half = by_head.shape[2] // 2
     with torch.autocast(logits.device.type, enabled=False):
         first, second = _joint(by_head[:, :, :half]), _joint(by_head[:, :, half:])
-        probs = torch.einsum("nha,nhb->hab", first, second) / len(by_head)
+        probs = torch.einsum("nha,nhb->hab", first, second) / by_head.shape[0]
     return entropy(over_ranks(probs))
 
 

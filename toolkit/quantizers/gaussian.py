@@ -57,5 +57,5 @@ def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
 def _quantized(e: Tensor, mean: Tensor, log_variance: Tensor) -> Quantized:
     nats = (mean.square() + log_variance.expm1() - log_variance) / 2
     kl = nats.flatten(1).sum(1)
-    codes = torch.zeros(len(e), 0, *e.shape[2:], dtype=torch.long, device=e.device)
+    codes = torch.zeros(e.shape[0], 0, *e.shape[2:], dtype=torch.long, device=e.device)
     return Quantized(e, codes, torch.zeros_like(kl), kl, {})

@@ -51,7 +51,7 @@ class ProductQuantizer(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         if self.shared:
-            return self._join_shared(self._part(0).unchecked(self._gather(z)), len(z))
+            return self._join_shared(self._part(0).unchecked(self._gather(z)), z.shape[0])
         return self._join([part.unchecked(latents) for part, latents in self._split(z)])
 
     def embed(self, codes: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class ProductQuantizer(Quantizer):
 
     def sample(self, z: Tensor) -> Quantized:
         if self.shared:
-            return self._join_shared(self._part(0).sample(self._gather(z)), len(z))
+            return self._join_shared(self._part(0).sample(self._gather(z)), z.shape[0])
         return self._join([part.sample(latents) for part, latents in self._split(z)])
 
     def posterior(self, z: Tensor) -> Posterior:
@@ -77,7 +77,9 @@ class ProductQuantizer(Quantizer):
             return Posterior(
                 [logits for part, latents in self._split(z) for logits in part.posterior(latents).log_probs]
             )
-        gathered = [logits.unflatten(0, (len(z), -1)) for logits in self._part(0).posterior(self._gather(z)).log_probs]
+        gathered = [
+            logits.unflatten(0, (z.shape[0], -1)) for logits in self._part(0).posterior(self._gather(z)).log_probs
+        ]
         return Posterior([logits[:, g] for g in range(self.groups) for logits in gathered])
 
     def _split(self, z: Tensor) -> Iterator[tuple[Quantizer, Tensor]]:
@@ -85,7 +87,7 @@ class ProductQuantizer(Quantizer):
 
     def _gather(self, z: Tensor) -> Tensor:
         """All groups as examples of the shared quantizer, so that its statistics take one step per batch."""
-        return z.reshape(len(z) * self.groups, -1, *z.shape[2:])
+        return z.reshape(z.shape[0] * self.groups, -1, *z.shape[2:])
 
     def _join(self, groups: list[Quantized]) -> Quantized:
         return Quantized(

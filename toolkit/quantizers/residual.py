@@ -89,10 +89,10 @@ class ResidualQuantizer(Quantizer):
         if not self.training or self.dropout == 0:
             return whole
         some = torch.randint_like(whole, 1, len(self.stages) + 1)
-        return torch.where(torch.rand(len(z), device=z.device) < self.dropout, some, whole)
+        return torch.where(torch.rand(z.shape[0], device=z.device) < self.dropout, some, whole)
 
     def _all_stages(self, z: Tensor) -> Tensor:
-        return torch.full((len(z),), len(self.stages), device=z.device)
+        return torch.full((z.shape[0],), len(self.stages), device=z.device)
 
     def _quantizers(self) -> list[Quantizer]:
         return cast(list[Quantizer], list(self.stages))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.decoder import Decoder
 from toolkit.likelihood import Distribution, Likelihood
+from toolkit.likelihoods.normal import NormalLikelihood
+from toolkit.nn.receptive_field import receptive_field
 from toolkit.spec import Condition, DataSpec
+from toolkit.testing.context import CHUNKS, ROOM, chunks, in_float64, randomized
 from toolkit.testing.counting import every, goodness_of_fit, histogram
+from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import PartLaws
 from toolkit.testing.parts import plain_likelihood, random_data
 
@@ -47,13 +52,18 @@ class DecoderSuite(PartLaws):
     ) -> Decoder:
         """A decoder with few parameters."""
 
-    def decoder(self, data: DataSpec | None = None, grid: tuple[int, ...] | None = None) -> Decoder:
+    def decoder(
+        self,
+        data: DataSpec | None = None,
+        grid: tuple[int, ...] | None = None,
+        likelihood: Likelihood | None = None,
+    ) -> Decoder:
         """The decoder to check, in eval mode, the same at every call."""
         data, grid = data or self.data, grid or self.grid
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             conditions = (KIND,) if self.conditional else ()
-            return self.make(data, self.dim, grid, conditions, plain_likelihood(data)).eval()
+            return self.make(data, self.dim, grid, conditions, likelihood or plain_likelihood(data)).eval()
 
     def part(self) -> Decoder:
         return self.decoder()
@@ -104,6 +114,32 @@ class DecoderSuite(PartLaws):
         distribution = self.decoder()(self._latents(3), {})
         first, again = (distribution.sample(torch.Generator().manual_seed(1)) for _ in range(2))
         assert torch.equal(first, again)
+
+    def test_the_context_is_the_receptive_field(self) -> None:
+        """Of the first axis, away from its borders; of the mean, without conditions."""
+        with in_float64():
+            decoder, z, stride = self._in_context(8)
+            before, _ = decoder.context or (0, 0)
+            under = slice((before + 1) * stride, (before + 2) * stride)
+            field = receptive_field(_Mean(decoder), z, (under,))
+        assert field is not None, "x depends on nothing"
+        own, read = before + 1, field[0]
+        measured = max(0, own - read.start), max(0, read.stop - own - 1)
+        assert measured == decoder.context, f"declares a context of {decoder.context}, but it is {measured}"
+
+    @torch.no_grad()
+    def test_chunks_with_context_give_the_whole(self) -> None:
+        """Decoded one by one, what is under the latents of the context cut off."""
+        with in_float64():
+            decoder, z, stride = self._in_context(2)
+            mean = _Mean(decoder)
+            whole = mean(z)
+            for size in CHUNKS:
+                parts = [
+                    mean(z[:, :, seen])[:, :, own.start * stride : own.stop * stride]
+                    for seen, own in chunks(z.shape[2], size, decoder.context or (0, 0))
+                ]
+                torch.testing.assert_close(torch.cat(parts, 2), whole, atol=1e-9, rtol=1e-9)
 
     def test_examples_do_not_influence_one_another(self) -> None:
         decoder, x, z, kind = self.decoder(), random_data(self.data, 3), self._latents(3), torch.arange(3)
@@ -163,6 +199,31 @@ class DecoderSuite(PartLaws):
             x = torch.zeros(2, *self.data.shape, dtype=dtype)
             assert decoder(torch.zeros(2, self.dim, *self.grid), {}).log_prob(x).shape == (2,)
 
+    @exports
+    @torch.no_grad()
+    def test_it_exports(self, strict: bool) -> None:
+        """Latents and a condition to the mean, what a deployed decoder gives; as a graph of any number of examples."""
+        decoder = self.decoder()
+        if decoder(self._latents(1), {}).mean is None:
+            pytest.skip("its distribution has no mean")
+        mean = _Mean(decoder)
+        graph = exported(mean, self._inputs(EXPORTED_AT), strict)
+        for n in RUN_AT:
+            torch.testing.assert_close(graph(*self._inputs(n)), mean(*self._inputs(n)))
+
+    def _in_context(self, n: int) -> tuple[Decoder, Tensor, int]:
+        """In float64 a decoder, n examples of latents long enough for its context, and positions of x per latent.
+
+        Its mean is what it gives the likelihood: a Gaussian's, which is no narrower than float64.
+        """
+        context = self.decoder().context
+        if context is None:
+            pytest.skip("declares no context")
+        stride, grid = self.data.axes[0] // self.grid[0], (sum(context) + ROOM, *self.grid[1:])
+        data = replace(self.data, axes=(stride * grid[0], *self.data.axes[1:]))
+        decoder = self.decoder(data, grid, NormalLikelihood(DataSpec(data.channels, data.axes), scale=1.0))
+        return randomized(decoder), self._latents(n, grid).double(), stride
+
     def _each_tiny(self) -> tuple[tuple[DataSpec, tuple[int, ...]], ...]:
         return self.tiny or pytest.skip("its dims are independent: the suite of its likelihood checks this")
 
@@ -175,8 +236,13 @@ class DecoderSuite(PartLaws):
         z = torch.randn(1, self.dim, *grid, generator=generator, dtype=torch.float64)
         return decoder(z.expand(n, -1, *grid), {"kind": torch.ones(n, dtype=torch.int64)})
 
-    def _latents(self, n: int) -> Tensor:
-        return torch.randn(n, self.dim, *self.grid, generator=torch.Generator().manual_seed(0))
+    def _latents(self, n: int, grid: tuple[int, ...] | None = None) -> Tensor:
+        return torch.randn(n, self.dim, *(grid or self.grid), generator=torch.Generator().manual_seed(0))
+
+    def _inputs(self, n: int) -> tuple[Tensor, ...]:
+        """Latents, and a condition where it asks for one."""
+        kind = torch.arange(n) % (KIND.size + 1)
+        return (self._latents(n), kind) if self.conditional else (self._latents(n),)
 
     def _log_prob(self, decoder: Decoder, n: int, conditions: dict[str, Tensor] | None = None) -> Tensor:
         with torch.no_grad():
@@ -186,3 +252,19 @@ class DecoderSuite(PartLaws):
         if not self.conditional:
             pytest.skip("asks for no conditions")
         return self.decoder()
+
+
+class _Mean(nn.Module):
+    """The mean that a decoder gives."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z: Tensor, kind: Tensor | None = None) -> Tensor:
+        mean = self.decoder(z, {} if kind is None else {"kind": kind}).mean
+        assert mean is not None, "its distribution has no mean"
+        return mean
+
+    if TYPE_CHECKING:
+        __call__ = forward

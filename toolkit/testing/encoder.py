@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -11,7 +13,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.encoder import Encoder
+from toolkit.nn.receptive_field import receptive_field
 from toolkit.spec import DataSpec
+from toolkit.testing.context import CHUNKS, ROOM, chunks, in_float64, randomized
+from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import PartLaws
 from toolkit.testing.parts import random_data
 
@@ -31,11 +36,11 @@ class EncoderSuite(PartLaws):
     def make(self, data: DataSpec, dim: int) -> Encoder:
         """An encoder with few parameters."""
 
-    def encoder(self) -> Encoder:
+    def encoder(self, data: DataSpec | None = None) -> Encoder:
         """The encoder to check, in eval mode, the same at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return self.make(self.data, self.dim).eval()
+            return self.make(data or self.data, self.dim).eval()
 
     def part(self) -> Encoder:
         return self.encoder()
@@ -83,6 +88,31 @@ class EncoderSuite(PartLaws):
             prefix = _latents(encoder, x[:, :, : length * stride])
             torch.testing.assert_close(prefix[:, :, :length], z[:, :, :length], atol=1e-4, rtol=1e-4)
 
+    def test_the_context_is_the_receptive_field(self) -> None:
+        """Of the first axis, away from its borders."""
+        if not self.data.ordered:
+            pytest.skip("its data has no gradient")
+        with in_float64():
+            encoder, x, stride, (lead, _) = self._in_context(8)
+            field = receptive_field(encoder, x, (lead + 1,))
+        assert field is not None, "z depends on nothing"
+        own, read = range((lead + 1) * stride, (lead + 2) * stride), field[0]
+        measured = max(0, own.start - read.start), max(0, read.stop - own.stop)
+        assert measured == encoder.context, f"declares a context of {encoder.context}, but it is {measured}"
+
+    @torch.no_grad()
+    def test_chunks_with_context_give_the_whole(self) -> None:
+        """Encoded one by one, the latents of the context cut off."""
+        with in_float64():
+            encoder, x, stride, context = self._in_context(2)
+            whole = encoder(x)
+            for size in CHUNKS:
+                parts = [
+                    encoder(x[:, :, seen.start * stride : seen.stop * stride])[:, :, own]
+                    for seen, own in chunks(whole.shape[2], size, context)
+                ]
+                torch.testing.assert_close(torch.cat(parts, 2), whole, atol=1e-9, rtol=1e-9)
+
     def test_examples_do_not_influence_one_another(self) -> None:
         encoder, x = self.encoder(), random_data(self.data, 3)
         alone = [_latents(encoder, one) for one in x.split(1)]
@@ -125,6 +155,28 @@ class EncoderSuite(PartLaws):
             dtype = torch.get_default_dtype() if self.data.levels is None else torch.int64
             assert encoder(torch.zeros(2, *self.data.shape, dtype=dtype)).shape == expected
 
+    @exports
+    def test_it_exports(self, strict: bool) -> None:
+        """As a graph of any number of examples."""
+        encoder = self.encoder()
+        graph = exported(encoder, (random_data(self.data, EXPORTED_AT),), strict)
+        for n in RUN_AT:
+            x = random_data(self.data, n, seed=1)
+            torch.testing.assert_close(_latents(graph, x), _latents(encoder, x))
+
+    def _in_context(self, n: int) -> tuple[Encoder, Tensor, int, tuple[int, int]]:
+        """In float64 an encoder, n examples long enough for its context, its stride, and its context in latents."""
+        encoder = self.encoder()
+        if encoder.context is None:
+            pytest.skip("declares no context")
+        assert encoder.stride is not None, "declares a context, but no stride"
+        before, after = encoder.context
+        stride = encoder.stride[0]
+        lead, lag = -(-before // stride), -(-after // stride)
+        data = replace(self.data, axes=(stride * (lead + lag + ROOM), *self.data.axes[1:]))
+        x = random_data(data, n)
+        return randomized(self.encoder(data)), x.double() if data.ordered else x, stride, (lead, lag)
+
     def _sees_no_border(self, encoder: Encoder, x: Tensor, z: Tensor, axis: int, stride: int) -> Tensor:
         """Positions along an axis of the grid whose latents do not depend on the outermost stride of the data.
 
@@ -140,5 +192,5 @@ class EncoderSuite(PartLaws):
 
 
 @torch.no_grad()
-def _latents(encoder: Encoder, x: Tensor) -> Tensor:
+def _latents(encoder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return encoder(x)

@@ -12,6 +12,7 @@ from torch import Tensor
 from toolkit.errors import ToolkitError
 from toolkit.fit import label
 from toolkit.quantizer import Quantized, Quantizer
+from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import assert_same
 from toolkit.testing.posterior import PosteriorLaws, assert_codes, code_spec_of
 from toolkit.testing.ranks import as_ranks
@@ -217,11 +218,14 @@ class QuantizerSuite(PosteriorLaws):
             _assert_same(*quantized)
         _assert_same_state(compiled, _state(plain))
 
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, while it exports
-    def test_it_exports(self) -> None:
+    @exports
+    def test_it_exports(self, strict: bool) -> None:
+        """As a graph of any number of examples."""
         quantizer = self.quantizer()
         z = self.latents(quantizer, (3, 4))
-        _assert_same(torch.export.export(quantizer, (z,)).module()(z), quantizer(z))
+        graph = exported(quantizer, (z[:EXPORTED_AT],), strict)
+        for n in RUN_AT:
+            _assert_same(graph(z[:n]), quantizer(z[:n]))
 
     def test_the_state_dict_is_the_whole_quantizer(self) -> None:
         quantizer, other = self.quantizer(), self.make(self.dim).double().eval()

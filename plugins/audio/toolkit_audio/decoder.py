@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import final
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from toolkit import Condition, Decoder, Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
+from toolkit.nn.context import decoder_context
 from toolkit.nn.conv import conv, up
 from toolkit.nn.residual import residual_stack
 from toolkit_audio.rectified import rectified
@@ -60,6 +62,7 @@ class ConvDecoder(Decoder):
         with torch.no_grad():
             last.get_parameter("weight").mul_(QUIET)
         self.network = nn.Sequential(*layers, last)
+        self.context = decoder_context(prod(strides), [self.proj_in, self.network])
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, codes)``."""

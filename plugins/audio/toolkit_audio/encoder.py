@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit import DataSpec, Encoder
+from toolkit.nn.context import encoder_context
 from toolkit.nn.conv import conv, down
 from toolkit.nn.residual import residual_stack
 from toolkit_audio.rectified import rectified
@@ -56,6 +57,7 @@ class ConvEncoder(Encoder):
         if residual_blocks:
             layers.append(residual_stack(1, channels, channels, residual_blocks))
         self.network = nn.Sequential(*layers, conv(1, channels, dim, 1))
+        self.context = encoder_context(prod(strides), [self.network])
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, 1, samples)``."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from toolkit import DataSpec, Encoder
+from toolkit.nn.context import encoder_context
 from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
 from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform
 
@@ -37,6 +38,13 @@ class LogMelEncoder(Encoder):
         self.data, self.hop, self.stride = data, hop, (hop,)
         self.register_buffer("window", torch.hann_window(window), persistent=False)
         self.register_buffer("filters", mel_filters(dim, window, sample_rate_of(data)), persistent=False)
+        self.context = encoder_context(hop, [self])
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """As toolkit.nn.context has it. A Hann window's first sample is 0."""
+        size = len(self.get_buffer("window"))
+        start = self.hop // 2 - size // 2
+        return first * self.hop + start + (size > 1), last * self.hop + start + size - 1
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, 1, samples)``."""

@@ -8,6 +8,7 @@ from typing import final
 from torch import Tensor, nn
 
 from toolkit import DataSpec, Encoder
+from toolkit.nn.context import encoder_context
 from toolkit.nn.conv import conv, down
 from toolkit.nn.residual import residual_stack
 from toolkit_audio.logmel_encoder import LogMelEncoder
@@ -58,6 +59,7 @@ class MelEncoder(Encoder):
             layers += rectified(down(1, hidden, hidden, stride))
         layers += [residual_stack(1, hidden, hidden, residual_blocks), conv(1, hidden, dim, 1)]
         self.network = nn.Sequential(*layers)
+        self.context = encoder_context(hop * prod(strides), [self.spectra, self.network])
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, 1, samples)``."""

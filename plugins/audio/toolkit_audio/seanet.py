@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from toolkit.nn.context import reads
+
 KERNEL = 7
 """Of the first and the last convolution."""
 DILATIONS = (1, 3, 9)
@@ -28,6 +30,11 @@ class PaddedConv(nn.Module):
         padding = (kernel - 1) * dilation + 1 - stride
         self.padding = (padding, 0) if causal else (padding - padding // 2, padding // 2)
 
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """As toolkit.nn.context has it."""
+        before, after = reads([self.conv], first, last)
+        return before - self.padding[0], after - self.padding[0]
+
     def forward(self, h: Tensor) -> Tensor:
         output: Tensor = self.conv(F.pad(h, self.padding))
         return output
@@ -40,6 +47,10 @@ class PaddedUp(nn.Module):
         super().__init__()
         self.conv = weight_norm(nn.ConvTranspose1d(inputs, outputs, 2 * stride, stride=stride))
         self.cut = (0, stride) if causal else (stride - stride // 2, stride // 2)
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """As toolkit.nn.context has it."""
+        return reads([self.conv], first + self.cut[0], last + self.cut[0])
 
     def forward(self, h: Tensor) -> Tensor:
         output: Tensor = self.conv(h)
@@ -54,6 +65,10 @@ class ResidualUnit(nn.Module):
         half = max(1, channels // 2)
         self.wide = PaddedConv(channels, half, 3, dilation=dilation, causal=causal)
         self.narrow = PaddedConv(half, channels, 1, causal=causal)
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """As toolkit.nn.context has it; the input itself is among what ``wide`` reads."""
+        return reads([self.wide, self.narrow], first, last)
 
     def forward(self, h: Tensor) -> Tensor:
         change: Tensor = self.narrow(F.elu(self.wide(F.elu(h))))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from math import prod
 from typing import final
 
 from torch import Tensor, nn
 
 from toolkit import Condition, Decoder, Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.context import decoder_context
 from toolkit_audio.seanet import KERNEL, PaddedConv, PaddedUp, units
 
 
@@ -47,10 +49,11 @@ class SeanetDecoder(Decoder):
         for (channels, narrower), stride in zip(pairwise(widths), strides, strict=True):
             layers += [nn.ELU(), PaddedUp(channels, narrower, stride, causal=causal), *units(narrower, causal=causal)]
         self.network = nn.Sequential(*layers, nn.ELU(), PaddedConv(hidden, likelihood.channels, KERNEL, causal=causal))
+        self.context = decoder_context(prod(strides), [self.proj_in, self.network])
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, codes)``."""
         h = self.proj_in(z)
         if self.conditions is not None:
-            h = h + over_grid(self.conditions(conditions, len(z)), z.shape[2:]).to(h)
+            h = h + over_grid(self.conditions(conditions, z.shape[0]), z.shape[2:]).to(h)
         return self.likelihood(self.network(h))

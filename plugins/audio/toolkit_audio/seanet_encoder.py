@@ -9,6 +9,7 @@ from typing import final
 from torch import Tensor, nn
 
 from toolkit import DataSpec, Encoder
+from toolkit.nn.context import encoder_context
 from toolkit_audio.seanet import KERNEL, PaddedConv, units
 from toolkit_audio.waveform import scaled_to_waveform
 
@@ -44,6 +45,7 @@ class SeanetEncoder(Encoder):
             down = PaddedConv(channels, wider, 2 * stride, stride=stride, causal=causal)
             layers += [*units(channels, causal=causal), nn.ELU(), down]
         self.network = nn.Sequential(*layers, nn.ELU(), PaddedConv(widths[-1], dim, 3, causal=causal))
+        self.context = encoder_context(prod(strides), [self.network])
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, 1, samples)``."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 from typing import final
 
 from torch import Tensor
 
 from toolkit import Condition, Decoder, Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
+from toolkit.nn.context import decoder_context
 from toolkit.nn.conv import conv, up, up_stack
 from toolkit.nn.residual import residual_stack
 
@@ -46,6 +48,7 @@ class ConvDecoder(Decoder):
         self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
         self.residual = residual_stack(2, hidden, residual_hidden or hidden, residual_blocks)
         self.up = up_stack(hidden, likelihood.channels, strides, partial(up, 2), partial(conv, 2, kernel=3))
+        self.context = decoder_context(prod(strides), [self.proj_in, self.residual, self.up])
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, height, width)``."""

@@ -9,6 +9,7 @@ from typing import final
 from torch import Tensor
 
 from toolkit import DataSpec, Encoder
+from toolkit.nn.context import encoder_context
 from toolkit.nn.conv import conv, down, down_stack
 from toolkit.nn.residual import residual_stack
 
@@ -42,6 +43,7 @@ class ConvEncoder(Encoder):
         self.down = down_stack(data.channels, hidden, strides, partial(down, 2), partial(conv, 2, kernel=3))
         self.residual = residual_stack(2, hidden, residual_hidden or hidden, residual_blocks)
         self.out = conv(2, hidden, dim, 1)
+        self.context = encoder_context(prod(strides), [self.down, self.residual, self.out])
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, channels, height, width)``."""

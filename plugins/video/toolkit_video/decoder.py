@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import final
 
 from torch import Tensor, nn
 
 from toolkit import Condition, Decoder, Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
+from toolkit.nn.context import decoder_context
 from toolkit_video.layers import Conv, Up, check_strides, residual_stack
 
 
@@ -57,6 +59,8 @@ class ConvDecoder(Decoder):
         if strides:
             last = Up(hidden, channels, strides[-1], causal=causal)
         self.up = nn.Sequential(*layers, last)
+        if not attention:  # every position of which sees the borders
+            self.context = decoder_context(prod(time for time, *_ in strides), [self.proj_in, self.residual, self.up])
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, time, height, width)``."""

@@ -9,6 +9,7 @@ from typing import final
 from torch import Tensor
 
 from toolkit import DataSpec, Encoder
+from toolkit.nn.context import encoder_context
 from toolkit.nn.conv import down_stack
 from toolkit_video.layers import Conv, check_strides, down, residual_stack
 
@@ -44,12 +45,13 @@ class ConvEncoder(Encoder):
         super().__init__()
         check_strides(strides)
         self.data, self.causal = data, causal
-        if not attention:  # every position of which sees the borders
-            self.stride = tuple(prod(steps) for steps in zip((1, 1, 1), *strides, strict=True))
         strided, plain = partial(down, causal=causal), partial(Conv, kernel=(3, 3, 3), causal=causal)
         self.down = down_stack(data.channels, hidden, strides, strided, plain)
         self.residual = residual_stack(hidden, residual_hidden or hidden, residual_blocks, attention, causal=causal)
         self.out = Conv(hidden, dim, (1, 1, 1), causal=causal)
+        if not attention:  # every position of which sees the borders
+            self.stride = tuple(prod(steps) for steps in zip((1, 1, 1), *strides, strict=True))
+            self.context = encoder_context(self.stride[0], [self.down, self.residual, self.out])
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, channels, time, height, width)``."""

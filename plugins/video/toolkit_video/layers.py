@@ -12,6 +12,7 @@ from typing import TypeAlias
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toolkit.nn.context import reads
 from toolkit.nn.conv import started
 from toolkit.nn.residual import ResidualBlock
 
@@ -28,6 +29,11 @@ class Conv(nn.Module):
         self.past = time if causal else 0
         padding = (0 if causal else time // 2, height // 2, width // 2)
         self.conv = started(nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=padding))
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """As toolkit.nn.context has it."""
+        before, after = reads([self.conv], first, last)
+        return before - self.past, after - self.past
 
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, inputs, time, height, width)``."""
@@ -46,6 +52,10 @@ class Up(nn.Module):
         padding = (0 if causal else time // 2, height // 2, width // 2)
         layer = nn.ConvTranspose3d(inputs, outputs, kernel, stride=stride, padding=padding)
         self.conv = started(layer, prod(stride))
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """As toolkit.nn.context has it: only the end is cut."""
+        return reads([self.conv], first, last)
 
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, inputs, time, height, width)``."""
