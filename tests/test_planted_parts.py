@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import nan
 from pathlib import Path
 from random import random
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from toy.toy_plugin import TilesDataset, WavesDataset
 
 from toolkit.autoencoder import Autoencoder
+from toolkit.causal.transformer import Transformer, TransformerState
 from toolkit.dataset import Dataset
 from toolkit.decoder import Decoder
 from toolkit.decoders.pixelcnn import PixelCNNDecoder
@@ -28,6 +30,7 @@ from toolkit.objective import Bound, Loss, Objective
 from toolkit.objectives.elbo import ELBO
 from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.priors.categorical import CategoricalPrior
+from toolkit.priors.transformer import TransformerPrior
 from toolkit.quantizer import Quantizer
 from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.spec import CodeSpec, Condition, DataSpec
@@ -601,6 +604,46 @@ GRID = {"code_spec": CodeSpec((2, 3), (3,))}
 )
 def test_a_broken_prior_is_caught(broken: type[Table], law: str, words: dict[str, Any]) -> None:
     assert_catches(PriorCase(), PriorCase(broken), law, **words)
+
+
+class PrefillCase(PriorSuite):
+    """A transformer that enters a prefix by the function that it is given."""
+
+    def __init__(self, prefill: Callable[..., None] = Transformer.prefill) -> None:
+        self.prefill = prefill
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        prior = TransformerPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
+        prior.network.trunk.prefill = partial(self.prefill, prior.network.trunk)  # type: ignore[method-assign]
+        return prior
+
+
+def shifted(trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
+    Transformer.prefill(trunk, state, grid, embedded.roll(1, 2))
+
+
+def without_the_last_layers_cache(
+    trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor
+) -> None:
+    Transformer.prefill(trunk, state, grid, embedded)
+    state.layers[-1].keys.zero_()
+
+
+def without_context(trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
+    pos_emb = trunk.positions(tuple(grid)).unsqueeze(1)
+    Transformer.prefill(trunk, state._replace(pos_emb=pos_emb), grid, embedded)
+
+
+def without_the_last_input(trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
+    start = state.last_input.clone()
+    Transformer.prefill(trunk, state, grid, embedded)
+    state.last_input.copy_(start)
+
+
+@pytest.mark.parametrize("prefill", [shifted, without_the_last_layers_cache, without_context, without_the_last_input])
+def test_a_broken_prefill_is_caught(prefill: Callable[..., None]) -> None:
+    law = "a prefix in one pass equals its positions one by one"
+    assert_catches(PrefillCase(), PrefillCase(prefill), law, **GRID)
 
 
 # -- metrics
