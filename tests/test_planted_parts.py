@@ -18,7 +18,7 @@ from toy.toy_plugin import TilesDataset, WavesDataset
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.causal.transformer import Transformer, TransformerState
-from toolkit.dataset import Dataset
+from toolkit.dataset import Dataset, collate
 from toolkit.decoder import Decoder
 from toolkit.decoders.pixelcnn import PixelCNNDecoder
 from toolkit.encoder import Encoder
@@ -753,6 +753,9 @@ class Waves(WavesDataset):  # type: ignore[misc]
     """Real numbers to be broken."""
 
 
+Generators = Sequence[torch.Generator] | None
+
+
 class DatasetCase(DatasetSuite):
     def __init__(self, part: type[Dataset] = Tiles) -> None:
         self.of = part
@@ -820,6 +823,31 @@ class LossyFiles(Tiles):
         path.write_text(json.dumps((x // 2 * 2).tolist()))
 
 
+class Batching(Tiles):
+    """Reads a batch at once, which the base does one by one."""
+
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        return collate(self, split, indices, generators)
+
+
+class OutOfOrder(Batching):
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        return super().batch(split, sorted(indices), generators)
+
+
+class OneGeneratorForAll(Batching):
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        return super().batch(split, indices, None if generators is None else [generators[0]] * len(indices))
+
+
+class Sparing(Batching):
+    """Keeps a batch in fewer bytes."""
+
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        whole = super().batch(split, indices, generators)
+        return {**whole, "x": whole["x"].byte()}
+
+
 class Unpicklable(Tiles):
     def __init__(self) -> None:
         super().__init__()
@@ -850,12 +878,17 @@ class Twins(Tiles):
         (FromOne, "examples carry every condition"),
         (Leaking, "splits start with different examples"),
         (LossyFiles, "what is written is read back"),
+        (OutOfOrder, "a batch is its examples"),
+        (OneGeneratorForAll, "a batch is its examples"),
+        (Sparing, "a batch is its examples"),
         (Unpicklable, "a worker gets the same dataset"),
         (Pictureless, "plot writes a png"),
         (Twins, "label names are unique"),
     ],
 )
 def test_a_broken_dataset_is_caught(broken: type[Dataset], law: str, tmp_path: Path) -> None:
-    words = {"tmp_path": tmp_path} if law in ("what is written is read back", "plot writes a png") else {}
-    sound = Waves if issubclass(broken, Waves) else Tiles
+    words: dict[str, Any] = {"random": True} if law == "a batch is its examples" else {}
+    if law in ("what is written is read back", "plot writes a png"):
+        words = {"tmp_path": tmp_path}
+    sound = next(cls for cls in (Waves, Batching, Tiles) if issubclass(broken, cls))
     assert_catches(DatasetCase(sound), DatasetCase(broken), law, **words)

@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from stranger.stranger_plugin import SumsPrior
+from stranger.stranger_plugin import SpecksDataset, SumsPrior
 from test_resume import resume, stop
 from torch import Tensor
-from toys import SIX_STEPS, TILES, TOY, VQ, fingerprint
+from toys import PIXELCNN, SIX_STEPS, TILES, TOY, VQ, fingerprint
 
 import toolkit
 from toolkit.cli.config.compose import compose
+from toolkit.dataset import Dataset
 from toolkit.prior import Prior
 from toolkit.spec import CodeSpec, Condition
 from toolkit.stages import train
+from toolkit.testing.dataset import DatasetSuite
 from toolkit.testing.prior import PriorSuite
 
+SPECKS = ["dataset=stranger_specks", *TILES[1:], *VQ, *SIX_STEPS, *PIXELCNN]
 STRANGER = Path(__file__).parent / "stranger"
 
 
@@ -58,3 +61,30 @@ def test_a_prior_with_a_prefill_of_its_own(tmp_path: Path, monkeypatch: pytest.M
     again = model.sample(2, **words_of, prefix=codes.flatten(2)[:, :, :7]).codes
     assert prefixes == [(2, 8, 7)]
     assert torch.equal(again, codes)
+
+
+class TestSpecksDataset(DatasetSuite):
+    def make(self) -> Dataset:
+        return SpecksDataset()
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of a run whose dataset reads its batches one example after the other."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(compose([*SPECKS, "dataset.at_once=false"]).config, folder)
+    return checkpoints(folder)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataset_that_batches(one_by_one: dict[str, Any], workers: int, tmp_path: Path) -> None:
+    words = [*SPECKS, f"trainer.workers={workers}"]
+    stop(words, tmp_path / "run", "autoencoder", 4)
+    resume(tmp_path / "run")
+    assert checkpoints(tmp_path / "run") == one_by_one
+
+
+def checkpoints(folder: Path) -> dict[str, Any]:
+    """The hashes of weights and optimizers. The codes' own file names the dataset's options, which differ."""
+    hashes = {name: value for name, value in fingerprint(folder).items() if name.endswith(".safetensors")}
+    return {name: value for name, value in hashes.items() if not name.startswith("codes/")}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import NamedTuple, final
+from pathlib import Path
+from typing import ClassVar, NamedTuple, final
 
+import torch
+from matplotlib.image import imsave
 from torch import Tensor, nn
 
-from toolkit import CodeSpec, Condition
+from toolkit import CodeSpec, Condition, Dataset, DataSpec
 from toolkit.causal.network import Trunk
 from toolkit.priors.autoregressive import AutoregressivePrior
 
@@ -61,3 +65,51 @@ class SumsPrior(AutoregressivePrior):
 
     def __init__(self, code_spec: CodeSpec, conditions: tuple[Condition, ...], *, hidden: int = 8) -> None:
         super().__init__(code_spec, conditions, Sums(hidden), head=8, condition_dropout=0.1)
+
+
+@final
+class SpecksDataset(Dataset):
+    """Noise in one array, of which a batch is cut at once; in training, an example is turned half the time.
+
+    Args:
+        at_once: whether batches are cut at once.
+    """
+
+    suffix = ".json"
+    sizes: ClassVar = {"train": 48, "val": 8, "test": 8}
+
+    def __init__(self, *, at_once: bool = True) -> None:
+        self.at_once = at_once
+        self.spec = DataSpec(1, (8, 8), 8, variance=0.3)
+        generator = torch.Generator().manual_seed(0)
+        self.images = {split: torch.randint(8, (n, 1, 8, 8), generator=generator) for split, n in self.sizes.items()}
+
+    def size(self, split: str) -> int:
+        return self.sizes[split]
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        x = self.images[split][index]
+        return {"x": x if generator is None or torch.rand((), generator=generator) < 0.5 else x.flip(-1)}
+
+    def batch(
+        self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
+    ) -> dict[str, Tensor]:
+        if not self.at_once:
+            return super().batch(split, indices, generators)
+        x = self.images[split][torch.tensor(indices)]
+        if generators is None:
+            return {"x": x}
+        flipped = torch.stack([torch.rand((), generator=generator) for generator in generators]) >= 0.5
+        return {"x": torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)}
+
+    @classmethod
+    def read(cls, path: Path, spec: DataSpec) -> Tensor:
+        return torch.tensor(json.loads(path.read_text()))
+
+    @classmethod
+    def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
+        path.write_text(json.dumps(x.tolist()))
+
+    @classmethod
+    def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+        imsave(path, torch.cat([row.flatten(1) for row in rows]).float().numpy())
