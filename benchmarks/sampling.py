@@ -12,6 +12,7 @@ median over rounds. Exits with 1 where a figure falls short of what is asked of 
                 compiled, too
     peer        codes per second against pythae's PixelCNN sampler (where it is installed): 10 layers of 64 channels and
                 as many parameters each, in plain 5x5 convolutions, half of every one masked, or in gated 3x3 ones
+    prefix      a transformer's state after a prefix of 512 codes, in one pass against position by position
     flat        microseconds per code on larger and larger grids: a cache that is one costs the same everywhere
 
 On a GPU, steps are captured and replayed, and ``cached`` also races them against the same steps taken one by one.
@@ -41,7 +42,7 @@ from torch import Tensor
 
 import toolkit
 from toolkit.causal import sampling
-from toolkit.causal.network import CausalNetwork
+from toolkit.causal.network import CausalNetwork, Trunk
 from toolkit.causal.pixelcnn import PixelCNN
 from toolkit.causal.transformer import Transformer
 from toolkit.causal.wavenet import WaveNet
@@ -76,6 +77,8 @@ CASES = {
 }
 STEP_ASKED = {"eager": 2.2, "compiled": 3.2}
 PEER_ASKED = {16: None, 64: 20.0}
+"""By batch size."""
+PREFIX_ASKED = {1: 10.0, 8: 4.0}
 """By batch size."""
 FLAT_ASKED = 1.25
 """A code on the largest grid costs at most this many times one on a grid of a quarter of its size."""
@@ -259,6 +262,33 @@ def parameters(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def prefix_rows(rounds: int, positions: int = 512) -> list[Row]:
+    torch.manual_seed(0)
+    grid = (1024,)
+    trunk = Transformer(grid, hidden=256, layers=8, heads=8).eval()
+    rows = []
+    for batch, asked in PREFIX_ASKED.items():
+        embedded = torch.randn(batch, 256, positions)
+        states = [trunk.init(batch, grid) for _ in range(2)]
+        acts: dict[str, Callable[[], object]] = {
+            "one by one": lambda states=states, embedded=embedded: Trunk.prefill(trunk, states[0], grid, embedded),
+            "one pass": lambda states=states, embedded=embedded: trunk.prefill(states[1], grid, embedded),
+        }
+        with torch.inference_mode():
+            times = race(acts, rounds, torch.device("cpu"))
+        rows.append(
+            {
+                "what": "prefix",
+                "name": f"transformer, prefix of {positions}, batch {batch}",
+                "one_pass_ms": 1e3 * statistics.median(times["one pass"]),
+                "one_by_one_ms": 1e3 * statistics.median(times["one by one"]),
+                "ratio": ratio(times, "one by one", "one pass"),
+                "asked": asked,
+            }
+        )
+    return rows
+
+
 def flat_rows(rounds: int, batch: int = 4) -> list[Row]:
     torch.manual_seed(0)
     makers = {
@@ -317,14 +347,14 @@ def versions() -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=[*CASES, "step", "peer", "flat"], help="some rows")
+    parser.add_argument("--only", nargs="+", choices=[*CASES, "step", "peer", "prefix", "flat"], help="some rows")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     device = torch.device("cuda" if args.gpu else "cpu")
     torch.set_num_threads(1)
-    wanted = args.only or [*CASES, *([] if args.gpu else ["step", "peer", "flat"])]
-    others = {"step": step_rows, "peer": peer_rows, "flat": flat_rows}
+    wanted = args.only or [*CASES, *([] if args.gpu else ["step", "peer", "prefix", "flat"])]
+    others = {"step": step_rows, "peer": peer_rows, "prefix": prefix_rows, "flat": flat_rows}
     rows: list[Row] = []
     with torch.no_grad():
         for name in wanted:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import pytest
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit.batches import Batch, TrainBatches, split_batches
+from toolkit.dataset import collate
 from toolkit.errors import ToolkitError
 
 CPU = torch.device("cpu")
@@ -26,6 +27,25 @@ class Numbers:
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         drawn = 0.0 if generator is None else torch.rand((), generator=generator, dtype=torch.float64)
         return {"x": torch.tensor([index, drawn], dtype=torch.float64), "label": torch.tensor(index % 3)}
+
+
+class AtOnce(Numbers):
+    """Reads batches, and keeps which."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.asked: list[list[int]] = []
+
+    def batch(
+        self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
+    ) -> dict[str, Tensor]:
+        self.asked.append(list(indices))
+        return collate(self, split, indices, generators)
+
+
+class TornBatches(Numbers):
+    def batch(self, split: str, indices: Sequence[int], generators: object) -> dict[str, Tensor]:
+        raise ToolkitError("ToolkitError: folder/7.png is cut short: take it away")
 
 
 class Torn(Numbers):
@@ -110,11 +130,42 @@ def test_waiting_is_counted() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_example_is_told_as_it_is(workers: int) -> None:
-    loading = TrainBatches(Torn(10), CPU, batch_size=2, seed=0, workers=workers)
+@pytest.mark.parametrize(("torn", "where"), [(Torn, "in example"), (TornBatches, "in batch")])
+def test_a_bad_example_is_told_as_it_is(torn: type[Numbers], where: str, workers: int) -> None:
+    loading = TrainBatches(torn(10), CPU, batch_size=2, seed=0, workers=workers)
     with pytest.raises(ToolkitError, match=r"^ToolkitError: folder/7.png is cut short: take it away$") as error:
         next(loading)
-    assert "in example" in "".join(traceback.format_exception(error.value))
+    assert where in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_that_are_read_at_once_are_the_same(workers: int) -> None:
+    examples = AtOnce(10)
+    loading = TrainBatches(examples, CPU, batch_size=4, seed=0, workers=workers)
+    assert torch.equal(taken(loading, 6), taken(batches(), 6))
+    made = list(split_batches(examples, "val", CPU, batch_size=3, workers=workers))
+    plain = list(split_batches(Numbers(10), "val", CPU, batch_size=3))
+    assert all(torch.equal(a.x, b.x) for a, b in zip(made, plain, strict=True))
+    if not workers:  # which have copies of their own
+        assert examples.asked[-3:] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_a_batchs_generators_are_a_sequence_of_the_examples_own() -> None:
+    seen: list[Sequence[torch.Generator]] = []
+
+    class Keeping(Numbers):
+        def batch(self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+            seen.append(generators)
+            return {"x": torch.zeros(len(indices))}
+
+    next(TrainBatches(Keeping(10), CPU, batch_size=4, seed=0, workers=0))
+    [generators] = seen
+    assert len(generators) == 4
+    assert generators[-1] is generators[3]
+    assert generators[1:3] == [generators[1], generators[2]]
+    assert len({generator.initial_seed() for generator in generators}) == 4
+    with pytest.raises(IndexError):
+        generators[4]
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [3, 3, 1]), (4, [3, 1]), (100, [3, 3, 1]), (0, [])])

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit.causal.network import REACH, CausalNetwork, Trunk, smooth
+from toolkit.causal import network as network_module
+from toolkit.causal.network import REACH, CausalNetwork, Trunk, smooth, stretches
 from toolkit.causal.pixelcnn import PixelCNN
 from toolkit.causal.sampling import sample
 from toolkit.causal.transformer import Transformer
 from toolkit.causal.wavenet import WaveNet
 from toolkit.prior import SamplingOptions
-from toolkit.testing.causal import reach
+from toolkit.testing.causal import check_prefill, reach
 from toolkit.testing.reference import sample_slowly
 
 Grid = tuple[int, ...]
@@ -46,6 +47,12 @@ def network(name: str, grid: Grid, sizes: tuple[int, ...], context: int = 0) -> 
 
 def some_codes(n: int, grid: Grid, sizes: tuple[int, ...]) -> Tensor:
     return torch.stack([torch.randint(size, (n, *grid)) for size in sizes], 1)
+
+
+def some_context(n: int, grid: Grid, shape: str) -> Tensor | None:
+    """Of 3 channels; the same everywhere, or along all axes but the first, or nowhere."""
+    axes = {"whole": [1] * len(grid), "steps": [grid[0], *[1] * (len(grid) - 1)], "local": grid}
+    return None if shape == "none" else torch.randn(n, 3, *axes[shape], dtype=torch.float64)
 
 
 REAL: list[tuple[Trunk, Grid]] = [
@@ -94,8 +101,8 @@ def test_stepping_gives_the_logits_of_forward(
 ) -> None:
     net = network(name, grid, sizes, context=0 if shape == "none" else 3).to(dtype)
     codes = some_codes(2, grid, sizes)
-    axes = {"whole": [1] * len(grid), "steps": [grid[0], *[1] * (len(grid) - 1)], "local": grid}
-    context = None if shape == "none" else torch.randn(2, 3, *axes[shape], dtype=dtype)
+    context = some_context(2, grid, shape)
+    context = None if context is None else context.to(dtype)
     assert_steps_equal_forward(net, codes, context, tolerance)
 
 
@@ -112,6 +119,47 @@ def assert_steps_equal_forward(net: CausalNetwork, codes: Tensor, context: Tenso
                 torch.testing.assert_close(stepped, whole[depth][:, position], atol=tolerance, rtol=tolerance)
                 last_input = codes[:, depth].flatten(1)[:, position]
                 feature = net.append(state, feature, at, depth, last_input)
+
+
+@pytest.mark.parametrize("shape", ["none", "whole", "steps", "local"])
+@each_network
+def test_a_prefix_in_one_pass_is_its_positions_one_by_one(name: str, grid: Grid, shape: str) -> None:
+    trunk = network(name, grid, (6,), context=0 if shape == "none" else 3).trunk
+    assert type(trunk).prefill is not Trunk.prefill
+    check_prefill(trunk, 2, grid, some_context(2, grid, shape))
+
+
+@each_network
+def test_a_prefix_of_many_examples_goes_through_some_at_a_time(
+    name: str, grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_module, "ROWS", 2 * prod(grid))
+    assert list(stretches(3, prod(grid))) == [slice(0, 2), slice(2, 3)]
+    check_prefill(network(name, grid, (6,), context=3).trunk, 3, grid, some_context(3, grid, "local"))
+
+
+@each_depth
+def test_codes_are_embedded_for_a_prefix_as_at_a_step(sizes: tuple[int, ...]) -> None:
+    net, grid = network("wavenet", (7,), sizes), (7,)
+    codes = some_codes(2, grid, sizes)
+    with torch.no_grad():
+        state, whole = net.init(2, grid), net(codes)[0]
+        net.prefill(state, grid, codes[:, :, :4])
+        feature = net.step(state, 0, torch.tensor([4]))
+        torch.testing.assert_close(net.logits(state, feature, 0), whole[:, 4])
+
+
+@pytest.mark.parametrize(
+    ("trunk", "grid"),
+    [
+        (PixelCNN(2, hidden=8, layers=3), (9, 8)),
+        (PixelCNN(3, hidden=8, layers=2), (3, 4, 5)),
+        (WaveNet(hidden=8, blocks=2, layers=4), (64,)),
+    ],
+    ids=["pixelcnn-2d", "pixelcnn-3d", "wavenet"],
+)
+def test_a_prefix_longer_than_what_a_state_keeps(trunk: Trunk, grid: Grid) -> None:
+    check_prefill(trunk.double().eval(), 2, grid)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from toolkit.batches import Batch
+from toolkit.dataset import collate
 from toolkit.errors import ToolkitError
 from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.runs.codes import CachedCodes, cache_key, code_type, encode_batches, read_codes, write_codes
@@ -59,6 +61,17 @@ def test_codes_come_back_with_conditions_and_metadata(tmp_path: Path) -> None:
         assert example["label"].dtype == torch.int64
         assert torch.equal(example["force"], whole["force"][i])
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_batch_of_codes_is_its_examples(tmp_path: Path) -> None:
+    arrays, _ = read_codes(written(tmp_path / "codes", tensors()))
+    examples = CachedCodes({"train": arrays})
+    for indices in ([3, 0, 9, 3], range(2, 5)):
+        batch, expected = (read("train", indices, None) for read in (examples.batch, partial(collate, examples)))
+        assert list(batch) == list(expected)
+        for name, value in batch.items():
+            assert torch.equal(value, expected[name])
+            assert value.dtype == expected[name].dtype
 
 
 def test_the_file_is_a_safetensors_like_any_other(tmp_path: Path) -> None:

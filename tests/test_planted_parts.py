@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import nan
 from pathlib import Path
 from random import random
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from toy.toy_plugin import TilesDataset, WavesDataset
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.dataset import Dataset
+from toolkit.causal.transformer import Transformer, TransformerState
+from toolkit.dataset import Dataset, collate
 from toolkit.decoder import Decoder
 from toolkit.decoders.conv import ConvDecoder
 from toolkit.decoders.pixelcnn import PixelCNNDecoder
@@ -29,6 +31,7 @@ from toolkit.objective import Bound, Loss, Objective
 from toolkit.objectives.elbo import ELBO
 from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.priors.categorical import CategoricalPrior
+from toolkit.priors.transformer import TransformerPrior
 from toolkit.quantizer import Quantizer
 from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.spec import CodeSpec, Condition, DataSpec
@@ -711,6 +714,46 @@ def test_a_broken_prior_is_caught(broken: type[Table], law: str, words: dict[str
     assert_catches(PriorCase(), PriorCase(broken), law, **words)
 
 
+class PrefillCase(PriorSuite):
+    """A transformer that enters a prefix by the function that it is given."""
+
+    def __init__(self, prefill: Callable[..., None] = Transformer.prefill) -> None:
+        self.prefill = prefill
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        prior = TransformerPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
+        prior.network.trunk.prefill = partial(self.prefill, prior.network.trunk)  # type: ignore[method-assign]
+        return prior
+
+
+def shifted(trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
+    Transformer.prefill(trunk, state, grid, embedded.roll(1, 2))
+
+
+def without_the_last_layers_cache(
+    trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor
+) -> None:
+    Transformer.prefill(trunk, state, grid, embedded)
+    state.layers[-1].keys.zero_()
+
+
+def without_context(trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
+    pos_emb = trunk.positions(tuple(grid)).unsqueeze(1)
+    Transformer.prefill(trunk, state._replace(pos_emb=pos_emb), grid, embedded)
+
+
+def without_the_last_input(trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
+    start = state.last_input.clone()
+    Transformer.prefill(trunk, state, grid, embedded)
+    state.last_input.copy_(start)
+
+
+@pytest.mark.parametrize("prefill", [shifted, without_the_last_layers_cache, without_context, without_the_last_input])
+def test_a_broken_prefill_is_caught(prefill: Callable[..., None]) -> None:
+    law = "a prefix in one pass equals its positions one by one"
+    assert_catches(PrefillCase(), PrefillCase(prefill), law, **GRID)
+
+
 # -- metrics
 
 
@@ -818,6 +861,9 @@ class Waves(WavesDataset):  # type: ignore[misc]
     """Real numbers to be broken."""
 
 
+Generators = Sequence[torch.Generator] | None
+
+
 class DatasetCase(DatasetSuite):
     def __init__(self, part: type[Dataset] = Tiles) -> None:
         self.of = part
@@ -885,6 +931,31 @@ class LossyFiles(Tiles):
         path.write_text(json.dumps((x // 2 * 2).tolist()))
 
 
+class Batching(Tiles):
+    """Reads a batch at once, which the base does one by one."""
+
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        return collate(self, split, indices, generators)
+
+
+class OutOfOrder(Batching):
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        return super().batch(split, sorted(indices), generators)
+
+
+class OneGeneratorForAll(Batching):
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        return super().batch(split, indices, None if generators is None else [generators[0]] * len(indices))
+
+
+class Sparing(Batching):
+    """Keeps a batch in fewer bytes."""
+
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        whole = super().batch(split, indices, generators)
+        return {**whole, "x": whole["x"].byte()}
+
+
 class Unpicklable(Tiles):
     def __init__(self) -> None:
         super().__init__()
@@ -915,12 +986,17 @@ class Twins(Tiles):
         (FromOne, "examples carry every condition"),
         (Leaking, "splits start with different examples"),
         (LossyFiles, "what is written is read back"),
+        (OutOfOrder, "a batch is its examples"),
+        (OneGeneratorForAll, "a batch is its examples"),
+        (Sparing, "a batch is its examples"),
         (Unpicklable, "a worker gets the same dataset"),
         (Pictureless, "plot writes a png"),
         (Twins, "label names are unique"),
     ],
 )
 def test_a_broken_dataset_is_caught(broken: type[Dataset], law: str, tmp_path: Path) -> None:
-    words = {"tmp_path": tmp_path} if law in ("what is written is read back", "plot writes a png") else {}
-    sound = Waves if issubclass(broken, Waves) else Tiles
+    words: dict[str, Any] = {"random": True} if law == "a batch is its examples" else {}
+    if law in ("what is written is read back", "plot writes a png"):
+        words = {"tmp_path": tmp_path}
+    sound = next(cls for cls in (Waves, Batching, Tiles) if issubclass(broken, cls))
     assert_catches(DatasetCase(sound), DatasetCase(broken), law, **words)

@@ -8,24 +8,17 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, overload
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from toolkit.dataset import Examples, collate
 from toolkit.errors import RemoteTraceback, ToolkitError
 
 GPU_WORKERS = 4
 """Default number of loading processes with a GPU; on a CPU they would take the cores that train."""
-
-
-class Examples(Protocol):
-    """What can be batched: a dataset, or the codes of one."""
-
-    def size(self, split: str) -> int: ...
-
-    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]: ...
 
 
 class Batch:
@@ -91,15 +84,15 @@ def split_batches(
 
 
 def _load(
-    examples: Dataset[Any], order: Iterable[Sequence[Any]], device: torch.device, workers: int | None
+    batches: _Plain | _Random, order: Iterable[Sequence[Any]], device: torch.device, workers: int | None
 ) -> Iterator[Batch]:
     """Batches in an order, by ``workers`` processes (None: as many as suit the device)."""
     if workers is None:
         workers = GPU_WORKERS if device.type == "cuda" else 0
     loader = DataLoader(
-        _Guarded(examples),
+        _Guarded(batches),
         batch_sampler=order,  # type: ignore[arg-type]
-        collate_fn=_collate,
+        collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
@@ -121,44 +114,81 @@ class _Mistake:
 
 
 class _Guarded(Dataset[Any]):
-    """Examples, or in a worker the ToolkitError that one raises."""
+    """Batches, or in a worker the ToolkitError that one raises. The loader asks for all of a batch at once."""
 
-    def __init__(self, examples: Dataset[Any]) -> None:
-        self.examples = examples
+    def __init__(self, batches: _Plain | _Random) -> None:
+        self.batches = batches
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitems__(self, keys: Sequence[Any]) -> Any:
         try:
-            return self.examples[key]
+            return self.batches.batch(keys)
         except ToolkitError as e:
             if get_worker_info() is None:
                 raise
             return _Mistake(str(e), traceback.format_exc())
 
 
-def _collate(examples: list[Any]) -> Any:
-    return next((x for x in examples if isinstance(x, _Mistake)), None) or default_collate(examples)
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
-class _Plain(Dataset[Any]):
-    """Examples of a split by index."""
+class _Plain:
+    """Batches of a split by index."""
 
     def __init__(self, examples: Examples, split: str) -> None:
         self.examples, self.split = examples, split
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return self.examples.example(self.split, index, None)
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        return _batch(self.examples, self.split, indices, None)
 
 
-class _Random(Dataset[Any]):
-    """Examples of a split by (epoch, index)."""
+class _Random:
+    """Batches of a split by (epoch, index)."""
 
     def __init__(self, examples: Examples, split: str, seed: int) -> None:
         self.examples, self.split, self.seed = examples, split, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
-        packed = hashlib.blake2b(struct.pack("<3q", self.seed, *key), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(packed, "little") >> 1)
-        return self.examples.example(self.split, key[1], generator)
+    def batch(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        return _batch(self.examples, self.split, [index for _, index in keys], _Generators(self.seed, keys))
+
+
+def _batch(
+    examples: Examples, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
+) -> dict[str, Tensor]:
+    if hasattr(examples, "batch"):
+        batch: dict[str, Tensor] = examples.batch(split, indices, generators)
+        return batch
+    return collate(examples, split, indices, generators)
+
+
+class _Generators(Sequence[torch.Generator]):
+    """The generators of a batch's examples, by (epoch, index).
+
+    One is seeded when it is first asked for: for all of them that takes longer than to read a batch from an array.
+    """
+
+    def __init__(self, seed: int, keys: Sequence[tuple[int, int]]) -> None:
+        self.seed, self.keys = seed, keys
+        self.seeded: dict[int, torch.Generator] = {}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, place: int) -> torch.Generator: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[torch.Generator]: ...
+
+    def __getitem__(self, place: int | slice) -> torch.Generator | list[torch.Generator]:
+        places = range(len(self.keys))[place]
+        return self._of(places) if isinstance(places, int) else [self._of(each) for each in places]
+
+    def _of(self, place: int) -> torch.Generator:
+        if place not in self.seeded:
+            packed = hashlib.blake2b(struct.pack("<3q", self.seed, *self.keys[place]), digest_size=8).digest()
+            self.seeded[place] = torch.Generator().manual_seed(int.from_bytes(packed, "little") >> 1)
+        return self.seeded[place]
 
 
 class _Shuffled(Sampler[list[tuple[int, int]]]):

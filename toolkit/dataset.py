@@ -5,14 +5,33 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from toolkit.spec import DataSpec
 
 SPLITS = ("train", "val", "test")
+
+
+class Examples(Protocol):
+    """What can be batched: a dataset, or the codes of one. It may have a ``Dataset.batch``, too."""
+
+    def size(self, split: str) -> int: ...
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]: ...
+
+
+def collate(
+    examples: Examples, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
+) -> dict[str, Tensor]:
+    """``Dataset.batch``, one example after the other."""
+    own: Sequence[torch.Generator | None] = [None] * len(indices) if generators is None else generators
+    rows = [examples.example(split, index, generator) for index, generator in zip(indices, own, strict=True)]
+    batch: dict[str, Tensor] = default_collate(rows)
+    return batch
 
 
 class Dataset(ABC):
@@ -21,6 +40,7 @@ class Dataset(ABC):
     Laws, checked by toolkit.testing.DatasetSuite:
       examples have the spec's shape, type and range
       an example is a function of (split, index, seed of the generator); without a generator nothing is random
+      a batch is its examples, bit for bit
       read(write(x)) == x where the file format is lossless
     """
 
@@ -36,6 +56,17 @@ class Dataset(ABC):
     @abstractmethod
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """``{"x": (channels, *axes), condition: label, …}``; random crops and the like use the generator."""
+
+    def batch(
+        self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
+    ) -> dict[str, Tensor]:
+        """The examples of these indices, stacked: ``{"x": (batch, channels, *axes), condition: (batch, …), …}``.
+
+        ``generators`` are the examples' own, in the same order. A dataset that reads a batch faster than one example
+        after the other overrides it, with the same result, bit for bit; a generator that it does not ask for costs
+        nothing.
+        """
+        return collate(self, split, indices, generators)
 
     @classmethod
     @abstractmethod

@@ -12,10 +12,10 @@ import torch
 
 from toolkit import collapse, registry
 from toolkit.autoencoder import code_spec_on, encoded_grid
-from toolkit.batches import Examples, TrainBatches, split_batches
+from toolkit.batches import TrainBatches, split_batches
 from toolkit.build import asks_for_source, build_metrics, build_prior, build_prior_stage, build_stage
 from toolkit.config import RunConfig
-from toolkit.dataset import Dataset
+from toolkit.dataset import Dataset, Examples
 from toolkit.device import choose_device
 from toolkit.distributed import check_device, on_rank0, raise_together, rank, ranks, seed_noise
 from toolkit.errors import ToolkitError

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import pi, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+ROWS = 1 << 14
+"""Positions, counted over all examples, that a prefix in one pass computes at once: enough to keep a device busy, and
+few beside the states that are sampled from."""
 
 REACH = 0.2
 """Distance, on the scale from -1 to 1, over which initial embeddings of ordered levels are correlated."""
@@ -20,7 +24,8 @@ class Trunk(nn.Module, ABC):
 
     ``forward`` computes all positions at once; ``init``, ``step`` and ``append`` go position by position, with the same
     weights and the same result. A state consists of tensors of fixed shapes, changed in place, and nothing is read back
-    from the device, so that a step can be compiled, or captured and replayed.
+    from the device, so that a step can be compiled, or captured and replayed. ``prefill`` enters what is known of the
+    first positions.
     """
 
     channels: int
@@ -53,6 +58,18 @@ class Trunk(nn.Module, ABC):
     @abstractmethod
     def append(self, state: Any, position: Tensor, embedded: Tensor) -> None:
         """Sets the input at the position: ``(batch, channels)``."""
+
+    def prefill(self, state: Any, grid: Sequence[int], embedded: Tensor) -> None:
+        """Sets the inputs of the first positions, ``(batch, channels, positions)`` in raster order, of a new state.
+
+        Later steps give the same as after a ``step`` and an ``append`` at every one of these positions, which is what
+        happens here. A trunk that can compute them all at once does that instead; it works on as many examples at once
+        as ``stretches`` says, as the first positions may be many.
+        """
+        for index, inputs in enumerate(embedded.unbind(2)):
+            position = torch.tensor([index], device=embedded.device)
+            self.step(state, self.graph_id(grid, index), position)
+            self.append(state, position, inputs)
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -134,6 +151,10 @@ class CausalNetwork(nn.Module):
             [(head.weight, head.bias) for head in self.heads],  # type: ignore[misc]
         )
 
+    def prefill(self, state: NetworkState, grid: Sequence[int], codes: Tensor) -> None:
+        """Appends the codes ``(batch, depth, positions)`` of the first positions, in raster order, to a new state."""
+        self.trunk.prefill(state.trunk, grid, self.embed(codes))
+
     def step(self, state: NetworkState, graph_id: int, position: Tensor) -> Tensor:
         """The feature ``(batch, head)`` of a position ``(1,)``, after all codes before it are appended."""
         return F.linear(self.trunk.step(state.trunk, graph_id, position).relu(), self.proj.weight, self.proj.bias)
@@ -150,6 +171,12 @@ class CausalNetwork(nn.Module):
             return feature + state.inner[depth].index_select(0, codes)
         self.trunk.append(state.trunk, position, embedded)
         return feature
+
+
+def stretches(batch: int, positions: int) -> Iterator[slice]:
+    """All examples, as many at a time as have ``ROWS`` positions together, but at least one."""
+    size = max(1, ROWS // max(1, positions))
+    return (slice(start, min(start + size, batch)) for start in range(0, batch, size))
 
 
 def shift(x: Tensor, axis: int) -> Tensor:

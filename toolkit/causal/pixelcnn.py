@@ -5,7 +5,8 @@ what is before a position along axis ``a``, with the same index on all earlier a
 stack reads the one before it, so that together they see exactly the past in raster order. No kernel is masked: shifting
 a stack's input by one along its axis, and padding on the left, keeps it causal.
 
-The computation position by position is in ``toolkit.causal.pixelcnn_steps``.
+The computation position by position is in ``toolkit.causal.pixelcnn_steps``, that of its state after a prefix in
+``toolkit.causal.pixelcnn_prefix``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit.causal import pixelcnn_steps
+from toolkit.causal import pixelcnn_prefix, pixelcnn_steps
 from toolkit.causal.network import Trunk, shift
 from toolkit.causal.pixelcnn_steps import PixelCNNState, changed_axis
 
@@ -70,6 +71,9 @@ class PixelCNN(Trunk):
     def append(self, state: PixelCNNState, position: Tensor, embedded: Tensor) -> None:
         pixelcnn_steps.append(state, position, embedded)
 
+    def prefill(self, state: PixelCNNState, grid: Sequence[int], embedded: Tensor) -> None:
+        pixelcnn_prefix.prefill(self.stacks, state, embedded)
+
 
 class _Stack(nn.Module):
     """The gated residual layers of one axis: causal along it, centered along the ``later`` axes after it.
@@ -93,7 +97,7 @@ class _Stack(nn.Module):
         """The last layer's output, and the ``y`` of every layer: ``(batch, channels, *grid)``."""
         ys = []
         for layer, source in enumerate(sources):
-            y = self._past(layer, x) + self._given(layer, source, x.ndim - 2)
+            y = self.past(layer, x) + self.given(layer, source, x.ndim - 2)
             x = x + _pointwise(self.dropout(_gate(y)), self.out[layer])
             ys.append(y)
         return x, ys
@@ -101,13 +105,19 @@ class _Stack(nn.Module):
     if TYPE_CHECKING:
         __call__ = forward
 
-    def _given(self, layer: int, source: Tensor | None, rank: int) -> Tensor:
+    def given(self, layer: int, source: Tensor | None, rank: int) -> Tensor:
+        """What the bias and the source add to a layer's y."""
         bias = self.bias[layer].reshape(1, -1, *[1] * rank)
         if self.link is None or source is None:
             return bias
         return bias + _pointwise(source, self.link[layer])
 
-    def _past(self, layer: int, x: Tensor) -> Tensor:
+    def residual(self, layer: int, y: Tensor) -> Tensor:
+        """What a layer adds to x, without dropout."""
+        return _pointwise(_gate(y), self.out[layer])
+
+    def past(self, layer: int, x: Tensor) -> Tensor:
+        """What x adds to a layer's y."""
         weight = self.weight[layer].transpose(1, 2)
         taps, later = weight.shape[2], weight.shape[3:]
         rank = x.ndim - 2

@@ -64,7 +64,7 @@ def sample(
 
     ``context`` is what the network is given at every position, ``(n, …)``; ``unconditional`` the same without
     conditions, for guidance: logits ``u + guidance (c - u)``. ``prefix`` ``(n, depth, positions)`` fixes the first
-    positions. Samples as many examples at once as fit into memory.
+    positions, which the trunk is given at once. Samples as many examples at once as fit into memory.
     """
     device, positions = network.proj.weight.device, prod(grid)
     grid = tuple(grid)
@@ -73,7 +73,7 @@ def sample(
     contexts = [context]
     if sampling.guidance != 1.0:
         contexts.append(context if unconditional is None else unconditional)
-    size = _at_once(network, n, grid, contexts, device)
+    size = _at_once(network, n, grid, contexts, device, known.shape[2])
     batches, codes = -(-n // size), []
     # Under autocast, the cached steps and the plain forward would round differently.
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
@@ -105,11 +105,6 @@ def _sample_batch(
     codes = torch.zeros(positions, depth, n, dtype=torch.int64, device=noise.device)
     codes[: known.shape[2]] = known.permute(2, 1, 0)
 
-    def force(graph_id: int, position: Tensor) -> None:
-        feature = network.step(state, graph_id, position)
-        for d, code in enumerate(codes.index_select(0, position)[0]):
-            feature = network.append(state, feature, position, d, code.repeat(len(contexts)))
-
     def step(graph_id: int, position: Tensor) -> None:
         feature = network.step(state, graph_id, position)
         sampled = []
@@ -122,10 +117,13 @@ def _sample_batch(
 
     graphs = _compiling.get() or noise.device.type == "cuda"
     fast = _fast(step, noise.device)
+    first = known.shape[2]
+    if first:
+        network.prefill(state, grid, known.repeat(len(contexts), 1, 1))
+        on_progress(first)
     indices = torch.arange(positions, device=noise.device).split(1)
-    for position, index in enumerate(indices):
-        advance = force if position < known.shape[2] else fast
-        advance(network.trunk.graph_id(grid, position, coarse=graphs), index)
+    for position, index in enumerate(indices[first:], first):
+        fast(network.trunk.graph_id(grid, position, coarse=graphs), index)
         on_progress(position + 1)
     return codes.permute(2, 1, 0)
 
@@ -196,14 +194,22 @@ def _joined(contexts: list[Tensor | None], n: int) -> Tensor | None:
 
 
 def _at_once(
-    network: CausalNetwork, n: int, grid: Sequence[int], contexts: list[Tensor | None], device: torch.device
+    network: CausalNetwork,
+    n: int,
+    grid: Sequence[int],
+    contexts: list[Tensor | None],
+    device: torch.device,
+    prefix: int = 0,
 ) -> int:
-    """How many examples' states fit into memory: n if n times the bytes of one do; else by what a second one adds,
-    since a state includes weights."""
+    """How many examples' states, and embedded prefixes of so many positions, fit into memory: n if n times the bytes of
+    one do; else by what a second one adds, since a state includes weights."""
+    copies = len(network.codebook_sizes) + 1  # each depth's embedding, and their sum
+    embedded = prefix * copies * network.trunk.channels * network.proj.weight.element_size()
 
     def state_bytes(count: int) -> int:
         given = [None if context is None else context[:count] for context in contexts]
-        return _bytes(network.init(count * len(contexts), grid, _joined(given, count)))
+        branches = count * len(contexts)
+        return _bytes(network.init(branches, grid, _joined(given, count))) + branches * embedded
 
     memory = MEMORY if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 2
     if n == 1 or n * state_bytes(1) <= memory:

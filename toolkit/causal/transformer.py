@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit.causal.network import Trunk
+from toolkit.causal.network import Trunk, stretches
 from toolkit.nn.attention import Block, GridPositions
 
 SEGMENTS = 8
@@ -106,6 +106,19 @@ class Transformer(Trunk):
     def append(self, state: TransformerState, position: Tensor, embedded: Tensor) -> None:
         state.last_input.copy_(embedded)
 
+    def prefill(self, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
+        batch, _, positions = embedded.shape
+        if not positions:
+            return
+        for examples in stretches(batch, positions):
+            past = embedded[examples].transpose(1, 2)
+            x = torch.cat((state.last_input[examples, None], past[:, :-1]), 1)
+            pos_emb = state.pos_emb[:positions].transpose(0, 1)
+            x = x + (pos_emb if len(pos_emb) == 1 else pos_emb[examples])
+            for block, layer in zip(self.blocks, state.layers, strict=True):
+                x = _prefill(block, layer, x, examples)
+        state.last_input.copy_(embedded[:, :, -1])
+
     def _pos_emb(self, grid: tuple[int, ...], context: Tensor | None) -> Tensor:
         """``(positions, batch or 1, hidden)``."""
         pos_emb: Tensor = self.positions(grid).unsqueeze(1)
@@ -139,3 +152,20 @@ def _step(block: Block, layer: Layer, x: Tensor, position: Tensor, hidden: Tenso
     x = x + torch.addmm(layer.out[1], attended, layer.out[0])
     wide = F.gelu(torch.addmm(layer.wide[1], block.before_mlp(x), layer.wide[0]))
     return x + torch.addmm(layer.narrow[1], wide, layer.narrow[0])
+
+
+def _prefill(block: Block, layer: Layer, x: Tensor, examples: slice) -> Tensor:
+    """A block at the first positions of some examples: x ``(examples, positions, hidden)``."""
+    heads, positions = block.heads, x.shape[1]
+    qkv = _linear(block.before_attention(x), layer.qkv).unflatten(2, (3, heads, -1))
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    rows = slice(examples.start * heads, examples.stop * heads)
+    layer.keys[rows, :positions].copy_(key.flatten(0, 1))
+    layer.values[rows, :positions].copy_(value.flatten(0, 1))
+    attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    x = x + _linear(attended.transpose(1, 2).flatten(2), layer.out)
+    return x + _linear(F.gelu(_linear(block.before_mlp(x), layer.wide)), layer.narrow)
+
+
+def _linear(x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+    return x @ weights[0] + weights[1]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit.causal.gated import Chain, chain, halve_gates, product, run
-from toolkit.causal.network import Trunk, shift
+from toolkit.causal.network import Trunk, shift, stretches
 from toolkit.errors import ToolkitError
 
 
@@ -121,6 +121,31 @@ class WaveNet(Trunk):
 
     def append(self, state: WaveNetState, position: Tensor, embedded: Tensor) -> None:
         state.chain.inputs[0].copy_(embedded)
+
+    def prefill(self, state: WaveNetState, grid: Sequence[int], embedded: Tensor) -> None:
+        batch, _, positions = embedded.shape
+        if not positions:
+            return
+        first = max(0, positions - sum(self.dilations))  # what is before is not seen by what is kept
+        x = shift(embedded, 0)[:, :, first:].permute(2, 0, 1)
+        for examples in stretches(batch, len(x)):
+            self._fill(state, x[:, examples], first, examples)
+        state.chain.inputs[0].copy_(embedded[:, :, -1])
+
+    def _fill(self, state: WaveNetState, x: Tensor, first: int, examples: slice) -> None:
+        """The ring of some examples, from the first layer's inputs ``(positions, examples, hidden)`` from ``first`` on.
+
+        A layer's inputs are wrong where they depend on what is before ``first``, but no later layer's ring does.
+        """
+        order = torch.arange(first, first + len(x), device=x.device)
+        given = state.given if state.given.shape[2] == 1 else state.given[:, :, examples]
+        for layer, dilation in enumerate(self.dilations):
+            kept = order[-dilation:]
+            state.ring[:, examples].index_copy_(0, state.starts[layer] + kept % dilation, x[-dilation:])
+            y = x @ state.chain.current[layer] + F.pad(x, (0, 0, 0, 0, dilation, 0))[: len(x)] @ state.past[layer]
+            y = y + (given[0, layer] if len(given) == 1 else given[order // state.stride, layer])
+            values, gates = y.tanh().chunk(2, 2)
+            x = x + (values + values * gates) @ state.chain.out[layer]
 
 
 def _repeated(y: Tensor, length: int) -> Tensor:

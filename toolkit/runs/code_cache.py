@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.batches import Examples, split_batches
+from toolkit.batches import split_batches
+from toolkit.dataset import Examples
 from toolkit.distributed import on_rank0
 from toolkit.errors import ToolkitError
 from toolkit.report import Report

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,14 @@ class CachedCodes:
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         row = {name: torch.from_numpy(np.array(values[index])) for name, values in self._splits[split].items()}
         return {"x": row.pop("codes").long(), **row}
+
+    def batch(
+        self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
+    ) -> dict[str, Tensor]:
+        """The examples of these indices, stacked; see ``Dataset.batch``."""
+        places = np.asarray(indices, dtype=np.int64)
+        rows = {name: torch.from_numpy(np.array(values[places])) for name, values in self._splits[split].items()}
+        return {"x": rows.pop("codes").long(), **rows}
 
     def stretches(self, split: str) -> Iterator[Tensor]:
         """All codes of a split, in order, some examples ``(some, depth, *grid)`` int64 at a time."""

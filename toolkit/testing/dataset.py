@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 import torch
 from torch import Tensor
 
-from toolkit.dataset import SPLITS, Dataset
+from toolkit.dataset import SPLITS, Dataset, collate
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.laws import Laws
 
@@ -66,6 +67,22 @@ class DatasetSuite(Laws):
             expected = dataset.example(split, index, _generator())
             torch.manual_seed(index)
             assert_same(dataset.example(split, index, _generator()), expected)
+
+    @pytest.mark.parametrize("random", [False, True])
+    def test_a_batch_is_its_examples(self, random: bool) -> None:
+        dataset = self.make()
+        if type(dataset).batch is Dataset.batch:
+            pytest.skip("reads a batch one example after the other")
+        for split in SPLITS:
+            few = min(FEW, dataset.size(split))
+            indices = [*range(few)[::-1], *range(few)[::3]]  # in another order, and some again
+            generators, again = ([_generator(seed) for seed in range(len(indices))] for _ in range(2))
+            if indices:
+                batch = dataset.batch(split, indices, generators if random else None)
+                expected = collate(dataset, split, indices, again if random else None)
+                assert_same(batch, expected, "a batch and its examples")
+                types = [{name: value.dtype for name, value in tensors.items()} for tensors in (batch, expected)]
+                assert types[0] == types[1], f"a batch has other types than its examples: {types}"
 
     def test_splits_start_with_different_examples(self) -> None:
         dataset = self.make()
@@ -128,19 +145,19 @@ def check_condition(value: Tensor, condition: Condition, x: Tensor) -> None:
     assert int(value.max()) <= condition.size, f"{condition.name} has no label {int(value.max())}"
 
 
-def assert_same(example: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def assert_same(example: dict[str, Tensor], expected: dict[str, Tensor], what: str = "one call and the next") -> None:
     """Checks that two examples are equal, bit for bit."""
     assert example.keys() == expected.keys()
     for name, value in example.items():
-        assert _equal(value, expected[name]), f"{name} differs from one call to the next"
+        assert _equal(value, expected[name]), f"{name} differs between {what}"
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a == b).all())
 
 
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(7)
+def _generator(seed: int = 7) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def _examples(dataset: Dataset) -> Iterator[tuple[str, int]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from toolkit.causal.network import Trunk
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.spec import CodeSpec, Condition
+from toolkit.testing.causal import check_prefill
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.laws import PartLaws
 
@@ -163,6 +167,20 @@ class PriorSuite(PartLaws):
         codes = self.prior(CODES).sample(8, {}, prefix=prefix, generator=_generator())
         assert torch.equal(codes.flatten(2)[:, :, :positions], prefix)
 
+    @each_code_spec
+    def test_a_prefix_in_one_pass_equals_its_positions_one_by_one(self, code_spec: CodeSpec) -> None:
+        prior = self.prior(code_spec, CONDITIONS[:1])
+        trunks = [module for module in prior.modules() if isinstance(module, Trunk)]
+        if not trunks:
+            pytest.skip("has no causal trunk")
+        for trunk in trunks:
+            started: list[tuple[int, tuple[int, ...], Tensor | None]] = []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(type(trunk), "init", _recorded(type(trunk).init, started))
+                prior.sample(3, {KIND.name: torch.arange(3)}, generator=_generator())
+            for batch, grid, context in started[-1:]:
+                check_prefill(trunk, batch, grid, context)
+
     def test_a_seed_decides_the_codes(self) -> None:
         prior = self.prior(CODES, CONDITIONS)
         codes = [prior.sample(32, _conditions(32), generator=_generator(seed)) for seed in (1, 1, 2)]
@@ -180,6 +198,18 @@ class PriorSuite(PartLaws):
         self.prior(CODES).sample(2, {}, progress=done.append)
         assert done == sorted(done)
         assert done[-1] == prod(CODES.grid)
+
+
+def _recorded(
+    init: Callable[..., Any], started: list[tuple[int, tuple[int, ...], Tensor | None]]
+) -> Callable[..., Any]:
+    """A trunk's ``init`` that keeps what it was called with."""
+
+    def recorded(trunk: Trunk, batch: int, grid: Sequence[int], context: Tensor | None = None) -> Any:
+        started.append((batch, tuple(grid), context))
+        return init(trunk, batch, grid, context)
+
+    return recorded
 
 
 def _generator(seed: int = 0) -> torch.Generator:

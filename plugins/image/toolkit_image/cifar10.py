@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import tarfile
 import zlib
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from math import prod
 from pathlib import Path
 from typing import IO, Any, NamedTuple, final
@@ -81,13 +81,31 @@ class CIFAR10Dataset(ImageDataset):
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """``x`` (3, 32, 32) uint8 and the label ``class``."""
-        if split not in self.splits:
-            self.splits[split] = read_split(self.root, SPLITS[split])
-        images, labels = self.splits[split]
+        images, labels = self._read(split)
         x = images[index]
-        if self.flip and generator is not None and torch.rand((), generator=generator) < 0.5:
+        if generator is not None and self._flips(generator):
             x = x.flip(-1)
         return {"x": x, "class": labels[index]}
+
+    def batch(
+        self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
+    ) -> dict[str, Tensor]:
+        images, labels = self._read(split)
+        places = torch.tensor(indices)
+        x = images[places]
+        if self.flip and generators is not None:
+            flipped = torch.tensor([self._flips(generator) for generator in generators])
+            x[flipped] = x[flipped].flip(-1)
+        return {"x": x, "class": labels[places]}
+
+    def _read(self, split: str) -> tuple[Tensor, Tensor]:
+        """Images and labels of a split."""
+        if split not in self.splits:
+            self.splits[split] = read_split(self.root, SPLITS[split])
+        return self.splits[split]
+
+    def _flips(self, generator: torch.Generator) -> bool:
+        return self.flip and bool(torch.rand((), generator=generator) < 0.5)
 
 
 def read_split(root: Path, part: Part) -> tuple[Tensor, Tensor]:
