@@ -29,14 +29,14 @@ class Examples(Protocol):
 
 
 class Batch:
-    """x ``(batch, channels, *axes)`` and its conditions."""
+    """x ``(batch, channels, *axes)`` and its conditions; ``number`` counts the batches of a split."""
 
-    __slots__ = ("conditions", "x")
+    __slots__ = ("conditions", "number", "x")
 
-    def __init__(self, tensors: dict[str, Tensor], device: torch.device) -> None:
+    def __init__(self, tensors: dict[str, Tensor], device: torch.device, number: int = 0) -> None:
         moved = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
         self.x = moved.pop("x")
-        self.conditions = moved
+        self.conditions, self.number = moved, number
 
 
 class TrainBatches(Iterator[Batch]):
@@ -82,18 +82,29 @@ def split_batches(
     batch_size: int,
     limit: int | None = None,
     workers: int | None = None,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[Batch]:
-    """A split's first ``limit`` examples once, in order, with nothing random."""
+    """A split's first ``limit`` examples once, in order, with nothing random.
+
+    Each of ``ranks`` takes a stretch of the batches: joined in the order of the ranks, they are those of one rank.
+    """
     size = examples.size(split)
     size = size if limit is None else min(limit, size)
     order = [range(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
-    return _load(_Plain(examples, split), order, device, workers)
+    share = stretch(len(order), rank, ranks)
+    return _load(_Plain(examples, split), order[share.start : share.stop], device, workers, share.start)
+
+
+def stretch(size: int, rank: int, ranks: int) -> range:
+    """The rank's part of ``range(size)``: the parts follow one another, and their lengths differ by one at most."""
+    return range(size * rank // ranks, size * (rank + 1) // ranks)
 
 
 def _load(
-    examples: Dataset[Any], order: Iterable[Sequence[Any]], device: torch.device, workers: int | None
+    examples: Dataset[Any], order: Iterable[Sequence[Any]], device: torch.device, workers: int | None, start: int = 0
 ) -> Iterator[Batch]:
-    """Batches in an order, by ``workers`` processes (None: as many as suit the device)."""
+    """Batches in an order, numbered from ``start``, by ``workers`` processes (None: as many as suit the device)."""
     if workers is None:
         workers = GPU_WORKERS if device.type == "cuda" else 0
     loader = DataLoader(
@@ -106,10 +117,10 @@ def _load(
         # its own, or each new loader would advance the generator that training uses
         generator=torch.Generator(),
     )
-    for tensors in loader:
+    for number, tensors in enumerate(loader, start):
         if isinstance(tensors, _Mistake):
             raise ToolkitError(tensors.text) from RemoteTraceback(tensors.trace)
-        yield Batch(tensors, device)
+        yield Batch(tensors, device, number)
 
 
 @dataclass(frozen=True)

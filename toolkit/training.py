@@ -171,7 +171,9 @@ class Recorder:
         """Validates and plots, where that is due."""
         options = self.optimization.options
         if self.validate and (last or step % options.validate_every == 0):
-            self._log("val", on_rank0(partial(self._with_averages, self.validate)))
+            with raise_together():
+                metrics = self._with_averages(self.validate)
+            self._log("val", metrics)
         if self.plot and (last or step % options.pictures_every == 0):
             picture = self.run.samples / f"{self.stage}-{step:08d}.png"
             on_rank0(partial(self._with_averages, partial(self.plot, picture)))
