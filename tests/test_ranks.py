@@ -35,7 +35,7 @@ from toolkit.optimization import Optimization
 from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.folder import Run
 from toolkit.spec import CodeSpec
-from toolkit.training import PriorStage, Stage, train_steps
+from toolkit.training import CLOCKED, PriorStage, Stage, train_steps
 
 MODEL = "dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4 conditions.decoder=[kind]"
 PRIOR = "prior=pixelcnn prior.hidden=8 prior.layers=2 prior.head=8 prior_trainer.allow_collapsed=true"
@@ -421,7 +421,7 @@ def test_two_ranks_continue_exactly(whole: Path, tmp_path: Path, stage: str, las
 def figures_of(run: Path, stage: str) -> list[dict[str, Any]]:
     """A stage's log without what depends on the clock."""
     lines = [line for line in list(Run(run).log) if line["stage"] == stage]
-    return [{k: v for k, v in line.items() if k not in ("steps_per_second", "data_wait")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in CLOCKED} for line in lines]
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ class TrainBatches(Iterator[Batch]):
 
     Epoch e goes through the split in the e-th permutation; a batch may hold the end of one epoch and the start of the
     next. The examples' own randomness is seeded by (seed, epoch, index). ``waited`` counts the seconds that the caller
-    spent waiting here.
+    spent waiting here; ``positions`` are those of an example of the last batch.
 
     Each of ``ranks`` takes its share: their k-th batches joined are the k-th batch of one rank with ``ranks`` times the
     ``batch_size``. As the batches never end, no rank runs out before another and no example is dropped, whatever the
@@ -63,7 +63,7 @@ class TrainBatches(Iterator[Batch]):
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.device, self.waited = device, 0.0
+        self.device, self.waited, self.positions = device, 0.0, 0
         order = _Shuffled(examples.size("train"), batch_size, seed, start, rank, ranks)
         self._loaded = _load(_Random(examples, "train", seed), order, device, workers)
 
@@ -71,6 +71,7 @@ class TrainBatches(Iterator[Batch]):
         start = time.perf_counter()
         batch = next(self._loaded)
         self.waited += time.perf_counter() - start
+        self.positions = batch.x[0, 0].numel()
         return batch
 
 

@@ -38,7 +38,7 @@ from toolkit.options import TrainerOptions
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.provenance import components, metric_components
 from toolkit.quantizer import Quantizer
-from toolkit.report import Lines, Report, Silence, require_tensorboard, with_tensorboard
+from toolkit.report import Lines, LogFile, Report, Silence, require_tensorboard, with_tensorboard
 from toolkit.running_metrics import histogram
 from toolkit.runs.checkpoint import Checkpoint, newest
 from toolkit.runs.code_cache import CodeCache
@@ -64,11 +64,12 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
     ToolkitError where the parts do not fit, the folder holds another model, or the loss is not finite.
     """
     _check_ranks(config)
-    with collective_timeout(config.trainer.timeout):
-        return _train(config, Run(Path(folder)), report)
+    progress = (report or Lines()) if rank() == 0 else Silence()
+    with collective_timeout(config.trainer.timeout), LogFile(progress) as log:
+        return _train(config, Run(Path(folder)), log)
 
 
-def _train(config: RunConfig, run: Run, report: Report | None) -> float | None:
+def _train(config: RunConfig, run: Run, report: LogFile) -> float | None:
     is_rank0 = rank() == 0
     with raise_together():
         if config.tensorboard and is_rank0:
@@ -87,9 +88,10 @@ def _train(config: RunConfig, run: Run, report: Report | None) -> float | None:
             _initialize(stage, config.init)
     seed_noise(config.seed)
     on_rank0(partial(_write, run, config, dataset, stage))
-    progress = (report or Lines()) if is_rank0 else Silence()
+    if is_rank0:
+        report.open(run.path / "log.txt")
     logs = config.tensorboard and is_rank0
-    board = with_tensorboard(progress, run.path / "tensorboard") if logs else nullcontext(progress)
+    board = with_tensorboard(report, run.path / "tensorboard") if logs else nullcontext(report)
     with board as outputs:
         _Training(run, config, outputs).stages(dataset, stage)
     return validation_score(run, dataset.spec, config)
