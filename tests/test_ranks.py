@@ -35,7 +35,7 @@ from toolkit.optimization import Optimization
 from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.folder import Run
 from toolkit.spec import CodeSpec
-from toolkit.training import PriorStage, Stage, train_steps
+from toolkit.training import CLOCKED, PriorStage, Stage, train_steps
 
 MODEL = "dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4 conditions.decoder=[kind]"
 PRIOR = "prior=pixelcnn prior.hidden=8 prior.layers=2 prior.head=8 prior_trainer.allow_collapsed=true"
@@ -251,7 +251,7 @@ def test_a_planted_fault_is_caught(two: Callable[..., Any], fault: str) -> None:
 
 
 def test_a_collective_that_fails_says_that_a_peer_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(*_: object) -> None:
+    def closed(*_: object, **__: object) -> None:
         raise RuntimeError("Connection closed by peer")
 
     monkeypatch.setattr(distributed, "ranks", lambda: 2)
@@ -303,12 +303,14 @@ from toy_plugin import ToyDataset, KIND
 from toolkit import DataSpec, ToolkitError, distributed
 
 class FailingDataset(ToyDataset):
-    def __init__(self, *, how: str = "", rank: int = 1, after: int = 12, nap: float = 0.0) -> None:
+    def __init__(
+        self, *, how: str = "", rank: int = 1, after: int = 12, nap: float = 0.0, split: str = "train"
+    ) -> None:
         self.spec = DataSpec(2, (8, 8), 8, variance=0.3, conditions=(KIND,))
-        self.how, self.rank, self.left, self.nap = how, rank, after, nap
+        self.how, self.rank, self.left, self.nap, self.split = how, rank, after, nap, split
 
     def example(self, split, index, generator):
-        self.left -= split == "train"
+        self.left -= split == self.split
         time.sleep(self.nap if split == "val" else 0)
         if self.left < 0 and distributed.rank() == self.rank:
             if self.how in ("mistake", "sleep"):
@@ -419,7 +421,7 @@ def test_two_ranks_continue_exactly(whole: Path, tmp_path: Path, stage: str, las
 def figures_of(run: Path, stage: str) -> list[dict[str, Any]]:
     """A stage's log without what depends on the clock."""
     lines = [line for line in list(Run(run).log) if line["stage"] == stage]
-    return [{k: v for k, v in line.items() if k not in ("steps_per_second", "data_wait")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in CLOCKED} for line in lines]
 
 
 @pytest.mark.slow
@@ -476,6 +478,20 @@ def test_a_failing_rank_ends_all(failing: list[str], how: str, status: int, told
     assert "Traceback" not in err
     assert len(err.splitlines()) <= 3
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("SIGKILL", "was killed by SIGKILL"), ("SIGSTOP", "did not answer for trainer.timeout=0.1 min")],
+)
+def test_a_rank_that_is_lost_in_validation_is_named(failing: list[str], how: str, message: str, rank: int) -> None:
+    words = ["dataset.split=val", "dataset.after=2", "trainer.validate_every=2", "trainer.timeout=0.1"]
+    code, _, err = train(*failing, f"dataset.how={how}", f"dataset.rank={rank}", *words)
+    assert code == 2
+    assert err.startswith(f"toolkit train: rank {rank} {message}")
+    assert "continues from the last checkpoint" in err
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from math import log
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from toolkit import ToolkitError, registry
 from toolkit import __main__ as command
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
+from toolkit.optimization import Optimization
+from toolkit.options import AutoencoderTrainerOptions
 from toolkit.runs.folder import Run
 from toolkit.stages import train
+from toolkit.training import CLOCKED
 
 PARTS = [*TILES, *PIXELCNN, *SIX_STEPS]
 
@@ -60,6 +64,7 @@ def test_the_run_folder(toy_run: Path) -> None:
         "codes",
         "samples",
         "metrics.jsonl",
+        "log.txt",
     }
     parts = json.loads((run.path / "components.json").read_text())
     kinds = {"dataset", "encoder", "quantizer", "decoder", "likelihood", "objective", "prior"}
@@ -92,7 +97,13 @@ def test_the_logs_figures(trained: Callable[..., Run]) -> None:
         "mse",
         "nmse",
     }
-    assert set(logged[0]) == names | {"steps_per_second", "data_wait"}
+    assert set(logged[0]) == names | {"grad_norm", "learning_rate", "total_steps", *CLOCKED}
+    assert all(line["learning_rate"] == 3e-4 and line["total_steps"] == 6 for line in logged)
+    for line in logged:
+        assert line["examples_per_second"] == pytest.approx(4 * line["steps_per_second"])
+        assert line["positions_per_second"] == pytest.approx(64 * line["examples_per_second"])
+        assert 0 < line["peak_memory_gib"] < 100
+    assert logged[0]["seconds_left"] > logged[-1]["seconds_left"] == 0
     assert {"nll", "usage", "perplexity", "mse", "psnr", "nmse"} <= set(lines[-1])
 
 
@@ -358,3 +369,28 @@ def test_a_continuous_bottleneck_has_one_stage(
     assert list(json.loads((run.path / "evaluation.json").read_text())["priors"]) == ["normal"]
     with pytest.raises(ToolkitError, match="continuous bottleneck has no codes, and so no prior"):
         trained("quantizer=gaussian", "stage=prior", name="run")
+
+
+def test_the_log_file_says_what_the_screen_says(
+    trained: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line with its time; a continuation, and what ended a run, are added."""
+    run = trained("stage=autoencoder")
+    lines = (run.path / "log.txt").read_text().splitlines()
+    assert [line[20:] for line in lines] == capsys.readouterr().out.splitlines()
+    assert all(datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S") for line in lines)
+    with pytest.raises(ToolkitError):
+        trained("stage=prior", "prior.head=100", "prior_trainer.learning_rate=1e30", "prior_trainer.log_every=1")
+    after = (run.path / "log.txt").read_text().splitlines()
+    assert after[: len(lines)] == lines
+    assert any("ended: prior-pixelcnn: " in line for line in after[-2:])
+
+
+def test_the_gradients_norm_is_that_before_clipping() -> None:
+    module = torch.nn.Linear(2, 1, bias=False)
+    norms = []
+    for clip in (0.0, 0.5):
+        optimization = Optimization(module, AutoencoderTrainerOptions(clip=clip))
+        module.weight.grad = torch.tensor([[3.0, 4.0]])
+        norms.append(float(optimization.update()))
+    assert norms == [5.0, 5.0]

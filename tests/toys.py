@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from toolkit.training import CLOCKED
+
 TOY = Path(__file__).resolve().parent / "toy"
 TILES = ["dataset=toy_tiles", "encoder=toy_conv", "decoder=toy_conv", "likelihood=categorical", "dim=4"]
 VQ = ["quantizer=vq", "quantizer.codebook_size=16"]
@@ -49,4 +51,4 @@ def fingerprint(folder: Path) -> dict[str, Any]:
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """The log without what depends on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("steps_per_second", "data_wait")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in CLOCKED} for line in lines]

@@ -22,14 +22,14 @@ GPU_WORKERS = 4
 
 
 class Batch:
-    """x ``(batch, channels, *axes)`` and its conditions."""
+    """x ``(batch, channels, *axes)`` and its conditions; ``number`` counts the batches of a split."""
 
-    __slots__ = ("conditions", "x")
+    __slots__ = ("conditions", "number", "x")
 
-    def __init__(self, tensors: dict[str, Tensor], device: torch.device) -> None:
+    def __init__(self, tensors: dict[str, Tensor], device: torch.device, number: int = 0) -> None:
         moved = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
         self.x = moved.pop("x")
-        self.conditions = moved
+        self.conditions, self.number = moved, number
 
 
 class TrainBatches(Iterator[Batch]):
@@ -37,7 +37,7 @@ class TrainBatches(Iterator[Batch]):
 
     Epoch e goes through the split in the e-th permutation; a batch may hold the end of one epoch and the start of the
     next. The examples' own randomness is seeded by (seed, epoch, index). ``waited`` counts the seconds that the caller
-    spent waiting here.
+    spent waiting here; ``positions`` are those of an example of the last batch.
 
     Each of ``ranks`` takes its share: their k-th batches joined are the k-th batch of one rank with ``ranks`` times the
     ``batch_size``. As the batches never end, no rank runs out before another and no example is dropped, whatever the
@@ -56,7 +56,7 @@ class TrainBatches(Iterator[Batch]):
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.device, self.waited = device, 0.0
+        self.device, self.waited, self.positions = device, 0.0, 0
         order = _Shuffled(examples.size("train"), batch_size, seed, start, rank, ranks)
         self._loaded = _load(_Random(examples, "train", seed), order, device, workers)
 
@@ -64,6 +64,7 @@ class TrainBatches(Iterator[Batch]):
         start = time.perf_counter()
         batch = next(self._loaded)
         self.waited += time.perf_counter() - start
+        self.positions = batch.x[0, 0].numel()
         return batch
 
 
@@ -75,18 +76,29 @@ def split_batches(
     batch_size: int,
     limit: int | None = None,
     workers: int | None = None,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[Batch]:
-    """A split's first ``limit`` examples once, in order, with nothing random."""
+    """A split's first ``limit`` examples once, in order, with nothing random.
+
+    Each of ``ranks`` takes a stretch of the batches: joined in the order of the ranks, they are those of one rank.
+    """
     size = examples.size(split)
     size = size if limit is None else min(limit, size)
     order = [range(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
-    return _load(_Plain(examples, split), order, device, workers)
+    share = stretch(len(order), rank, ranks)
+    return _load(_Plain(examples, split), order[share.start : share.stop], device, workers, share.start)
+
+
+def stretch(size: int, rank: int, ranks: int) -> range:
+    """The rank's part of ``range(size)``: the parts follow one another, and their lengths differ by one at most."""
+    return range(size * rank // ranks, size * (rank + 1) // ranks)
 
 
 def _load(
-    batches: _Plain | _Random, order: Iterable[Sequence[Any]], device: torch.device, workers: int | None
+    batches: _Plain | _Random, order: Iterable[Sequence[Any]], device: torch.device, workers: int | None, start: int = 0
 ) -> Iterator[Batch]:
-    """Batches in an order, by ``workers`` processes (None: as many as suit the device)."""
+    """Batches in an order, numbered from ``start``, by ``workers`` processes (None: as many as suit the device)."""
     if workers is None:
         workers = GPU_WORKERS if device.type == "cuda" else 0
     loader = DataLoader(
@@ -99,10 +111,10 @@ def _load(
         # its own, or each new loader would advance the generator that training uses
         generator=torch.Generator(),
     )
-    for tensors in loader:
+    for number, tensors in enumerate(loader, start):
         if isinstance(tensors, _Mistake):
             raise ToolkitError(tensors.text) from RemoteTraceback(tensors.trace)
-        yield Batch(tensors, device)
+        yield Batch(tensors, device, number)
 
 
 @dataclass(frozen=True)

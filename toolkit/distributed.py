@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from threading import Event, Thread
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,8 +20,23 @@ from torch import Tensor, nn
 from toolkit.errors import ToolkitError
 
 Result = TypeVar("Result")
-TIMEOUT = timedelta(days=7)
-"""How long a collective waits: the other ranks wait while rank 0 validates, encodes a split or samples."""
+BETWEEN_RUNS = timedelta(days=7)
+"""How long a rank waits for the next run of a sweep."""
+BEAT = 5.0
+"""Seconds between two signs of life of rank 0 while the others wait for it, at most."""
+
+
+class _Groups(NamedTuple):
+    """Process groups with a run's timeout."""
+
+    work: dist.ProcessGroup | None = None
+    """None: the default group."""
+    beat: dist.ProcessGroup | None = None
+    """On which rank 0 gives signs of life; None: the others wait without."""
+    seconds: float = 0.0
+
+
+_groups = _Groups()
 
 
 class PeerError(Exception):
@@ -43,7 +59,7 @@ def all_reduce_sum(*tensors: Tensor) -> None:
     if ranks() > 1:
         with _collective():
             for tensor in tensors:
-                dist.all_reduce(tensor)
+                dist.all_reduce(tensor, group=_groups.work)
 
 
 @torch.no_grad()
@@ -51,7 +67,7 @@ def broadcast(tensor: Tensor) -> Tensor:
     """Rank 0's tensor, written into every other rank's."""
     if ranks() > 1:
         with _collective():
-            dist.broadcast(tensor, 0)
+            dist.broadcast(tensor, 0, group=_groups.work)
     return tensor
 
 
@@ -68,7 +84,7 @@ def all_reduce_min(tensor: Tensor) -> None:
     """The elementwise minimum over the ranks, in place."""
     if ranks() > 1:
         with _collective():
-            dist.all_reduce(tensor, dist.ReduceOp.MIN)
+            dist.all_reduce(tensor, dist.ReduceOp.MIN, group=_groups.work)
 
 
 def all_gather(tensor: Tensor) -> list[Tensor]:
@@ -77,17 +93,22 @@ def all_gather(tensor: Tensor) -> list[Tensor]:
         return [tensor]
     tensors = [torch.empty_like(tensor) for _ in range(ranks())]
     with _collective():
-        dist.all_gather(tensors, tensor)
+        dist.all_gather(tensors, tensor, group=_groups.work)
     return tensors
 
 
-def broadcast_object(value: Any) -> Any:
-    """Rank 0's value, of any type that pickles."""
+def broadcast_object(value: Any, source: int = 0) -> Any:
+    """The value of a rank, of any type that pickles."""
     values = [value]
     if ranks() > 1:
         with _collective():
-            dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
+            dist.broadcast_object_list(values, source, group=_groups.work, device=torch.device("cpu"))
     return values[0]
+
+
+def all_gather_object(value: Result) -> list[Result]:
+    """Every rank's value, in order, of any type that pickles."""
+    return [broadcast_object(value, source) for source in range(ranks())]
 
 
 @contextmanager
@@ -118,10 +139,71 @@ def _settle(error: BaseException | None) -> None:
 
 
 def on_rank0(act: Callable[[], Result]) -> Result | None:
-    """Calls ``act`` on rank 0 while the others wait, which return None, or raise PeerError where it fails."""
+    """Calls ``act`` on rank 0 while the others wait, which return None, or raise PeerError where it fails.
+
+    They wait as long as rank 0 shows signs of life, however long ``act`` takes.
+    """
     with raise_together():
-        return act() if rank() == 0 else None
+        if rank():
+            _follow_beat()
+            return None
+        with _beating():
+            return act()
     return None
+
+
+@contextmanager
+def _beating() -> Iterator[None]:
+    """Signs of life from another thread while the block lasts, and a last one that ends the others' waiting."""
+    if _groups.beat is None:
+        yield
+        return
+    done = Event()
+    thread = Thread(target=_beat_until, args=(done,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        _beat(last=True)
+
+
+def _beat_until(done: Event) -> None:
+    with suppress(PeerError):  # the last sign of life fails, too, in the thread that raises it
+        while not done.wait(min(BEAT, _groups.seconds / 4)):
+            _beat(last=False)
+
+
+def _follow_beat() -> None:
+    while _groups.beat is not None and not _beat(last=False):
+        pass
+
+
+def _beat(last: bool) -> bool:
+    """Rank 0's ``last``, on every rank."""
+    sign = torch.tensor([int(last)])
+    with _collective():
+        dist.broadcast(sign, 0, group=_groups.beat)
+    return bool(sign)
+
+
+@contextmanager
+def collective_timeout(minutes: float) -> Iterator[None]:
+    """For the block, a rank that another one has waited for so long is lost: PeerError. All ranks enter it together."""
+    global _groups
+    if ranks() == 1:
+        yield
+        return
+    before, timeout = _groups, timedelta(minutes=minutes)
+    with _collective():
+        groups = [dist.new_group(timeout=timeout, backend=backend) for backend in (None, "gloo")]
+    work, beat = (cast(dist.ProcessGroup, group) for group in groups)  # every rank is a member
+    _groups = _Groups(work, beat, timeout.total_seconds())
+    try:
+        yield
+    finally:
+        _groups = before
 
 
 def wrap_ddp(module: nn.Module) -> nn.Module:
@@ -137,7 +219,7 @@ def wrap_ddp(module: nn.Module) -> nn.Module:
     with warnings.catch_warnings():  # the option's next name is unknown to the oldest torch that is supported
         warnings.simplefilter("ignore", FutureWarning)
         with _ddp():
-            return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+            return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, process_group=_groups.work)
 
 
 @contextmanager
@@ -181,7 +263,7 @@ def process_group(url: str, rank: int, ranks: int, local_rank: int) -> Iterator[
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     with _collective():
-        dist.init_process_group(backend, init_method=url, rank=rank, world_size=ranks, timeout=TIMEOUT)
+        dist.init_process_group(backend, init_method=url, rank=rank, world_size=ranks, timeout=BETWEEN_RUNS)
     yield
     all_reduce_sum(torch.zeros(1))  # no rank leaves while another still waits
     dist.destroy_process_group()

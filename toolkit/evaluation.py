@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isclose, log
-from typing import Any
+from functools import partial
+from math import fsum, isclose, log
+from typing import Any, cast
 
 import torch
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
-from toolkit.metric import Metric
+from toolkit.distributed import all_gather_object, broadcast_object, on_rank0, ranks
+from toolkit.metric import Metric, can_merge
 from toolkit.nn.noise import seeded
 from toolkit.objective import Objective
 from toolkit.prior import Prior
@@ -67,6 +69,34 @@ class Evaluation:
         return row if self.density else {**row, "bits_per_dim": self.bits(self.nll) + self.bits(code_nats)}
 
 
+@dataclass
+class _Sums:
+    """What was added up over some batches: nats, in double precision, one number per batch."""
+
+    examples: list[int] = field(default_factory=list)
+    nll: list[float] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
+    code_nats: dict[str, list[float]] = field(default_factory=dict)
+    intractable: dict[str, str] = field(default_factory=dict)
+    """Why a prior has no tractable cost."""
+    density: bool = False
+
+    def join(self, other: _Sums) -> None:
+        """Adds those of the batches after these."""
+        self.examples += other.examples
+        self.nll += other.nll
+        self.entropy += other.entropy
+        for name, nats in other.code_nats.items():
+            self.code_nats.setdefault(name, []).extend(nats)
+        self.intractable |= other.intractable
+        self.density |= other.density
+
+
+def can_share(metrics: Sequence[Metric]) -> bool:
+    """Whether several ranks may share the batches: all metrics can be merged."""
+    return ranks() > 1 and all(can_merge(metric) for metric in metrics)
+
+
 @torch.no_grad()
 def evaluate_parts(
     objective: Objective,
@@ -77,6 +107,7 @@ def evaluate_parts(
     *,
     training: Iterable[Batch] = (),
     progress: Callable[[int], None] = lambda _: None,
+    shared: bool = False,
 ) -> Evaluation:
     """Goes through the batches once, after fitting the fitted metrics to those of ``training``.
 
@@ -84,59 +115,98 @@ def evaluate_parts(
 
     A learned prior's cost of the codes c is ``-log p(c) - H(q)``, with c sampled from the posterior q and H its
     entropy, which is 0 where codes are a function of x. The samples are the same at every call.
+
+    ``shared``: whether the ranks share the batches, each with its stretch of them and of ``training``; then the result
+    is that of one rank with all of them, on every rank. All metrics must have a ``merge``.
     """
     for part in (objective, autoencoder, *(priors or {}).values()):
         part.eval()
-    code_spec = autoencoder.code_spec
-    result = Evaluation(dims=autoencoder.data.dims, rate=code_spec.rate if code_spec.depth else None)
-    reference = "uniform" if code_spec.depth else "normal"
-    nats: dict[str, float] = {reference: 0.0}
-    metrics, priors = list(metrics), dict(priors or {})
+    metrics = list(metrics)
     _fit(metrics, objective, autoencoder, training)
-    for number, batch in enumerate(batches):
-        with seeded(number):
+    sums = _measure(objective, autoencoder, batches, metrics, dict(priors or {}), progress)
+    if not shared:
+        return _evaluation(sums, metrics, autoencoder)
+    parts = all_gather_object((sums, [metric.state() for metric in metrics]))
+    return cast(Evaluation, broadcast_object(on_rank0(partial(_joined, parts, metrics, autoencoder))))
+
+
+def _joined(parts: list[tuple[_Sums, list[Any]]], metrics: list[Metric], autoencoder: Autoencoder) -> Evaluation:
+    """That of all ranks, from what each of them measured; the metrics are rank 0's."""
+    (sums, _), *others = parts
+    for other, states in others:
+        sums.join(other)
+        for metric, state in zip(metrics, states, strict=True):
+            metric.merge(state)
+    return _evaluation(sums, metrics, autoencoder)
+
+
+def _measure(
+    objective: Objective,
+    autoencoder: Autoencoder,
+    batches: Iterable[Batch],
+    metrics: list[Metric],
+    priors: dict[str, Prior],
+    progress: Callable[[int], None],
+) -> _Sums:
+    code_spec = autoencoder.code_spec
+    reference = "uniform" if code_spec.depth else "normal"
+    sums = _Sums(code_nats={reference: []})
+    for batch in batches:
+        with seeded(batch.number):
             bound = objective.bound(autoencoder, batch.x, batch.conditions)
-        result.examples += len(batch.x)
-        result.density = bound.likelihood.density
-        result.nll += float(bound.data_nats.double().sum())
-        nats[reference] += float(bound.code_nats.double().sum())
+        sums.examples.append(len(batch.x))
+        sums.density = bound.likelihood.density
+        sums.nll.append(float(bound.data_nats.double().sum()))
+        sums.code_nats[reference].append(float(bound.code_nats.double().sum()))
         entropy = code_spec.rate * log(2) - bound.quantized.kl.double()
-        result.entropy += float(entropy.sum())
+        sums.entropy.append(float(entropy.sum()))
         # A learned prior is judged by one sample, however many the bound averages.
         spread = 0.0 if bound.single_sample_nats is None else (bound.single_sample_nats - bound.data_nats).double()
         for name in list(priors):
             try:
                 cost = -priors[name].log_prob(bound.quantized.codes, batch.conditions)
             except NotImplementedError as e:
-                result.warnings.append(f"prior={name} has no code bits: {e}")
-                result.intractable += (name,)
+                sums.intractable[name] = str(e)
                 del priors[name]
                 continue
-            nats[name] = nats.get(name, 0.0) + float((cost.double() - entropy + spread).sum())
+            sums.code_nats.setdefault(name, []).append(float((cost.double() - entropy + spread).sum()))
         for metric in metrics:
             metric.update(batch.x, bound, batch.conditions)
-        progress(result.examples)
-    count = max(1, result.examples)
-    result.nll /= count
-    result.code_nats = {name: value / count for name, value in nats.items()}
-    rate = code_spec.rate * log(2)
-    result.entropy /= count
+        progress(sum(sums.examples))
+    return sums
+
+
+def _evaluation(sums: _Sums, metrics: list[Metric], autoencoder: Autoencoder) -> Evaluation:
+    """Means over examples."""
+    code_spec = autoencoder.code_spec
+    examples, rate = sum(sums.examples), code_spec.rate * log(2)
+    count = max(1, examples)
+    entropy = fsum(sums.entropy) / count
+    code_nats = {name: fsum(nats) / count for name, nats in sums.code_nats.items()}
+    reference = next(iter(code_nats))
     # One-hot codes cost the rate and have no entropy, without rounding.
-    if result.entropy < 1e-6 * rate:
-        result.entropy = 0.0
-    if isclose(result.code_nats[reference], rate, rel_tol=1e-6):
-        result.code_nats[reference] = rate
-    for metric in metrics:
-        result.metrics.update(metric.compute())
-        result.warnings += metric.warnings()
-    return result
+    if isclose(code_nats[reference], rate, rel_tol=1e-6):
+        code_nats[reference] = rate
+    intractable = [f"prior={name} has no code bits: {reason}" for name, reason in sums.intractable.items()]
+    return Evaluation(
+        examples=examples,
+        dims=autoencoder.data.dims,
+        nll=fsum(sums.nll) / count,
+        density=sums.density,
+        code_nats=code_nats,
+        entropy=0.0 if entropy < 1e-6 * rate else entropy,
+        rate=code_spec.rate if code_spec.depth else None,
+        intractable=tuple(sums.intractable),
+        metrics={name: value for metric in metrics for name, value in metric.compute().items()},
+        warnings=intractable + [text for metric in metrics for text in metric.warnings()],
+    )
 
 
 def _fit(metrics: list[Metric], objective: Objective, autoencoder: Autoencoder, training: Iterable[Batch]) -> None:
     """Fits the metrics that learn from training examples; without any, no example is read."""
     fitted = [metric for metric in metrics if metric.fitted]
-    for number, batch in enumerate(training if fitted else ()):
-        with seeded(number):
+    for batch in training if fitted else ():
+        with seeded(batch.number):
             bound = objective.bound(autoencoder, batch.x, batch.conditions)
         for metric in fitted:
             metric.fit(batch.x, bound, batch.conditions)

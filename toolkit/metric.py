@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,8 +18,9 @@ class Metric(ABC):
     The constructor may ask for ``data: DataSpec``, ``code_spec: CodeSpec`` and ``quantizer: Quantizer``: the model's
     own module, which training keeps changing.
 
-    Law, checked by toolkit.testing.MetricSuite: the order and batching of the updates, and of the examples that it is
-    fitted to, do not matter.
+    Laws, checked by toolkit.testing.MetricSuite:
+      the order and batching of the updates, and of the examples that it is fitted to, do not matter
+      where it has ``state`` and ``merge``: measured in parts and merged, it is as if measured at once
     """
 
     fitted: ClassVar[bool] = False
@@ -37,6 +38,17 @@ class Metric(ABC):
     def compute(self) -> dict[str, float]:
         """The metrics by name, over all batches so far."""
 
+    def state(self) -> Any:
+        """What was measured and fitted so far, of any type that pickles, for another rank's ``merge``."""
+        raise NotImplementedError(f"{type(self).__name__} has merge but no state")
+
+    def merge(self, state: Any) -> None:
+        """Adds what another metric of this model measured, given by its ``state``.
+
+        With it, each rank measures a share of the examples; without it, every rank measures all of them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be merged")
+
     def warnings(self) -> list[str]:
         """One sentence for each thing that the user should know about these metrics.
 
@@ -47,3 +59,8 @@ class Metric(ABC):
     def plot(self, folder: Path) -> list[Path]:
         """Writes plots of what was measured, if any, to an existing folder, and returns their paths."""
         return []
+
+
+def can_merge(metric: Metric) -> bool:
+    """Whether it can be measured in parts."""
+    return type(metric).merge is not Metric.merge

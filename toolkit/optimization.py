@@ -40,17 +40,28 @@ class Optimization:
     def done(self) -> bool:
         return self.step >= self.options.steps
 
-    def update(self) -> None:
-        """One optimizer step from the current gradients."""
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        return self.options.learning_rate * rate(self.step, self.options)
+
+    def update(self) -> Tensor:
+        """One optimizer step from the current gradients; returns their norm, 0-d, before any clipping."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * rate(self.step, self.options)
-        if self.options.clip:
-            nn.utils.clip_grad_norm_(self.parameters.values(), self.options.clip)
+            group["lr"] = self.learning_rate
+        norm = self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.averages:
             self._average()
+        return norm
+
+    def _clip(self) -> Tensor:
+        if self.options.clip:
+            return nn.utils.clip_grad_norm_(self.parameters.values(), self.options.clip)
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        return nn.utils.get_total_norm(gradients)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

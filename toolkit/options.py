@@ -65,8 +65,9 @@ class TrainerOptions:
             value = getattr(self, name, None)
             if value is not None and value > most:
                 raise ToolkitError(f"{name}={value}: must be at most {most}")
-        if not self.learning_rate > 0:
-            raise ToolkitError(f"learning_rate={self.learning_rate}: must be above 0")
+        for name in ("learning_rate", "timeout"):
+            if not getattr(self, name, 1) > 0:
+                raise ToolkitError(f"{name}={getattr(self, name)}: must be above 0")
         for name, value in (("ema", self.ema), *(("betas", beta) for beta in self.betas)):
             if not 0 <= value < 1:
                 raise ToolkitError(f"{name}={value}: must be at least 0 and below 1")
@@ -79,6 +80,8 @@ class AutoencoderTrainerOptions(TrainerOptions):
     ranks: int = 1
     """Processes that train together, in both stages, each with batches of its own; on GPUs, one each. Under torchrun
     the number is torchrun's."""
+    timeout: float = 10.0
+    """Minutes after which a rank that the others wait for is lost, and the run ends."""
 
 
 @dataclass(frozen=True)

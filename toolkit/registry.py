@@ -51,6 +51,12 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted({registration.name for registration in registrations(kind)}))
 
 
+def packages() -> tuple[str, ...]:
+    """The installed parts' packages, sorted: what they log is under these names."""
+    targets = {part.target for kind in KINDS for part in registrations(kind)}
+    return tuple(sorted({target.partition(":")[0].partition(".")[0] for target in targets}))
+
+
 def registrations(kind: str) -> tuple[Registration, ...]:
     """Every claim to a name of this kind, sorted by name; a name claimed twice appears twice."""
     _known(kind)

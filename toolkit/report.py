@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, final
 
+from toolkit import registry
 from toolkit.errors import ToolkitError
 
 SHOWN = ("loss", "nll", "nmse", "mse", "batch_perplexity", "bits_per_dim", "code_bits_per_dim", "perplexity")
@@ -67,6 +70,76 @@ def brief(metrics: Mapping[str, float]) -> str:
     speed = metrics.get("steps_per_second")
     words = [f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics]
     return "  ".join(words + ([f"{speed:.3g} steps/s"] if speed else []))
+
+
+@final
+class LogFile:
+    """A report that also writes what it shows to a file, each line with its time.
+
+    What comes before ``open`` is written then. While entered, it also writes what the parts' packages log.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report, self._stage = report, ""
+        self._path: Path | None = None
+        self._kept: list[str] = []
+        self._handler = _Handler(self._write)
+
+    def __enter__(self) -> LogFile:
+        for name in registry.packages():
+            logging.getLogger(name).addHandler(self._handler)
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        for name in registry.packages():
+            logging.getLogger(name).removeHandler(self._handler)
+        if error is not None:
+            text = str(error) if isinstance(error, ToolkitError) else f"{type(error).__name__}: {error}".rstrip(": ")
+            self._write(f"ended: {text}")
+
+    def open(self, path: Path) -> None:
+        """Where the lines go."""
+        self._path, kept = path, self._kept
+        self._kept = []
+        for line in kept:
+            self._append(line)
+
+    def begin(self, stage: str, done: int, steps: int) -> None:
+        self._stage = stage
+        self._write(f"{stage}: from {done} to {steps}")
+        self._report.begin(stage, done, steps)
+
+    def step(self, done: int) -> None:
+        self._report.step(done)
+
+    def metrics(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
+        self._write(f"{self._stage} {split} {step}: {brief(metrics)}")
+        self._report.metrics(split, step, metrics)
+
+    def note(self, text: str) -> None:
+        self._write(text)
+        self._report.note(text)
+
+    def _write(self, text: str) -> None:
+        line = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n"
+        if self._path is None:
+            self._kept.append(line)
+        else:
+            self._append(line)
+
+    def _append(self, line: str) -> None:
+        assert self._path is not None
+        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:  # a full disk ends no training here
+            file.write(line)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write(f"note: {record.getMessage()}")
 
 
 @final

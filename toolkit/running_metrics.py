@@ -59,8 +59,9 @@ class RunningMetrics:
         bad = [(step, name) for step, name in zip(self._first_bad.tolist(), self._names, strict=True) if step < _NEVER]
         if bad:
             step = min(step for step, _ in bad)
-            names = [name for at, name in bad if at == step and name != "loss"] or ["loss"]
-            raise NotFiniteError(f"{' and '.join(names)} became NaN or infinite at step {step}")
+            names = [name for at, name in bad if at == step]
+            causes = [name for name in names if name not in ("loss", "grad_norm")] or names[:1]
+            raise NotFiniteError(f"{' and '.join(causes)} became NaN or infinite at step {step}")
 
     def drain(self) -> dict[str, float]:
         """The means since the last drain."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +14,31 @@ import torch
 
 from toolkit import collapse, registry
 from toolkit.autoencoder import code_spec_on, encoded_grid
-from toolkit.batches import TrainBatches, split_batches
+from toolkit.batches import Batch, TrainBatches, split_batches
 from toolkit.build import asks_for_source, build_metrics, build_prior, build_prior_stage, build_stage
 from toolkit.config import RunConfig
 from toolkit.dataset import Dataset, Examples
 from toolkit.device import choose_device
-from toolkit.distributed import check_device, on_rank0, raise_together, rank, ranks, seed_noise
+from toolkit.distributed import (
+    all_gather_object,
+    all_reduce_sum,
+    check_device,
+    collective_timeout,
+    on_rank0,
+    raise_together,
+    rank,
+    ranks,
+    seed_noise,
+)
 from toolkit.errors import ToolkitError
-from toolkit.evaluation import evaluate_parts
+from toolkit.evaluation import can_share, evaluate_parts
 from toolkit.model import Model, load, open_dataset
 from toolkit.optimization import Optimization
+from toolkit.options import TrainerOptions
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.provenance import components, metric_components
 from toolkit.quantizer import Quantizer
-from toolkit.report import Lines, Report, Silence, require_tensorboard, with_tensorboard
+from toolkit.report import Lines, LogFile, Report, Silence, require_tensorboard, with_tensorboard
 from toolkit.running_metrics import histogram
 from toolkit.runs.checkpoint import Checkpoint, newest
 from toolkit.runs.code_cache import CodeCache
@@ -51,7 +64,12 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
     ToolkitError where the parts do not fit, the folder holds another model, or the loss is not finite.
     """
     _check_ranks(config)
-    run = Run(Path(folder))
+    progress = (report or Lines()) if rank() == 0 else Silence()
+    with collective_timeout(config.trainer.timeout), LogFile(progress) as log:
+        return _train(config, Run(Path(folder)), log)
+
+
+def _train(config: RunConfig, run: Run, report: LogFile) -> float | None:
     is_rank0 = rank() == 0
     with raise_together():
         if config.tensorboard and is_rank0:
@@ -70,9 +88,10 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
             _initialize(stage, config.init)
     seed_noise(config.seed)
     on_rank0(partial(_write, run, config, dataset, stage))
-    progress = (report or Lines()) if is_rank0 else Silence()
+    if is_rank0:
+        report.open(run.path / "log.txt")
     logs = config.tensorboard and is_rank0
-    board = with_tensorboard(progress, run.path / "tensorboard") if logs else nullcontext(progress)
+    board = with_tensorboard(report, run.path / "tensorboard") if logs else nullcontext(report)
     with board as outputs:
         _Training(run, config, outputs).stages(dataset, stage)
     return validation_score(run, dataset.spec, config)
@@ -163,6 +182,19 @@ class _Training:
             return
         self._train_prior(dataset, examples)
 
+    def _share(self, examples: Examples, split: str, options: TrainerOptions, shared: bool = True) -> Iterator[Batch]:
+        """This rank's stretch of what a validation reads, or all of it."""
+        return split_batches(
+            examples,
+            split,
+            choose_device(options.device),
+            batch_size=options.batch_size,
+            limit=options.validate_examples,
+            workers=0,
+            rank=rank() if shared else 0,
+            ranks=ranks() if shared else 1,
+        )
+
     def _base_codes(self) -> CachedCodes:
         """The data of a run over another run's codes, encoded once and cached in its copy of that run."""
         base = load(self.run.base, self.config.trainer.device)
@@ -177,11 +209,12 @@ class _Training:
         noted = set[str]()
 
         def validate() -> dict[str, float]:
-            limit, size = options.validate_examples, options.batch_size
-            batches = split_batches(examples, "val", device, batch_size=size, limit=limit, workers=0)
-            training = split_batches(examples, "train", device, batch_size=size, limit=limit, workers=0)
             metrics = build_metrics(self.config, stage.model)
-            evaluation = evaluate_parts(stage.objective, stage.model, batches, metrics, training=training)
+            shared = can_share(metrics)
+            batches, training = (self._share(examples, split, options, shared) for split in ("val", "train"))
+            evaluation = evaluate_parts(
+                stage.objective, stage.model, batches, metrics, training=training, shared=shared
+            )
             for warning in evaluation.warnings:
                 subject = warning.partition(":")[0]
                 if subject not in noted:
@@ -221,7 +254,7 @@ class _Training:
             return
         codes = self._cache(self.run, config, model, code_spec).read(examples)
         if not options.allow_collapsed:
-            on_rank0(partial(_refuse_collapsed, codes, code_spec, model.autoencoder.quantizer))
+            _refuse_collapsed(codes, code_spec, model.autoencoder.quantizer)
         stage = PriorStage(prior)
         optimization = Optimization(stage.to(model.device), options)
         on_rank0(partial(self._rename_stale, name, model.checkpoint))
@@ -230,9 +263,9 @@ class _Training:
         @torch.no_grad()
         def validate() -> dict[str, float]:
             stage.eval()
-            limit, size = options.validate_examples, options.batch_size
-            batches = split_batches(codes, "val", model.device, batch_size=size, limit=limit, workers=0)
-            losses = [stage.model.loss(batch.x, batch.conditions) for batch in batches]
+            batches = self._share(codes, "val", options)
+            own = [stage.model.loss(batch.x, batch.conditions).cpu() for batch in batches]
+            losses = [loss for losses in all_gather_object(own) for loss in losses]
             return {"loss": float(torch.cat(losses).double().mean())}
 
         def plot(path: Path) -> None:
@@ -310,8 +343,9 @@ def _code_spec_of(model: Model, data: DataSpec) -> CodeSpec:
 def _refuse_collapsed(codes: CachedCodes, code_spec: CodeSpec, quantizer: Quantizer) -> None:
     """ToolkitError where almost no codes are in use: a prior would learn them in no time, and sample noise."""
     counts = torch.zeros(sum(code_spec.codebook_sizes), dtype=torch.double)
-    for part in codes.stretches("train"):
+    for part in islice(codes.stretches("train"), rank(), None, ranks()):
         counts += histogram(part, code_spec)
+    all_reduce_sum(counts)
     warning = collapse.warning(counts, code_spec, quantizer)
     if warning:
         raise ToolkitError(

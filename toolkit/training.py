@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import TrainBatches
-from toolkit.device import autocast
+from toolkit.device import autocast, peak_memory
 from toolkit.distributed import no_sync, on_rank0, raise_together, rank, ranks, wrap_ddp
 from toolkit.errors import NotFiniteError, ToolkitError
 from toolkit.objective import Loss, Objective
@@ -80,8 +80,8 @@ def train_steps(stage: Stage | PriorStage, batches: TrainBatches, optimization: 
                 (output.loss / options.accumulate).backward()
             parts.append(stage.metrics(output, batch.x))
             del output, batch  # frees their memory for the next pass
-        optimization.update()
-        yield mean_metrics(parts)
+        norm = optimization.update()
+        yield {**mean_metrics(parts), "grad_norm": norm}
 
 
 def _wrapped(stage: nn.Module, options: TrainerOptions) -> nn.Module:
@@ -139,7 +139,7 @@ class Recorder:
         """Records every update. ToolkitError, naming the last good checkpoint, where loss or weights are not finite."""
         options, running = self.optimization.options, self.running
         self.report.begin(self.stage, self.optimization.step, options.steps)
-        clock = _LoopClock(self.optimization.step, batches)
+        clock, rate = _LoopClock(self.optimization, batches), self.optimization.learning_rate
         for metrics in self._finite(updates):
             step = self.optimization.step
             last = step == options.steps
@@ -150,7 +150,7 @@ class Recorder:
                 with raise_together():  # all ranks stop together
                     self._check(saves)
             if logs:
-                self._log("train", running.drain() | clock.speed(step))
+                self._log("train", running.drain() | {"learning_rate": rate} | clock.metrics(step))
             with clock.stopped():
                 try:
                     self._evaluate(step, last)
@@ -158,6 +158,7 @@ class Recorder:
                     if saves:
                         self.save()
             self.report.step(step)
+            rate = self.optimization.learning_rate
 
     def _finite(self, updates: Iterator[Metrics]) -> Iterator[Metrics]:
         """The updates, until a part rejects non-finite numbers; an earlier step's loss may say where they began."""
@@ -171,7 +172,9 @@ class Recorder:
         """Validates and plots, where that is due."""
         options = self.optimization.options
         if self.validate and (last or step % options.validate_every == 0):
-            self._log("val", on_rank0(partial(self._with_averages, self.validate)))
+            with raise_together():
+                metrics = self._with_averages(self.validate)
+            self._log("val", metrics)
         if self.plot and (last or step % options.pictures_every == 0):
             picture = self.run.samples / f"{self.stage}-{step:08d}.png"
             on_rank0(partial(self._with_averages, partial(self.plot, picture)))
@@ -207,20 +210,45 @@ class Recorder:
         raise ToolkitError(f"{self.stage}: {why}; {good}\na lower learning_rate or clip=1 of its trainer may help")
 
 
+CLOCKED = (
+    "steps_per_second",
+    "examples_per_second",
+    "positions_per_second",
+    "data_wait",
+    "peak_memory_gib",
+    "seconds_left",
+)
+"""What a line of the log says of time and memory, and not of the model."""
+
+
 class _LoopClock:
     """Speed of the loop between two log lines, without validation, pictures and checkpoints."""
 
-    def __init__(self, step: int, batches: TrainBatches) -> None:
-        self.batches = batches
-        self._start(step)
+    def __init__(self, optimization: Optimization, batches: TrainBatches) -> None:
+        self.batches, self.options, self._first = batches, optimization.options, optimization.step
+        self._entered = time.perf_counter()
+        self._start(optimization.step)
 
-    def speed(self, step: int) -> dict[str, float]:
-        """``data_wait`` is the share of the time spent waiting for data."""
-        seconds = time.perf_counter() - self._began
-        waited = self.batches.waited - self._waited
-        speeds = {"steps_per_second": (step - self._step) / seconds, "data_wait": waited / seconds}
+    def metrics(self, step: int) -> dict[str, float]:
+        """``CLOCKED`` and the total of steps; speeds are of all ranks.
+
+        ``data_wait`` is the share of the time spent waiting for data. ``seconds_left`` counts everything, as the steps
+        of this process took. Positions are those of x, without channels or depths.
+        """
+        now, options = time.perf_counter(), self.options
+        steps = (step - self._step) / (now - self._began)
+        examples = steps * options.batch_size * options.accumulate * ranks()
+        metrics = {
+            "steps_per_second": steps,
+            "examples_per_second": examples,
+            "positions_per_second": examples * self.batches.positions,
+            "data_wait": (self.batches.waited - self._waited) / (now - self._began),
+            "peak_memory_gib": peak_memory(self.batches.device),
+            "seconds_left": (options.steps - step) * (now - self._entered) / (step - self._first),
+            "total_steps": options.steps,
+        }
         self._start(step)
-        return speeds
+        return metrics
 
     @contextmanager
     def stopped(self) -> Iterator[None]:

@@ -147,8 +147,7 @@ class _Lines:
 def show_plugin_notes() -> None:
     """Shows what the installed parts log, such as how a folder was split, as notes on standard error."""
     handler = _Notes()
-    targets = {part.target for kind in registry.KINDS for part in registry.registrations(kind)}
-    for package in {target.partition(":")[0].partition(".")[0] for target in targets}:
+    for package in registry.packages():
         logger = logging.getLogger(package)
         if not logger.handlers:
             logger.setLevel(logging.INFO)

@@ -64,6 +64,15 @@ class CodebookMetric(Metric):
             **({} if error is None else {"quantization_error": error}),
         }
 
+    def state(self) -> tuple[Tensor, float, int]:
+        return self._counts, self._error, self._examples
+
+    def merge(self, state: tuple[Tensor, float, int]) -> None:
+        counts, error, examples = state
+        self._counts += counts
+        self._error += error
+        self._examples += examples
+
     def warnings(self) -> list[str]:
         """Names the codebooks that are hardly used, and what to try."""
         warning = collapse.warning(self._counts, self.code_spec, self.quantizer)

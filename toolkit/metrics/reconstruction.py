@@ -29,7 +29,7 @@ class ReconstructionMetric(Metric):
     def __init__(self, data: DataSpec) -> None:
         self.data = data
         self._error = self._sum = self._squares = self._ssim = 0.0
-        self._numbers = self._examples = 0
+        self._numbers = self._examples = 0.0
 
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         mean = output.likelihood.mean
@@ -55,6 +55,13 @@ class ReconstructionMetric(Metric):
         if self._has_ssim:
             metrics["ssim"] = self._ssim / self._examples
         return metrics
+
+    def state(self) -> tuple[float, ...]:
+        return self._error, self._sum, self._squares, self._ssim, self._numbers, self._examples
+
+    def merge(self, state: tuple[float, ...]) -> None:
+        sums = [mine + other for mine, other in zip(self.state(), state, strict=True)]
+        self._error, self._sum, self._squares, self._ssim, self._numbers, self._examples = sums
 
     @property
     def _has_ssim(self) -> bool:

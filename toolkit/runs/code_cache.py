@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.batches import split_batches
+from toolkit.batches import split_batches, stretch
 from toolkit.dataset import Examples
-from toolkit.distributed import on_rank0
+from toolkit.distributed import broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import ToolkitError
 from toolkit.report import Report
 from toolkit.runs.codes import CachedCodes, cache_key, check_codes, encode_batches, read_codes, write_codes
 from toolkit.spec import CodeSpec
+
+JOINED = 4096
+"""Examples in memory at once when the ranks' codes are joined."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +44,44 @@ class CodeCache:
     report: Report
 
     def read(self, examples: Examples) -> CachedCodes:
-        """From the files if they match these weights and data, else encoded now. All ranks take part."""
+        """From the files if they match these weights and data, else encoded now, by all ranks."""
         splits = {}
         for split in (split for split in ("train", "val") if examples.size(split)):
-            on_rank0(partial(self._fill, split, examples))
-            splits[split] = read_codes(self._path(split))[0]
+            path, size = self.folder / f"{split}.safetensors", examples.size(split)
+            key = cache_key(*self.depends_on, [split, size])
+            if not broadcast_object(on_rank0(partial(self._is_fresh, path, key, size))):
+                self._encode(path, {"key": key}, examples, split)
+            splits[split] = read_codes(path)[0]
         return CachedCodes(splits)
 
-    def _path(self, split: str) -> Path:
-        return self.folder / f"{split}.safetensors"
-
-    def _fill(self, split: str, examples: Examples) -> None:
-        path, size = self._path(split), examples.size(split)
-        key = cache_key(*self.depends_on, [split, size])
-        if self._is_fresh(path, key, size):
-            return
-        batches = split_batches(examples, split, self.device, batch_size=self.batch_size, workers=self.workers)
+    def _encode(self, path: Path, metadata: dict[str, str], examples: Examples, split: str) -> None:
+        """Every rank encodes a stretch of the batches into a file of its own, which rank 0 joins."""
+        size, batch, number, count = examples.size(split), self.batch_size, rank(), ranks()
         self.report.begin(f"codes of {split}", 0, size)
-        codes = encode_batches(self.autoencoder, batches)
-        write_codes(path, self.code_spec, codes, size, {"key": key}, self.report.step)
+        share = stretch(-(-size // batch), number, count)
+        own = min(share.stop * batch, size) - min(share.start * batch, size)
+        with raise_together():
+            _part(path, number).unlink(missing_ok=True)
+            batches = split_batches(
+                examples, split, self.device, batch_size=batch, workers=self.workers, rank=number, ranks=count
+            )
+            codes = encode_batches(self.autoencoder, batches)
+            if count == 1:
+                write_codes(path, self.code_spec, codes, size, metadata, self.report.step)
+            elif own:
+                write_codes(_part(path, number), self.code_spec, codes, own, metadata, self._of_all(size))
+        if count > 1:
+            on_rank0(partial(self._join, path, metadata, size))
+
+    def _of_all(self, size: int) -> Callable[[int], None]:
+        """Reports rank 0's progress as that of all ranks."""
+        return lambda done: self.report.step(min(size, done * ranks()))
+
+    def _join(self, path: Path, metadata: dict[str, str], size: int) -> None:
+        parts = [part for number in range(ranks()) if (part := _part(path, number)).is_file()]
+        write_codes(path, self.code_spec, chain.from_iterable(map(_rows, parts)), size, metadata)
+        for part in path.parent.glob(f"{path.stem}.rank-*"):  # also those of a run that was stopped
+            part.unlink()
 
     def _is_fresh(self, path: Path, key: str, size: int) -> bool:
         """Whether a file holds exactly these codes; a stale or damaged one is never used."""
@@ -75,3 +101,15 @@ class CodeCache:
             self.report.note(f"{path}: {e}: encoding again")
             return False
         return True
+
+
+def _part(path: Path, number: int) -> Path:
+    """Where a rank writes its stretch."""
+    return path.with_name(f"{path.stem}.rank-{number}{path.suffix}")
+
+
+def _rows(path: Path) -> Iterator[dict[str, Tensor]]:
+    """A file's codes and conditions, some examples at a time."""
+    arrays, _ = read_codes(path)
+    for start in range(0, len(arrays["codes"]), JOINED):
+        yield {name: torch.from_numpy(np.array(values[start : start + JOINED])) for name, values in arrays.items()}

@@ -83,8 +83,8 @@ def encode_batches(autoencoder: Autoencoder, batches: Iterable[Batch]) -> Iterat
     """
     autoencoder.eval()
     with torch.no_grad():
-        for number, batch in enumerate(batches):
-            with seeded(number):
+        for batch in batches:
+            with seeded(batch.number):
                 codes = autoencoder.sample(batch.x).codes.cpu()
             yield {"codes": codes, **{name: value.cpu() for name, value in batch.conditions.items()}}
 

@@ -9,6 +9,7 @@ codes/             code cache
 base/              in a run over another run's codes: what is needed of that run to encode and decode them
 samples/           pictures and samples
 metrics.jsonl      a line per log step
+log.txt            what the screen showed, with times
 evaluation.json
 """
 
@@ -36,7 +37,7 @@ from toolkit.runs.plain import read_json, read_yaml, write_yaml
 from toolkit.runs.tensors import write_text
 from toolkit.spec import CodeSpec, Condition, DataSpec
 
-FILES = ("config.yaml", "components.json", "spec.json", "metrics.jsonl", "evaluation.json")
+FILES = ("config.yaml", "components.json", "spec.json", "metrics.jsonl", "log.txt", "evaluation.json")
 FOLDERS = ("autoencoder", "priors", "codes", "samples", "base")
 DEEPEST = 32
 """Folders inside one another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC, abstractmethod
 from math import isfinite
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.metric import Metric
+from toolkit.metric import Metric, can_merge
 from toolkit.objectives.elbo import ELBO
 from toolkit.spec import DataSpec
 from toolkit.testing.laws import Laws
@@ -70,6 +71,17 @@ class MetricSuite(Laws, ABC):
         for name, value in metrics.items():
             assert isinstance(value, float), f"{name} is {type(value).__name__}"
             assert isfinite(value), f"{name} is {value}"
+
+    def test_parts_that_are_merged_measure_as_one(self) -> None:
+        """The state goes from process to process as ranks send it."""
+        first, second = self.after([[0, 1, 2, 3, 4]]), self.after([[5, 6], [7, 8, 9, 10, 11]])
+        if not can_merge(first):
+            pytest.skip("has no merge: every rank measures everything")
+        first.merge(pickle.loads(pickle.dumps(second.state())))
+        expected = self.after([list(range(EXAMPLES))]).compute()
+        assert first.compute() == pytest.approx(expected, rel=1e-5, abs=1e-7)
+        first.merge(pickle.loads(pickle.dumps(self.make(self.model()).state())))  # of a rank without an example
+        assert first.compute() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
     def test_computing_twice_changes_nothing(self) -> None:
         metric = self.after([list(range(EXAMPLES))])

@@ -54,6 +54,14 @@ class PhonesMetric(Metric):
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         self._take(self._measured, x, output, conditions)
 
+    def state(self) -> tuple[_Parts, _Parts]:
+        return self._learned.parts, self._measured.parts
+
+    def merge(self, state: tuple[_Parts, _Parts]) -> None:
+        for frames, parts in zip((self._learned, self._measured), state, strict=True):
+            for part in parts:
+                frames.add(*part)
+
     def compute(self) -> dict[str, float]:
         if not self._learned.count or not self._measured.count:
             return {}
@@ -101,11 +109,14 @@ class PhonesMetric(Metric):
         return log_mel(shifted, self.rate, size, hop)[:, :, :codes].transpose(1, 2)
 
 
+_Parts = list[tuple[Tensor, Tensor, Tensor]]
+
+
 class _Frames:
     """Codes, phones and log-mel magnitudes at the positions that have a phone."""
 
     def __init__(self) -> None:
-        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.parts: _Parts = []
         self.count = 0
 
     def add(self, codes: Tensor, phones: Tensor, mel: Tensor) -> None:

@@ -70,6 +70,16 @@ class QualityMetric(Metric):
         bits = self.code_spec.rate * self.rate / prod(self.data.axes)
         return {**metrics, **({"kbit_per_second": bits / 1000} if self.code_spec.depth else {})}
 
+    def state(self) -> tuple[dict[str, float], dict[str, int], bool]:
+        return dict(self._sums), dict(self._counts), self._has_mean
+
+    def merge(self, state: tuple[dict[str, float], dict[str, int], bool]) -> None:
+        sums, counts, has_mean = state
+        self._has_mean &= has_mean
+        for name in sums:
+            self._sums[name] += sums[name]
+            self._counts[name] += counts[name]
+
     def warnings(self) -> list[str]:
         if self._has_mean:
             return []

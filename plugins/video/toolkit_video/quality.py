@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import log10
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -64,6 +64,18 @@ class QualityMetric(Metric):
         if self._changes:
             metrics["temporal_error"] = self._change / self._changes
         return metrics
+
+    def state(self) -> tuple[Any, ...]:
+        return self._error, self._ssim, self._change, self._changes, self._examples, self._has_mean
+
+    def merge(self, state: tuple[Any, ...]) -> None:
+        error, ssim, change, changes, examples, has_mean = state
+        self._has_mean &= has_mean
+        self._error += error
+        self._ssim += ssim
+        self._change += change
+        self._changes += changes
+        self._examples += examples
 
     def warnings(self) -> list[str]:
         if self._has_mean:

@@ -46,7 +46,9 @@ def train(config: RunConfig, folder: Path) -> float | None:
             killed = _end(processes)
         reports = {r: report for r in ranks if (report := worker.read(reports_folder, r))}
     if any(process.exitcode for process in processes):
-        _fail(reports, {r: processes[r].exitcode or 0 for r in ranks if r not in killed}, folder)
+        statuses = {r: processes[r].exitcode or 0 for r in ranks if r not in killed}
+        lost = sorted(killed - reports.keys())
+        _fail(reports, statuses, lost, config.trainer.timeout, folder)
     return reports[0].score
 
 
@@ -86,25 +88,29 @@ def _send(process: BaseProcess, number: signal.Signals) -> None:
         os.kill(process.pid, number)
 
 
-def _fail(reports: dict[int, RankReport], statuses: dict[int, int], folder: Path) -> NoReturn:
+def _fail(
+    reports: dict[int, RankReport], statuses: dict[int, int], lost: list[int], timeout: float, folder: Path
+) -> NoReturn:
     """Raises the failure that the others followed from.
 
-    That is the earliest report of a rank's own failure; else a rank that died without a report; else a report of
-    another rank's failure.
+    That is the earliest report of a rank's own failure; else a rank that died without a report; else one that had to
+    be ended, as the others no longer waited for it; else a report of another rank's failure.
     """
+    again = f"toolkit train run={quote(str(folder))} continues from the last checkpoint"
     early = sorted(reports, key=lambda rank: reports[rank].time)
     silent = [rank for rank, status in statuses.items() if status and rank not in reports]
     for rank in early:
         if reports[rank].ended in ("mistake", "failure"):
             _raise(rank, reports[rank])
     if silent:
+        raise ToolkitError(f"rank {silent[0]} {_death(statuses[silent[0]])}, and the others were ended\n{again}")
+    aftermath = [rank for rank in early if reports[rank].ended == "aftermath"]
+    if aftermath and lost:
         raise ToolkitError(
-            f"rank {silent[0]} {_death(statuses[silent[0]])}, and the others were ended\n"
-            f"toolkit train run={quote(str(folder))} continues from the last checkpoint"
+            f"rank {lost[0]} did not answer for trainer.timeout={timeout:g} minutes, and the run was ended\n{again}"
         )
-    for rank in early:
-        if reports[rank].ended == "aftermath":
-            _raise(rank, reports[rank])
+    for rank in aftermath:
+        _raise(rank, reports[rank])
     raise KeyboardInterrupt
 
 

@@ -38,6 +38,13 @@ class SpectrumMetric(Metric):
         self._sum += float(distance.sum())
         self._count += distance.numel()
 
+    def state(self) -> tuple[float, int]:
+        return self._sum, self._count
+
+    def merge(self, state: tuple[float, int]) -> None:
+        self._sum += state[0]
+        self._count += state[1]
+
     def compute(self) -> dict[str, float]:
         return {"spectrum_db": self._sum / self._count} if self._count else {}
 
