@@ -131,7 +131,7 @@ def test_clipping_bounds_the_norm_of_all_gradients() -> None:
     module = nn.Linear(4, 3)
     optimization = Optimization(module, replace(PLAIN, clip=0.5))
     grads: list[Tensor] = []
-    optimization.optimizer.register_step_pre_hook(
+    optimization.optimizers[0].register_step_pre_hook(
         lambda *_: grads.extend(p.grad.clone() for p in module.parameters() if p.grad is not None)
     )
     (100 * module(torch.randn(8, 4)).square().sum()).backward()
@@ -165,7 +165,7 @@ def test_a_warm_up_longer_than_the_training(steps: int) -> None:
 def test_the_learning_rate_follows_the_schedule() -> None:
     options = replace(PLAIN, warmup=2, schedule="cosine")
     optimization, rates = Optimization(Noisy(), options), []
-    optimization.optimizer.register_step_pre_hook(lambda opt, *_: rates.append(opt.param_groups[0]["lr"]))
+    optimization.optimizers[0].register_step_pre_hook(lambda opt, *_: rates.append(opt.param_groups[0]["lr"]))
     train(optimization, 10)
     assert rates == pytest.approx([0.1 * rate(step, options) for step in range(10)])
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from toys import TOY, plugged_in
 
 import toolkit
-from toolkit import distributed
+from toolkit import distributed, training
 from toolkit.batches import TrainBatches
 from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
 from toolkit.cli.config.compose import compose
@@ -46,6 +46,7 @@ CASES = {
     "ema": EMA,
     "accumulate": f"{EMA} trainer.accumulate=3 trainer.steps=15 trainer.clip=1.0 trainer.ema=0.9",
     "odd": f"{EMA} trainer.batch_size=5",
+    "critic": "quantizer=vq objective=toy_adversary trainer.steps=8 trainer.critic_start=2 trainer.accumulate=2",
     "prior": "quantizer=vq prior_trainer.steps=15 prior.condition_dropout=0",
 }
 """What one rank must do just so with the joined batches."""
@@ -53,6 +54,8 @@ NOISY = {"nvil": "quantizer=categorical quantizer.codebook_size=8 objective=nvil
 """What draws numbers of its own on each rank: only that all ranks stay alike."""
 SHORT = {"few vq": f"{CASES['vq']} trainer.steps=8", "few ema": f"{EMA} trainer.steps=8"}
 """In which faults are planted."""
+FEW = {"statistics": "few ema", "critic": "critic"}
+"""In which of them, by a word of the fault."""
 
 
 def config_of(case: str) -> RunConfig:
@@ -92,7 +95,7 @@ def trained(case: str, scale: int = 1) -> dict[str, Tensor]:
         module = Stage(build_objective(config, autoencoder), autoencoder)
         examples = dataset
     distributed.seed_noise(0)
-    optimization = Optimization(module, options)
+    optimization = Optimization(module, options, module.groups(options) if case != "prior" else ())
     batches = TrainBatches(
         examples,
         torch.device("cpu"),
@@ -147,6 +150,10 @@ def faults() -> dict[str, tuple[Callable[[], dict[str, Tensor]], Any]]:
             patch.object(distributed, "rank", lambda: 0),
         ),
         "ranks begin with other entries": (partial(trained, "few vq"), patch("torch.distributed.broadcast", nothing)),
+        "each rank's critic learns alone": (
+            partial(trained, "critic"),
+            patch.object(training, "all_reduce_mean", nothing),
+        ),
         "figures are each rank's own": (metrics, patch.object(RunningMetrics, "average", nothing)),
         "a rank fails unnoticed": (agreement, patch.object(distributed, "raise_together", nullcontext)),
     }
@@ -244,7 +251,8 @@ def test_a_planted_fault_is_caught(two: Callable[..., Any], fault: str) -> None:
             assert_agreement(*two(fault))
         else:
             assert_alike(*two(fault))
-            assert_as_one(two(fault)[0], trained("few ema" if "statistics" in fault else "few vq", scale=2))
+            case = next((case for word, case in FEW.items() if word in fault), "few vq")
+            assert_as_one(two(fault)[0], trained(case, scale=2))
 
     with pytest.raises(AssertionError):
         check()

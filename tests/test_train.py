@@ -392,5 +392,5 @@ def test_the_gradients_norm_is_that_before_clipping() -> None:
     for clip in (0.0, 0.5):
         optimization = Optimization(module, AutoencoderTrainerOptions(clip=clip))
         module.weight.grad = torch.tensor([[3.0, 4.0]])
-        norms.append(float(optimization.update()))
+        norms.append(float(optimization.update()["grad_norm"]))
     assert norms == [5.0, 5.0]

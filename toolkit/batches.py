@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, overload
 
 import torch
@@ -64,7 +65,7 @@ class TrainBatches(Iterator[Batch]):
         start = time.perf_counter()
         batch = next(self._loaded)
         self.waited += time.perf_counter() - start
-        self.positions = batch.x[0, 0].numel()
+        self.positions = prod(batch.x.shape[2:])
         return batch
 
 

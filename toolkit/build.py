@@ -147,7 +147,7 @@ def build_stage(config: RunConfig, data: DataSpec, checkpoint: Checkpoint | None
     """Stage one. ToolkitError where it does not fit the checkpoint, if there is one, before its memory is allocated."""
     with _fitting(checkpoint):
         autoencoder = build_autoencoder(config, data)
-        stage = Stage(build_objective(config, autoencoder), autoencoder)
+        stage = Stage(build_objective(config, autoencoder), autoencoder, config.trainer.freeze)
     if checkpoint is not None:
         checkpoint.check_weights(stage)
     return stage

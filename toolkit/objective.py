@@ -38,10 +38,22 @@ class Bound(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """The constructor may ask for ``data: DataSpec``. Its own parameters are trained along with the autoencoder's."""
+    """The constructor may ask for ``data: DataSpec``. Its own parameters are trained along with the autoencoder's.
+
+    An adversary is its ``critic``: a module whose parameters learn from ``critic_loss`` alone, with learning rate and
+    first step of their own (``trainer.critic_…``), while ``forward`` uses it as it is.
+
+    Laws, checked by toolkit.testing.ObjectiveSuite:
+      the loss is a mean over the batch, and trains every parameter but the critic's
+      the critic's loss has a gradient for every parameter of the critic, and for nothing else
+    """
 
     needs_posterior: bool = False
     """Whether the quantizer must have a posterior."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic: nn.Module | None = None
 
     @abstractmethod
     def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
@@ -50,6 +62,12 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
         """The bound on -log p(x) that evaluation reports."""
+
+    def critic_loss(
+        self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor], output: Loss
+    ) -> Tensor:
+        """What the critic minimizes, 0-d; ``output`` is what ``forward`` has just given, to be detached here."""
+        raise NotImplementedError(f"{type(self).__name__} has a critic but no critic_loss")
 
     if TYPE_CHECKING:
         __call__ = forward

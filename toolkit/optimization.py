@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from math import cos, pi
 
 import torch
@@ -13,28 +14,52 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from toolkit.errors import ToolkitError
 from toolkit.options import TrainerOptions
 
-MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+ADAM, MOMENTUM = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
 """The optimizers' state of a parameter that had a gradient."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters whose gradients are clipped together, under learning rate and betas of their own."""
+
+    parameters: Mapping[str, nn.Parameter]
+    learning_rate: float
+    betas: tuple[float, float]
+    clip: float
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """What the learning rate is multiplied by, by the beginning of parameters' names."""
+    prefix: str = ""
+    """Of the names of its metrics."""
+    averaged: bool = True
+    """Whether its weights' moving averages are kept, where there are any."""
+
+    def by_rate(self) -> dict[float, dict[str, nn.Parameter]]:
+        """Its parameters by their learning rate."""
+        rates: dict[float, dict[str, nn.Parameter]] = {}
+        for name, parameter in self.parameters.items():
+            factor = next((factor for start, factor in self.factors.items() if name.startswith(start)), 1.0)
+            rates.setdefault(self.learning_rate * factor, {})[name] = parameter
+        return rates
 
 
 class Optimization:
     """Optimizer, learning-rate schedule, gradient clipping and weight averages of a module.
 
-    ``step`` counts the updates done. The schedule is a function of ``step`` and needs no state.
+    ``step`` counts the updates done. The schedule is a function of ``step`` and needs no state. Every part of the
+    module that has ``at_step(step)`` is told it: after each update, and when a checkpoint is loaded.
     """
 
-    def __init__(self, module: nn.Module, options: TrainerOptions) -> None:
+    def __init__(self, module: nn.Module, options: TrainerOptions, groups: Sequence[Group] = ()) -> None:
+        """``groups``: by default one, of all parameters that require a gradient."""
         self.module, self.options, self.step = module, options, 0
-        self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
-        self.optimizer = cls(
-            list(self.parameters.values()),
-            lr=options.learning_rate,
-            betas=options.betas,
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
-        self.averages = {n: p.detach().clone() for n, p in self.parameters.items()} if options.ema else {}
+        self.groups = list(groups) or [Group(trainable(module), options.learning_rate, options.betas, options.clip)]
+        self.parameters = {name: p for group in self.groups for name, p in group.parameters.items()}
+        if options.steps and not self.parameters:
+            raise ToolkitError(f"steps={options.steps}: there is nothing to train; take steps=0")
+        self.optimizers = _optimizers(module, options, self.groups)
+        kept = [group.parameters for group in self.groups if group.averaged and options.ema]
+        self.averages = {n: p.detach().clone() for parameters in kept for n, p in parameters.items()}
+        self._informed = [part for part in module.modules() if callable(getattr(part, "at_step", None))]
 
     @property
     def done(self) -> bool:
@@ -42,26 +67,24 @@ class Optimization:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next update."""
+        """Of the next update, without any part's factor."""
         return self.options.learning_rate * rate(self.step, self.options)
 
-    def update(self) -> Tensor:
-        """One optimizer step from the current gradients; returns their norm, 0-d, before any clipping."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        norm = self._clip()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+    def update(self) -> dict[str, Tensor]:
+        """One optimizer step from the current gradients; returns their norms before any clipping, 0-d, by name."""
+        scale = rate(self.step, self.options)
+        for optimizer in self.optimizers:
+            for rows in optimizer.param_groups:
+                rows["lr"] = rows["peak"] * scale
+        norms = {f"{group.prefix}grad_norm": _clipped(group) for group in self.groups}
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.averages:
             self._average()
-        return norm
-
-    def _clip(self) -> Tensor:
-        if self.options.clip:
-            return nn.utils.clip_grad_norm_(self.parameters.values(), self.options.clip)
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        return nn.utils.get_total_norm(gradients)
+        self._tell()
+        return norms
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -76,8 +99,8 @@ class Optimization:
     def state(self) -> dict[str, Tensor]:
         """Averages and the optimizer's moments as flat named tensors."""
         tensors = {f"average.{n}": value for n, value in self.averages.items()}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
+        for name in self.parameters:
+            for key, value in self._moments(name).items():
                 tensors[f"optimizer.{key}.{name}"] = value
         return tensors
 
@@ -92,24 +115,39 @@ class Optimization:
                 moment, _, name = path.partition(".")
                 if name not in self.parameters:
                     raise ToolkitError(f"the checkpoint's optimizer has {name}, which is not a parameter of this model")
-                parameter = self.parameters[name]
-                self.optimizer.state[parameter][moment] = value.to(parameter.device, copy=True)
-        for name, parameter in self.parameters.items():
-            moments = set(self.optimizer.state.get(parameter, {}))
-            if moments and moments != MOMENTS:
+                self._moments(name)[moment] = value.to(self.parameters[name].device, copy=True)
+        for name in self.parameters:
+            moments = set(self._moments(name))
+            if moments and moments != (MOMENTUM if self._with_momentum(name) else ADAM):
                 raise ToolkitError(f"the checkpoint's optimizer holds {', '.join(sorted(moments))} of {name}")
+        self._tell()
 
     def finite(self) -> bool:
         """Whether all weights, buffers and moments are finite; they may break in the very step whose loss was fine."""
         tensors = [*self.module.state_dict().values(), *self.state().values()]
         return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
 
+    def _tell(self) -> None:
+        for part in self._informed:
+            part.at_step(self.step)  # type: ignore[operator]
+
+    def _moments(self, name: str) -> dict[str, Tensor]:
+        """What the optimizer keeps of a parameter, to read and to change."""
+        moments: dict[str, Tensor] = self._optimizer(name).state[self.parameters[name]]
+        return moments
+
+    def _with_momentum(self, name: str) -> bool:
+        return isinstance(self._optimizer(name), torch.optim.SGD | torch.optim.Muon)
+
+    def _optimizer(self, name: str) -> torch.optim.Optimizer:
+        return next(o for o in self.optimizers if any(name in rows["names"] for rows in o.param_groups))
+
     @torch.no_grad()
     def _average(self) -> None:
         """The decay rises to ``ema`` over the first steps, so that a short run does not average in its random init."""
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
         averages: list[Tensor] = list(self.averages.values())
-        parameters: list[Tensor] = list(self.parameters.values())
+        parameters: list[Tensor] = [self.parameters[name] for name in self.averages]
         get_ema_multi_avg_fn(decay)(averages, parameters, self.step)
 
     @torch.no_grad()
@@ -118,11 +156,59 @@ class Optimization:
             self.parameters[name].copy_(value)
 
 
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """A module's parameters that require a gradient, by name."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
 def rate(step: int, options: TrainerOptions) -> float:
-    """The factor of the learning rate at a step: linear warm-up, then constant or half a cosine to zero."""
+    """The factor of the learning rate at a step: linear warm-up, then constant, half a cosine, or a line."""
     if step < options.warmup:
         return (step + 1) / options.warmup
     if options.schedule == "constant":
         return 1.0
-    progress = (step - options.warmup) / max(1, options.steps - options.warmup)
-    return 0.5 * (1 + cos(pi * min(1.0, progress)))
+    progress = min(1.0, (step - options.warmup) / max(1, options.steps - options.warmup))
+    falling = 1 - progress if options.schedule == "linear" else 0.5 * (1 + cos(pi * progress))
+    return options.floor + (1 - options.floor) * falling
+
+
+def _optimizers(module: nn.Module, options: TrainerOptions, groups: Sequence[Group]) -> list[torch.optim.Optimizer]:
+    """One optimizer, or two where muon leaves some parameters to adamw."""
+    linear = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+    matrices = linear if options.optimizer == "muon" else set[str]()
+    others = [rows for group in groups for rows in _param_groups(group, options, matrices, without=True)]
+    optimizers = [_OPTIMIZERS[options.optimizer](others, fused=True)] if others else []  # type: ignore[operator]
+    for_muon = [rows for group in groups for rows in _param_groups(group, options, matrices, without=False)]
+    return [*optimizers, torch.optim.Muon(for_muon, adjust_lr_fn="match_rms_adamw")] if for_muon else optimizers
+
+
+_OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "muon": torch.optim.AdamW,  # of what muon itself is not for
+}
+
+
+def _param_groups(
+    group: Group, options: TrainerOptions, matrices: set[str], without: bool
+) -> Iterator[dict[str, object]]:
+    """torch's: a group's parameters by learning rate, those that are among the matrices or those that are not."""
+    momentum = options.optimizer == "sgd" or not without
+    moments = {"momentum": group.betas[0]} if momentum else {"betas": group.betas}
+    for peak, parameters in group.by_rate().items():
+        some = {name: p for name, p in parameters.items() if (name in matrices) != without}
+        if some:
+            rows = {"params": list(some.values()), "names": set(some), "peak": peak, "lr": peak}
+            yield {**rows, **moments, "weight_decay": options.weight_decay}
+
+
+def _clipped(group: Group) -> Tensor:
+    """The norm of a group's gradients, 0-d, which are then clipped; 0 where there are none."""
+    parameters = list(group.parameters.values())
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=parameters[0].device)
+    if group.clip:
+        return nn.utils.clip_grad_norm_(parameters, group.clip)
+    return nn.utils.get_total_norm(gradients)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from toolkit.errors import ToolkitError
+
+Part = Literal["encoder", "quantizer", "decoder", "objective"]
+"""What stage one trains."""
+PARTS: tuple[str, ...] = get_args(Part)
 
 
 @dataclass(frozen=True)
@@ -13,19 +17,21 @@ class TrainerOptions:
     """How either stage is trained."""
 
     steps: int = 10000
-    """Optimizer steps in all."""
+    """Optimizer steps in all; 0 trains nothing, for parts that are trained already."""
     batch_size: int = 64
     """Examples of one forward pass, on each rank."""
-    optimizer: Literal["adam", "adamw"] = "adam"
-    """Which optimizer."""
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adam"
+    """Which optimizer; muon is for the weights of linear maps, and takes adamw for all others."""
     learning_rate: float = 3e-4
     """Its learning rate at the peak of the schedule."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of its averages of the gradient and of its square."""
+    """Decay of its averages of the gradient and of its square; the first is the momentum of sgd and muon."""
     weight_decay: float = 0.0
     """Its weight decay."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """What the learning rate does after the warm-up; cosine falls to zero at the last step."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """What the learning rate does after the warm-up; cosine and linear fall to the floor at the last step."""
+    floor: float = 0.0
+    """What cosine and linear fall to, as a share of the peak."""
     warmup: int = 0
     """Steps over which the learning rate rises from zero."""
     clip: float = 0.0
@@ -68,6 +74,8 @@ class TrainerOptions:
         for name in ("learning_rate", "timeout"):
             if not getattr(self, name, 1) > 0:
                 raise ToolkitError(f"{name}={getattr(self, name)}: must be above 0")
+        if not 0 <= self.floor <= 1:
+            raise ToolkitError(f"floor={self.floor}: must be between 0 and 1")
         for name, value in (("ema", self.ema), *(("betas", beta) for beta in self.betas)):
             if not 0 <= value < 1:
                 raise ToolkitError(f"{name}={value}: must be at least 0 and below 1")
@@ -80,8 +88,34 @@ class AutoencoderTrainerOptions(TrainerOptions):
     ranks: int = 1
     """Processes that train together, in both stages, each with batches of its own; on GPUs, one each. Under torchrun
     the number is torchrun's."""
+    freeze: tuple[Part, ...] = ()
+    """Parts that stay as they are: their parameters, and what they update themselves."""
+    learning_rate_factors: dict[str, float] = field(default_factory=dict)
+    """By part, what its learning rate is multiplied by."""
+    critic_learning_rate: float | None = None
+    """The objective's critic's; null: learning_rate."""
+    critic_betas: tuple[float, float] | None = None
+    """The same of its averages; null: betas."""
+    critic_clip: float = 0.0
+    """Largest norm of the critic's gradient; 0: no clipping."""
+    critic_start: int = 0
+    """Step at which the critic begins to learn."""
     timeout: float = 10.0
     """Minutes after which a rank that the others wait for is lost, and the run ends."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, factor in self.learning_rate_factors.items():
+            if name not in PARTS:
+                raise ToolkitError(f"learning_rate_factors.{name}: not a part that is trained ({', '.join(PARTS)})")
+            if not factor > 0:
+                raise ToolkitError(
+                    f"learning_rate_factors.{name}={factor}: must be above 0; freeze=[{name}] trains none"
+                )
+        if self.critic_learning_rate is not None and not self.critic_learning_rate > 0:
+            raise ToolkitError(f"critic_learning_rate={self.critic_learning_rate}: must be above 0")
+        if self.critic_betas and not all(0 <= beta < 1 for beta in self.critic_betas):
+            raise ToolkitError(f"critic_betas={list(self.critic_betas)}: each at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -101,7 +135,6 @@ TRAINERS: dict[str, type[TrainerOptions]] = {
 
 _POSITIVE = (
     "ranks",
-    "steps",
     "batch_size",
     "accumulate",
     "checkpoint_every",
@@ -112,7 +145,7 @@ _POSITIVE = (
     "pictures_every",
 )
 _AT_MOST = {"ranks": 1024, "workers": 256, "batch_size": 1 << 20}
-_NON_NEGATIVE = ("warmup", "clip", "weight_decay", "workers")
+_NON_NEGATIVE = ("steps", "warmup", "clip", "weight_decay", "workers", "critic_clip", "critic_start")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from toolkit.distributed import (
 )
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import can_share, evaluate_parts
+from toolkit.fit import device_of
 from toolkit.model import Model, load, open_dataset
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
@@ -40,7 +41,7 @@ from toolkit.provenance import components, metric_components
 from toolkit.quantizer import Quantizer
 from toolkit.report import Lines, LogFile, Report, Silence, require_tensorboard, with_tensorboard
 from toolkit.running_metrics import histogram
-from toolkit.runs.checkpoint import Checkpoint, newest
+from toolkit.runs.checkpoint import Checkpoint, found, newest
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.folder import Run, write_config
@@ -204,7 +205,7 @@ class _Training:
     def _train_autoencoder(self, dataset: Dataset, examples: Examples, stage: Stage) -> None:
         options = self.config.trainer
         device = choose_device(options.device)
-        optimization = Optimization(stage.to(device), options)
+        optimization = Optimization(stage.to(device), options, stage.groups(options))
         shown = min(SHOWN, examples.size("val"))
         noted = set[str]()
 
@@ -288,12 +289,15 @@ class _Training:
     def _loop(self, recorder: Recorder, stage: Stage | PriorStage, examples: Examples, seed: int) -> None:
         """Runs the training loop from where the checkpoint stopped, and records it."""
         optimization, options = recorder.optimization, recorder.optimization.options
+        if not options.steps and not found(recorder.folder):
+            recorder.finish()
+            return
         if optimization.done:
             self.report.note(f"{recorder.stage}: all {options.steps} steps are done")
             return
         batches = TrainBatches(
             examples,
-            next(stage.parameters()).device,
+            device_of(stage),
             batch_size=options.batch_size,
             seed=seed,
             start=optimization.step * options.accumulate,

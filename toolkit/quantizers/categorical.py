@@ -20,8 +20,8 @@ class CategoricalQuantizer(Quantizer):
     noise g (Jang et al. 2016; Maddison et al. 2016); y mixes the entries. Eval mode takes the likeliest code, unmixed.
     The posterior and its kl, ``log K - H`` at every position, are exact in both. Computed in at least float32.
 
-    The temperature falls geometrically from ``temperature`` to ``final_temperature``, and stays there. A step is a
-    forward pass in training; their number is part of the state.
+    The temperature falls geometrically from ``temperature`` to ``final_temperature``, and stays there. The step is part
+    of the state.
 
     Args:
         codebook_size: entries of the codebook, K, and so the channels of the latents.
@@ -73,6 +73,10 @@ class CategoricalQuantizer(Quantizer):
     def posterior(self, z: Tensor) -> Posterior:
         return Posterior((table.upcast(z),))
 
+    def at_step(self, step: int) -> None:
+        """Sets the temperature to that of an optimizer step."""
+        self.step.fill_(step)
+
     @property
     def temperature(self) -> Tensor:
         """Temperature of the relaxation at this step, 0-d."""
@@ -84,7 +88,6 @@ class CategoricalQuantizer(Quantizer):
         noisy = logits - torch.empty_like(logits).exponential_().log()
         codes = noisy.argmax(1, keepdim=True)
         weights = (noisy / self.temperature).softmax(1)
-        self.step = self.step + 1  # not in place: a compiled backward pass may compute the temperature again
         if self.relaxation == "soft":
             return self._quantized(_mix(weights, self.codebook), codes, z)
         # The codebook learns from the sampled entry, the logits from the mixture.

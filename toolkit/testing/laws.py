@@ -76,6 +76,20 @@ class PartLaws(Laws, ABC):
         for name, tensor in copy.state_dict().items():
             assert not tensor.numel() or tensor.data_ptr() not in originals, f"a copy shares {name} with the original"
 
+    def test_the_step_alone_decides_what_it_changes(self) -> None:
+        """Not how often ``at_step`` is called, nor with which steps before: a run may continue anywhere."""
+        part, other = self.part(), self.part()
+        if not hasattr(part, "at_step"):
+            return
+        for step in (0, 1, 7):
+            part.at_step(step)
+        other.at_step(7)
+        other.at_step(7)
+        for name, tensor in part.state_dict().items():
+            assert_same(tensor, other.state_dict()[name], f"{name} after at_step(7)")
+        for one, two in zip(self._seeded(part.train()), self._seeded(other.train()), strict=True):
+            assert_same(one, two, "the outputs after at_step(7)")
+
     def _seeded(self, part: Any) -> tuple[Tensor, ...]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)

@@ -69,8 +69,35 @@ class ObjectiveSuite(PartLaws):
         output.loss.backward()
         for part in (autoencoder, objective):
             for name, parameter in part.named_parameters():
+                if part is objective and name.startswith("critic."):
+                    continue  # its loss is its own
                 assert parameter.grad is not None, f"{name} has no gradient"
                 assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+
+    def test_the_critics_loss_trains_the_critic_alone(self) -> None:
+        autoencoder, objective = self.autoencoder().train(), self.make(self.data).train()
+        if objective.critic is None:
+            pytest.skip("has no critic")
+        x = random_data(self.data, 64)
+        output = objective(autoencoder, x, {})
+        output.loss.backward(retain_graph=True)
+        loss = objective.critic_loss(autoencoder, x, {}, output)
+        assert loss.shape == ()
+        assert loss.isfinite()
+        critic = dict(objective.critic.named_parameters())
+        others = {
+            f"{title}.{n}": p
+            for title, part in (("autoencoder", autoencoder), ("objective", objective))
+            for n, p in part.named_parameters()
+            if not (part is objective and n.startswith("critic."))
+        }
+        gradients = torch.autograd.grad(loss, [*critic.values(), *others.values()], allow_unused=True)
+        for name, gradient in zip([*critic, *others], gradients, strict=True):
+            if name in others:
+                assert gradient is None, f"the critic's loss has a gradient for {name}: detach what it is given"
+            else:
+                assert gradient is not None, f"critic.{name} has no gradient"
+                assert gradient.isfinite().all(), f"the gradient of critic.{name} is not finite"
 
     def test_the_loss_is_a_mean_over_the_batch(self) -> None:
         """For an example repeated n times it does not depend on n, except for sampling noise."""
