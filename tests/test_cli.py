@@ -384,7 +384,7 @@ def test_plugins_knows_its_words(capsys: pytest.CaptureFixture[str]) -> None:
         ("toolkit train quantizer=product quantizer.inner.name=v", ["quantizer.inner.name=vq "]),
         ("toolkit train quantizer=product quantizer.inner.name=ema quantizer.inner.dec", ["quantizer.inner.decay="]),
         ("toolkit train encoder=nope seed=x tra", ["trainer."]),
-        ("toolkit train trainer.optimizer=", ["trainer.optimizer=adam ", "trainer.optimizer=adamw "]),
+        ("toolkit train trainer.optimizer=a", ["trainer.optimizer=adam ", "trainer.optimizer=adamw "]),
         ("toolkit train stage=p", ["stage=prior "]),
         ("toolkit train init=so", ["init=some/"]),
         ("toolkit train init=some/", ["init=some/run/"]),

@@ -128,7 +128,7 @@ def train_steps(stage: Stage | PriorStage, batches: TrainBatches, optimization: 
                 (output.loss / options.accumulate).backward()
             parts.append(stage.metrics(output, batch.x))
             if critic:
-                parts[-1]["critic_loss"] = critic.learn(output, batch)
+                parts[-1]["critic_loss"] = critic.learn(cast(Loss, output), batch)
             del output, batch  # frees their memory for the next pass
         if critic:
             critic.average()
@@ -166,7 +166,7 @@ class _Critic:
             return None
         return cls(cast(Stage, stage), module, optimization, options)
 
-    def learn(self, output: Any, batch: Batch) -> Tensor:
+    def learn(self, output: Loss, batch: Batch) -> Tensor:
         """Adds the gradients of a batch, from the first step on; returns the loss, 0-d, 0 before."""
         if self.optimization.step < self.options.critic_start:
             return output.loss.detach().new_zeros(())
