@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -57,21 +58,26 @@ def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return act
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    root = tmp_path / "영상 [a], b=c"
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoded once, for all tests to copy."""
+    folder = tmp_path_factory.mktemp("films")
     for i in range(6):
-        save(root / f"walk {i % 2}" / f"{i}.mp4", numbered(12, first=20 * i))
-    return root
+        save(folder / "videos" / f"walk {i % 2}" / f"{i}.mp4", numbered(12, first=20 * i))
+    for i in range(5):
+        save(folder / "plays" / f"{i}.mp4", numbered(12, 64, first=20 * i))
+        (folder / "plays" / f"{i}.csv").write_text("left\nright\n" * 6)
+    return folder
 
 
 @pytest.fixture
-def plays(tmp_path: Path) -> Path:
-    root = tmp_path / "plays"
-    for i in range(5):
-        save(root / f"{i}.mp4", numbered(12, 64, first=20 * i))
-        (root / f"{i}.csv").write_text("left\nright\n" * 6)
-    return root
+def videos(films: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(films / "videos", tmp_path / "영상 [a], b=c"))
+
+
+@pytest.fixture
+def plays(films: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(films / "plays", tmp_path / "plays"))
 
 
 def empty(path: Path) -> None:
