@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, final
 
@@ -33,11 +34,11 @@ class TensorBoardLogger(Logger):
 
     def picture(self, stage: str, step: int, path: Path) -> None:
         import numpy as np
-        from PIL import Image  # comes with matplotlib
+        from PIL.Image import open as opened  # comes with matplotlib
 
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-        self._opened().add_image(f"{stage}/samples", pixels, step, dataformats="HWC")
+        with opened(path) as file:
+            rgb = np.array(file.convert("RGB"))
+        methodcaller("add_image", f"{stage}/samples", rgb, step, dataformats="HWC")(self._opened())
 
     def close(self, status: Status) -> None:
         if self._writer is not None:

@@ -35,11 +35,11 @@ class LoggerSuite(Laws, ABC):
 
     def run(self, folder: Path) -> Path:
         """A run's folder with a picture, and nothing else."""
-        from PIL import Image  # comes with matplotlib
+        from PIL.Image import new  # comes with matplotlib
 
         run = folder / "run"
         (run / "samples").mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (6, 4), "teal").save(run / "samples" / "autoencoder-00000002.png")
+        new("RGB", (6, 4), "teal").save(run / "samples" / "autoencoder-00000002.png")
         return run
 
     def call(self, logger: Logger, run: Path, call: str) -> None:
