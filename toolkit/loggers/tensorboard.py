@@ -12,8 +12,10 @@ from toolkit.logger import Logger, Status
 
 @final
 class TensorBoardLogger(Logger):
-    """TensorBoard's files, in the run's folder ``tensorboard``: metrics as ``STAGE/SPLIT/NAME``, pictures as
-    ``STAGE/samples``. Needs the extra ``tensorboard``."""
+    """TensorBoard's files: metrics as ``STAGE/SPLIT/NAME``, pictures as ``STAGE/samples``.
+
+    They are in the run's folder ``tensorboard``. Needs the extra of that name.
+    """
 
     def __init__(self, run: Path) -> None:
         self._folder = run / "tensorboard"
