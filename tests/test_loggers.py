@@ -21,6 +21,7 @@ from toolkit import Logger, ToolkitError
 from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
+from toolkit.logged import Logged
 from toolkit.loggers.tensorboard import TensorBoardLogger
 from toolkit.runs.folder import Run
 from toolkit.runs.plain import read_yaml, write_yaml
@@ -106,6 +107,33 @@ def test_one_that_raises(where: str, plain: Path, tmp_path: Path) -> None:
     (note,) = (text for text in report.notes if "logger" in text)
     assert_names(note, f"logger=toy_raising … no {where} today … toy_loggers.py")
     assert f"no {where} today" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_one_that_raises_everywhere_is_told_once() -> None:
+    """After its first failure it is only closed."""
+    heard = []
+
+    class Broken(Logger):
+        def log(self, stage: str, split: str, step: int, metrics: Mapping[str, float]) -> None:
+            heard.append("log")
+            raise OSError("gone")
+
+        def picture(self, stage: str, step: int, path: Path) -> None:
+            heard.append("picture")
+
+        def close(self, status: str) -> None:
+            heard.append(status)
+            raise OSError("still gone")
+
+    report = Notes()
+    with Logged(report) as logged:
+        logged.add([("broken", Broken())])
+        for step in range(3):
+            logged.metrics("train", step, {"loss": 1.0})
+        logged.picture("autoencoder", 3, Path("a.png"))
+    assert heard == ["log", "done"]
+    (note,) = report.notes
+    assert_names(note, "logger=broken … OSError: gone")
 
 
 def test_one_that_cannot_be_built(tmp_path: Path) -> None:
