@@ -464,6 +464,8 @@ def of_configurations() -> Iterator[tuple[str, Variant]]:
         "unknown conditions": {"conditions": {"decoder": ["evil"], "prior": []}},
         "metrics of text": {"metric": "codebook"},
         "metrics without names": {"metric": {"codebook": {}}},
+        "loggers of text": {"logger": "tensorboard"},
+        "loggers without names": {"logger": {"tensorboard": {}}},
     }
     for name, values in parts.items():
         yield f"a config with {name}", Variant(config(**values), "refused", "config" if "part" in name else "")

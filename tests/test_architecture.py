@@ -56,6 +56,7 @@ def test_public_names() -> None:
         "Distribution",
         "Encoder",
         "Likelihood",
+        "Logger",
         "Loss",
         "Metric",
         "Model",
@@ -128,7 +129,7 @@ def test_every_component_is_final_and_says_what_it_is() -> None:
                 assert cls.__doc__, (kind, name)
 
 
-@pytest.mark.parametrize("kind", ["decoder", "encoder", "likelihood", "metric", "objective", "prior", "quantizer"])
+@pytest.mark.parametrize("kind", [kind for kind in registry.KINDS if kind != "dataset"])
 def test_every_component_of_the_core_is_tested_by_its_kinds_suite(kind: str) -> None:
     """Some class of the tests that inherits the kind's suite is named after it, or makes it."""
     sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").glob("test_*.py")))

@@ -250,8 +250,8 @@ def test_nested_parts_stand_before_options() -> None:
 
 
 def test_what_changes_nothing_learned_is_not_told() -> None:
-    other = config(trainer={"steps": 5, "device": "cpu", "workers": 3}, tensorboard=True)
-    assert differences([config(trainer={"steps": 5, "device": "cuda", "workers": 0}, tensorboard=False), other]) == [
+    other = config(trainer={"steps": 5, "device": "cpu", "workers": 3}, logger={"a": {"name": "a"}})
+    assert differences([config(trainer={"steps": 5, "device": "cuda", "workers": 0}, logger={}), other]) == [
         {},
         {},
     ]

@@ -15,7 +15,7 @@ from fresh import run as out
 
 from toolkit import __main__ as command
 from toolkit import registry
-from toolkit.registry import KINDS
+from toolkit.registry import KINDS, LISTS
 
 AXES = ("[16]", "[16,16]", "[8,8,8]")
 CHOICES = {
@@ -52,7 +52,7 @@ def test_it_is_used_without_being_installed(
     home = new(tmp_path / "live-plugin", *(f"{kind}=live_{kind}" for kind in KINDS))
     assert command.run(["--plugin", str(home), "check", "experiment=live_plugin"]) == 0
     printed = capsys.readouterr().out
-    assert all(f"live_{kind}" in printed for kind in KINDS if kind not in ("metric", "likelihood"))
+    assert all(f"live_{kind}" in printed for kind in KINDS if kind not in (*LISTS, "likelihood"))
 
 
 def test_a_component_that_is_added_is_there_at_the_next_command(
@@ -119,7 +119,7 @@ def combinations(kind: str, name: str) -> list[list[str]]:
     for _ in range(10):
         words = ["encoder=patch", "decoder=patch", "dim=8"]
         words += [f"{each}={draw.choice(names)}" for each, names in CHOICES.items()]
-        words += [f"{kind}=[{name}]" if kind == "metric" else f"{kind}={name}"]
+        words += [f"{kind}=[{name}]" if kind in LISTS else f"{kind}={name}"]
         axes = [] if kind == "dataset" else [f"dataset.axes={draw.choice(AXES)}"]
         made.append(["dataset=waves", *words, *axes])
     return made
@@ -153,7 +153,7 @@ def test_from_idea_to_installed_part_and_gone_again(commands: Path, tmp_path: Pa
     out(python, "-m", "pip", "uninstall", "-y", f"own-{kind}-plugin", cwd=tmp_path)
     assert sorted(path for path in site.rglob("*") if "__pycache__" not in path.parts) == before
     assert name not in out(toolkit, "plugins", cwd=tmp_path)
-    verb = "evaluate" if kind == "metric" else "sample"
+    verb = {"metric": "evaluate", "logger": "train"}.get(kind, "sample")
     told = out(toolkit, verb, f"run={run}", cwd=tmp_path, fails=2)
     assert f"own-{kind}-plugin" in told
     assert "Traceback" not in told

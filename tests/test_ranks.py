@@ -5,6 +5,7 @@ The laws of a step run in two processes that are started once, of this very file
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -384,11 +385,14 @@ ONCE = [
 def test_a_run_of_two_ranks(tmp_path: Path) -> None:
     """Both stages: one folder, every line of the log once, checkpoints that any number of ranks opens."""
     run = tmp_path / "run"
-    status, out, err = train(*WORDS, "trainer.ranks=2", f"hydra.run.dir={run}")
+    status, out, err = train(*WORDS, "trainer.ranks=2", "logger=toy_counting", f"hydra.run.dir={run}")
     assert (status, err) == (0, "")
     assert out.splitlines()[-1] == str(run)
     assert out.count("prior-pixelcnn: from 0 to 4") == 1
     assert steps(run) == ONCE
+    calls = [json.loads(line) for line in (run / "counted.jsonl").read_text().splitlines()]
+    assert [tuple(line[key] for key in ("stage", "split", "step")) for call, line in calls if call == "log"] == ONCE
+    assert [what[0] for call, what in calls if call == "close"] == ["done"]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     state = load_file(run / "autoencoder" / "step-00000006" / "state.safetensors")
     assert not torch.equal(state["random.cpu"], state["random.1.cpu"])

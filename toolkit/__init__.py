@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from toolkit.errors import ToolkitError as ToolkitError
     from toolkit.likelihood import Distribution as Distribution
     from toolkit.likelihood import Likelihood as Likelihood
+    from toolkit.logger import Logger as Logger
     from toolkit.metric import Metric as Metric
     from toolkit.model import Model as Model
     from toolkit.model import load as load
@@ -47,6 +48,7 @@ _HOMES = {
     "Distribution": "likelihood",
     "Encoder": "encoder",
     "Likelihood": "likelihood",
+    "Logger": "logger",
     "Loss": "objective",
     "Metric": "metric",
     "Model": "model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -20,6 +21,7 @@ from toolkit.encoder import Encoder
 from toolkit.errors import ToolkitError
 from toolkit.fit import BrokenPartError, MisfitError, as_misfit, fakes, label, title
 from toolkit.likelihood import Likelihood
+from toolkit.logger import Logger
 from toolkit.metric import Metric
 from toolkit.objective import Objective
 from toolkit.prior import Prior
@@ -39,6 +41,7 @@ def make(kind: str, chosen: PartConfig, key: str | None = None, /, **offered: An
     ToolkitError where it asks for something else, or its constructor refuses a value.
     """
     name, key = chosen.name, key or kind
+    choice = f"{kind if kind in registry.LISTS else key}={name}"
     cls = registry.load(kind, name)
     signature = schema.signature(kind, name)
     for wanted in signature.given:
@@ -52,13 +55,13 @@ def make(kind: str, chosen: PartConfig, key: str | None = None, /, **offered: An
     try:
         part = cls(**{wanted: offered[wanted] for wanted in signature.given}, **options)
     except ValueError as e:
-        raise ToolkitError(f"{key}={name}: {e}") from e
+        raise ToolkitError(f"{choice}: {e}") from e
     except ToolkitError:
         raise
     except Exception as e:  # a part that fails on its options; only its author knows on which
-        raise ToolkitError(f"{key}={name} cannot be built with these options: {blame(e)}") from e
+        raise ToolkitError(f"{choice} cannot be built with these options: {blame(e)}") from e
     if isinstance(part, nn.Module):
-        label(part, f"{key}={name}", _package(kind, name))
+        label(part, choice, _package(kind, name))
     return part
 
 
@@ -140,7 +143,18 @@ def build_prior(config: RunConfig, code_spec: CodeSpec, data: DataSpec) -> Prior
 
 def build_metrics(config: RunConfig, model: Autoencoder) -> list[Metric]:
     offered: dict[str, Any] = {"data": model.data, "code_spec": model.code_spec, "quantizer": model.quantizer}
-    return [make("metric", part, f"metric.{name}", **offered) for name, part in config.metric.items()]
+    return [metric for _, metric in _listed("metric", config, offered)]
+
+
+def build_loggers(config: RunConfig, run: Path) -> Iterator[tuple[str, Logger]]:
+    """The loggers of a run's folder with their names, each built when it is asked for."""
+    return _listed("logger", config, {"run": run, "config": config.values()})
+
+
+def _listed(kind: str, config: RunConfig, offered: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The parts of a list, by name."""
+    chosen: Mapping[str, PartConfig] = getattr(config, kind)
+    return ((name, make(kind, part, f"{kind}.{name}", **offered)) for name, part in chosen.items())
 
 
 def build_stage(config: RunConfig, data: DataSpec, checkpoint: Checkpoint | None) -> Stage:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar, cast
 
 from toolkit import schema
 from toolkit.errors import ToolkitError
 from toolkit.options import AutoencoderTrainerOptions, PriorTrainerOptions, RunOptions
-from toolkit.registry import KINDS, REQUIRED
+from toolkit.registry import KINDS, LISTS, REQUIRED
 
 Options = TypeVar("Options")
 
@@ -45,6 +45,7 @@ class RunConfig(RunOptions):
     objective: PartConfig
     prior: PartConfig | None = None
     metric: Mapping[str, PartConfig]
+    logger: Mapping[str, PartConfig] = field(default_factory=dict)
     decoder_conditions: tuple[str, ...] = ()
     prior_conditions: tuple[str, ...] = ()
     trainer: AutoencoderTrainerOptions
@@ -59,20 +60,18 @@ class RunConfig(RunOptions):
         Options of the trainers that do not exist are left out, and those that are absent have their defaults: a saved
         run may be older than they are. ToolkitError where a part, a list of conditions or a value is missing or wrong.
         """
-        chosen = {kind: values.get(kind) for kind in KINDS if kind != "metric"}
+        chosen = {kind: values.get(kind) for kind in KINDS if kind not in LISTS}
         parts = {
             kind: PartConfig.read(part, kind, source)
             for kind, part in chosen.items()
             if part is not None or kind in REQUIRED
         }
+        lists = {kind: _list(values.get(kind), kind, source) for kind in LISTS}
         conditions = _mapping(values.get("conditions"), "conditions", source)
         return cls(
             **_fields(RunOptions, values, "", source),
             **cast(dict[str, Any], parts),
-            metric={
-                name: PartConfig.read(part, f"metric.{name}", source)
-                for name, part in _mapping(values.get("metric"), "metric", source).items()
-            },
+            **cast(dict[str, Any], lists),
             decoder_conditions=_names(conditions.get("decoder"), "decoder", source),
             prior_conditions=_names(conditions.get("prior"), "prior", source),
             trainer=_options(AutoencoderTrainerOptions, values.get("trainer"), "trainer", source),
@@ -83,7 +82,10 @@ class RunConfig(RunOptions):
     def values(self) -> dict[str, Any]:
         """The same as plain values, in a fixed order: what ``config.yaml`` holds."""
         parts = {kind: getattr(self, kind) for kind in KINDS}
-        parts["metric"] = {name: part.values() for name, part in self.metric.items()}
+        for kind in LISTS:
+            parts[kind] = {name: part.values() for name, part in parts[kind].items()}
+        if not self.logger:
+            del parts["logger"]  # most runs have none: their file is the same as before there were any
         return {
             **{option.name: getattr(self, option.name) for option in schema.fields(RunOptions)},
             **{kind: part.values() if isinstance(part, PartConfig) else part for kind, part in parts.items()},
@@ -98,6 +100,12 @@ class RunConfig(RunOptions):
         if self.prior is None:
             raise ToolkitError("no prior is chosen: add prior=NAME")
         return self.prior
+
+
+def _list(values: Any, kind: str, source: object) -> dict[str, PartConfig]:
+    """The parts of a list by name."""
+    parts = _mapping(values, kind, source)
+    return {name: PartConfig.read(part, f"{kind}.{name}", source) for name, part in parts.items()}
 
 
 def _options(cls: type[Options], values: Any, key: str, source: object) -> Options:

@@ -160,8 +160,6 @@ class RunOptions:
     """Channels of the latents, offered to the quantizer."""
     init: str | None = None
     """A run whose weights this one starts from."""
-    tensorboard: bool = False
-    """Whether metrics are also written to TensorBoard; needs the extra of that name."""
 
     def __post_init__(self) -> None:
         for name, least in (("seed", 0), ("dim", 1)):

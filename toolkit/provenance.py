@@ -26,9 +26,13 @@ def components(config: RunConfig, parts: Mapping[str, Any]) -> Components:
     return provided
 
 
-def metric_components(config: RunConfig) -> Components:
-    """The same for the metrics."""
-    return {f"metric.{name}": _provider("metric", part.name) for name, part in config.metric.items()}
+def list_components(config: RunConfig) -> Components:
+    """The same for the parts of lists, which have keys such as ``metric.codebook``."""
+    return {
+        f"{kind}.{name}": _provider(kind, part.name)
+        for kind in registry.LISTS
+        for name, part in getattr(config, kind).items()
+    }
 
 
 def _provider(kind: str, name: str) -> dict[str, Any]:

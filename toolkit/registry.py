@@ -27,11 +27,15 @@ KINDS: Mapping[str, str] = {
     "objective": "toolkit.objective:Objective",
     "prior": "toolkit.prior:Prior",
     "metric": "toolkit.metric:Metric",
+    "logger": "toolkit.logger:Logger",
 }
 """Every kind of component and the interface that its classes implement."""
 
 REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")
 """The kinds that every model needs."""
+
+LISTS = ("metric", "logger")
+"""The kinds of which a run has any number, chosen as ``metric=[a,b]``; the options of one are ``metric.a.OPTION``."""
 
 
 class RegistryError(ToolkitError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
 from toolkit import registry
 from toolkit.errors import ToolkitError
@@ -140,45 +140,3 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._write(f"note: {record.getMessage()}")
-
-
-@final
-class TensorBoard:
-    """A report that also writes metrics to TensorBoard, as ``STAGE/SPLIT/NAME``."""
-
-    def __init__(self, report: Report, writer: Any) -> None:
-        self._report, self._writer, self._stage = report, writer, ""
-
-    def begin(self, stage: str, done: int, steps: int) -> None:
-        self._stage = stage
-        self._report.begin(stage, done, steps)
-
-    def step(self, done: int) -> None:
-        self._report.step(done)
-
-    def metrics(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
-        self._report.metrics(split, step, metrics)
-        for name, value in metrics.items():
-            self._writer.add_scalar(f"{self._stage}/{split}/{name}", value, step)
-
-    def note(self, text: str) -> None:
-        self._report.note(text)
-
-
-def require_tensorboard() -> Any:
-    """TensorBoard's writer; ToolkitError where the package is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as e:
-        raise ToolkitError("tensorboard=true needs the extra: pip install 'discrete-toolkit[tensorboard]'") from e
-    return SummaryWriter
-
-
-@contextmanager
-def with_tensorboard(report: Report, folder: Path) -> Iterator[Report]:
-    """A report that also writes TensorBoard's files to a folder, open for the block."""
-    writer = require_tensorboard()(str(folder))
-    try:
-        yield TensorBoard(report, writer)
-    finally:
-        writer.close()

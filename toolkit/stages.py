@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -15,7 +14,7 @@ import torch
 from toolkit import collapse, registry
 from toolkit.autoencoder import code_spec_on, encoded_grid
 from toolkit.batches import Batch, TrainBatches, split_batches
-from toolkit.build import asks_for_source, build_metrics, build_prior, build_prior_stage, build_stage
+from toolkit.build import asks_for_source, build_loggers, build_metrics, build_prior, build_prior_stage, build_stage
 from toolkit.config import RunConfig
 from toolkit.dataset import Dataset, Examples
 from toolkit.device import choose_device
@@ -33,13 +32,14 @@ from toolkit.distributed import (
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import can_share, evaluate_parts
 from toolkit.fit import device_of
+from toolkit.logged import Logged
 from toolkit.model import Model, load, open_dataset
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
 from toolkit.prior import Prior, SamplingOptions
-from toolkit.provenance import components, metric_components
+from toolkit.provenance import components, list_components
 from toolkit.quantizer import Quantizer
-from toolkit.report import Lines, LogFile, Report, Silence, require_tensorboard, with_tensorboard
+from toolkit.report import Lines, LogFile, Report, Silence
 from toolkit.running_metrics import histogram
 from toolkit.runs.checkpoint import Checkpoint, found, newest
 from toolkit.runs.code_cache import CodeCache
@@ -66,15 +66,12 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
     """
     _check_ranks(config)
     progress = (report or Lines()) if rank() == 0 else Silence()
-    with collective_timeout(config.trainer.timeout), LogFile(progress) as log:
-        return _train(config, Run(Path(folder)), log)
+    with collective_timeout(config.trainer.timeout), LogFile(progress) as log, Logged(log) as report:
+        return _train(config, Run(Path(folder)), log, report)
 
 
-def _train(config: RunConfig, run: Run, report: LogFile) -> float | None:
-    is_rank0 = rank() == 0
+def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float | None:
     with raise_together():
-        if config.tensorboard and is_rank0:
-            require_tensorboard()
         torch.manual_seed(config.seed)
         dataset = open_dataset(config, base=run.base)
         checkpoint = newest(run.autoencoder, [])
@@ -87,14 +84,12 @@ def _train(config: RunConfig, run: Run, report: LogFile) -> float | None:
             _check_continuation(run, config, dataset.spec, stage)
         if config.init and checkpoint is None:
             _initialize(stage, config.init)
+    on_rank0(lambda: report.add(build_loggers(config, run.path)))
     seed_noise(config.seed)
     on_rank0(partial(_write, run, config, dataset, stage))
-    if is_rank0:
-        report.open(run.path / "log.txt")
-    logs = config.tensorboard and is_rank0
-    board = with_tensorboard(report, run.path / "tensorboard") if logs else nullcontext(report)
-    with board as outputs:
-        _Training(run, config, outputs).stages(dataset, stage)
+    if rank() == 0:
+        log.open(run.path / "log.txt")
+    _Training(run, config, report).stages(dataset, stage)
     return validation_score(run, dataset.spec, config)
 
 
@@ -113,7 +108,7 @@ def _write(run: Run, config: RunConfig, dataset: Dataset, stage: Stage) -> None:
         run.copy_base(Run.open(config.dataset.options["run"]))
     run.write_spec(dataset.spec, stage.model.code_spec)
     parts = {"dataset": dataset, **_parts(stage)}
-    run.write_components({**components(config, parts), **metric_components(config)})
+    run.write_components({**components(config, parts), **list_components(config)})
 
 
 def _parts(stage: Stage) -> dict[str, Any]:
@@ -168,7 +163,7 @@ class _Training:
 
     run: Run
     config: RunConfig
-    report: Report
+    report: Logged
 
     def stages(self, dataset: Dataset, stage: Stage) -> None:
         """Trains one after the other, as far as ``config.stage`` says."""
@@ -233,7 +228,7 @@ class _Training:
             optimization,
             self.report,
             validate=validate if examples.size("val") else None,
-            plot=plot if shown else None,
+            plot=self._pictured("autoencoder", optimization, plot) if shown else None,
         )
         recorder.resume()
         self._loop(recorder, stage, examples, self.config.seed)
@@ -281,10 +276,19 @@ class _Training:
             self.report,
             facts={"autoencoder": model.checkpoint.weights_hash, **axes},
             validate=validate if codes.size("val") else None,
-            plot=plot if codes.size("val") else None,
+            plot=self._pictured(f"prior-{name}", optimization, plot) if codes.size("val") else None,
         )
         recorder.resume()
         self._loop(recorder, stage, codes, config.seed + 1)
+
+    def _pictured(self, stage: str, optimization: Optimization, plot: Callable[[Path], None]) -> Callable[[Path], None]:
+        """The function that plots a picture, which the loggers then get, too."""
+
+        def plotted(path: Path) -> None:
+            plot(path)
+            self.report.picture(stage, optimization.step, path)
+
+        return plotted
 
     def _loop(self, recorder: Recorder, stage: Stage | PriorStage, examples: Examples, seed: int) -> None:
         """Runs the training loop from where the checkpoint stopped, and records it."""

@@ -168,7 +168,8 @@ def _choices(key: str, words: Sequence[str]) -> tuple[Any, ...]:
     node: Any = _composed(words)
     for part in path.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
-    kind = "metric" if path.startswith("metric.") else groups.kind_of(path.replace(".", "/"))
+    in_list = groups.listed(path)
+    kind = in_list[0] if in_list else groups.kind_of(path.replace(".", "/"))
     if not kind or not isinstance(node, Mapping):
         return ()
     option = schema.signature(kind, node["name"]).option(leaf)

@@ -9,7 +9,7 @@ from typing import Any
 from toolkit import schema
 from toolkit.errors import ToolkitError
 from toolkit.options import TRAINERS
-from toolkit.registry import KINDS
+from toolkit.registry import KINDS, LISTS
 
 Config = Mapping[str, Any]
 
@@ -20,8 +20,7 @@ LONGEST = 8
 """Characters of a number that is not rounded."""
 
 IGNORED = {
-    "metric",
-    "tensorboard",
+    *LISTS,
     *(
         f"{trainer}.{name}"
         for trainer in TRAINERS

@@ -15,7 +15,7 @@ from string import Template
 from toolkit import registry
 from toolkit.cli.arguments import parse
 from toolkit.errors import ToolkitError
-from toolkit.registry import KINDS, did_you_mean
+from toolkit.registry import KINDS, LISTS, did_you_mean
 
 TEMPLATES = Path(__file__).with_name("template")
 PRESETS = {
@@ -27,6 +27,7 @@ PRESETS = {
     "objective": ("strong", "weight: 1.0"),
     "prior": ("slow", "speed: 4.0"),
     "metric": ("strict", "threshold: 0.1"),
+    "logger": ("brief", "digits: 3"),
 }
 """By kind, the suffix of the preset's name and its content."""
 MODEL = {
@@ -39,7 +40,8 @@ MODEL = {
     "prior": "pixelcnn",
 }
 """The parts of the experiment, which the new ones replace."""
-METRICS = ("reconstruction", "codebook")
+LISTED = {"metric": ("reconstruction", "codebook"), "logger": ()}
+"""The parts of the experiment's lists, to which the new ones are added."""
 WORD = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -177,16 +179,17 @@ def _parts(package: str, components: Sequence[Component]) -> dict[str, str]:
 
 def _preset(component: Component) -> str:
     line = PRESETS[component.kind][1]
-    header = f"# @package metric.{component.name}\n" if component.kind == "metric" else ""
+    header = f"# @package {component.kind}.{component.name}\n" if component.kind in LISTS else ""
     return f"{header}defaults: [{component.name}, _self_]\n{line}\n"
 
 
 def _experiment(summary: str, components: Sequence[Component]) -> str:
     chosen = MODEL | {part.kind: part.name for part in reversed(components)}
-    metrics = [*METRICS, *(part.name for part in components if part.kind == "metric")]
+    lists = {kind: [*LISTED[kind], *(part.name for part in components if part.kind == kind)] for kind in LISTS}
     lines = ["# @package _global_", f"# {summary}.", "defaults:"]
     lines += [f"  - override /{kind}: {chosen[kind]}" for kind in MODEL]
-    lines += [f"  - override /metric: [{', '.join(metrics)}]", "", "dim: 16"]
+    lines += [f"  - override /{kind}: [{', '.join(names)}]" for kind, names in lists.items() if names]
+    lines += ["", "dim: 16"]
     trainer = "{steps: 500, batch_size: 32, learning_rate: 1.0e-3, validate_every: 100, checkpoint_every: 500}"
     return "\n".join([*lines, f"trainer: {trainer}", f"prior_trainer: {trainer}", ""])
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit.errors import ToolkitError
+from toolkit.registry import LISTS
 
 FORMAT = 1
 """What this version writes."""
@@ -18,6 +19,9 @@ OPTIONS: dict[str, dict[str, str]] = {
     "quantizer": {"normalise": "normalize", "restart": "dead_code_threshold"},
 }
 """Renamed options by kind: old name to new name."""
+
+LOGGERS = {"tensorboard": "tensorboard"}
+"""Switches of a run that are loggers now: option to logger."""
 
 CONDITIONS = {"colour": "color"}
 """Renamed conditions of bundled datasets."""
@@ -51,11 +55,11 @@ def format_of(written: Any, file: object) -> int:
 
 def current_config(values: Mapping[str, Any], file: object) -> dict[str, Any]:
     """A saved configuration under today's names, without its format number."""
-    plain = {key: value for key, value in values.items() if key != "format"}
+    plain = _with_loggers({key: value for key, value in values.items() if key != "format"})
     if format_of(values.get("format"), file) >= 1:
         return plain
     for kind in plain:
-        if kind == "metric" and isinstance(plain[kind], Mapping):
+        if kind in LISTS and isinstance(plain[kind], Mapping):
             plain[kind] = {name: _current_part(kind, part) for name, part in plain[kind].items()}
         else:
             plain[kind] = _current_part(kind, plain[kind])
@@ -89,6 +93,12 @@ def current_tensor(name: str, number: int) -> str:
 def current_condition(name: str, number: int) -> str:
     """Today's name of a condition in a file of this format."""
     return name if number >= 1 else CONDITIONS.get(name, name)
+
+
+def _with_loggers(values: dict[str, Any]) -> dict[str, Any]:
+    """The loggers in place of their switches, which files of every format may have."""
+    switched = {logger: {"name": logger} for switch, logger in LOGGERS.items() if values.pop(switch, False) is True}
+    return {**values, "logger": switched} if switched and not values.get("logger") else values
 
 
 def _current_part(kind: str, part: Any) -> Any:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from toolkit.testing.decoder import DecoderSuite as DecoderSuite
     from toolkit.testing.encoder import EncoderSuite as EncoderSuite
     from toolkit.testing.likelihood import LikelihoodSuite as LikelihoodSuite
+    from toolkit.testing.logger import LoggerSuite as LoggerSuite
     from toolkit.testing.metric import MetricSuite as MetricSuite
     from toolkit.testing.objective import ObjectiveSuite as ObjectiveSuite
     from toolkit.testing.plugin import PluginSuite as PluginSuite
@@ -30,6 +31,7 @@ __all__ = [
     "DecoderSuite",
     "EncoderSuite",
     "LikelihoodSuite",
+    "LoggerSuite",
     "MetricSuite",
     "ObjectiveSuite",
     "PluginSuite",

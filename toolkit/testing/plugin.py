@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from toolkit import registry, schema
 from toolkit.entry_points import PLUGIN_PATH, Source, checkout, sources
-from toolkit.registry import CORE, KINDS, Registration
+from toolkit.registry import CORE, KINDS, LISTS, Registration
 from toolkit.testing.laws import Laws
 
 LEFT_BEHIND = (".git", ".venv*", "*.egg-info", "build", "dist", "outputs", "__pycache__", ".*_cache")
@@ -89,9 +89,9 @@ class PluginSuite(Laws):
         assert signature.doc, f"{component} has no docstring"
         assert not undocumented, f"{component}: say under Args: what {', '.join(undocumented)} means"
 
-    def test_it_fits_into_a_model(self, component: Registration) -> None:
+    def test_it_fits_into_a_model(self, component: Registration, tmp_path: Path) -> None:
         """A model with it is composed and built, and its parts fit."""
-        from toolkit.build import build_autoencoder, build_metrics, build_objective, build_prior
+        from toolkit.build import build_autoencoder, build_loggers, build_metrics, build_objective, build_prior
         from toolkit.cli.config.compose import compose
         from toolkit.model import open_dataset
 
@@ -100,6 +100,8 @@ class PluginSuite(Laws):
         model = build_autoencoder(config, data)
         build_objective(config, model)
         build_metrics(config, model)
+        for _, logger in build_loggers(config, tmp_path / "run"):
+            logger.close("stopped")
         if model.code_spec.depth:
             build_prior(config, model.code_spec, data)
 
@@ -146,7 +148,7 @@ class PluginSuite(Laws):
             key = f"{component.kind}.{option.name}"
             if option.required and not any(other.startswith(f"{key}=") for other in beside):
                 pytest.skip(f'{key} has no default: name one, beside = {{"{word}": ["{key}=…"]}}')
-        return [*self.model, word if component.kind != "metric" else f"metric=[{component.name}]", *beside]
+        return [*self.model, word if component.kind not in LISTS else f"{component.kind}=[{component.name}]", *beside]
 
     def _source(self) -> Source:
         name = self.distribution.lower().replace("_", "-")

@@ -13,7 +13,7 @@ from toolkit.cli.config import errors
 from toolkit.cli.config.nodes import chosen, plain
 from toolkit.errors import ToolkitError
 from toolkit.options import TRAINERS, RunOptions
-from toolkit.registry import KINDS, find
+from toolkit.registry import KINDS, LISTS, find
 from toolkit.schema import Option, Signature, signature
 
 _RUN = schema.fields(RunOptions)
@@ -54,7 +54,7 @@ class _Check:
 
     def part(self, kind: str, path: str, node: Any, values: Any) -> dict[str, Any] | None:
         """A component with its options in the signature's order, nested parts included."""
-        if kind == path == "metric":
+        if kind == path and kind in LISTS:
             return {name: self.part(kind, f"{path}.{name}", node[name], values[name]) for name in values or {}}
         if values is None or values == schema.MISSING:
             self._absent(kind, path)

@@ -27,7 +27,7 @@ class Composed:
     """What the words of a command ask for.
 
     ``values``: plain dict, list, number, string, bool and None, in a fixed order. Every kind is a key: a dict with
-    ``name`` and the options, None where none is chosen; ``metric`` is a dict of such dicts by name.
+    ``name`` and the options, None where none is chosen; a list, such as ``metric``, is a dict of such dicts by name.
     """
 
     values: dict[str, Any]

@@ -32,6 +32,7 @@ from toolkit.cli.config.quote import key_of
 from toolkit.errors import ToolkitError
 from toolkit.options import TRAINERS
 from toolkit.registry import KINDS, did_you_mean
+from toolkit.runs.formats import LOGGERS
 
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
 """What composing raises for the user's mistakes."""
@@ -146,6 +147,8 @@ def unknown(key: str, known: Iterable[str]) -> str:
     """An unknown key at the top of the configuration."""
     known = list(dict.fromkeys([*known, *KINDS, *TRAINERS, "experiment"]))
     head = key.partition(".")[0]
+    if head in LOGGERS:
+        return f"{key}: this is a logger now: logger={LOGGERS[head]}, or logger=[] for none"
     near = did_you_mean(head, known)
     return f"{key}: the configuration has no {head}{near}; it has {', '.join(sorted(known))}"
 

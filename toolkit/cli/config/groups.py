@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolkit import registry
 from toolkit.modules import locate
-from toolkit.registry import KINDS
+from toolkit.registry import KINDS, LISTS
 from toolkit.schema import SchemaError, signature
 
 
@@ -18,6 +18,12 @@ def kind_of(group: str) -> str | None:
     for option in options:
         kind = nested(kind).get(option) if kind else None
     return kind
+
+
+def listed(path: str) -> tuple[str, str] | None:
+    """Kind and name of a part of a list, such as ``metric.codebook``; None for any other path."""
+    kind, _, name = path.partition(".")
+    return (kind, name) if kind in LISTS and name else None
 
 
 def nested(kind: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from toolkit import registry
-from toolkit.cli.config.groups import kind_of
+from toolkit.cli.config.groups import kind_of, listed
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS
 from toolkit.schema import Option, signature
@@ -86,8 +86,8 @@ def _options(key: str, words: Sequence[str]) -> list[Option]:
 
 
 def _parts(path: str, words: Sequence[str]) -> tuple[str, Sequence[str]]:
-    if path.startswith("metric."):
-        return "metric", [path.partition(".")[2]]
+    if part := listed(path):
+        return part[0], [part[1]]
     kind = kind_of(path.replace(".", "/")) or ""
     chosen = [word.partition("=")[2] for word in words if word.lstrip("+").startswith(f"{path.replace('.', '/')}=")]
     known = registry.names(kind) if kind in KINDS else ()

@@ -14,16 +14,16 @@ from toolkit.cli.config.check import mapping_of, validate
 from toolkit.cli.config.compose import Composed, composed_node
 from toolkit.cli.config.quote import key_of, prepare
 from toolkit.errors import ToolkitError
-from toolkit.registry import KINDS, find
+from toolkit.registry import KINDS, LISTS, find
 from toolkit.schema import signature
 
-_REPLACEABLE = ("prior", "metric")
+_REPLACEABLE = ("prior", *LISTS)
 
 
 def reopen(frozen: Mapping[str, Any], words: Sequence[str]) -> Composed:
     """A saved run's configuration, changed by this command's words.
 
-    The parts are the saved ones, by name, with the saved values; ``prior=`` and ``metric=`` may choose
+    The parts are the saved ones, by name, with the saved values; ``prior=``, ``metric=`` and ``logger=`` may choose
     others. Saved options that no longer exist, and options that are new since, are reported as notices.
     """
     overrides = [word for word in prepare(words) if not _same(word, frozen)]
@@ -58,9 +58,9 @@ def _choices(config: Mapping[str, Any]) -> list[str]:
     """The overrides that choose a saved configuration's parts."""
     words = ["~experiment"]
     for kind in (kind for kind in KINDS if kind in config):
-        if kind == "metric":
+        if kind in LISTS:
             names = [_saved_name(kind, part) for part in mapping_of(config[kind] or {}, kind).values()]
-            words.append(f"metric=[{','.join(names)}]")
+            words.append(f"{kind}=[{','.join(names)}]")
         else:
             words += _choice(kind, kind, config[kind])
     return words
@@ -94,13 +94,13 @@ def _same(word: str, frozen: Mapping[str, Any]) -> bool:
 
 
 def _swaps(word: str, frozen: Mapping[str, Any]) -> bool:
-    """Whether a word chooses another part; only a prior and the metrics may be replaced in a saved run."""
+    """Whether a word chooses another part; only those of ``_REPLACEABLE`` may be replaced in a saved run."""
     group = word.partition("=")[0].lstrip("+~")
     if group in ("dim", "seed"):
         saved = frozen.get(group)
         raise ToolkitError(f"{word}: a saved run keeps its {group} of {saved}; start a new run for another")
     if group == "experiment" or (groups.kind_of(group) and group.partition("/")[0] not in _REPLACEABLE):
-        kept = "a saved run keeps its parts, only prior= and metric= may change"
+        kept = f"a saved run keeps its parts, only {', '.join(f'{kind}=' for kind in _REPLACEABLE)} may change"
         raise ToolkitError(f"{word}: {kept}; start a new run for another model")
     return groups.kind_of(group) is not None
 
@@ -113,9 +113,9 @@ def _drift(composed: DictConfig, frozen: Mapping[str, Any]) -> list[str]:
     """Notices of options that were added or removed since a run was saved."""
     notices = []
     for kind in (kind for kind in KINDS if isinstance(frozen.get(kind), Mapping)):
-        parts = frozen[kind].items() if kind == "metric" else [(kind, frozen[kind])]
+        parts = frozen[kind].items() if kind in LISTS else [(kind, frozen[kind])]
         for name, saved in parts:
-            notices += _changes(kind, saved, composed[kind][name] if kind == "metric" else composed[kind])
+            notices += _changes(kind, saved, composed[kind][name] if kind in LISTS else composed[kind])
     return notices
 
 

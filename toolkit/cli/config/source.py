@@ -16,7 +16,7 @@ from toolkit import registry
 from toolkit.cli.config.groups import kind_of, nested
 from toolkit.cli.config.nodes import component_node, trainer_node
 from toolkit.options import TRAINERS
-from toolkit.registry import KINDS
+from toolkit.registry import KINDS, LISTS
 
 DEFAULT = "default"
 
@@ -61,8 +61,8 @@ class RegistrySource(ConfigSource):
         group, name = _split(config_path)
         kind = kind_of(group)
         node = component_node(kind, name) if kind else trainer_node(group)
-        # Metrics are a list: each has its own name as its key.
-        header = {"package": f"{group}.{name}" if group == "metric" else None}
+        # Each part of a list has its own name as its key.
+        header = {"package": f"{group}.{name}" if group in LISTS else None}
         return ConfigResult(provider="registry", path=f"toolkit://{config_path}", config=node, header=header)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:

@@ -1,0 +1,318 @@
+"""A run with loggers is the run without, bit for bit; they hear of all of it, and their failures cost nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from messages import assert_names
+from PIL import Image
+from toy.toy_loggers import CountingLogger
+from toys import PIXELCNN, TILES, TOY, VQ, fingerprint, plugged_in, trainers
+
+import toolkit
+from toolkit import Logger, ToolkitError
+from toolkit.__main__ import run as command
+from toolkit.cli.config.compose import compose
+from toolkit.cli.config.reopen import reopen
+from toolkit.logged import Logged
+from toolkit.loggers.tensorboard import TensorBoardLogger
+from toolkit.runs.folder import Run
+from toolkit.runs.plain import read_yaml, write_yaml
+from toolkit.stages import train
+from toolkit.testing import LoggerSuite
+
+EVERY = ["batch_size=4", "workers=0", "log_every=2", "checkpoint_every=3", "validate_every=3", "pictures_every=3"]
+WORDS = [*TILES, *VQ, *PIXELCNN, *trainers("steps=6", *EVERY), "prior_trainer.allow_collapsed=true"]
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
+
+
+class Notes:
+    """A report that keeps the notes, and raises after a step of a stage."""
+
+    def __init__(self, error: BaseException | None = None, stage: str = "", step: int = 0) -> None:
+        self.notes: list[str] = []
+        self.error, self.at, self.begun = error, (stage, step), ""
+
+    def begin(self, stage: str, done: int, steps: int) -> None:
+        self.begun = stage
+
+    def step(self, done: int) -> None:
+        if self.error and (self.begun, done) == self.at:
+            raise self.error
+
+    def metrics(self, split: str, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without loggers."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    with plugged_in():
+        train(compose(WORDS).config, folder, report=Notes())
+    return folder
+
+
+def calls(run: Path) -> list[list[Any]]:
+    return [json.loads(line) for line in (run / "counted.jsonl").read_text().splitlines()]
+
+
+def heard(run: Path) -> tuple[list[Any], list[Any], list[Any]]:
+    """What the counting logger was told: lines, pictures, and how the trainings ended."""
+    told = calls(run)
+    lines, pictures, ends = ([what for call, what in told if call == name] for name in ("log", "picture", "close"))
+    return lines, pictures, [status for status, _ in ends]
+
+
+def assert_heard_all(run: Path) -> None:
+    lines, pictures, ends = heard(run)
+    assert lines == list(Run(run).log)
+    assert sorted(name for *_, name in pictures) == sorted(path.name for path in run.glob("samples/*.png"))
+    assert all(name == f"{stage}-{step:08d}.png" for stage, step, name in pictures)
+    assert {stage for stage, *_ in pictures} == {"autoencoder", "prior-pixelcnn"}
+    assert ends == ["done"]
+    assert calls(run)[-1] == ["close", ["done", "vq"]]
+
+
+def test_one_that_counts(plain: Path, tmp_path: Path) -> None:
+    report = Notes()
+    train(compose([*WORDS, "logger=[toy_counting]"]).config, tmp_path / "run", report=report)
+    assert_heard_all(tmp_path / "run")
+    assert fingerprint(tmp_path / "run") == fingerprint(plain)
+    assert not [text for text in report.notes if "logger" in text]
+    assert Run(tmp_path / "run").components()["logger.toy_counting"]["distribution"] == "toy-plugin"
+
+
+@pytest.mark.parametrize("where", ["log", "picture", "close"])
+def test_one_that_raises(where: str, plain: Path, tmp_path: Path) -> None:
+    """It draws random numbers first; the one after it hears of everything."""
+    words = ["logger=[toy_raising,toy_counting]", f"logger.toy_raising.where={where}"]
+    report = Notes()
+    train(compose([*WORDS, *words]).config, tmp_path / "run", report=report)
+    assert_heard_all(tmp_path / "run")
+    assert fingerprint(tmp_path / "run") == fingerprint(plain)
+    (note,) = (text for text in report.notes if "logger" in text)
+    assert_names(note, f"logger=toy_raising … no {where} today … toy_loggers.py")
+    assert f"no {where} today" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_one_that_raises_everywhere_is_told_once() -> None:
+    """After its first failure it is only closed."""
+    heard = []
+
+    class Broken(Logger):
+        def log(self, stage: str, split: str, step: int, metrics: Mapping[str, float]) -> None:
+            heard.append("log")
+            raise OSError("gone")
+
+        def picture(self, stage: str, step: int, path: Path) -> None:
+            heard.append("picture")
+
+        def close(self, status: str) -> None:
+            heard.append(status)
+            raise OSError("still gone")
+
+    report = Notes()
+    with Logged(report) as logged:
+        logged.add([("broken", Broken())])
+        for step in range(3):
+            logged.metrics("train", step, {"loss": 1.0})
+        logged.picture("autoencoder", 3, Path("a.png"))
+    assert heard == ["log", "done"]
+    (note,) = report.notes
+    assert_names(note, "logger=broken … OSError: gone")
+
+
+def test_one_that_cannot_be_built(tmp_path: Path) -> None:
+    """Nothing is written yet, and those that are built are closed."""
+    words = ["logger=[toy_counting,toy_raising]", "logger.toy_raising.where=new"]
+    with pytest.raises(ToolkitError, match=r"^logger=toy_raising: no new today$"):
+        train(compose([*WORDS, *words]).config, tmp_path / "run", report=Notes())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "stage", "step"),
+    [
+        (KeyboardInterrupt(), "stopped", "autoencoder", 5),
+        (ToolkitError("a full disk"), "failed", "prior-pixelcnn", 4),
+    ],
+)
+def test_one_is_told_how_it_ended_and_goes_on(
+    error: BaseException, status: str, stage: str, step: int, plain: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(type(error)):
+        train(compose([*WORDS, "logger=[toy_counting]"]).config, run, report=Notes(error, stage, step))
+    assert heard(run)[2] == [status]
+    train(toolkit.compose(run=run), run, report=Notes())
+    lines, _, ends = heard(run)
+    assert ends == [status, "done"]
+    again = {(line["stage"], line["split"], line["step"]): line for line in lines}
+    assert [again[line["stage"], line["split"], line["step"]] for line in Run(run).log] == list(Run(run).log)
+    assert fingerprint(run) == fingerprint(plain)
+
+
+def test_a_continuation_chooses_others(plain: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain, run)
+    first = read_yaml(run / "config.yaml")
+    assert not {"logger", "tensorboard"} & set(first), "a run without loggers says nothing of them"
+    train(toolkit.compose("trainer.steps=6", run=run), run, report=Notes())
+    assert not (run / "config-2.yaml").exists()
+    longer = trainers("steps=7")
+    train(toolkit.compose("logger=toy_counting", *longer, run=run), run, report=Notes())
+    assert list(read_yaml(run / "config-2.yaml")["logger"]) == ["toy_counting"]
+    lines = [line for line in Run(run).log if line["stage"] != "autoencoder" or line["step"] == 7]
+    assert heard(run)[0] == lines
+    train(toolkit.compose("logger=[]", run=run), run, report=Notes())
+    assert "logger" not in read_yaml(run / "config-3.yaml")
+    assert heard(run)[2] == ["done"]
+
+
+# -- words
+
+
+def test_loggers_are_a_list_of_parts_with_options() -> None:
+    words = [*WORDS, "logger=[toy_raising,toy_counting]", "logger.toy_raising.where=close"]
+    saved = compose(words).values
+    assert saved["logger"] == {
+        "toy_raising": {"name": "toy_raising", "where": "close"},
+        "toy_counting": {"name": "toy_counting"},
+    }
+    assert reopen(saved, []).values == saved
+    assert reopen(saved, ["logger=[]"]).values["logger"] == {}
+    assert compose(WORDS).values["logger"] == {}
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("logger=tensorbord", "logger=tensorbord … tensorboard?"),
+        ("logger.toy_raising.where=never", "logger.toy_raising.where: … log"),
+        ("logger.toy_raising.were=log", "logger.toy_raising.were: logger=toy_raising … where?"),
+        ("tensorboard=true", "tensorboard: … logger=tensorboard"),
+    ],
+)
+def test_wrong_words_are_refused(word: str, text: str) -> None:
+    with pytest.raises(ToolkitError) as error:
+        compose([*WORDS, "logger=[toy_raising]", word])
+    assert_names(str(error.value), text)
+
+
+def test_the_switch_is_refused_of_a_saved_run(plain: Path) -> None:
+    with pytest.raises(ToolkitError, match="logger=tensorboard"):
+        reopen(Run(plain).config_values(), ["tensorboard=true"])
+
+
+def test_completion_knows_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "toolkit train logger=[toy_raising] logger.toy_raising.where="
+    assert command(["completion", "query", words]) == 0
+    assert f"{words.rpartition(' ')[2]}picture " in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("switch", [True, False])
+def test_the_switch_of_older_runs_is_a_logger(switch: bool, plain: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain, run)
+    (run / "config.yaml").write_text(write_yaml({**read_yaml(run / "config.yaml"), "tensorboard": switch}))
+    assert list(Run(run).config().logger) == (["tensorboard"] if switch else [])
+    assert list(reopen(Run(run).config_values(), []).values["logger"]) == (["tensorboard"] if switch else [])
+
+
+# -- TensorBoard
+
+
+class Writer:
+    """Stands for TensorBoard's: keeps what it is given in a file of the folder."""
+
+    written: list[tuple[Any, ...]] = []  # noqa: RUF012  # of all of them
+
+    def __init__(self, folder: str) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.file = Path(folder) / "events"
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        self.file.write_text(f"{tag} {float(value)} {step}")
+        Writer.written.append((tag, value, step))
+
+    def add_image(self, tag: str, pixels: Any, step: int, dataformats: str) -> None:
+        assert dataformats == "HWC"
+        Writer.written.append((tag, pixels.shape, step))
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the package, which may not be installed."""
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    Writer.written.clear()
+
+
+@pytest.mark.usefixtures("writer")
+class TestTensorBoardLogger(LoggerSuite):
+    def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
+        return TensorBoardLogger(run)
+
+
+class TestCountingLogger(LoggerSuite):
+    def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
+        return CountingLogger(run, config)
+
+
+@pytest.mark.usefixtures("writer")
+def test_tensorboard_has_metrics_and_pictures_under_their_tags(plain: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(compose([*WORDS, "logger=tensorboard", "stage=autoencoder"]).config, run, report=Notes())
+    scalars = [entry for entry in Writer.written if "/samples" not in entry[0]]
+    assert [(tag, step) for tag, _, step in scalars] == [
+        (f"autoencoder/{line['split']}/{name}", line["step"])
+        for line in Run(run).log
+        for name in line
+        if name not in ("stage", "split", "step")
+    ]
+    with Image.open(run / "samples" / "autoencoder-00000003.png") as image:
+        shape = (image.height, image.width, 3)
+    pictures = [entry for entry in Writer.written if "/samples" in entry[0]]
+    assert pictures == [("autoencoder/samples", shape, step) for step in (3, 6)]
+    assert (run / "tensorboard" / "events").is_file()
+
+
+def test_without_its_package_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(
+        ToolkitError, match=r"^logger=tensorboard: needs .*pip install 'discrete-toolkit\[tensorboard\]'$"
+    ):
+        train(compose([*WORDS, "logger=tensorboard"]).config, tmp_path / "run", report=Notes())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboards_own_writer(tmp_path: Path) -> None:
+    """Skipped where the package is not installed."""
+    pytest.importorskip("tensorboard")
+    run = tmp_path / "run"
+    logger = TensorBoardLogger(run)
+    logger.log("autoencoder", "train", 1, {"loss": 0.5})
+    Image.new("RGB", (6, 4)).save(tmp_path / "picture.png")
+    logger.picture("autoencoder", 1, tmp_path / "picture.png")
+    logger.close("done")
+    (file,) = (run / "tensorboard").iterdir()
+    assert b"autoencoder/train/loss" in file.read_bytes()
+    assert b"autoencoder/samples" in file.read_bytes()
