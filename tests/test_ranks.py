@@ -36,7 +36,8 @@ from toolkit.optimization import Optimization
 from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.folder import Run
 from toolkit.spec import CodeSpec
-from toolkit.training import CLOCKED, PriorStage, Stage, train_steps
+from toolkit.recorder import CLOCKED
+from toolkit.training import PriorStage, Stage, train_steps
 
 MODEL = "dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4 conditions.decoder=[kind]"
 PRIOR = "prior=pixelcnn prior.hidden=8 prior.layers=2 prior.head=8 prior_trainer.allow_collapsed=true"

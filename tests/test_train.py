@@ -23,7 +23,7 @@ from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions
 from toolkit.runs.folder import Run
 from toolkit.stages import train
-from toolkit.training import CLOCKED
+from toolkit.recorder import CLOCKED
 
 PARTS = [*TILES, *PIXELCNN, *SIX_STEPS]
 

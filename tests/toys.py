@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.training import CLOCKED
+from toolkit.recorder import CLOCKED
 
 TOY = Path(__file__).resolve().parent / "toy"
 TILES = ["dataset=toy_tiles", "encoder=toy_conv", "decoder=toy_conv", "likelihood=categorical", "dim=4"]

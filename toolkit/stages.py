@@ -14,8 +14,9 @@ import torch
 from toolkit import collapse, registry
 from toolkit.autoencoder import code_spec_on, encoded_grid
 from toolkit.batches import Batch, TrainBatches, split_batches
-from toolkit.build import asks_for_source, build_loggers, build_metrics, build_prior, build_prior_stage, build_stage
+from toolkit.build import asks_for_source, build_loggers, build_metrics, build_prior, build_stage
 from toolkit.config import RunConfig
+from toolkit.continuation import check_continuation, initialize, is_current
 from toolkit.dataset import Dataset, Examples
 from toolkit.device import choose_device
 from toolkit.distributed import (
@@ -36,22 +37,19 @@ from toolkit.logged import Logged
 from toolkit.model import Model, load, open_dataset
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
-from toolkit.prior import Prior, SamplingOptions
+from toolkit.pictures import SHOWN, plot_reconstructions, plot_samples
 from toolkit.provenance import components, list_components
 from toolkit.quantizer import Quantizer
+from toolkit.recorder import Recorder
 from toolkit.report import Lines, LogFile, Report, Silence
 from toolkit.running_metrics import histogram
 from toolkit.runs.checkpoint import Checkpoint, found, newest
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.folder import Run, write_config
-from toolkit.sample import sample
 from toolkit.scoring import validation_score
 from toolkit.spec import CodeSpec, DataSpec
-from toolkit.training import PriorStage, Recorder, Stage, train_steps
-
-SHOWN = 8
-"""Examples in a row of a picture."""
+from toolkit.training import PriorStage, Stage, train_steps
 
 
 def train(config: RunConfig, folder: str | Path, *, report: Report | None = None) -> float | None:
@@ -81,9 +79,9 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         for trainer in (config.trainer, config.prior_trainer):
             check_device(choose_device(trainer.device))
         with torch.random.fork_rng([]):
-            _check_continuation(run, config, dataset.spec, stage)
+            check_continuation(run, config, dataset.spec, stage)
         if config.init and checkpoint is None:
-            _initialize(stage, config.init)
+            initialize(stage, config.init)
     on_rank0(lambda: report.add(build_loggers(config, run.path)))
     seed_noise(config.seed)
     on_rank0(partial(_write, run, config, dataset, stage))
@@ -120,41 +118,6 @@ def _parts(stage: Stage) -> dict[str, Any]:
         "likelihood": getattr(model.decoder, "likelihood", None),
         "objective": stage.objective,
     }
-
-
-def _check_continuation(run: Run, config: RunConfig, data: DataSpec, stage: Stage) -> None:
-    """ToolkitError where the folder's checkpoints do not fit the configuration's model."""
-    checkpoint = newest(run.autoencoder, [])
-    if checkpoint is None and config.stage == "prior":
-        raise ToolkitError(
-            "stage=prior needs a trained autoencoder: toolkit train run=DIR stage=prior, or stage=all for both"
-        )
-    if checkpoint is not None:
-        saved = run.spec()[0]
-        if (saved.shape, saved.levels, saved.conditions) != (data.shape, data.levels, data.conditions):
-            raise ToolkitError(
-                f"{run.path} was trained on data {saved.shape} with {saved.levels} levels, this is {data.shape} with"
-                f" {data.levels}: start a new run for other data"
-            )
-        checkpoint.check_weights(stage)
-    if config.stage == "autoencoder" or (config.stage == "all" and not stage.model.code_spec.depth):
-        return
-    trained = newest(run.prior(config.chosen_prior().name), [])
-    continues = checkpoint is not None and trained is not None and is_current(trained, checkpoint)
-    build_prior_stage(config, stage.model.code_spec, data, trained if continues else None)
-
-
-def is_current(prior: Checkpoint, autoencoder: Checkpoint) -> bool:
-    """Whether a prior was trained on the codes of these weights."""
-    return prior.facts.get("autoencoder") == autoencoder.weights_hash
-
-
-def _initialize(stage: Stage, init: str) -> None:
-    """Loads the weights of another run with the same parts."""
-    checkpoint = newest(Run.open(init, key="init").autoencoder, [])
-    if checkpoint is None:
-        raise ToolkitError(f"init={init}: this run has no checkpoint")
-    checkpoint.load_weights(stage, averaged=True)
 
 
 @dataclass(frozen=True)
@@ -219,7 +182,7 @@ class _Training:
             return {k: v for k, v in evaluation.metrics_by_name().items() if isinstance(v, float)}
 
         def plot(path: Path) -> None:
-            _plot_reconstructions(path, stage, examples, dataset, device, shown)
+            plot_reconstructions(path, stage, examples, dataset, device, shown)
 
         recorder = Recorder(
             self.run,
@@ -265,7 +228,7 @@ class _Training:
             return {"loss": float(torch.cat(losses).double().mean())}
 
         def plot(path: Path) -> None:
-            _plot_samples(path, model, stage.model, codes, dataset, config.seed)
+            plot_samples(path, model, stage.model, codes, dataset, config.seed)
 
         axes = {"grid": list(code_spec.grid), "axes": list(dataset.spec.axes)}
         recorder = Recorder(
@@ -360,26 +323,3 @@ def _refuse_collapsed(codes: CachedCodes, code_spec: CodeSpec, quantizer: Quanti
             f"{warning}\n"
             "no prior is trained, its samples would be noise: prior_trainer.allow_collapsed=true trains one anyway"
         )
-
-
-@torch.no_grad()
-def _plot_reconstructions(
-    path: Path, stage: Stage, examples: Examples, dataset: Dataset, device: torch.device, n: int
-) -> None:
-    """A row of validation examples above their reconstructions."""
-    stage.eval()
-    batch = next(split_batches(examples, "val", device, batch_size=n, limit=n, workers=0))
-    likelihood = stage.objective.bound(stage.model, batch.x, batch.conditions).likelihood
-    mean = likelihood.mean
-    x = likelihood.sample() if mean is None else dataset.spec.unscale(mean)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.plot([batch.x.cpu(), x.cpu()], dataset.spec, path)
-
-
-def _plot_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int) -> None:
-    """Two rows of samples, under the conditions of the first validation examples."""
-    batch = next(split_batches(codes, "val", model.device, batch_size=2 * SHOWN, limit=2 * SHOWN, workers=0))
-    generator = torch.Generator().manual_seed(seed)
-    x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, SamplingOptions(), generator=generator)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.plot(x.cpu().split(SHOWN), dataset.spec, path)
