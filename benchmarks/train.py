@@ -36,8 +36,8 @@ from toolkit.batches import TrainBatches
 from toolkit.build import build_autoencoder, build_objective
 from toolkit.cli.config.compose import compose
 from toolkit.optimization import Optimization
-from toolkit.runs.folder import Run
 from toolkit.recorder import Recorder
+from toolkit.runs.folder import Run
 from toolkit.training import Stage, train_steps
 
 Steps = Callable[[int], None]

@@ -33,10 +33,10 @@ from toolkit.build import build_autoencoder, build_dataset, build_objective, bui
 from toolkit.cli.config.compose import compose
 from toolkit.config import RunConfig
 from toolkit.optimization import Optimization
+from toolkit.recorder import CLOCKED
 from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.folder import Run
 from toolkit.spec import CodeSpec
-from toolkit.recorder import CLOCKED
 from toolkit.training import PriorStage, Stage, train_steps
 
 MODEL = "dataset=toy_tiles encoder=toy_conv decoder=toy_conv likelihood=categorical dim=4 conditions.decoder=[kind]"

@@ -21,9 +21,9 @@ from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
 from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions
+from toolkit.recorder import CLOCKED
 from toolkit.runs.folder import Run
 from toolkit.stages import train
-from toolkit.recorder import CLOCKED
 
 PARTS = [*TILES, *PIXELCNN, *SIX_STEPS]
 
