@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from math import log
 from pathlib import Path
@@ -22,7 +23,7 @@ from toolkit.cli.config.reopen import reopen
 from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions
 from toolkit.recorder import CLOCKED
-from toolkit.runs.folder import Run
+from toolkit.runs.folder import Run, write_config
 from toolkit.stages import train
 
 PARTS = [*TILES, *PIXELCNN, *SIX_STEPS]
@@ -394,3 +395,14 @@ def test_the_gradients_norm_is_that_before_clipping() -> None:
         module.weight.grad = torch.tensor([[3.0, 4.0]])
         norms.append(float(optimization.update()["grad_norm"]))
     assert norms == [5.0, 5.0]
+
+
+def test_options_that_are_newer_than_a_run_are_no_change(copied: Run) -> None:
+    """A continuation with the same values adds no configuration."""
+    path = copied.path / "config.yaml"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if line.strip() not in ("floor: 0.0", "critic_start: 0")))
+    write_config(copied.path, copied.config())
+    assert not (copied.path / "config-2.yaml").exists()
+    write_config(copied.path, replace(copied.config(), seed=7))
+    assert (copied.path / "config-2.yaml").is_file()

@@ -97,7 +97,7 @@ class Run:
 
     def config(self) -> RunConfig:
         """The newest configuration. ToolkitError where its parts or values are not valid."""
-        return RunConfig.read(self.config_values(), self.path)
+        return _read(self.path)
 
     def config_values(self) -> dict[str, Any]:
         """The same as plain values, which may hold options that no longer exist."""
@@ -105,7 +105,7 @@ class Run:
 
     def prior_config(self, name: str) -> RunConfig:
         """The newest configuration that a prior was trained with; ToolkitError where it has no prior."""
-        config = RunConfig.read(read_config(self.prior(name)), self.prior(name))
+        config = _read(self.prior(name))
         config.chosen_prior()
         return config
 
@@ -208,12 +208,12 @@ class Run:
 
 def write_config(folder: Path, config: RunConfig) -> None:
     """Writes a folder's first configuration, or the next one where the values differ from the newest."""
-    files, values = _configs(folder), config.values()
-    if files and read_config(folder) == values:
+    files = _configs(folder)
+    if files and _read(folder) == config:
         return
     folder.mkdir(parents=True, exist_ok=True)
     name = f"config-{_number(files[-1]) + 1}.yaml" if files else "config.yaml"
-    write_text(folder / name, write_yaml({"format": FORMAT, **values}))
+    write_text(folder / name, write_yaml({"format": FORMAT, **config.values()}))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -226,6 +226,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ToolkitError(f"{path} holds no configuration")
     return current_config(values, path)
+
+
+def _read(folder: Path) -> RunConfig:
+    """A folder's newest configuration; errors name its file."""
+    return RunConfig.read(read_config(folder), _configs(folder)[-1])
 
 
 def _configs(folder: Path) -> list[Path]:
