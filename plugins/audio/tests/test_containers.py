@@ -59,10 +59,10 @@ def test_a_window_is_that_place_of_the_whole_file(name: str, folder: Path) -> No
     starts = np.random.default_rng(0).integers(0, samples - LENGTH, 4).tolist()
     for start in [0, 1, *starts, samples - LENGTH]:
         assert np.array_equal(read_span(path, start, start + LENGTH, rate, marks), whole[start : start + LENGTH]), start
-    for start in starts[:2]:
+    for start in starts[:1]:
         assert np.array_equal(read_span(path, start, start + LENGTH, rate), whole[start : start + LENGTH]), start
     other = read_span(path, 0, None, 22050)
-    for start in [length_at(start, rate, 22050) for start in starts[:3]]:
+    for start in [length_at(start, rate, 22050) for start in starts[:2]]:
         window = read_span(path, start, start + 500, 22050, marks)
         np.testing.assert_allclose(window, other[start : start + 500], rtol=0, atol=1e-4)
 
