@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -23,12 +24,22 @@ def save(path: Path, sound: np.ndarray, rate: int = 16000) -> Path:
     return path
 
 
-def encode(path: Path, sound: np.ndarray, rate: int, codec: str, form: str, layout: str = "mono") -> Path:
-    """Channels ``(channels, n)`` of float32 to a file of another kind."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, layout=layout, format=form)
+def encode(
+    path: Path,
+    sound: np.ndarray,
+    rate: int,
+    codec: str,
+    form: str,
+    layout: str = "mono",
+    options: dict[str, str] | None = None,
+    header: dict[str, str] | None = None,
+) -> Path:
+    """Channels ``(channels, n)`` of float32 to a file of another kind, with options of the encoder and container."""
+    with av.open(str(path), "w", options=header or {}) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout, format=form, options=options or {})
+        stream.codec_context.open()  # only then it knows the size of its frames
         frame = av.AudioFrame.from_ndarray(sound.T.reshape(1, -1).copy(), format="flt", layout=layout)
-        frame.sample_rate = rate
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
         resampler = av.AudioResampler(format=form, layout=layout, rate=rate, frame_size=stream.frame_size or 4096)
         for given in (frame, None):
             for part in resampler.resample(given):

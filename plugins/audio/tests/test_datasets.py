@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -16,10 +17,10 @@ from made_sounds import align, encode, noise, save
 from toolkit import Dataset, ToolkitError
 from toolkit.datasets.files import cache
 from toolkit.testing.dataset import DatasetSuite
-from toolkit_audio import corpus
+from toolkit_audio import corpus, reading
 from toolkit_audio.folder import FolderDataset
 from toolkit_audio.librispeech import LibriSpeechDataset
-from toolkit_audio.reading import read_span
+from toolkit_audio.reading import length_at, read_span
 from toolkit_audio.vctk import VCTKDataset
 from toolkit_audio.vowels import SPEAKERS, VowelsDataset
 from toolkit_audio.waveform import to_waveform
@@ -264,6 +265,49 @@ def test_a_damaged_memory_is_made_anew(voices: Path, tmp_path: Path, monkeypatch
 def test_a_memory_that_cannot_be_kept_is_done_without(voices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
     assert FolderDataset(root=str(voices), seconds=0.2).size("train")
+
+
+def test_what_a_scan_counts_is_remembered(voices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths and the places from which decoding may begin, so that a file is decoded once, and windows are exact."""
+    monkeypatch.setattr(reading, "NEAR", 0.8)
+    monkeypatch.setattr(reading, "SPACING", 0.5)
+    path = encode(voices / "anna" / "long.mp3", noise(6, 44100)[None], 44100, "libmp3lame", "s16p")
+    first = FolderDataset(root=str(voices), seconds=0.2, form="float")
+    monkeypatch.setattr(corpus, "survey", None)
+    again = FolderDataset(root=str(voices), seconds=0.2, form="float")
+    assert again.sounds == first.sounds
+    assert again.sounds["anna/long.mp3"].samples == length_at(6 * 44100, 44100, 16000)
+    assert len(again.sounds["anna/long.mp3"].marks) > 5
+    whole = read_span(path, 0, None, 16000)
+    for split in ("train", "val", "test"):
+        for index, (number, start) in enumerate(again.windows[split].tolist()):
+            if again.splits[split][number].path == "anna/long.mp3":
+                x = again.example(split, index, None)["x"][0].numpy()
+                np.testing.assert_allclose(x, whole[start : start + 3200], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["nan", "no channels", "65535 channels", "a pipe", "a bomb", "too short"])
+def test_whatever_one_file_raises_is_that_files_fault(damage: str, voices: Path) -> None:
+    path = voices / "anna" / ("bad.flac" if damage == "a bomb" else "bad.wav")
+    if damage == "a pipe":
+        os.mkfifo(path)
+    elif damage == "nan":
+        encode(path, np.append(noise(1), np.float32(np.nan))[None], 16000, "pcm_f32le", "flt")
+    elif damage == "too short":
+        save(path, noise(1, 44100)[:2], 44100)
+    elif damage == "a bomb":
+        encode(path, noise(1)[None], 16000, "flac", "s16")
+        content = bytearray(path.read_bytes())
+        content[21:26] = bytes([content[21] | 15]) + b"\xff" * 4
+        path.write_bytes(content)
+    else:
+        content = bytearray(save(path, noise(1)).read_bytes())
+        content[22:24] = (0 if damage == "no channels" else 65535).to_bytes(2, "little")
+        path.write_bytes(content)
+    with pytest.raises(ToolkitError, match=rf"{path.name}: "):
+        FolderDataset(root=str(voices), seconds=0.2)
+    dataset = FolderDataset(root=str(voices), seconds=0.2, on_error="skip")
+    assert dataset.policy.skipped == {f"anna/{path.name}"}
 
 
 def test_many_files_are_told(voices: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from made_sounds import encode, noise, save
 
 from toolkit import ToolkitError
+from toolkit_audio import frames
 from toolkit_audio.files import write_wav
 from toolkit_audio.reading import Header, read_header, read_span, resample
 
@@ -148,6 +152,123 @@ def test_a_file_that_is_cut_short(suffix: str, tmp_path: Path) -> None:
     for start, stop in spans:
         with pytest.raises(ToolkitError, match=rf"a.{suffix}: (cut short|cannot be read)"):
             read_span(path, start, stop, 16000)
+
+
+def test_a_late_frame_is_a_hole_only_where_rounding_cannot_explain_it(tmp_path: Path) -> None:
+    """A second, then another that begins some time after it: silence between them, or nothing."""
+    for late, silence in [(0, 0), (300, 0), (-300, 0), (-1500, 0), (8000, 8000), (40000, 40000), (16000 * 3600, 0)]:
+        path = _two_seconds(tmp_path / "a.mkv", late)
+        heard = read_span(path, 0, None, 16000)
+        assert len(heard) == 32000 + silence, late
+        assert read_header(path).samples == len(heard)
+        assert np.array_equal(heard != 0, np.repeat([True, False, True], [16000, silence, 16000]))
+        assert np.array_equal(read_span(path, 15000, 17000, 16000), heard[15000:17000])
+
+
+def _two_seconds(path: Path, late: int) -> Path:
+    """A constant for two seconds at 16 kHz, the second one late by some samples."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+        for begins in range(0, 32000, 1600):
+            samples = np.full((1, 1600), 8192, np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate, frame.time_base = 16000, Fraction(1, 16000)
+            frame.pts = begins + (late if begins >= 16000 else 0)
+            container.mux(stream.encode(frame))
+    return path
+
+
+def test_a_length_that_is_only_estimated_is_counted(tmp_path: Path) -> None:
+    """Ten seconds of noise, then ten of a tone: the rate of the first seconds says nothing about the rest."""
+    t = np.arange(20 * 44100) / 44100
+    sound = 0.2 * np.sin(2 * np.pi * 440 * t) + 0.2 * np.random.default_rng(0).uniform(-1, 1, len(t)) * (t < 10)
+    for name, codec, form, options in [("a.mp3", "libmp3lame", "s16p", {"q": "2"}), ("a.aac", "aac", "fltp", {})]:
+        header = {"write_xing": "0", "id3v2_version": "0"} if codec == "libmp3lame" else {}
+        path = encode(tmp_path / name, sound[None].astype(np.float32), 44100, codec, form, "mono", options, header)
+        assert 882_000 <= read_header(path).samples == len(read_span(path, 0, None, 44100)) < 882_000 + 4096
+
+
+@pytest.mark.parametrize("size", [0, 9, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+def test_a_wav_file_whose_size_was_never_written(size: int, tmp_path: Path) -> None:
+    """Programs that write to a pipe do not know it; a size that is smaller than the file is believed."""
+    path = save(tmp_path / "a.wav", noise(1))
+    content = path.read_bytes()
+    place = content.index(b"data") + 4
+    path.write_bytes(content[:place] + size.to_bytes(4, "little") + content[place + 4 :])
+    assert read_header(path).samples == len(read_span(path, 0, None, 16000)) == (4 if size == 9 else 16000)
+
+
+def test_an_mp4_file_that_is_cut_short(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.m4a", noise(4, 44100)[None], 44100, "aac", "fltp", header={"movflags": "faststart"})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    for read in (lambda: read_header(path), lambda: read_span(path, 0, None, 44100)):
+        with pytest.raises(ToolkitError, match=r"a.m4a: cut short"):
+            read()
+
+
+@pytest.mark.parametrize("samples", [211 * 44100, 2**36 - 1])
+def test_a_flac_header_that_promises_too_much(samples: int, tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.flac", noise(2, 44100)[None], 44100, "flac", "s16")
+    content = path.read_bytes()
+    fields = int.from_bytes(content[18:26], "big") >> 36 << 36 | samples
+    path.write_bytes(content[:18] + fields.to_bytes(8, "big") + content[26:])
+    for read in (lambda: read_header(path), lambda: read_span(path, 0, None, 44100)):
+        with pytest.raises(ToolkitError, match=rf"a.flac: cut short, it ends at sample 88200 of {samples}"):
+            read()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e300])
+def test_samples_that_are_no_finite_numbers(number: float, tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.wav", noise(1)[None], 16000, "pcm_f64le", "dbl")
+    content = bytearray(path.read_bytes())
+    content[len(content) - 8000 : len(content) - 7992] = np.float64(number).tobytes()
+    path.write_bytes(content)
+    for read in (lambda: read_header(path), lambda: read_span(path, 0, None, 16000)):
+        with pytest.raises(ToolkitError, match=r"a.wav: cannot be read as sound \(sample 15000 is -?(nan|inf)\)"):
+            read()
+    assert np.isfinite(read_span(path, 0, 8000, 16000)).all()
+
+
+@pytest.mark.parametrize("channels", [0, 65535])
+@pytest.mark.parametrize("rate", [16000, 0, 1, 2**31 - 1])
+def test_numbers_of_channels_and_rates_that_no_sound_has(channels: int, rate: int, tmp_path: Path) -> None:
+    path = save(tmp_path / "a.wav", noise(1))
+    content = bytearray(path.read_bytes())
+    content[22:24], content[24:28] = channels.to_bytes(2, "little"), rate.to_bytes(4, "little")
+    path.write_bytes(content)
+    for read in (lambda: read_header(path), lambda: read_span(path, 0, 100, 16000)):
+        with pytest.raises(ToolkitError, match=r"a.wav: cannot be read as sound"):
+            read()
+
+
+@pytest.mark.parametrize("error", [AttributeError, OverflowError, ValueError, MemoryError, IndexError])
+def test_whatever_a_file_makes_pyav_raise_names_the_file(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tmp_path / "a.mka", noise(1)[None], 16000, "flac", "s16")
+
+    def fail(*_: object) -> None:
+        raise error("strange")
+
+    monkeypatch.setattr(frames, "_packets", fail)
+    for read in (lambda: read_header(path), lambda: read_span(path, 0, 100, 16000)):
+        with pytest.raises(ToolkitError, match=r"a.mka: cannot be read as sound \(strange\)"):
+            read()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(ToolkitError, match="cannot be read as sound"):
+        read_header(tmp_path / "a.wav")
+
+
+def test_what_follows_the_last_frame_is_no_sound(tmp_path: Path) -> None:
+    """Part of a frame, or a tag, at the end of a file of frames."""
+    path = encode(tmp_path / "a.aac", noise(1)[None], 16000, "aac", "fltp")
+    whole, content = read_span(path, 0, None, 16000), path.read_bytes()
+    path.write_bytes(content + content[:60])
+    assert np.array_equal(read_span(path, 0, None, 16000)[: len(whole)], whole)
 
 
 def test_real_speech_is_read_in_parts_as_it_is_whole(speech: Path) -> None:

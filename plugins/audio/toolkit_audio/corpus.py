@@ -21,8 +21,9 @@ from toolkit.datasets.variance import estimate_variance
 from toolkit_audio import PACKAGE
 from toolkit_audio.alignment import PhoneLabels, label_rate, read_phone_map
 from toolkit_audio.files import AudioDataset
+from toolkit_audio.frames import Mark
 from toolkit_audio.loudness import gain, measure_loudness, require_torchaudio
-from toolkit_audio.reading import length_at, read_header, read_span
+from toolkit_audio.reading import length_at, read_span, survey
 from toolkit_audio.splits import Utterance, listed
 from toolkit_audio.trimming import sounding
 from toolkit_audio.waveform import FORMS, from_waveform, sample_rate_of
@@ -42,6 +43,8 @@ class Sound(NamedTuple):
     """Length without the trimmed silence."""
     gain: float
     """Factor of the amplitude."""
+    marks: tuple[Mark, ...] = ()
+    """Where decoding may begin, in samples of the file's own rate."""
 
 
 class CorpusDataset(AudioDataset):
@@ -146,7 +149,7 @@ class CorpusDataset(AudioDataset):
         if generator is not None and self.crop == "random":
             start = int(torch.randint(max(0, sound.samples - length) + 1, (), generator=generator))
         begin = sound.start + start
-        samples = read_span(self.root / utterance.path, begin, begin + min(length, sound.samples), rate)
+        samples = read_span(self.root / utterance.path, begin, begin + min(length, sound.samples), rate, sound.marks)
         waveform = torch.from_numpy(np.pad(samples * np.float32(sound.gain), (0, length - len(samples))))
         example = {"x": from_waveform(waveform, self.spec).unsqueeze(0)}
         example["speaker"] = torch.tensor(self.speakers[utterance.speaker])
@@ -166,14 +169,16 @@ class CorpusDataset(AudioDataset):
         """The files that can be read, by path."""
         if trim is None and loudness is None:
             unpack = partial(_whole, sample_rate=sample_rate)
-            sounds, failures = scan(self.root, paths, _header, unpack, package=PACKAGE, purpose="header")
+            sounds, failures = scan(self.root, paths, _header, unpack, package=PACKAGE, purpose="length")
         else:
             measure = partial(_measured, sample_rate=sample_rate, trim=trim, with_loudness=loudness is not None)
             unpack = partial(_part, loudness=loudness)
-            purpose = f"{sample_rate} {trim} {loudness is not None}"
+            purpose = f"part {sample_rate} {trim} {loudness is not None}"
             sounds, failures = scan(self.root, paths, measure, unpack, package=PACKAGE, purpose=purpose)
-        self.policy.add(failures)
-        return {path: sound for path, sound in sounds.items() if sound.samples}
+        empty = [path for path, sound in sounds.items() if sound.samples < 1]
+        why = f"has no sound, not one sample at {sample_rate} per second"
+        self.policy.add(failures | {path: f"{self.root / path}: {why}" for path in empty})
+        return {path: sound for path, sound in sounds.items() if sound.samples >= 1}
 
     def _windows(self, split: str) -> np.ndarray:
         """Utterance and first sample ``(n, 2)`` of every example."""
@@ -198,24 +203,29 @@ def _phone_labels(folder: str | None, phone_map: str | None, paths: list[str]) -
     return PhoneLabels(Path(folder).expanduser(), paths, classes)
 
 
-def _header(path: Path) -> list[int]:
-    return list(read_header(path))
+def _header(path: Path) -> list[Any]:
+    (rate, samples), marks = survey(path)
+    return [rate, samples, *marks]
 
 
-def _whole(header: list[int], sample_rate: int) -> Sound:
-    rate, samples = header
-    return Sound(0, length_at(samples, rate, sample_rate), 1.0)
+def _whole(header: list[Any], sample_rate: int) -> Sound:
+    rate, samples, *marks = header
+    return Sound(0, length_at(samples, rate, sample_rate), 1.0, _marks(marks))
 
 
-def _measured(path: Path, sample_rate: int, trim: float | None, with_loudness: bool) -> list[float | int | None]:
-    """Start, samples, loudness and peak, from the whole file."""
+def _marks(numbers: list[list[int]]) -> tuple[Mark, ...]:
+    return tuple(Mark(*mark) for mark in numbers)
+
+
+def _measured(path: Path, sample_rate: int, trim: float | None, with_loudness: bool) -> list[Any]:
+    """Start, samples, loudness and peak, from the whole file; and where decoding may begin."""
     sound = read_span(path, 0, None, sample_rate)
     start, stop = (0, len(sound)) if trim is None else sounding(sound, sample_rate, trim)
     sound = sound[start:stop]
     loudness = measure_loudness(sound, sample_rate) if with_loudness else None
-    return [start, stop - start, loudness, float(np.abs(sound).max(initial=0))]
+    return [start, stop - start, loudness, float(np.abs(sound).max(initial=0)), *survey(path).marks]
 
 
 def _part(answer: list[Any], loudness: float | None) -> Sound:
-    start, samples, measured, peak = answer
-    return Sound(start, samples, gain(measured, loudness, peak))
+    start, samples, measured, peak, *marks = answer
+    return Sound(start, samples, gain(measured, loudness, peak), _marks(marks))

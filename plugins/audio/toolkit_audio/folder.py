@@ -12,7 +12,8 @@ from toolkit_audio.splits import Utterance
 
 SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".wv", ".ape", ".amr"),
-    *(".aif", ".aiff", ".au", ".caf", ".mka", ".mkv", ".mp4", ".mov", ".webm"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".tta", ".mp2", ".m4b", ".spx"),
+    *(".ac3", ".eac3", ".mka", ".mkv", ".mp4", ".mov", ".webm", ".avi", ".flv", ".ts", ".asf", ".3gp"),
 )
 
 

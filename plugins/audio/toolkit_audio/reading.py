@@ -1,18 +1,19 @@
-"""Reading sound files: headers, and spans of samples without decoding the whole file."""
+"""Reading sound files: lengths, and spans of samples without decoding the whole file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import chain
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 import av
 import numpy as np
 
 from toolkit import ToolkitError
+from toolkit_audio.frames import Mark, Piece, begin, exact, opened, run_in, without_what_is_before
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
 
 MARGIN = 0.02
 """Seconds decoded on either side of a span that is resampled, so that the filter sees no edge."""
-EARLY = 0.1
-"""Seconds before a span at which decoding begins: lossy formats need some frames to settle."""
+NEAR, SPACING = 20.0, 5.0
+"""Seconds after which there are places from which decoding may begin, and between them."""
+COMPRESSED = 10
+"""How many times smaller than PCM sound in FLAC may be, for its header to be believed without counting."""
+PLANES = 8
+"""Channels from which on PyAV reads beyond the last plane of a frame, and crashes."""
+INTEGERS = re.compile(r"pcm_[su](\d+)(?:le|be)?")
+NOTHING = np.zeros(0, np.float32)
 
 
 class Header(NamedTuple):
@@ -34,32 +41,57 @@ class Header(NamedTuple):
     """Per channel."""
 
 
+class Survey(NamedTuple):
+    """What reading a file takes to know."""
+
+    header: Header
+    marks: tuple[Mark, ...]
+    """Where decoding may begin without changing what is decoded, ascending.
+
+    None in short files, in those in which FFmpeg seeks to the sample, and in those that must be decoded from the
+    beginning, as what is decoded depends on all before it.
+    """
+
+
 def read_header(path: Path) -> Header:
-    """The header of the first audio stream in a file; ToolkitError if there is none."""
-    with _opened(path) as (container, stream):
-        length = _announced(container, stream)
-        if length is None:  # the stream does not state it
-            length = sum(frame.samples for frame in container.decode(stream))
-        if not length:
-            raise ToolkitError(f"{path}: has no sound, not one sample")
-        return Header(stream.rate, length)
+    """Rate and length of the first audio stream in a file, as of ``survey``."""
+    return survey(path).header
 
 
-def read_span(path: Path, start: int, stop: int | None, rate: int) -> np.ndarray:
+def survey(path: Path) -> Survey:
+    """The true length of a file, and where decoding may begin.
+
+    The header of a file of integer PCM, or of FLAC, is believed where the file's size agrees with it. What other
+    headers state is rounded or estimated: the file is decoded, and its samples are counted. ToolkitError if the file
+    has no sound, has less than a FLAC or MP4 header promises, or samples that are no finite numbers.
+    """
+    with opened(path) as (container, stream):
+        announced = _announced(stream)
+        if announced and _believed(path, container, stream, announced):
+            return Survey(Header(stream.rate, announced), ())
+    counted = _counted(path)
+    if not counted.header.samples:
+        raise ToolkitError(f"{path}: has no sound, not one sample")
+    return counted
+
+
+def read_span(path: Path, start: int, stop: int | None, rate: int, marks: Sequence[Mark] = ()) -> np.ndarray:
     """Samples ``start..stop`` (None: to the end) at ``rate`` per second: mono, float32.
 
-    Channels are averaged. Only the span is decoded and, if the file has another rate, resampled. ToolkitError if the
-    file cannot be read, or is shorter than its header says.
+    Channels are averaged. Frames follow each other, whatever times the file gives them; where a frame begins later
+    than rounding explains, there is silence before it. Only the span and some frames before it are decoded, if the
+    file is one in which FFmpeg seeks to the sample, or with the ``marks`` of its survey; else all from the first
+    sample on. If the file has another rate, the span is resampled. ToolkitError if the file cannot be read, is shorter
+    than ``stop`` or than a FLAC or MP4 header promises, or has samples that are no finite numbers.
     """
-    with _opened(path) as (container, stream):
-        if stream.rate == rate:
-            return _decoded(path, container, stream, start, None if stop is None else (stop, stop))
-        # the last time before the span, less the margin, at which samples of both rates coincide
-        own, wanted = stream.rate // gcd(stream.rate, rate), rate // gcd(stream.rate, rate)
-        block = max(0, (start - round(MARGIN * rate)) // wanted)
-        last = None if stop is None else (stop * own // wanted, (stop + round(MARGIN * rate)) * own // wanted)
-        sound = resample(_decoded(path, container, stream, block * own, last), stream.rate, rate)
-        return sound[start - block * wanted :][: None if stop is None else stop - start]
+    with opened(path) as (container, stream):
+        span = _span(stream.rate, start, stop, rate)
+        pieces = begin(container, stream, span.start, marks)
+        if pieces is not None:
+            return _cut(_joined(path, container, stream, pieces, span), span, stream.rate, rate)
+    with opened(path) as (container, stream):
+        pieces = begin(container, stream, 0)
+        return _cut(_joined(path, container, stream, pieces or iter(()), span), span, stream.rate, rate)
 
 
 def resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
@@ -79,106 +111,146 @@ def length_at(samples: int, rate: int, wanted: int) -> int:
     return samples * wanted // rate
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, AudioStream]]:
-    """A file and its first audio stream; FFmpeg's errors become a ToolkitError that names the file."""
-    if path.is_file() and not path.stat().st_size:
-        raise ToolkitError(f"{path}: the file is empty")
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.audio:
-                raise ToolkitError(f"{path}: has no sound")
-            stream = container.streams.audio[0]
-            if getattr(stream, "codec_context", None) is None:
-                raise ToolkitError(f"{path}: FFmpeg does not support the codec of its sound")
-            yield container, stream
-    except FileNotFoundError as error:
-        raise ToolkitError(f"{path}: the file does not exist (any more)") from error
-    except EOFError as error:
-        raise ToolkitError(f"{path}: cut short, it ends in the middle of a frame") from error
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise ToolkitError(f"{path}: cannot be read as sound ({_reason(error)})") from error
+def _announced(stream: AudioStream) -> int:
+    """The length that a file's header states; 0 if none."""
+    if stream.duration is None or stream.time_base is None:
+        return 0
+    return max(0, round(stream.duration * stream.time_base * stream.rate))
 
 
-def _reason(error: Exception) -> str:
-    """FFmpeg's message without the error number and the path."""
-    return str(getattr(error, "strerror", None) or error)
+def _believed(path: Path, container: InputContainer, stream: AudioStream, announced: int) -> bool:
+    """Whether the length in a header is exact, and there are bytes for it."""
+    name, size = stream.codec_context.name, path.stat().st_size
+    if container.format.name == "flac":  # a header that promises far more than there is, or silence
+        return announced * stream.channels * stream.format.bits <= COMPRESSED * 8 * size
+    integers = INTEGERS.fullmatch(name)
+    if not exact(container, stream) or not integers:
+        return False
+    return announced * stream.channels * int(integers[1]) <= 8 * size
 
 
-def _announced(container: InputContainer, stream: AudioStream) -> int | None:
-    if stream.duration is not None and stream.time_base is not None:
-        return round(stream.duration * stream.time_base * stream.rate)
-    if container.duration is not None:
-        return round(container.duration * stream.rate / av.time_base)
-    return None
+def _counted(path: Path) -> Survey:
+    """By decoding all of a file."""
+    marks: list[Mark] = []
+    checks: dict[int, int] = {}
+    with opened(path) as (container, stream):
+        marking = not exact(container, stream) and stream.channels < PLANES
+        floats = stream.codec_context.name.startswith("pcm_f")
+        samples, due = 0, round(NEAR * stream.rate)
+        for piece in begin(container, stream, 0) or ():
+            if marking and piece.at >= due and piece.first and piece.packet.pts is not None:
+                marks.append(Mark(piece.packet.pts, crc32(piece.packet), piece.at))
+                due = piece.at + round(SPACING * stream.rate)
+            if marks:
+                checks[piece.at] = crc32(piece.frame.to_ndarray().tobytes())
+            if floats:
+                _require_finite(path, _mono(piece.frame), piece.at)
+            samples = piece.at + piece.frame.samples
+        if samples < (promised := _promised(container, stream)):
+            raise ToolkitError(f"{path}: cut short, it ends at sample {samples} of {promised}")
+        header = Header(stream.rate, samples)
+    return Survey(header, tuple(marks) if marks and _settles(path, marks, checks) else ())
 
 
-def _decoded(
-    path: Path, container: InputContainer, stream: AudioStream, start: int, stop: tuple[int, int] | None
+def _settles(path: Path, marks: Sequence[Mark], checks: dict[int, int]) -> bool:
+    """Whether decoding from the first mark on leads to the samples that decoding from the beginning led to.
+
+    Not so with AC-3, nor with AAC that has noise in place of bands: it is drawn from a generator that only all frames
+    before bring to its state.
+    """
+    with opened(path) as (container, stream):
+        first = marks[0].sample + run_in(stream)
+        pieces = without_what_is_before(container, stream, marks[0]) or ()
+        again = {piece.at: crc32(piece.frame.to_ndarray().tobytes()) for piece in pieces if piece.at >= first}
+    return again == {at: check for at, check in checks.items() if at >= first}
+
+
+def _promised(container: InputContainer, stream: AudioStream) -> int:
+    """Samples without which a file is cut short, where its header lists all that it has; else 0."""
+    if container.format.name == "flac":
+        return _announced(stream)
+    return _announced(stream) - stream.rate // 5 if "mp4" in container.format.name.split(",") else 0
+
+
+class _Span(NamedTuple):
+    """What is decoded for some samples at a rate, in samples at the file's own."""
+
+    start: int
+    needed: int | None
+    """Up to which samples must be there; None: to the end."""
+    stop: int | None
+    """Up to which they are taken if they are there."""
+    skipped: int
+    """Samples at the wanted rate before those wanted."""
+    length: int | None
+    """Samples wanted, at the wanted rate."""
+
+
+def _span(own: int, start: int, stop: int | None, rate: int) -> _Span:
+    length = None if stop is None else stop - start
+    if own == rate:
+        return _Span(start, stop, stop, 0, length)
+    # the last time before the span, less the margin, at which samples of both rates coincide
+    step, wanted = own // gcd(own, rate), rate // gcd(own, rate)
+    block = max(0, (start - round(MARGIN * rate)) // wanted)
+    needed = None if stop is None else stop * step // wanted
+    last = None if stop is None else (stop + round(MARGIN * rate)) * step // wanted
+    return _Span(block * step, needed, last, start - block * wanted, length)
+
+
+def _cut(sound: np.ndarray, span: _Span, own: int, rate: int) -> np.ndarray:
+    return resample(sound, own, rate)[span.skipped :][: span.length]
+
+
+def _joined(
+    path: Path, container: InputContainer, stream: AudioStream, pieces: Iterable[Piece], span: _Span
 ) -> np.ndarray:
-    """Samples at the file's own rate: up to the first of ``stop`` they are required, up to the second optional."""
-    announced = _announced(container, stream)
-    needed, end = stop or (announced, announced)
-    parts, at = [], start
-    for frame in _packed(_frames(container, stream, start), stream):
-        begins = _place(frame, stream)
-        sound = _mono(frame)[max(0, at - begins) :]
-        if begins > at:  # a gap: silence of the same length
-            sound = np.concatenate((np.zeros(begins - at, np.float32), sound))
+    """The samples of a span at the file's own rate, mono; zeros where a hole is."""
+    parts, at = [], span.start
+    wanted = (piece for piece in pieces if piece.at + piece.frame.samples > span.start)
+    for piece in _packed(wanted, stream):
+        if span.stop is not None and at >= span.stop:
+            break
+        ends = piece.at if span.stop is None else min(piece.at, span.stop)
+        sound = _mono(piece.frame)[max(0, at - piece.at) :]
+        if ends > at:
+            sound = np.concatenate((np.zeros(ends - at, np.float32), sound))
         parts.append(sound)
         at += len(sound)
-        if end is not None and at >= end:
-            break
-    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    if needed is not None and len(samples) < needed - start - _slack(stream):
+    samples = np.concatenate(parts)[: None if span.stop is None else span.stop - span.start] if parts else NOTHING
+    needed = _promised(container, stream) if span.needed is None else span.needed
+    if at < needed:
         raise ToolkitError(f"{path}: cut short, it ends at sample {at} of {needed}")
-    return samples[: None if end is None else end - start]
+    _require_finite(path, samples, span.start)
+    return samples
 
 
-def _frames(container: InputContainer, stream: AudioStream, start: int) -> Iterator[AudioFrame]:
-    """The frames from a little before a sample on; from the beginning of the file if FFmpeg cannot seek there."""
-    early = start - round(EARLY * stream.rate)
-    if early > 0 and stream.time_base:
-        with suppress(av.FFmpegError):
-            container.seek(int(early / stream.rate / stream.time_base), stream=stream)
-            frames = container.decode(stream)
-            first = next(frames, None)
-            if first is not None and _place(first, stream) <= start:
-                return chain([first], frames)
-        container.seek(0, stream=stream)
-    return iter(container.decode(stream))
-
-
-def _packed(frames: Iterable[AudioFrame], stream: AudioStream) -> Iterator[AudioFrame]:
-    """Frames with interleaved channels: with eight or more planes PyAV reads beyond the last one, and crashes."""
+def _packed(pieces: Iterable[Piece], stream: AudioStream) -> Iterator[Piece]:
+    """Frames with interleaved channels, for which PyAV looks for no planes."""
     if not stream.format.is_planar:
-        yield from frames
+        yield from pieces
         return
     packer = av.AudioResampler(format=stream.format.packed, layout=stream.layout, rate=stream.rate)
-    for frame in frames:
-        yield from packer.resample(frame)
-
-
-def _place(frame: AudioFrame, stream: AudioStream) -> int:
-    """The sample of the file at which a frame begins."""
-    if frame.pts is None or frame.time_base is None:
-        return 0
-    begin = (stream.start_time or 0) * (stream.time_base or 0)
-    return round((frame.pts * frame.time_base - begin) * stream.rate)
-
-
-def _slack(stream: AudioStream) -> int:
-    """Samples that may be missing at the end: lossy formats count whole frames, some of which are cut off later."""
-    return 0 if stream.codec_context.name.startswith(("pcm", "flac", "alac", "wavpack")) else stream.rate // 5
+    for piece in pieces:
+        (frame,) = packer.resample(piece.frame)
+        yield piece._replace(frame=frame)
 
 
 def _mono(frame: AudioFrame) -> np.ndarray:
     """The mean of the channels, float32 in [-1, 1]."""
-    samples = frame.to_ndarray().reshape(-1, len(frame.layout.channels))
-    sound: np.ndarray = samples.astype(np.float32)
-    if samples.dtype == np.uint8:
-        sound = (sound - 128) / 128
-    elif samples.dtype.kind == "i":
-        sound /= 2.0 ** (8 * samples.itemsize - 1)
-    mean: np.ndarray = sound.mean(1)
+    samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told by the caller, who knows the file
+        sound: np.ndarray = samples.astype(np.float32)
+        if samples.dtype == np.uint8:
+            sound = (sound - 128) / 128
+        elif samples.dtype.kind == "i":
+            sound /= 2.0 ** (8 * samples.itemsize - 1)
+        mean: np.ndarray = sound.mean(1)
     return mean
+
+
+def _require_finite(path: Path, sound: np.ndarray, first: int) -> None:
+    finite = np.isfinite(sound)
+    if not finite.all():
+        place = int(finite.argmin())
+        raise ToolkitError(f"{path}: cannot be read as sound (sample {first + place} is {sound[place]})")
