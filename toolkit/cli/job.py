@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
+from toolkit.cli.fresh import remove_empty
 from toolkit.cli.report import TrainReport, show_plugin_notes
 from toolkit.config import RunConfig
 from toolkit.distributed import rank
@@ -26,16 +26,7 @@ def train_run(config: RunConfig, folder: Path) -> float | None:
                 report.note(f"stopped; toolkit train run={quote(str(folder))} continues from the last checkpoint")
                 raise
     except Exception:
-        _remove_empty(folder)
+        remove_empty(folder)
         raise
     print(folder)
     return score
-
-
-def _remove_empty(folder: Path) -> None:
-    """Removes the folders that were created for a run that cannot start."""
-    outputs = Path("outputs").resolve()
-    own = [path for path in folder.resolve().parents if path == outputs or outputs in path.parents]
-    with suppress(OSError):
-        for path in (folder, *own):
-            path.rmdir()
