@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -47,6 +48,7 @@ from toolkit.runs.checkpoint import Checkpoint, found, newest
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.folder import Run, write_config
+from toolkit.runs.lock import training_lock
 from toolkit.scoring import validation_score
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.training import PriorStage, Stage, train_steps
@@ -60,12 +62,15 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
     every one calls this, and rank 0 writes and reports.
 
     Returns what a search may minimize: bits per dim or, for a density, nats, of the last validation. Raises
-    ToolkitError where the parts do not fit, the folder holds another model, or the loss is not finite.
+    ToolkitError where the parts do not fit, the folder holds another model or is being trained by another process, or
+    the loss is not finite.
     """
     _check_ranks(config)
-    progress = (report or Lines()) if rank() == 0 else Silence()
-    with collective_timeout(config.trainer.timeout), LogFile(progress) as log, Logged(log) as report:
-        return _train(config, Run(Path(folder)), log, report)
+    run, progress = Run(Path(folder)), (report or Lines()) if rank() == 0 else Silence()
+    with collective_timeout(config.trainer.timeout), ExitStack() as lock, LogFile(progress) as log:
+        on_rank0(lambda: lock.enter_context(training_lock(run.path)))
+        with Logged(log) as report:
+            return _train(config, run, log, report)
 
 
 def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float | None:

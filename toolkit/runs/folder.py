@@ -11,6 +11,7 @@ samples/           pictures and samples
 metrics.jsonl      a line per log step
 log.txt            what the screen showed, with times
 evaluation.json
+.lock              while it is trained: by whom
 """
 
 from __future__ import annotations
