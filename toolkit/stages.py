@@ -34,6 +34,7 @@ from toolkit.distributed import (
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import can_share, evaluate_parts
 from toolkit.fit import device_of
+from toolkit.interrupts import keyboard
 from toolkit.logged import Logged
 from toolkit.model import Model, load, open_dataset
 from toolkit.optimization import Optimization
@@ -63,11 +64,11 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
 
     Returns what a search may minimize: bits per dim or, for a density, nats, of the last validation. Raises
     ToolkitError where the parts do not fit, the folder holds another model or is being trained by another process, or
-    the loss is not finite.
+    the loss is not finite. Where Ctrl-C interrupts a step, that is finished and saved before KeyboardInterrupt is raised.
     """
     _check_ranks(config)
     run, progress = Run(Path(folder)), (report or Lines()) if rank() == 0 else Silence()
-    with collective_timeout(config.trainer.timeout), ExitStack() as lock, LogFile(progress) as log:
+    with keyboard(), collective_timeout(config.trainer.timeout), ExitStack() as lock, LogFile(progress) as log:
         on_rank0(lambda: lock.enter_context(training_lock(run.path)))
         with Logged(log) as report:
             return _train(config, run, log, report)
@@ -265,6 +266,7 @@ class _Training:
             recorder.finish()
             return
         if optimization.done:
+            recorder.make_up()
             self.report.note(f"{recorder.stage}: all {options.steps} steps are done")
             return
         batches = TrainBatches(
