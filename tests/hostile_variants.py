@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from toolkit.runs.checkpoint import FACTS, MODEL, STATE, sha256
+from toolkit.runs.checkpoint import CHECKSUM, FACTS, MODEL, STATE, sha256
 
 GIB = 1 << 30
 OLD, NEW = "step-00000002", "step-00000004"
@@ -117,6 +117,8 @@ def edit(file: str, **values: Any) -> Mutation:
             for part in way:
                 node = node[int(part) if part.isdecimal() else part]
             node[last] = value
+        if path.name == FACTS:
+            del held[CHECKSUM]
         path.write_text(json.dumps(held) if file.endswith("json") else yaml.safe_dump(held))
 
     return change
@@ -154,6 +156,7 @@ def hashed(change: Mutation) -> Mutation:
         change(path, outside)
         facts = json.loads((path.parent / FACTS).read_text())
         facts["sha256"][path.name] = sha256(path)
+        del facts[CHECKSUM]
         (path.parent / FACTS).write_text(json.dumps(facts))
 
     return both

@@ -45,7 +45,7 @@ from toolkit.quantizer import Quantizer
 from toolkit.recorder import Recorder
 from toolkit.report import Lines, LogFile, Report, Silence
 from toolkit.running_metrics import histogram
-from toolkit.runs.checkpoint import Checkpoint, found, newest
+from toolkit.runs.checkpoint import Checkpoint, damaged_with, found, newest
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.folder import Run, write_config
@@ -87,10 +87,12 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         with torch.random.fork_rng([]):
             check_continuation(run, config, dataset.spec, stage)
         if config.init and checkpoint is None:
-            initialize(stage, config.init)
+            for notice in initialize(stage, config.init):
+                report.note(notice)
     on_rank0(lambda: report.add(build_loggers(config, run.path)))
     seed_noise(config.seed)
-    on_rank0(partial(_write, run, config, dataset, stage))
+    for notice in on_rank0(partial(_write, run, config, dataset, stage)) or []:
+        report.note(notice)
     if rank() == 0:
         log.open(run.path / "log.txt")
     _Training(run, config, report).stages(dataset, stage)
@@ -105,14 +107,16 @@ def _check_ranks(config: RunConfig) -> None:
         )
 
 
-def _write(run: Run, config: RunConfig, dataset: Dataset, stage: Stage) -> None:
-    """Writes the configuration, the specs and who provided the parts."""
+def _write(run: Run, config: RunConfig, dataset: Dataset, stage: Stage) -> list[str]:
+    """Writes the configuration, the specs and who provided the parts; returns what to know of a base's checkpoints."""
     write_config(run.path, config)
+    notices: list[str] = []
     if asks_for_source(config) and not run.base.is_dir():
-        run.copy_base(Run.open(config.dataset.options["run"]))
+        run.copy_base(Run.open(config.dataset.options["run"]), notices)
     run.write_spec(dataset.spec, stage.model.code_spec)
     parts = {"dataset": dataset, **_parts(stage)}
     run.write_components({**components(config, parts), **list_components(config)})
+    return notices
 
 
 def _parts(stage: Stage) -> dict[str, Any]:
@@ -205,6 +209,8 @@ class _Training:
     def _train_prior(self, dataset: Dataset, examples: Examples) -> None:
         config, options = self.config, self.config.prior_trainer
         model = Model(self.run, choose_device(options.device))
+        for notice in on_rank0(self._damage) or []:
+            self.report.note(notice)
         if config.prior_dataset:
             dataset = open_dataset(config, config.prior_dataset, self.run.base)
             examples = dataset
@@ -296,6 +302,12 @@ class _Training:
             self.report,
         )
 
+    def _damage(self) -> list[str]:
+        """What to know of the autoencoder's checkpoints."""
+        notices: list[str] = []
+        newest(self.run.autoencoder, notices)
+        return notices
+
     def _rename_stale(self, name: str, checkpoint: Checkpoint) -> None:
         """Keeps a prior over an older autoencoder's codes under another name, and training starts at 0."""
         run = self.run
@@ -304,9 +316,11 @@ class _Training:
             return
         number = 1 + sum(1 for _ in run.path.glob(f"priors/{name}.old-*"))
         kept = run.prior(f"{name}.old-{number}")
+        damaged = damaged_with(run.autoencoder, str(trained.facts.get("autoencoder")))
         run.prior(name).rename(kept)
         run.log.cut(f"prior-{name}", 0)
-        self.report.note(f"prior={name} was trained on codes of an older autoencoder: kept as {kept}, starting again")
+        other = f"{damaged}, which is damaged" if damaged else "an older autoencoder"
+        self.report.note(f"prior={name} was trained on codes of {other}: kept as {kept}, starting again")
 
 
 def _code_spec_of(model: Model, data: DataSpec) -> CodeSpec:

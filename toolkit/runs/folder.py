@@ -185,11 +185,14 @@ class Run:
         versions = " and ".join(f"{package} {version}, installed is {here[package]}" for package, version in moved)
         return f"this run was trained with {versions}: pip install {' '.join(f'{p}=={v}' for p, v in moved)}"
 
-    def copy_base(self, other: Run) -> None:
-        """Copies what encodes and decodes another run's codes into ``base``, which appears whole or not at all."""
+    def copy_base(self, other: Run, notices: list[str]) -> None:
+        """Copies what encodes and decodes another run's codes into ``base``, which appears whole or not at all.
+
+        ``notices`` gets those of damaged checkpoints.
+        """
         partial = self.path / ".base.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        checkpoint = newest(other.autoencoder, [])
+        checkpoint = newest(other.autoencoder, notices)
         parts = [
             *_configs(other.path),
             other.path / "components.json",
