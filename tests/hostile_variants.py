@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from toolkit.runs.checkpoint import CHECKSUM, FACTS, MODEL, STATE, sha256
+from toolkit.runs.codes import HASH
 
 GIB = 1 << 30
 OLD, NEW = "step-00000002", "step-00000004"
@@ -644,7 +645,7 @@ def cached(change: Callable[[Tensor], Tensor]) -> Mutation:
         from safetensors import safe_open
 
         with safe_open(path, "pt") as file:
-            key = file.metadata()
+            key = {name: value for name, value in file.metadata().items() if name != HASH}
         held = load_file(path)
         held["codes"] = change(held["codes"]).contiguous()
         save_file(held, path, key)

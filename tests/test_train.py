@@ -192,9 +192,9 @@ def test_a_prior_alone_needs_an_autoencoder(trained: Callable[..., Run], tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("damage", [b"", b"not codes", None])
+@pytest.mark.parametrize("damage", [b"", b"not codes", None, "a bit of the codes", "a bit of the header"])
 def test_the_code_cache_is_never_trusted(
-    trained: Callable[..., Run], capsys: pytest.CaptureFixture[str], damage: bytes | None
+    trained: Callable[..., Run], capsys: pytest.CaptureFixture[str], damage: bytes | str | None
 ) -> None:
     """Damaged codes, and codes of older weights, are encoded again."""
     run = trained("stage=autoencoder")
@@ -204,6 +204,9 @@ def test_the_code_cache_is_never_trusted(
         trained("trainer.steps=9")
         assert path.read_bytes() != good
     else:
+        if isinstance(damage, str):
+            place = -5 if "codes" in damage else good.index(b'"format"') + 2
+            damage = good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :]
         path.write_bytes(damage)
         trained("prior_trainer.steps=4")
         assert path.read_bytes() == good
