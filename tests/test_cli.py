@@ -201,7 +201,7 @@ def test_runs_that_start_at_once_never_share_a_folder(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_the_outputs_is_named(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("")
     for parent in (tmp_path / "outputs", tmp_path / "outputs" / "demo"):
-        with pytest.raises(ToolkitError, match="the run's folder cannot be created: .*outputs"):
+        with pytest.raises(ToolkitError, match=r"the run's folder cannot be created: .*outputs"):
             create_folder(parent)
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,9 @@ def test_a_run_in_training_is_left_as_it_is(toy_run: Path, tmp_path: Path) -> No
 def test_the_lock_leaves_nothing_behind(tmp_path: Path) -> None:
     """Neither itself, nor folders that were created for it and hold nothing."""
     run = tmp_path / "outputs" / "run"
-    with pytest.raises(ValueError, match="no"), training_lock(run):
+    with suppress(ValueError), training_lock(run):
         assert (run / LOCK).is_file()
-        raise ValueError("no")
+        raise ValueError
     assert not list(tmp_path.iterdir())
     with training_lock(run):
         (run / "config.yaml").write_text("")

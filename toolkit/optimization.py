@@ -48,8 +48,8 @@ class Optimization:
     ``step`` counts the updates done. The schedule is a function of ``step`` and needs no state. Every part of the
     module that has ``at_step(step)`` is told it: after each update, and when a checkpoint is loaded.
 
-    ``intact``: whether the module is just as ``step`` updates left it. It is not from the first pass of a step until its
-    update, and not while the averages are in the weights' place.
+    ``intact``: whether the module is just as ``step`` updates left it. It is not from the first pass of a step until
+    its update, and not while the averages are in the weights' place.
     """
 
     def __init__(self, module: nn.Module, options: TrainerOptions, groups: Sequence[Group] = ()) -> None:

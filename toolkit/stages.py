@@ -64,7 +64,8 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
 
     Returns what a search may minimize: bits per dim or, for a density, nats, of the last validation. Raises
     ToolkitError where the parts do not fit, the folder holds another model or is being trained by another process, or
-    the loss is not finite. Where Ctrl-C interrupts a step, that is finished and saved before KeyboardInterrupt is raised.
+    the loss is not finite. Where Ctrl-C interrupts a step, that is finished and saved before KeyboardInterrupt is
+    raised.
     """
     _check_ranks(config)
     run, progress = Run(Path(folder)), (report or Lines()) if rank() == 0 else Silence()

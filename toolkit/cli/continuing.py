@@ -11,11 +11,15 @@ def continues(folder: Path) -> str:
     if not (folder / "config.yaml").is_file():
         return "nothing was written yet: start it again"
     checkpoint = _newest(folder)
-    what = f"continues from {checkpoint.relative_to(folder)}" if checkpoint else "starts again: it has no checkpoint yet"
+    what = (
+        f"continues from {checkpoint.relative_to(folder)}" if checkpoint else "starts again: it has no checkpoint yet"
+    )
     return f"toolkit train run={quote(str(folder))} {what}"
 
 
 def _newest(folder: Path) -> Path | None:
     """The checkpoint that was written last, of any stage."""
     paths = [*folder.glob("autoencoder/step-*"), *folder.glob("priors/*/step-*")]
-    return max((path for path in paths if path.name[5:].isdecimal()), key=lambda path: path.stat().st_mtime, default=None)
+    return max(
+        (path for path in paths if path.name[5:].isdecimal()), key=lambda path: path.stat().st_mtime, default=None
+    )

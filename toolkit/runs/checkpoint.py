@@ -1,8 +1,8 @@
 """Checkpoints: written whole or not at all, checked when read, never unpickled.
 
 A checkpoint is a folder ``step-00001000/`` with ``model.safetensors`` (weights and buffers), ``state.safetensors``
-(weight averages, optimizer, random number generators) and ``state.json`` (format, step, the caller's facts, the sha256 of
-the other two, and a checksum of all this).
+(weight averages, optimizer, random number generators) and ``state.json`` (format, step, the caller's facts, the sha256
+of the other two, and a checksum of all this).
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def _save(
 def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
     """The newest whole checkpoint of a folder; None where there is none.
 
-    A torn or damaged one is skipped with a notice. ToolkitError where none is whole, and where a file that is just as it
-    was written is not safetensors or has an inconsistent header.
+    A torn or damaged one is skipped with a notice. ToolkitError where none is whole, and where a file that is just as
+    it was written is not safetensors or has an inconsistent header.
     """
     for _ in range(TRIES):
         paths, damaged = found(folder), list[str]()

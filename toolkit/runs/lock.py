@@ -116,7 +116,9 @@ def _is_at(file: int, path: Path) -> bool:
 
 def _sign(file: int) -> None:
     """Writes who holds the lock. A full disk leaves it unsigned."""
-    text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"})
+    text = json.dumps(
+        {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+    )
     with suppress(OSError):
         os.ftruncate(file, 0)
         os.pwrite(file, text.encode(), 0)
