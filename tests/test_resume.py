@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,14 @@ WORDS = PARTS.split() + [f"{stage}.{word}" for stage in ("trainer", "prior_train
 def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def foreground() -> Iterator[None]:
+    """Ctrl-C is handled as in a terminal: it is ignored where tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +117,7 @@ def last_step(folder: Path, stage: str) -> int:
 STAGES = ("autoencoder", "prior-pixelcnn")
 
 
+@pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("how", [KeyboardInterrupt, *interrupts.STOPPING])
 def test_an_interrupted_step_is_finished_and_saved(
@@ -179,6 +188,7 @@ def test_an_interrupt_in_the_middle_of_a_step_saves_nothing_that_is_not_whole(
     assert fingerprint(tmp_path / "run") == fingerprint(whole)
 
 
+@pytest.mark.usefixtures("foreground")
 def test_a_second_signal_ends_at_once() -> None:
     """As the system does it; in a program of another's, Ctrl-C raises KeyboardInterrupt."""
     with interrupts.handled(), interrupts.deferred():

@@ -18,7 +18,7 @@ def main() -> int:
 
 
 def run(args: Sequence[str]) -> int:
-    """Runs one command: 0, 2 for a mistake of the user, 1 for a failure, 128 and its number for a signal that stopped it."""
+    """Runs one command: 0, 2 for a mistake of the user, 1 for a failure, 128 + N where signal N stopped it."""
     words, debug = list(args), "--debug" in args
     title = "toolkit"
     try:

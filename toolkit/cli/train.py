@@ -263,9 +263,8 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
 
 def _lost(error: Exception) -> str:
     reason = " ".join(str(error).split("\n---")[0].split())
-    return (
-        f"a job of the sweep was lost: {reason}\ntoolkit train run=DIR continues a run of it from the last checkpoint"
-    )
+    again = "toolkit train run=DIR continues a run of it from its last checkpoint, or starts it again"
+    return f"a job of the sweep was lost: {reason}\n{again}"
 
 
 @contextmanager
