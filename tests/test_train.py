@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from datetime import datetime
 from math import log
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -372,6 +374,22 @@ def test_a_run_opens_beside_its_training(copied: Run, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Checkpoint, "load_weights", beside)
     model = toolkit.load(copied.path)
     assert (model.checkpoint.step, model.notices) == (7, [])
+
+
+def test_a_folder_that_vanishes_while_a_run_is_looked_at_is_no_failure(
+    toy_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir, seen = os.scandir, []
+
+    def vanished(folder: str | Path) -> Any:
+        if str(folder).endswith("step-00000003"):
+            seen.append(folder)
+            raise FileNotFoundError
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", vanished)
+    assert Run.open(toy_run).config()
+    assert seen
 
 
 def test_a_damaged_checkpoint_of_init_is_told(

@@ -93,6 +93,8 @@ def job(cfg: DictConfig) -> float | None:
     values, _ = validate(cfg, [key_of(word) for word in overrides], complete=True)
     folder = Path(settings.runtime.output_dir)
     try:
+        if settings.mode == RunMode.RUN:  # another command may have begun one since the folder was chosen
+            _check_unused(str(folder), "config.yaml")
         return _start(RunConfig.read(values), folder)
     except Exception as error:
         if settings.mode == RunMode.MULTIRUN:  # reported here, next to the run's title; Hydra continues with the others

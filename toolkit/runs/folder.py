@@ -262,7 +262,11 @@ def _check_folder(root: Path) -> None:
 def _entries(folder: Path, left: int) -> Iterator[os.DirEntry[str]]:
     if not left:
         raise ToolkitError(f"{folder}: a run's folders are nested at most {DEEPEST} deep")
-    with os.scandir(folder) as entries:
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:  # a training has just deleted it
+        return
+    with entries:
         for entry in entries:
             yield entry
             if entry.is_dir(follow_symlinks=False):
