@@ -119,7 +119,7 @@ def edit(file: str, **values: Any) -> Mutation:
                 node = node[int(part) if part.isdecimal() else part]
             node[last] = value
         if path.name == FACTS:
-            del held[CHECKSUM]
+            held.pop(CHECKSUM, None)
         path.write_text(json.dumps(held) if file.endswith("json") else yaml.safe_dump(held))
 
     return change
@@ -157,7 +157,7 @@ def hashed(change: Mutation) -> Mutation:
         change(path, outside)
         facts = json.loads((path.parent / FACTS).read_text())
         facts["sha256"][path.name] = sha256(path)
-        del facts[CHECKSUM]
+        facts.pop(CHECKSUM, None)
         (path.parent / FACTS).write_text(json.dumps(facts))
 
     return both

@@ -339,7 +339,7 @@ def rehash(path: Path) -> None:
     """Makes the facts say that the file is as it was written."""
     facts = json.loads((path.parent / FACTS).read_text())
     facts["sha256"][path.name] = sha256(path)
-    del facts[CHECKSUM]
+    facts.pop(CHECKSUM, None)
     (path.parent / FACTS).write_text(json.dumps(facts))
 
 
