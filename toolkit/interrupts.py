@@ -87,7 +87,7 @@ def ignore_once() -> None:
 def ask(number: int) -> None:
     """Acts as if a signal had come, unless one has. For another thread than the main one."""
     if not _asked:
-        interrupt_main(number)
+        interrupt_main(signal.Signals(number))
 
 
 @contextmanager

@@ -162,7 +162,7 @@ def is_as_written(path: Path) -> bool:
             signed = json.loads(text)["__metadata__"][HASH]
         except (KeyError, TypeError):
             return True
-        return signed == _digest(file, text.replace(_entry(str(signed)), _entry(UNSIGNED)))
+        return bool(signed == _digest(file, text.replace(_entry(str(signed)), _entry(UNSIGNED))))
 
 
 def check_codes(arrays: dict[str, np.ndarray], code_spec: CodeSpec, size: int) -> None:
