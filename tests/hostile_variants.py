@@ -17,7 +17,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from toolkit.runs.checkpoint import FACTS, MODEL, STATE, sha256
+from toolkit.runs.checkpoint import CHECKSUM, FACTS, MODEL, STATE, sha256
+from toolkit.runs.codes import HASH
 
 GIB = 1 << 30
 OLD, NEW = "step-00000002", "step-00000004"
@@ -117,6 +118,8 @@ def edit(file: str, **values: Any) -> Mutation:
             for part in way:
                 node = node[int(part) if part.isdecimal() else part]
             node[last] = value
+        if path.name == FACTS:
+            held.pop(CHECKSUM, None)
         path.write_text(json.dumps(held) if file.endswith("json") else yaml.safe_dump(held))
 
     return change
@@ -154,6 +157,7 @@ def hashed(change: Mutation) -> Mutation:
         change(path, outside)
         facts = json.loads((path.parent / FACTS).read_text())
         facts["sha256"][path.name] = sha256(path)
+        facts.pop(CHECKSUM, None)
         (path.parent / FACTS).write_text(json.dumps(facts))
 
     return both
@@ -641,7 +645,7 @@ def cached(change: Callable[[Tensor], Tensor]) -> Mutation:
         from safetensors import safe_open
 
         with safe_open(path, "pt") as file:
-            key = file.metadata()
+            key = {name: value for name, value in file.metadata().items() if name != HASH}
         held = load_file(path)
         held["codes"] = change(held["codes"]).contiguous()
         save_file(held, path, key)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from messages import assert_names
 from toolkit import __main__ as command
 from toolkit import registry
 from toolkit.cli.completion import BASH, candidates
+from toolkit.cli.fresh import create_folder
 from toolkit.errors import ToolkitError
 
 PARTS = '''
@@ -187,6 +189,28 @@ def test_two_runs_of_one_second_have_two_folders(plugin: Path, trained: list[Any
     for _ in range(2):
         assert command.run(["train", "experiment=d_small"]) == 0
     assert trained[0][1] != trained[1][1]
+
+
+def test_runs_that_start_at_once_never_share_a_folder(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(create_folder, [tmp_path / "outputs" / "demo"] * 64))
+    assert len(set(folders)) == 64
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_file_in_the_place_of_the_outputs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("")
+    for parent in (tmp_path / "outputs", tmp_path / "outputs" / "demo"):
+        with pytest.raises(ToolkitError, match=r"the run's folder cannot be created: .*outputs"):
+            create_folder(parent)
+
+
+@pytest.mark.parametrize("word", ["hydra/launcher=nope", "hydra.nope=1"])
+def test_what_hydra_refuses_leaves_no_folder(
+    plugin: Path, trained: list[Any], capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    fails(capsys, "train", "experiment=d_small", word)
+    assert not list(Path.cwd().iterdir())
 
 
 def test_the_folder_may_be_named(plugin: Path, trained: list[Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from toolkit.cli.config.reopen import reopen
 from toolkit.optimization import Optimization
 from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.checkpoint import Checkpoint, set_random_state
-from toolkit.runs.codes import cache_key, check_codes, encode_batches, read_codes
+from toolkit.runs.codes import HASH, cache_key, check_codes, encode_batches, read_codes
 from toolkit.runs.folder import Run
 from toolkit.runs.log import Log
 from toolkit.runs.tensors import check_safetensors
@@ -180,18 +180,23 @@ def swap(codes: Path) -> None:
         (codes / f"{file}.safetensors").rename(codes / f"{other}.safetensors")
 
 
+def unsigned(path: Path, more: int = 0) -> None:
+    """The codes, so many more each, in a file without a hash, which would give them away."""
+    with safe_open(path, "pt") as file:
+        key = {name: value for name, value in file.metadata().items() if name != HASH}
+    tensors = load_file(path)
+    save_file({**tensors, "codes": tensors["codes"] + more}, path, key)
+
+
 def tear(codes: Path) -> None:
     path = codes / "train.safetensors"
+    unsigned(path)
     path.write_bytes(path.read_bytes()[:-50])
 
 
 def shift(codes: Path) -> None:
     """Other codes under the same key, out of range."""
-    path = codes / "train.safetensors"
-    with safe_open(path, "pt") as file:
-        key = file.metadata()
-    tensors = load_file(path)
-    save_file({**tensors, "codes": tensors["codes"] + 100}, path, key)
+    unsigned(codes / "train.safetensors", 100)
 
 
 CACHE: dict[str, tuple[Fault, Callable[[Path], None]]] = {

@@ -504,7 +504,7 @@ def test_a_rank_that_is_lost_in_validation_is_named(failing: list[str], how: str
     code, _, err = train(*failing, f"dataset.how={how}", f"dataset.rank={rank}", *words)
     assert code == 2
     assert err.startswith(f"toolkit train: rank {rank} {message}")
-    assert "continues from the last checkpoint" in err
+    assert "starts again: it has no checkpoint yet" in err
 
 
 @pytest.mark.slow
@@ -527,26 +527,53 @@ def test_what_no_rank_can_start_is_told_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whom", ["the command", "everybody"])
-def test_an_interrupt_ends_all(failing: list[str], tmp_path: Path, whom: str) -> None:
-    """From a terminal it reaches every process, from elsewhere the command alone."""
-    process = started(*failing, "dataset.after=100000000")
+@pytest.mark.parametrize(
+    ("name", "status", "says"),
+    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "stopped by SIGTERM"), ("SIGUSR1", 138, "stopped by SIGUSR1")],
+)
+def test_a_signal_stops_all(failing: list[str], tmp_path: Path, name: str, status: int, says: str, whom: str) -> None:
+    """From a terminal or a scheduler it reaches every process, from elsewhere the command alone."""
+    process = started(*failing, "dataset.after=100000000", "trainer.checkpoint_every=100000")
     until(lambda: (tmp_path / "run" / "metrics.jsonl").is_file())
-    (os.kill if whom == "the command" else os.killpg)(process.pid, signal.SIGINT)
+    (os.kill if whom == "the command" else os.killpg)(process.pid, getattr(signal, name))
     code, out, err = ended(process)
-    assert (code, err) == (130, "toolkit train: interrupted\n")
+    assert (code, err) == (status, f"toolkit train: {says}\n")
+    (checkpoint,) = (tmp_path / "run" / "autoencoder").iterdir()
     assert out.splitlines()[-1].startswith("stopped; toolkit train run=")
+    assert out.splitlines()[-1].endswith(f"continues from autoencoder/{checkpoint.name}")
 
 
 @pytest.mark.slow
-def test_an_interrupt_during_validation(failing: list[str], tmp_path: Path) -> None:
-    """The others wait for rank 0, and yet all end; the checkpoint that was due is written."""
+def test_two_ranks_lose_no_step_to_a_signal(tmp_path: Path) -> None:
+    """Stopped anywhere and continued, they end bit for bit where they end unstopped, with the same log."""
+    longer = ["trainer.ranks=2", "trainer.steps=300", "trainer.log_every=7", "trainer.checkpoint_every=1000"]
+    words = [*WORDS, *longer, "stage=autoencoder"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert train(*words, f"hydra.run.dir={whole}")[0] == 0
+    process = started(*words, f"hydra.run.dir={run}")
+    until(lambda: (run / "metrics.jsonl").is_file())
+    os.kill(process.pid, signal.SIGTERM)
+    assert ended(process)[0] == 143
+    (stopped,) = (run / "autoencoder").iterdir()
+    print("at", stopped.name)
+    assert train(f"run={run}")[0] == 0
+    for name in ("model", "state"):
+        one, other = (load_file(path / "autoencoder/step-00000300" / f"{name}.safetensors") for path in (whole, run))
+        assert_alike(one, other)
+    assert figures_of(run, "autoencoder") == figures_of(whole, "autoencoder")
+
+
+@pytest.mark.slow
+def test_a_signal_during_validation(failing: list[str], tmp_path: Path) -> None:
+    """Several ranks end the validation first, and agree in the steps after it."""
     words = ["dataset.after=100000000", "dataset.nap=1.0", "trainer.validate_every=3"]
     process = started(*failing, *words)
     until(lambda: (tmp_path / "run" / "metrics.jsonl").is_file() and len(list(Run(tmp_path / "run").log)) > 0)
     time.sleep(1)
     os.kill(process.pid, signal.SIGINT)
     assert ended(process)[0] == 130
-    assert [path.name for path in (tmp_path / "run" / "autoencoder").iterdir()] == ["step-00000003"]
+    names = sorted(path.name for path in (tmp_path / "run" / "autoencoder").iterdir())
+    assert names == ["step-00000003", "step-00000005"]
 
 
 @pytest.mark.slow

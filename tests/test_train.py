@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from math import log
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import PIXELCNN, SIX_STEPS, TILES, VQ
+from toys import PIXELCNN, SIX_STEPS, TILES, VQ, fingerprint
 
 import toolkit
 from toolkit import ToolkitError, registry
@@ -23,6 +25,7 @@ from toolkit.cli.config.reopen import reopen
 from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions
 from toolkit.recorder import CLOCKED
+from toolkit.runs.checkpoint import Checkpoint
 from toolkit.runs.folder import Run, write_config
 from toolkit.stages import train
 
@@ -192,9 +195,9 @@ def test_a_prior_alone_needs_an_autoencoder(trained: Callable[..., Run], tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("damage", [b"", b"not codes", None])
+@pytest.mark.parametrize("damage", [b"", b"not codes", None, "a bit of the codes", "a bit of the header"])
 def test_the_code_cache_is_never_trusted(
-    trained: Callable[..., Run], capsys: pytest.CaptureFixture[str], damage: bytes | None
+    trained: Callable[..., Run], capsys: pytest.CaptureFixture[str], damage: bytes | str | None
 ) -> None:
     """Damaged codes, and codes of older weights, are encoded again."""
     run = trained("stage=autoencoder")
@@ -204,6 +207,9 @@ def test_the_code_cache_is_never_trusted(
         trained("trainer.steps=9")
         assert path.read_bytes() != good
     else:
+        if isinstance(damage, str):
+            place = -5 if "codes" in damage else good.index(b'"format"') + 2
+            damage = good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :]
         path.write_bytes(damage)
         trained("prior_trainer.steps=4")
         assert path.read_bytes() == good
@@ -303,6 +309,96 @@ def test_a_damaged_newest_checkpoint_is_set_aside(trained: Callable[..., Run]) -
     (run.autoencoder / "step-00000009" / "state.json").write_text("{")
     trained("stage=autoencoder", "trainer.keep=1", "trainer.steps=8", "trainer.checkpoint_every=6")
     assert sorted(p.name for p in run.autoencoder.iterdir()) == ["step-00000008", "step-00000009.damaged"]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(path.read_bytes() + b"x")])
+def test_damage_of_the_newest_autoencoder_is_told_as_what_it_is(
+    copied: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object]
+) -> None:
+    """Samples come from the one before, with a notice; training mends it, and the prior stays."""
+    newest = copied.autoencoder / "step-00000006"
+    before = fingerprint(copied.path)
+    assert command.run(["sample", f"run={copied.path}", "n=2", f"out={tmp_path / 'whole'}"]) == 0
+    damage(newest / "model.safetensors")
+    capsys.readouterr()
+    assert command.run(["sample", f"run={copied.path}", "n=2", f"out={tmp_path / 'damaged'}"]) == 0
+    said = capsys.readouterr().err
+    assert f"{newest} is damaged" in said
+    assert f"prior=pixelcnn was trained on codes of {newest}, which is damaged: toolkit train run=" in said
+    assert "older autoencoder" not in said
+    one, other = (load_file(tmp_path / name / "samples.safetensors")["codes"] for name in ("whole", "damaged"))
+    assert torch.equal(one, other)
+    assert command.run(["evaluate", f"run={copied.path}", "examples=8"]) == 0
+    said = capsys.readouterr().err
+    assert "which is damaged" in said
+    assert command.run(["train", f"run={copied.path}"]) == 0
+    assert f"{newest} is damaged" in capsys.readouterr().out
+    assert fingerprint(copied.path) == before
+    assert not list(copied.path.glob("priors/*.old-*"))
+
+
+def test_a_prior_over_damaged_weights_is_trained_again_and_says_why(
+    copied: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = copied.autoencoder / "step-00000006"
+    flip(newest / "model.safetensors")
+    assert command.run(["train", f"run={copied.path}", "stage=prior"]) == 0
+    said = capsys.readouterr().out
+    assert f"{newest} is damaged" in said
+    assert f"was trained on codes of {newest}, which is damaged: kept as" in said
+    assert "older autoencoder" not in said
+
+
+def test_a_prior_over_older_weights_is_still_told_so(copied: Run) -> None:
+    train(reopen(copied.config_values(), ["trainer.steps=7", "stage=autoencoder"]).config, copied.path)
+    with pytest.raises(ToolkitError, match="codes of an older autoencoder"):
+        toolkit.load(copied.path).prior("pixelcnn")
+
+
+def test_a_run_opens_beside_its_training(copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which deletes the checkpoint that is just being read."""
+    load_weights, calls = Checkpoint.load_weights, []
+
+    def beside(self: Checkpoint, module: torch.nn.Module, *, averaged: bool) -> None:
+        calls.append(self.step)
+        if len(calls) == 1:
+            words = ["trainer.steps=7", "trainer.keep=1", "stage=autoencoder"]
+            train(reopen(copied.config_values(), words).config, copied.path)
+        load_weights(self, module, averaged=averaged)
+
+    monkeypatch.setattr(Checkpoint, "load_weights", beside)
+    model = toolkit.load(copied.path)
+    assert (model.checkpoint.step, model.notices) == (7, [])
+
+
+def test_a_folder_that_vanishes_while_a_run_is_looked_at_is_no_failure(
+    toy_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir, seen = os.scandir, []
+
+    def vanished(folder: str | Path) -> Any:
+        if str(folder).endswith("step-00000003"):
+            seen.append(folder)
+            raise FileNotFoundError
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", vanished)
+    assert Run.open(toy_run).config()
+    assert seen
+
+
+def test_a_damaged_checkpoint_of_init_is_told(
+    copied: Run, trained: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(copied.autoencoder / "step-00000006" / "model.safetensors")
+    trained("stage=autoencoder", f"init={copied.path}", name="second")
+    assert "step-00000006 is damaged" in capsys.readouterr().out
 
 
 def test_a_condition_that_nothing_sees_is_refused(toy_run: Path) -> None:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from toolkit.cli.commands import COMMANDS
-from toolkit.errors import ToolkitError, printable
+from toolkit.errors import Interrupted, ToolkitError, printable
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
 
 
 def run(args: Sequence[str]) -> int:
-    """Runs one command: 0, 2 for a mistake of the user, 1 for a failure, 130 where it was interrupted."""
+    """Runs one command: 0, 2 for a mistake of the user, 1 for a failure, 128 + N where signal N stopped it."""
     words, debug = list(args), "--debug" in args
     title = "toolkit"
     try:
@@ -27,6 +27,8 @@ def run(args: Sequence[str]) -> int:
             return _without_command(words)
         title = f"toolkit {words[0]}"
         return _command(words[0])(words[1:])
+    except Interrupted as error:
+        return _report(f"{title}: {error}", 128 + error.number)
     except KeyboardInterrupt:
         return _report(f"{title}: interrupted", 130)
     except BrokenPipeError:  # the reader, such as head, has closed the pipe

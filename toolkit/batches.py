@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from toolkit import interrupts
 from toolkit.dataset import Examples, collate
 from toolkit.errors import RemoteTraceback, ToolkitError
 
@@ -109,6 +110,7 @@ def _load(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_outlive_signals,
         # its own, or each new loader would advance the generator that training uses
         generator=torch.Generator(),
     )
@@ -143,6 +145,11 @@ class _Guarded(Dataset[Any]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _outlive_signals(worker: int) -> None:
+    """A terminal or a scheduler signals all processes, and the training has a step to finish."""
+    interrupts.ignore_once()
 
 
 class _Plain:

@@ -38,9 +38,11 @@ def is_current(prior: Checkpoint, autoencoder: Checkpoint) -> bool:
     return prior.facts.get("autoencoder") == autoencoder.weights_hash
 
 
-def initialize(stage: Stage, init: str) -> None:
-    """Loads the weights of another run with the same parts."""
-    checkpoint = newest(Run.open(init, key="init").autoencoder, [])
+def initialize(stage: Stage, init: str) -> list[str]:
+    """Loads the weights of another run with the same parts; returns what to know of its checkpoints."""
+    notices: list[str] = []
+    checkpoint = newest(Run.open(init, key="init").autoencoder, notices)
     if checkpoint is None:
         raise ToolkitError(f"init={init}: this run has no checkpoint")
     checkpoint.load_weights(stage, averaged=True)
+    return notices

@@ -87,6 +87,31 @@ def all_reduce_min(tensor: Tensor) -> None:
             dist.all_reduce(tensor, dist.ReduceOp.MIN, group=_groups.work)
 
 
+class Largest:
+    """The largest of the ranks' numbers at the last call, or before: so no rank waits for another in a step."""
+
+    def __init__(self) -> None:
+        self._begun: tuple[Any, Tensor] | None = None
+
+    def __call__(self, number: int, now: bool = False) -> int:
+        """All ranks call it, and get the same. ``now``: at this call, for which they wait."""
+        if ranks() == 1:
+            return number
+        largest = self._result()
+        with _collective():
+            sent = torch.tensor([number])
+            self._begun = (dist.all_reduce(sent, dist.ReduceOp.MAX, group=_groups.work, async_op=True), sent)
+        return max(largest, self._result()) if now else largest
+
+    def _result(self) -> int:
+        if self._begun is None:
+            return 0
+        (work, numbers), self._begun = self._begun, None
+        with _collective():
+            work.wait()
+        return int(numbers)
+
+
 def all_gather(tensor: Tensor) -> list[Tensor]:
     """Every rank's tensor, in order; all have one shape."""
     if ranks() == 1:

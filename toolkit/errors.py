@@ -1,5 +1,9 @@
 """The exceptions of the toolkit; ToolkitError is the one that the user can fix."""
 
+from __future__ import annotations
+
+import signal
+
 
 class ToolkitError(Exception):
     """A mistake in a command, a configuration, a file or a plugin, described in one to three lines.
@@ -24,3 +28,14 @@ class RemoteTraceback(Exception):
 
 class RemoteError(Exception):
     """A failure in another process: its type, message and place in one line."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """What a signal has stopped; what could be saved is saved. ``number`` is the signal's."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(number)
+        self.number = int(number)
+
+    def __str__(self) -> str:
+        return "interrupted" if self.number == signal.SIGINT else f"stopped by {signal.Signals(self.number).name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from shlex import quote
@@ -30,10 +30,11 @@ from toolkit.errors import ToolkitError
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.quantizer import Quantized
 from toolkit.rollout import within
-from toolkit.runs.checkpoint import Checkpoint, newest
+from toolkit.runs.checkpoint import Checkpoint, damaged_with, newest, read_newest
 from toolkit.runs.folder import LARGEST_EXAMPLE, Run
 from toolkit.sample import BATCH, Progress, decode, decode_latents, sample, unwatched
 from toolkit.spec import CodeSpec, DataSpec
+from toolkit.training import PriorStage, Stage
 
 
 class Sample(NamedTuple):
@@ -83,13 +84,17 @@ class Model:
         with run.blaming():
             self.base = Model(Run.open(run.base), device) if asks_for_source(self.config) else None
             self.spec: DataSpec = self.data if self.base is None else self.base.spec
-            self.checkpoint = self._newest(run.autoencoder)
+            self.checkpoint, self.stage = read_newest(partial(self._newest, run.autoencoder), self._read)
             self.notices += dropped(self.config)
-            self.stage = build_stage(self.config, self.data, self.checkpoint)
-            self._check_code_spec()
-            self.checkpoint.load_weights(self.stage, averaged=True)
         self.stage.to(device).eval()
         self.autoencoder, self.objective = self.stage.model, self.stage.objective
+
+    def _read(self, checkpoint: Checkpoint) -> tuple[Checkpoint, Stage]:
+        """A checkpoint, and stage one with its averaged weights."""
+        stage = build_stage(self.config, self.data, checkpoint)
+        self._check_code_spec(stage.model.code_spec)
+        checkpoint.load_weights(stage, averaged=True)
+        return checkpoint, stage
 
     @property
     def bottom(self) -> Model:
@@ -281,12 +286,10 @@ class Model:
         config = self.run.prior_config(prior) if prior in self.run.priors() else self.config
         return config.prior_conditions
 
-    def _check_code_spec(self) -> None:
+    def _check_code_spec(self, built: CodeSpec) -> None:
         """ToolkitError where the codes of the parts, or of the base, are not those in spec.json."""
-        if self.stage.model.code_spec != self.code_spec:
-            raise ToolkitError(
-                f"{self.run.path} says its codes are {self.code_spec}; its parts give {self.stage.model.code_spec}"
-            )
+        if built != self.code_spec:
+            raise ToolkitError(f"{self.run.path} says its codes are {self.code_spec}; its parts give {built}")
         if self.base is not None:
             below = self.base.code_spec
             if (self.data.shape, {self.data.levels}) != (below.shape, set(below.codebook_sizes)):
@@ -317,20 +320,34 @@ class Model:
 
     def _trained(self, name: str) -> Prior:
         """A prior at its last checkpoint; ToolkitError where it models codes of older weights."""
-        checkpoint = self._newest(self.run.prior(name))
-        if checkpoint.facts.get("autoencoder") != self.checkpoint.weights_hash:
-            raise ToolkitError(
-                f"prior={name} was trained on codes of an older autoencoder: "
-                f"toolkit train run={quote(str(self.run.path))} stage=prior prior={name} trains it again"
-            )
+        stage = read_newest(partial(self._newest, self.run.prior(name)), partial(self._read_prior, name))
+        stage.to(self.device).eval()
+        return stage.model
+
+    def _read_prior(self, name: str, checkpoint: Checkpoint) -> PriorStage:
+        self._check_current(name, checkpoint)
         code_spec = replace(self.code_spec, grid=self._prior_shape(checkpoint, "grid"))
         config = self.run.prior_config(name)
         data = replace(self.data, axes=self._prior_shape(checkpoint, "axes"))
         with self.run.blaming():
             stage = build_prior_stage(config, code_spec, data, checkpoint)
             checkpoint.load_weights(stage, averaged=True)
-        stage.to(self.device).eval()
-        return stage.model
+        return stage
+
+    def _check_current(self, name: str, checkpoint: Checkpoint) -> None:
+        """ToolkitError where a prior models codes of older weights; a notice where those of its own are damaged."""
+        weights_hash, run = str(checkpoint.facts.get("autoencoder")), quote(str(self.run.path))
+        if weights_hash == self.checkpoint.weights_hash:
+            return
+        damaged = damaged_with(self.run.autoencoder, weights_hash)
+        if damaged is None:
+            raise ToolkitError(
+                f"prior={name} was trained on codes of an older autoencoder: "
+                f"toolkit train run={run} stage=prior prior={name} trains it again"
+            )
+        notice = f"prior={name} was trained on codes of {damaged}, which is damaged: toolkit train run={run} mends it"
+        if notice not in self.notices:
+            self.notices.append(notice)
 
     @torch.no_grad()
     def _quantized(self, x: Tensor) -> Iterator[Quantized]:

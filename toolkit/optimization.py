@@ -47,11 +47,14 @@ class Optimization:
 
     ``step`` counts the updates done. The schedule is a function of ``step`` and needs no state. Every part of the
     module that has ``at_step(step)`` is told it: after each update, and when a checkpoint is loaded.
+
+    ``intact``: whether the module is just as ``step`` updates left it. It is not from the first pass of a step until
+    its update, and not while the averages are in the weights' place.
     """
 
     def __init__(self, module: nn.Module, options: TrainerOptions, groups: Sequence[Group] = ()) -> None:
         """``groups``: by default one, of all parameters that require a gradient."""
-        self.module, self.options, self.step = module, options, 0
+        self.module, self.options, self.step, self.intact = module, options, 0, True
         self.groups = list(groups) or [Group(trainable(module), options.learning_rate, options.betas, options.clip)]
         self.parameters = {name: p for group in self.groups for name, p in group.parameters.items()}
         if options.steps and not self.parameters:
@@ -84,17 +87,20 @@ class Optimization:
         if self.averages:
             self._average()
         self._tell()
+        self.intact = True
         return norms
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The module with its weight averages in place of its weights, where there are any."""
         weights = {n: self.parameters[n].detach().clone() for n in self.averages}
+        self.intact = False
         self._set(self.averages)
         try:
             yield
         finally:
             self._set(weights)
+            self.intact = True
 
     def state(self) -> dict[str, Tensor]:
         """Averages and the optimizer's moments as flat named tensors."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, final
 
 import torch
 
+from toolkit import interrupts
 from toolkit.batches import TrainBatches
 from toolkit.device import peak_memory
-from toolkit.distributed import on_rank0, raise_together, rank, ranks
-from toolkit.errors import NotFiniteError, ToolkitError
+from toolkit.distributed import Largest, broadcast_object, on_rank0, raise_together, rank, ranks
+from toolkit.errors import Interrupted, NotFiniteError, ToolkitError
 from toolkit.fit import device_of
 from toolkit.optimization import Optimization
 from toolkit.report import Report
@@ -44,6 +45,7 @@ class Recorder:
         self.optimization, self.report, self.facts = optimization, report, facts or {}
         self.validate, self.plot = validate, plot
         self.running = RunningMetrics()
+        self._saved = self._recorded = -1
 
     def resume(self) -> None:
         """Goes back to the newest whole checkpoint, or to the start; the log is cut to match."""
@@ -51,6 +53,7 @@ class Recorder:
         if checkpoint is not None:
             metrics = checkpoint.load_state(self.optimization)
             self.running.load(metrics, device_of(self.optimization.module))
+            self._saved = checkpoint.step
 
     def _tidy(self) -> Checkpoint | None:
         """Reports damaged checkpoints and sets them aside; cuts the log at the newest whole one."""
@@ -65,37 +68,77 @@ class Recorder:
         return checkpoint
 
     def follow(self, updates: Iterator[Metrics], batches: TrainBatches) -> None:
-        """Records every update. ToolkitError, naming the last good checkpoint, where loss or weights are not finite."""
+        """Records every update. ToolkitError, naming the last good checkpoint, where loss or weights are not finite.
+
+        Where a signal asks to stop, the step at hand is finished and saved, on all ranks the same one, and Interrupted
+        is raised.
+        """
+        self.report.begin(self.stage, self.optimization.step, self.optimization.options.steps)
+        with interrupts.deferred():
+            try:
+                self._make_up()
+                self._follow(updates, batches)
+            except KeyboardInterrupt as e:
+                if isinstance(e, Interrupted) or not interrupts.asked():
+                    self._save_interrupted()
+                raise
+            if interrupts.asked():
+                raise Interrupted(interrupts.asked())
+
+    def _follow(self, updates: Iterator[Metrics], batches: TrainBatches) -> None:
         options, running = self.optimization.options, self.running
-        self.report.begin(self.stage, self.optimization.step, options.steps)
-        clock, rate = _LoopClock(self.optimization, batches), self.optimization.learning_rate
+        clock, rate, largest = _LoopClock(self.optimization, batches), self.optimization.learning_rate, Largest()
         for metrics in self._finite(updates):
             step = self.optimization.step
             last = step == options.steps
             running.add(step, metrics)
+            self._recorded = step
             logs, saves = (last or step % every == 0 for every in (options.log_every, options.checkpoint_every))
+            stop = largest(interrupts.asked(), now=last)
             if logs or saves:
                 running.average()
+            if logs or saves or stop:
                 with raise_together():  # all ranks stop together
-                    self._check(saves)
+                    self._check(saves or bool(stop))
             if logs:
                 self._log("train", running.drain() | {"learning_rate": rate} | clock.metrics(step))
             with clock.stopped():
-                try:
-                    self._evaluate(step, last)
-                finally:  # a picture that cannot be plotted must not cost the checkpoint
-                    if saves:
-                        self.save()
+                if saves or stop:  # first of all: a validation may fail, or be stopped, and is then made up for
+                    self.save(apart=not (logs or saves))
+                if stop:
+                    raise Interrupted(stop)
+                self._evaluate(*self._due(step, last))
             self.report.step(step)
             rate = self.optimization.learning_rate
 
     def finish(self) -> None:
-        """Where no step is to be done: validates, plots and saves what there is."""
+        """Where no step is to be done: saves what there is, validates and plots it."""
         self.report.begin(self.stage, self.optimization.step, self.optimization.options.steps)
-        try:
-            self._evaluate(self.optimization.step, last=True)
-        finally:
-            self.save()
+        self.save()
+        self._evaluate(*self._due(self.optimization.step, last=True))
+
+    def make_up(self) -> None:
+        """Where all steps are done: validates and plots, where the run was stopped before it did."""
+        if any(self._missing()):
+            self.report.begin(self.stage, self.optimization.step, self.optimization.options.steps)
+            self._make_up()
+
+    def _make_up(self) -> None:
+        self._evaluate(*self._missing())
+
+    def _missing(self) -> tuple[bool, bool]:
+        """Whether a validation and a picture were due at the checkpoint's step, and are not there."""
+        step = self.optimization.step
+        if self._saved != step:
+            return False, False
+        validates, plots = self._due(step, step == self.optimization.options.steps)
+        there = broadcast_object(on_rank0(partial(self._there, step)))
+        return validates and not there[0], plots and not there[1]
+
+    def _there(self, step: int) -> tuple[bool, bool]:
+        """Whether the log holds a validation of a step, and the run its picture."""
+        wanted = {"stage": self.stage, "split": "val", "step": step}
+        return any(wanted.items() <= line.items() for line in self.run.log), self._picture(step).is_file()
 
     def _finite(self, updates: Iterator[Metrics]) -> Iterator[Metrics]:
         """The updates, until a part rejects non-finite numbers; an earlier step's loss may say where they began."""
@@ -105,25 +148,50 @@ class Recorder:
             self._check(saves=False)
             self._stop(str(e))
 
-    def _evaluate(self, step: int, last: bool) -> None:
-        """Validates and plots, where that is due."""
+    def _due(self, step: int, last: bool) -> tuple[bool, bool]:
+        """Whether a validation and a picture are due after a step."""
         options = self.optimization.options
-        if self.validate and (last or step % options.validate_every == 0):
+        return (
+            self.validate is not None and (last or step % options.validate_every == 0),
+            self.plot is not None and (last or step % options.pictures_every == 0),
+        )
+
+    def _evaluate(self, validates: bool, plots: bool) -> None:
+        step = self.optimization.step
+        if validates and self.validate:
             with raise_together():
                 metrics = self._with_averages(self.validate)
             self._log("val", metrics)
-        if self.plot and (last or step % options.pictures_every == 0):
-            picture = self.run.samples / f"{self.stage}-{step:08d}.png"
-            on_rank0(partial(self._with_averages, partial(self.plot, picture)))
+        if plots and self.plot:
+            on_rank0(partial(self._with_averages, partial(self.plot, self._picture(step))))
 
-    def save(self) -> None:
-        keep = self.optimization.options.keep
-        save(self.folder, self.optimization, self.facts, self.running.state(), keep=keep)
+    def _picture(self, step: int) -> Path:
+        return self.run.samples / f"{self.stage}-{step:08d}.png"
+
+    def save(self, apart: bool = False) -> None:
+        """``apart``: the metrics' sums are each rank's own."""
+        step, keep = self.optimization.step, self.optimization.options.keep
+        self._saved = step
+        save(self.folder, self.optimization, self.facts, self.running.state(apart), keep=keep)
+
+    def _save_interrupted(self) -> None:
+        """Saves the last step, unless that is done or the interrupt came in the middle of the next one."""
+        step = self.optimization.step
+        if ranks() > 1 or self._saved == step or self._recorded != step or not self.optimization.intact:
+            return
+        with suppress(NotFiniteError):
+            self.running.check()
+            if self.optimization.finite():
+                self.save()
 
     def _with_averages(self, act: Callable[[], Any]) -> Any:
-        """Calls ``act`` with the averaged weights, and leaves training's random numbers alone."""
+        """Calls ``act`` with the averaged weights, and leaves training's random numbers alone.
+
+        On one rank a signal ends ``act`` at once: several could not agree on it.
+        """
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices), self.optimization.averaged():
+        stoppable = interrupts.allowed() if ranks() == 1 else nullcontext()
+        with torch.random.fork_rng(devices), self.optimization.averaged(), stoppable:
             result = act()
         self.optimization.module.train()
         return result

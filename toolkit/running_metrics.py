@@ -36,14 +36,24 @@ class RunningMetrics:
         self._sum += values
         self._count += 1
 
-    def state(self) -> dict[str, Tensor]:
-        """The sums since the last drain, so that a resumed run logs what an uninterrupted one does."""
-        sums = {f"of.{name}": value.clone() for name, value in zip(self._names, self._sum, strict=True)}
+    def state(self, apart: bool = False) -> dict[str, Tensor]:
+        """The sums since the last drain, so that a resumed run logs what an uninterrupted one does.
+
+        ``apart``: those of every rank, where they are not averaged; all ranks take part.
+        """
+        each_rank = distributed.all_gather(self._sum) if apart else [self._sum]
+        sums = {
+            f"{_of(rank)}{name}": value.clone()
+            for rank, values in enumerate(each_rank)
+            for name, value in zip(self._names, values, strict=True)
+        }
         return {"count": torch.tensor(self._count), **sums}
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
-        """The inverse of ``state``."""
-        sums = {name.removeprefix("of."): value for name, value in tensors.items() if name != "count"}
+        """The inverse of ``state``; a rank that was not saved takes rank 0's."""
+        own = _of(distributed.rank())
+        prefix = own if any(name.startswith(own) for name in tensors) else _of(0)
+        sums = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         if sums:
             self._reset(tuple(sums), device)
             self._sum += torch.stack(list(sums.values())).to(device)
@@ -74,6 +84,11 @@ class RunningMetrics:
         self._names, self._count = names, 0
         self._sum = torch.zeros(len(names), device=device)
         self._first_bad = torch.full((len(names),), _NEVER, device=device)
+
+
+def _of(rank: int) -> str:
+    """What the names of a rank's sums begin with."""
+    return f"{rank}.of." if rank else "of."
 
 
 @torch.no_grad()

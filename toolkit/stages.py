@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -33,6 +34,7 @@ from toolkit.distributed import (
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import can_share, evaluate_parts
 from toolkit.fit import device_of
+from toolkit.interrupts import keyboard
 from toolkit.logged import Logged
 from toolkit.model import Model, load, open_dataset
 from toolkit.optimization import Optimization
@@ -43,10 +45,11 @@ from toolkit.quantizer import Quantizer
 from toolkit.recorder import Recorder
 from toolkit.report import Lines, LogFile, Report, Silence
 from toolkit.running_metrics import histogram
-from toolkit.runs.checkpoint import Checkpoint, found, newest
+from toolkit.runs.checkpoint import Checkpoint, damaged_with, found, newest
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.folder import Run, write_config
+from toolkit.runs.lock import training_lock
 from toolkit.scoring import validation_score
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.training import PriorStage, Stage, train_steps
@@ -60,12 +63,16 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
     every one calls this, and rank 0 writes and reports.
 
     Returns what a search may minimize: bits per dim or, for a density, nats, of the last validation. Raises
-    ToolkitError where the parts do not fit, the folder holds another model, or the loss is not finite.
+    ToolkitError where the parts do not fit, the folder holds another model or is being trained by another process, or
+    the loss is not finite. Where Ctrl-C interrupts a step, that is finished and saved before KeyboardInterrupt is
+    raised.
     """
     _check_ranks(config)
-    progress = (report or Lines()) if rank() == 0 else Silence()
-    with collective_timeout(config.trainer.timeout), LogFile(progress) as log, Logged(log) as report:
-        return _train(config, Run(Path(folder)), log, report)
+    run, progress = Run(Path(folder)), (report or Lines()) if rank() == 0 else Silence()
+    with keyboard(), collective_timeout(config.trainer.timeout), ExitStack() as lock, LogFile(progress) as log:
+        on_rank0(lambda: lock.enter_context(training_lock(run.path)))
+        with Logged(log) as report:
+            return _train(config, run, log, report)
 
 
 def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float | None:
@@ -81,10 +88,12 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         with torch.random.fork_rng([]):
             check_continuation(run, config, dataset.spec, stage)
         if config.init and checkpoint is None:
-            initialize(stage, config.init)
+            for notice in initialize(stage, config.init):
+                report.note(notice)
     on_rank0(lambda: report.add(build_loggers(config, run.path)))
     seed_noise(config.seed)
-    on_rank0(partial(_write, run, config, dataset, stage))
+    for notice in on_rank0(partial(_write, run, config, dataset, stage)) or []:
+        report.note(notice)
     if rank() == 0:
         log.open(run.path / "log.txt")
     _Training(run, config, report).stages(dataset, stage)
@@ -99,14 +108,16 @@ def _check_ranks(config: RunConfig) -> None:
         )
 
 
-def _write(run: Run, config: RunConfig, dataset: Dataset, stage: Stage) -> None:
-    """Writes the configuration, the specs and who provided the parts."""
+def _write(run: Run, config: RunConfig, dataset: Dataset, stage: Stage) -> list[str]:
+    """Writes the configuration, the specs and who provided the parts; returns what to know of a base's checkpoints."""
     write_config(run.path, config)
+    notices: list[str] = []
     if asks_for_source(config) and not run.base.is_dir():
-        run.copy_base(Run.open(config.dataset.options["run"]))
+        run.copy_base(Run.open(config.dataset.options["run"]), notices)
     run.write_spec(dataset.spec, stage.model.code_spec)
     parts = {"dataset": dataset, **_parts(stage)}
     run.write_components({**components(config, parts), **list_components(config)})
+    return notices
 
 
 def _parts(stage: Stage) -> dict[str, Any]:
@@ -199,6 +210,8 @@ class _Training:
     def _train_prior(self, dataset: Dataset, examples: Examples) -> None:
         config, options = self.config, self.config.prior_trainer
         model = Model(self.run, choose_device(options.device))
+        for notice in on_rank0(self._damage) or []:
+            self.report.note(notice)
         if config.prior_dataset:
             dataset = open_dataset(config, config.prior_dataset, self.run.base)
             examples = dataset
@@ -260,6 +273,7 @@ class _Training:
             recorder.finish()
             return
         if optimization.done:
+            recorder.make_up()
             self.report.note(f"{recorder.stage}: all {options.steps} steps are done")
             return
         batches = TrainBatches(
@@ -289,6 +303,12 @@ class _Training:
             self.report,
         )
 
+    def _damage(self) -> list[str]:
+        """What to know of the autoencoder's checkpoints."""
+        notices: list[str] = []
+        newest(self.run.autoencoder, notices)
+        return notices
+
     def _rename_stale(self, name: str, checkpoint: Checkpoint) -> None:
         """Keeps a prior over an older autoencoder's codes under another name, and training starts at 0."""
         run = self.run
@@ -297,9 +317,11 @@ class _Training:
             return
         number = 1 + sum(1 for _ in run.path.glob(f"priors/{name}.old-*"))
         kept = run.prior(f"{name}.old-{number}")
+        damaged = damaged_with(run.autoencoder, str(trained.facts.get("autoencoder")))
         run.prior(name).rename(kept)
         run.log.cut(f"prior-{name}", 0)
-        self.report.note(f"prior={name} was trained on codes of an older autoencoder: kept as {kept}, starting again")
+        other = f"{damaged}, which is damaged" if damaged else "an older autoencoder"
+        self.report.note(f"prior={name} was trained on codes of {other}: kept as {kept}, starting again")
 
 
 def _code_spec_of(model: Model, data: DataSpec) -> CodeSpec:

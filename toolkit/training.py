@@ -114,6 +114,7 @@ def train_steps(stage: Stage | PriorStage, batches: TrainBatches, optimization: 
         parts = []
         for number in range(options.accumulate):
             batch = next(batches)
+            optimization.intact = False
             with no_sync(forward, number + 1 < options.accumulate), frozen(adversary):
                 with autocast(batches.device, options.precision):
                     output = forward(batch.x, batch.conditions)

@@ -29,7 +29,7 @@ class CountingLogger(Logger):
         self._keep("close", [status, self.quantizer])
 
     def _keep(self, call: str, what: Any) -> None:
-        if self.run.exists():
+        if any(not path.name.startswith(".") for path in self.run.glob("*")):
             with (self.run / "counted.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps([call, what]) + "\n")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
-from shlex import quote
 
+from toolkit import interrupts
+from toolkit.cli.continuing import continues
+from toolkit.cli.fresh import remove_empty
 from toolkit.cli.report import TrainReport, show_plugin_notes
 from toolkit.config import RunConfig
 from toolkit.distributed import rank
@@ -14,28 +15,25 @@ from toolkit.stages import train
 
 
 def train_run(config: RunConfig, folder: Path) -> float | None:
-    """Trains, and prints the folder at the end; returns what a search may minimize."""
-    if rank():
-        return train(config, folder, report=Silence())
+    """Trains, and prints the folder at the end; returns what a search may minimize.
+
+    The first SIGINT, SIGTERM or SIGUSR1 stops it after the step at hand, which is saved; a second one ends it at once.
+    """
+    with interrupts.handled():
+        return train(config, folder, report=Silence()) if rank() else _reported(config, folder)
+
+
+def _reported(config: RunConfig, folder: Path) -> float | None:
     show_plugin_notes()
     try:
         with TrainReport() as report:
             try:
                 score = train(config, folder, report=report)
             except KeyboardInterrupt:
-                report.note(f"stopped; toolkit train run={quote(str(folder))} continues from the last checkpoint")
+                report.note(f"stopped; {continues(folder)}")
                 raise
-    except Exception:
-        _remove_empty(folder)
+    except BaseException:
+        remove_empty(folder)
         raise
     print(folder)
     return score
-
-
-def _remove_empty(folder: Path) -> None:
-    """Removes the folders that were created for a run that cannot start."""
-    outputs = Path("outputs").resolve()
-    own = [path for path in folder.resolve().parents if path == outputs or outputs in path.parents]
-    with suppress(OSError):
-        for path in (folder, *own):
-            path.rmdir()

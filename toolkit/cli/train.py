@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -29,6 +28,7 @@ from toolkit.cli.config.compose import VERSION, Composed, compose
 from toolkit.cli.config.quote import key_of, prepare, text
 from toolkit.cli.config.reopen import reopen
 from toolkit.cli.flags import split
+from toolkit.cli.fresh import create_folder, remove_empty
 from toolkit.cli.ranks import launch, torchrun
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
@@ -57,9 +57,15 @@ def _train(args: Sequence[str]) -> int:
         return _continue(run, others, flags)
     if flags.get("--cfg") == "job":
         return _print(compose(words, folder=_folder(flags), complete=False))
-    if not any(flag in flags for flag in _ASKING):
-        words = [*words, *_checked(words, flags)]
-    _hydra(flags, words)
+    if any(flag in flags for flag in _ASKING):
+        _hydra(flags, words)
+        return 0
+    more, folder = _checked(words, flags)
+    try:
+        _hydra(flags, [*words, *more])
+    except BaseException:
+        remove_empty(folder)
+        raise
     return 0
 
 
@@ -87,6 +93,8 @@ def job(cfg: DictConfig) -> float | None:
     values, _ = validate(cfg, [key_of(word) for word in overrides], complete=True)
     folder = Path(settings.runtime.output_dir)
     try:
+        if settings.mode == RunMode.RUN:  # another command may have begun one since the folder was chosen
+            _check_unused(str(folder), "config.yaml")
         return _start(RunConfig.read(values), folder)
     except Exception as error:
         if settings.mode == RunMode.MULTIRUN:  # reported here, next to the run's title; Hydra continues with the others
@@ -163,8 +171,8 @@ def _print_notices(notices: Sequence[str]) -> None:
         print(notice, file=sys.stderr)
 
 
-def _checked(words: Sequence[str], flags: dict[str, str]) -> list[str]:
-    """Validates every run that the words ask for; returns the words that set their folders."""
+def _checked(words: Sequence[str], flags: dict[str, str]) -> tuple[list[str], Path]:
+    """Validates every run that the words ask for; returns the words that set their folder, and that folder."""
     folder = _folder(flags)
     if not any(key_of(word) in ("dataset", "experiment") for word in words):
         raise ToolkitError(_nothing_chosen(folder))
@@ -172,18 +180,26 @@ def _checked(words: Sequence[str], flags: dict[str, str]) -> list[str]:
     runs = _singles(words) if multirun else [list(words)]
     composed = [compose(run, folder=folder) for run in runs[:_MOST_CHECKED]]
     _print_notices(tuple(dict.fromkeys(notice for run in composed for notice in run.notices)))
-    return [*_folder_words(words, composed[0].experiment, multirun), *(_constants(words) if multirun else [])]
+    constants = _constants(words) if multirun else []
+    folder_words, path = _folder_words(words, composed[0].experiment, multirun)
+    return [*folder_words, *constants], path
 
 
-def _folder_words(words: Sequence[str], experiment: str | None, multirun: bool) -> list[str]:
-    """Where the run is written: ``outputs/EXPERIMENT/TIME``, unless the words say it. A sweep's folder is printed."""
+def _folder_words(words: Sequence[str], experiment: str | None, multirun: bool) -> tuple[list[str], Path]:
+    """Where the run is written: ``outputs/EXPERIMENT/TIME``, created here, unless the words say it.
+
+    A sweep's folder is printed.
+    """
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     given = [word.partition("=")[2] for word in words if key_of(word) == key]
-    folder = given[-1] if given else _fresh(Path("outputs") / (experiment or ("sweep" if multirun else "custom")))
-    _check_unused(folder, "*/config.yaml" if multirun else "config.yaml")
+    if given:
+        folder = given[-1]
+        _check_unused(folder, "*/config.yaml" if multirun else "config.yaml")
+    else:
+        folder = str(create_folder(Path("outputs") / (experiment or ("sweep" if multirun else "custom"))))
     if multirun:
         print(f"sweep: {folder}", flush=True)
-    return [] if given else [f"{key}={text(folder)}"]
+    return [] if given else [f"{key}={text(folder)}"], Path(folder)
 
 
 def _constants(words: Sequence[str]) -> list[str]:
@@ -214,13 +230,6 @@ def _check_unused(folder: str, runs: str) -> None:
     if config:
         cure = f"continue it with toolkit train run={quote(str(config.parent))}, or take another folder"
         raise ToolkitError(f"{folder} holds a run: {cure}")
-
-
-def _fresh(parent: Path) -> str:
-    """A folder named by date and time that does not exist yet."""
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    candidates = (parent / (stamp + suffix) for suffix in ("", *(f"_{n}" for n in range(2, 1000))))
-    return str(next(folder for folder in candidates if not folder.exists()))
 
 
 def _nothing_chosen(folder: str | None) -> str:
@@ -256,9 +265,8 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
 
 def _lost(error: Exception) -> str:
     reason = " ".join(str(error).split("\n---")[0].split())
-    return (
-        f"a job of the sweep was lost: {reason}\ntoolkit train run=DIR continues a run of it from the last checkpoint"
-    )
+    again = "toolkit train run=DIR continues a run of it from its last checkpoint, or starts it again"
+    return f"a job of the sweep was lost: {reason}\n{again}"
 
 
 @contextmanager

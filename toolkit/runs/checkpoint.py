@@ -1,22 +1,24 @@
 """Checkpoints: written whole or not at all, checked when read, never unpickled.
 
 A checkpoint is a folder ``step-00001000/`` with ``model.safetensors`` (weights and buffers), ``state.safetensors``
-(weight averages, optimizer, random number generators) and ``state.json`` (format, step, the caller's facts, and the
-sha256 of the other two).
+(weight averages, optimizer, random number generators) and ``state.json`` (format, step, the caller's facts, the sha256
+of the other two, and a checksum of all this).
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from shlex import quote
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +42,13 @@ from toolkit.runs.tensors import (
 )
 
 MODEL, STATE, FACTS = "model.safetensors", "state.safetensors", "state.json"
+CHECKSUM = "checksum"
+TRIES = 20
+"""To read a checkpoint beside a training, which may delete it meanwhile."""
 LARGEST_RANDOM = 1 << 16
 """Bytes of a random number generator's state."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ def _save(
             **facts,
             "sha256": {name: sha256(temporary / name) for name in (MODEL, STATE)},
         }
-        write_text(temporary / FACTS, json.dumps(facts, indent=1))
+        write_text(temporary / FACTS, json.dumps({**facts, CHECKSUM: _checksum(facts)}, indent=1))
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)
@@ -157,17 +164,51 @@ def _save(
 def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
     """The newest whole checkpoint of a folder; None where there is none.
 
-    A torn or damaged one is skipped with a notice. ToolkitError where none is whole, and where a file is not
-    safetensors or its header is inconsistent.
+    A torn or damaged one is skipped with a notice. ToolkitError where none is whole, and where a file that is just as
+    it was written is not safetensors or has an inconsistent header.
     """
-    paths = found(folder)
-    for path in reversed(paths):
-        try:
-            return _open(path)
-        except DamagedFileError as e:
-            notices.append(f"{path} is damaged ({e}): falling back to the checkpoint before it")
+    for _ in range(TRIES):
+        paths, damaged = found(folder), list[str]()
+        for path in reversed(paths):
+            try:
+                checkpoint = _open(path)
+            except DamagedFileError as e:
+                damaged.append(f"{path} is damaged ({e}): falling back to the checkpoint before it")
+                continue
+            notices += damaged
+            return checkpoint
+        if paths == found(folder):
+            break  # else a training has deleted them meanwhile
     if paths:
-        raise ToolkitError(f"{folder}: none of its {len(paths)} checkpoints is whole ({notices[-1]})")
+        raise ToolkitError(
+            f"{folder}: none of its {len(paths)} checkpoints is whole ({damaged[0]})\n"
+            f"put a copy of one back, or remove {folder} and start again with toolkit train run={_quoted_run(folder)}"
+        )
+    return None
+
+
+def read_newest(open_newest: Callable[[], Checkpoint], read: Callable[[Checkpoint], Result]) -> Result:
+    """What is read of the newest checkpoint, or of a newer one where a training deletes it meanwhile."""
+    for left in reversed(range(TRIES)):
+        checkpoint = open_newest()
+        try:
+            return read(checkpoint)
+        except FileNotFoundError:
+            if not left:
+                raise
+    raise AssertionError
+
+
+def damaged_with(folder: Path, weights_hash: str) -> Path | None:
+    """The damaged checkpoint, newer than any whole one, that had these weights, or that no longer says which it had."""
+    for path in reversed(found(folder)):
+        try:
+            _open(path)
+        except DamagedFileError:
+            if _weights_hash(path) in (None, weights_hash):
+                return path
+        else:
+            return None
     return None
 
 
@@ -184,10 +225,10 @@ def found(folder: Path) -> list[Path]:
 
 
 def _open(path: Path) -> Checkpoint:
+    facts = _facts(path)
     try:
-        facts = read_json(path / FACTS)
         hashes, step, written = dict(facts["sha256"]), int(facts["step"]), facts.get("format")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as e:
+    except (ValueError, KeyError, TypeError, OverflowError) as e:
         raise DamagedFileError(f"{FACTS}: {e}") from e
     if step != int(path.name[5:]):
         raise DamagedFileError(f"{FACTS} is of step {step}")
@@ -197,16 +238,51 @@ def _open(path: Path) -> Checkpoint:
     return Checkpoint(path, step, facts)
 
 
+def _facts(path: Path) -> dict[str, Any]:
+    """What ``state.json`` says. DamagedFileError where that is not what was written, as far as it can tell."""
+    try:
+        facts = dict(read_json(path / FACTS))
+    except (OSError, ValueError, TypeError) as e:
+        raise DamagedFileError(f"{FACTS}: {e}") from e
+    checksum = facts.pop(CHECKSUM, None)  # checkpoints of before have none
+    if checksum is not None and checksum != _checksum(facts):
+        raise DamagedFileError(f"{FACTS} is not what was written")
+    return facts
+
+
+def _checksum(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _weights_hash(path: Path) -> str | None:
+    """Of the weights that a damaged checkpoint had; None where it does not say so any more."""
+    try:
+        return str(_facts(path)["sha256"][MODEL])
+    except (DamagedFileError, KeyError, TypeError):
+        return None
+
+
 def _check_written(path: Path, written: str | None) -> None:
-    """Checks a file against its hash: where that matches, a wrong header was written so, not torn."""
+    """Checks a file against its hash: where that matches, what is wrong with it was written so, not damaged."""
     try:
         check_safetensors(path)
-    except DamagedFileError as e:
-        if path.is_file() and sha256(path) == written:
+    except (DamagedFileError, ToolkitError) as e:
+        if not path.is_file() or sha256(path) != written:
+            raise (e if isinstance(e, DamagedFileError) else _changed(path)) from e
+        if isinstance(e, DamagedFileError):
             raise ToolkitError(f"{path} has an inconsistent header: its hash is right, but {e}") from e
         raise
     if sha256(path) != written:
-        raise DamagedFileError(f"{path.name} is not what was written")
+        raise _changed(path)
+
+
+def _changed(path: Path) -> DamagedFileError:
+    return DamagedFileError(f"{path.name} is not what was written")
+
+
+def _quoted_run(folder: Path) -> str:
+    """The run of a stage's folder."""
+    return quote(str(folder.parent if folder.parent.name != "priors" else folder.parent.parent))
 
 
 def _check_state(saved: Mapping[str, Shape], optimization: Optimization) -> None:

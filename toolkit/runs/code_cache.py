@@ -19,7 +19,15 @@ from toolkit.dataset import Examples
 from toolkit.distributed import broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import ToolkitError
 from toolkit.report import Report
-from toolkit.runs.codes import CachedCodes, cache_key, check_codes, encode_batches, read_codes, write_codes
+from toolkit.runs.codes import (
+    CachedCodes,
+    cache_key,
+    check_codes,
+    encode_batches,
+    is_as_written,
+    read_codes,
+    write_codes,
+)
 from toolkit.spec import CodeSpec
 
 JOINED = 4096
@@ -94,6 +102,9 @@ class CodeCache:
             return False
         if metadata.get("key") != key:
             self.report.note(f"{path} holds codes of other weights or data: encoding again")
+            return False
+        if not is_as_written(path):
+            self.report.note(f"{path} is not what was written: encoding again")
             return False
         try:
             check_codes(arrays, self.code_spec, size)

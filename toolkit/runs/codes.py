@@ -2,7 +2,7 @@
 
 One safetensors file: ``codes`` ``(examples, depth, *grid)`` in the smallest integer type and a tensor per condition,
 memory-mapped when read. Its metadata holds a key of the weights, the dataset and the split, so that codes of an older
-model or of other data are never mistaken for them.
+model or of other data are never mistaken for them, and a hash of the file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from toolkit.spec import CodeSpec
 
 STRETCH = 1 << 20
 """Codes read at once when all are counted: so few are exact in a float32 count."""
+
+HASH, UNSIGNED = "sha256", "0" * 64
+"""Where the metadata have the hash of the file, and what is in its place while the file is hashed."""
 
 _TYPES = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32, "I64": np.int64, "F32": np.float32}
 _TYPE_NAMES = {np.dtype(t): name for name, t in _TYPES.items()}
@@ -120,6 +123,7 @@ def write_codes(
             raise ValueError(f"got {at} examples, expected {size}")
         for mapped in maps.values():
             mapped.flush()  # type: ignore[attr-defined]
+        _sign(partial)
         os.replace(partial, path)
     except OSError as e:
         raise ToolkitError(f"codes could not be written to {path}: {e.strerror or e}") from e
@@ -138,6 +142,7 @@ def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         length = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(length))
     metadata = header.pop("__metadata__", {})
+    metadata.pop(HASH, None)
     written = metadata.pop("format", "0")
     number = format_of(int(written) if written.isdecimal() else written, path)
     header = {current_condition(name, number): entry for name, entry in header.items()}
@@ -147,6 +152,17 @@ def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if any(0 in entry["shape"] for entry in header.values()):
         raise ToolkitError(f"{path} holds no examples")
     return {name: _map(path, 8 + length, entry, "r") for name, entry in header.items()}, metadata
+
+
+def is_as_written(path: Path) -> bool:
+    """Whether a file of codes still has its hash. One that was written without is taken to be so."""
+    with path.open("rb") as file:
+        text = _header(file)
+        try:
+            signed = json.loads(text)["__metadata__"][HASH]
+        except (KeyError, TypeError):
+            return True
+        return bool(signed == _digest(file, text.replace(_entry(str(signed)), _entry(UNSIGNED))))
 
 
 def check_codes(arrays: dict[str, np.ndarray], code_spec: CodeSpec, size: int) -> None:
@@ -164,11 +180,36 @@ def check_codes(arrays: dict[str, np.ndarray], code_spec: CodeSpec, size: int) -
             raise ValueError(f"codes out of {', '.join(map(str, code_spec.codebook_sizes))}")
 
 
+def _sign(path: Path) -> None:
+    """Writes a file's hash into its metadata."""
+    with path.open("r+b") as file:
+        text = _header(file)
+        digest = _digest(file, text)
+        file.seek(8 + text.index(_entry(UNSIGNED)))
+        file.write(_entry(digest))
+
+
+def _entry(value: str) -> bytes:
+    return f'"{HASH}": "{value}"'.encode()
+
+
+def _header(file: BinaryIO) -> bytes:
+    return file.read(struct.unpack("<Q", file.read(8))[0])
+
+
+def _digest(file: BinaryIO, header: bytes) -> str:
+    """The hash of a header and of what follows in the file."""
+    digest = hashlib.sha256(header)
+    while part := file.read(STRETCH):
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def _create(
     path: Path, arrays: dict[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: dict[str, str]
 ) -> dict[str, np.ndarray]:
     """An empty safetensors file of the right size, its arrays mapped for writing."""
-    header: dict[str, Any] = {"__metadata__": {"format": str(FORMAT), **metadata}}
+    header: dict[str, Any] = {"__metadata__": {"format": str(FORMAT), **metadata, HASH: UNSIGNED}}
     at = 0
     for name, (dtype, shape) in sorted(arrays.items(), key=lambda item: -item[1][0].itemsize):
         size = int(np.prod(shape)) * dtype.itemsize

@@ -11,6 +11,7 @@ samples/           pictures and samples
 metrics.jsonl      a line per log step
 log.txt            what the screen showed, with times
 evaluation.json
+.lock              while it is trained: by whom
 """
 
 from __future__ import annotations
@@ -184,11 +185,14 @@ class Run:
         versions = " and ".join(f"{package} {version}, installed is {here[package]}" for package, version in moved)
         return f"this run was trained with {versions}: pip install {' '.join(f'{p}=={v}' for p, v in moved)}"
 
-    def copy_base(self, other: Run) -> None:
-        """Copies what encodes and decodes another run's codes into ``base``, which appears whole or not at all."""
+    def copy_base(self, other: Run, notices: list[str]) -> None:
+        """Copies what encodes and decodes another run's codes into ``base``, which appears whole or not at all.
+
+        ``notices`` gets those of damaged checkpoints.
+        """
         partial = self.path / ".base.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        checkpoint = newest(other.autoencoder, [])
+        checkpoint = newest(other.autoencoder, notices)
         parts = [
             *_configs(other.path),
             other.path / "components.json",
@@ -263,7 +267,11 @@ def _check_folder(root: Path) -> None:
 def _entries(folder: Path, left: int) -> Iterator[os.DirEntry[str]]:
     if not left:
         raise ToolkitError(f"{folder}: a run's folders are nested at most {DEEPEST} deep")
-    with os.scandir(folder) as entries:
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:  # a training has just deleted it
+        return
+    with entries:
         for entry in entries:
             yield entry
             if entry.is_dir(follow_symlinks=False):

@@ -148,8 +148,11 @@ def write_text(path: Path, text: str) -> None:
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """A safetensors file, flushed to the disk. OSError where it cannot be written."""
     values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode & 0o777  # as the umask says; safetensors would leave the file to its owner alone
     try:
         save_file(values, path)
+        path.chmod(mode)
     except SafetensorError as e:
         raise _as_oserror(e, path, sum(value.nbytes for value in values.values())) from e
     with path.open("rb+") as file:

@@ -9,21 +9,25 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+from toolkit import interrupts
+from toolkit.cli.continuing import continues
 from toolkit.cli.ranks import worker
 from toolkit.cli.ranks.worker import RankReport
 from toolkit.config import RunConfig
-from toolkit.errors import RemoteError, RemoteTraceback, ToolkitError
+from toolkit.errors import Interrupted, RemoteError, RemoteTraceback, ToolkitError
 
 GRACE = 3.0
 """Seconds that ranks have to end by themselves once one has failed, and again after SIGTERM."""
+STOPPING_GRACE = 30.0
+"""The same once one has stopped as it was asked to, and saved: nothing is wrong with the others."""
 
 
 def train(config: RunConfig, folder: Path) -> float | None:
@@ -33,22 +37,28 @@ def train(config: RunConfig, folder: Path) -> float | None:
     """
     ranks = range(config.trainer.ranks)
     with TemporaryDirectory(prefix="toolkit-") as reports_folder:
+        context = get_context("spawn")
+        stops = [context.Pipe(duplex=False) for _ in ranks]
         processes = [
-            get_context("spawn").Process(target=worker.work, args=(r, reports_folder, config, folder)) for r in ranks
+            context.Process(target=worker.work, args=(r, reports_folder, config, folder, stops[r][0])) for r in ranks
         ]
         killed: set[int] = set()
-        try:
-            with block_sigint():  # an interrupt during startup is delivered once the rank handles it
-                for process in processes:
-                    process.start()
-            _wait(processes)
-        finally:
-            killed = _end(processes)
+        with interrupts.handled(partial(_pass_on, [sender for _, sender in stops])), interrupts.deferred():
+            try:
+                with _blocked_signals():  # what comes during startup is delivered once the rank handles it
+                    for process in processes:
+                        process.start()
+                _wait(processes)
+            finally:
+                killed = _end(processes, STOPPING_GRACE if interrupts.asked() else GRACE)
+            stopped = interrupts.asked()
         reports = {r: report for r in ranks if (report := worker.read(reports_folder, r))}
     if any(process.exitcode for process in processes):
         statuses = {r: processes[r].exitcode or 0 for r in ranks if r not in killed}
         lost = sorted(killed - reports.keys())
         _fail(reports, statuses, lost, config.trainer.timeout, folder)
+    if stopped:
+        raise Interrupted(stopped)  # when all was done: what comes after it is not begun
     return reports[0].score
 
 
@@ -61,15 +71,22 @@ def _wait(processes: Sequence[BaseProcess]) -> None:
         connection.wait([process.sentinel for process, code in zip(processes, codes, strict=True) if code is None])
 
 
-def _end(processes: Sequence[BaseProcess]) -> set[int]:
+def _pass_on(ranks: Sequence[connection.Connection], number: int) -> None:
+    """Tells the ranks of a signal. Another one would end those that the first has reached as well."""
+    for sender in ranks:
+        with suppress(OSError):
+            sender.send(number)
+
+
+def _end(processes: Sequence[BaseProcess], grace: float) -> set[int]:
     """Waits, sends SIGTERM, then SIGKILL; returns the ranks that did not end by themselves."""
     started = [process for process in processes if process.pid]
     try:
-        _join(started)
+        _join(started, grace)
         slow = {r for r, process in enumerate(started) if process.exitcode is None}
         for process in started:
             _send(process, signal.SIGTERM)
-        _join(started)
+        _join(started, GRACE)
     finally:
         for process in started:
             _send(process, signal.SIGKILL)
@@ -77,8 +94,8 @@ def _end(processes: Sequence[BaseProcess]) -> set[int]:
     return slow
 
 
-def _join(processes: Sequence[BaseProcess]) -> None:
-    until = time.monotonic() + GRACE
+def _join(processes: Sequence[BaseProcess], seconds: float) -> None:
+    until = time.monotonic() + seconds
     for process in processes:
         process.join(max(0.0, until - time.monotonic()))
 
@@ -94,14 +111,18 @@ def _fail(
     """Raises the failure that the others followed from.
 
     That is the earliest report of a rank's own failure; else a rank that died without a report; else one that had to
-    be ended, as the others no longer waited for it; else a report of another rank's failure.
+    be ended, as the others no longer waited for it; else a report of another rank's failure. Where a signal stopped
+    one, that is no failure.
     """
-    again = f"toolkit train run={quote(str(folder))} continues from the last checkpoint"
+    again = continues(folder)
     early = sorted(reports, key=lambda rank: reports[rank].time)
     silent = [rank for rank, status in statuses.items() if status and rank not in reports]
     for rank in early:
         if reports[rank].ended in ("mistake", "failure"):
             _raise(rank, reports[rank])
+    stopped = [reports[rank].signal for rank in early if reports[rank].ended == "stopped"]
+    if stopped:
+        raise Interrupted(stopped[0])
     if silent:
         raise ToolkitError(f"rank {silent[0]} {_death(statuses[silent[0]])}, and the others were ended\n{again}")
     aftermath = [rank for rank in early if reports[rank].ended == "aftermath"]
@@ -111,7 +132,7 @@ def _fail(
         )
     for rank in aftermath:
         _raise(rank, reports[rank])
-    raise KeyboardInterrupt
+    raise Interrupted
 
 
 def _raise(rank: int, report: RankReport) -> NoReturn:
@@ -128,9 +149,9 @@ def _death(status: int) -> str:
 
 
 @contextmanager
-def block_sigint() -> Iterator[None]:
-    """Delays interrupts in this process and in those started in the block, until they unblock them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _blocked_signals() -> Iterator[None]:
+    """Delays these signals in this process and in those started in the block, until they unblock them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.STOPPING)
     try:
         yield
     finally:

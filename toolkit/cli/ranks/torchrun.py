@@ -10,12 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import NoReturn
 
+from toolkit.cli.continuing import continues
 from toolkit.cli.ranks.worker import hard_exit, silence_output
 from toolkit.config import RunConfig
-from toolkit.errors import ToolkitError
+from toolkit.errors import Interrupted, ToolkitError
 
 _unfinished: list[Path] = []
 """The folder of the current job. One that stays has failed, and its ranks are out of sync."""
@@ -40,6 +40,10 @@ def join_ranks(command: Callable[[], int]) -> NoReturn:
         if rank == 0 or not distributed.is_peer_failure(error):
             raise
         status = 0
+    except Interrupted as stop:
+        if rank == 0:  # which says so
+            raise
+        status = 128 + stop.number
     hard_exit(status)
 
 
@@ -64,8 +68,7 @@ def train(config: RunConfig, folder: Path) -> float | None:
         if not distributed.is_peer_failure(error):
             raise
         wait_for_failure()
-        again = f"toolkit train run={quote(str(folder))} continues from the last checkpoint, if there is one"
-        raise ToolkitError(f"another rank failed\n{again}") from error
+        raise ToolkitError(f"another rank failed\n{continues(folder)}") from error
     _unfinished.clear()
     return score
 

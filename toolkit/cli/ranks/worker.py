@@ -15,8 +15,9 @@ import warnings
 from dataclasses import asdict, dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
+from toolkit import interrupts
 from toolkit.blame import blame
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
@@ -31,18 +32,21 @@ class RankReport:
     text: str = ""
     trace: str = ""
     score: float | None = None
+    signal: int = 0
+    """The one that stopped it."""
 
 
-def work(rank: int, shared: str, config: RunConfig, folder: Path) -> None:
-    """Runs a rank from start to end; ``shared`` is the folder where ranks meet and report."""
-    threading.Thread(target=_end_with_parent, args=(shared,), daemon=True).start()
-    signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a script's background job
-        signal.signal(signal.SIGINT, _stop)
+def work(rank: int, shared: str, config: RunConfig, folder: Path, stops: connection.Connection) -> None:
+    """Runs a rank from start to end; ``shared`` is the folder where ranks meet and report.
+
+    ``stops`` gives the number of a signal that the command got, and that this process may have got, too.
+    """
+    interrupts.install()
+    threading.Thread(target=_follow_parent, args=(shared, stops), daemon=True).start()
     if rank:
         silence_output()
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupts.STOPPING)
         report = RankReport("done", time.time(), score=_train(rank, f"file://{shared}/meeting", config, folder))
     except BaseException as error:
         report = _report(error)
@@ -87,7 +91,7 @@ def _train(rank: int, url: str, config: RunConfig, folder: Path) -> float | None
 
 def _report(error: BaseException) -> RankReport:
     if isinstance(error, KeyboardInterrupt):  # before torch is imported: an interrupted import leaves it incomplete
-        return RankReport("stopped", time.time())
+        return RankReport("stopped", time.time(), signal=getattr(error, "number", signal.SIGINT))
     from toolkit.distributed import is_peer_failure
 
     trace = "".join(traceback.format_exception(error))
@@ -108,17 +112,19 @@ def _path(shared: str, rank: int) -> Path:
     return Path(shared) / f"rank-{rank}.json"
 
 
-def _end_with_parent(shared: str) -> None:
-    """Ends this rank when the process that started it is gone: that usually ends the ranks, unless it was killed."""
+def _follow_parent(shared: str, stops: connection.Connection) -> None:
+    """Passes on the signal that stops the command, and ends this rank when the command is gone.
+
+    The command usually ends its ranks, unless it was killed.
+    """
     parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        shutil.rmtree(shared, ignore_errors=True)
-        os._exit(1)
-
-
-def _stop(*_: object) -> None:
-    """Stops once; a further interrupt is ignored, a further SIGTERM kills."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise KeyboardInterrupt
+    if parent is None:
+        return
+    waiting: list[Any] = [parent.sentinel, stops]
+    while parent.sentinel not in connection.wait(waiting):
+        try:
+            interrupts.ask(stops.recv())
+        except EOFError:
+            waiting.remove(stops)
+    shutil.rmtree(shared, ignore_errors=True)
+    os._exit(1)
