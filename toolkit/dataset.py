@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -42,6 +42,7 @@ class Dataset(ABC):
       an example is a function of (split, index, seed of the generator); without a generator nothing is random
       a batch is its examples, bit for bit
       read(write(x)) == x where the file format is lossless
+      pieces joined are what read gives, and pieces written what write writes
     """
 
     suffix: ClassVar[str]
@@ -77,6 +78,21 @@ class Dataset(ABC):
     @abstractmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
         """Writes one example ``(channels, *axes)`` to a file."""
+
+    @classmethod
+    def pieces(cls, path: Path, spec: DataSpec) -> tuple[int, Iterator[Tensor]]:
+        """What ``read`` gives, as pieces ``(channels, positions, …)`` along the first axis, in order, and their length.
+
+        A dataset of files that may be longer than memory holds reads them as they are asked for. Errors as of ``read``,
+        at once or with a piece.
+        """
+        x = cls.read(path, spec)
+        return x.shape[1], iter((x,))
+
+    @classmethod
+    def write_pieces(cls, pieces: Iterable[Tensor], spec: DataSpec, path: Path) -> None:
+        """What ``write`` writes, for an example in pieces, of which there is at least one, each as soon as it comes."""
+        cls.write(torch.cat(list(pieces), 1), spec, path)
 
     @classmethod
     @abstractmethod

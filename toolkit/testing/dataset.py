@@ -102,6 +102,19 @@ class DatasetSuite(Laws):
             if self.lossless:
                 assert _equal(reread, x), f"{path.name}: read returns other data than was written"
 
+    def test_pieces_are_the_whole(self, tmp_path: Path) -> None:
+        dataset = self.make()
+        path, again = tmp_path / f"whole{dataset.suffix}", tmp_path / f"pieces{dataset.suffix}"
+        x = dataset.example("train", 0, None)["x"]
+        dataset.write(x, dataset.spec, path)
+        whole = dataset.read(path, dataset.spec)
+        length, pieces = dataset.pieces(path, dataset.spec)
+        joined = torch.cat(list(pieces), 1)
+        assert length == joined.shape[1], f"pieces of {joined.shape[1]} positions are said to be {length}"
+        assert _equal(joined, whole), "the pieces of a file differ from what read gives"
+        dataset.write_pieces(iter(x.split(max(1, x.shape[1] // 3), 1)), dataset.spec, again)
+        assert _equal(dataset.read(again, dataset.spec), whole), "a file written in pieces differs from one of write"
+
     def test_plot_writes_a_png(self, tmp_path: Path) -> None:
         dataset = self.make()
         x = dataset.example("train", 0, None)["x"][None]

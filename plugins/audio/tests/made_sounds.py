@@ -20,7 +20,7 @@ def noise(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
 def save(path: Path, sound: np.ndarray, rate: int = 16000) -> Path:
     """A 16-bit wav file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_wav(path, np.round(sound[None] * 32767).astype(np.int16), rate, "pcm_s16le", "s16")
+    write_wav(path, [np.round(sound[None] * 32767).astype(np.int16)], rate, "pcm_s16le", "s16")
     return path
 
 

@@ -10,7 +10,7 @@ from sound_containers import KINDS, LOSSLESS, bursts, make, plain
 
 from toolkit_audio import reading
 from toolkit_audio.frames import begin, opened
-from toolkit_audio.reading import Header, length_at, read_header, read_span, survey
+from toolkit_audio.reading import Header, length_at, read_header, read_pieces, read_span, survey
 
 LENGTH = 3000
 """Samples of a window."""
@@ -39,6 +39,10 @@ def test_a_file_is_its_frames_joined_end_to_end(name: str, folder: Path) -> None
     assert len(whole) >= len(bursts(KINDS[name].rate)[0]) - 2048  # AMR and WMA begin or end a frame late
     assert np.array_equal(read_span(path, 0, None, KINDS[name].rate), whole)
     assert read_header(path) == Header(KINDS[name].rate, len(whole))
+    pieces = list(read_pieces(path, KINDS[name].rate))
+    assert len(pieces) > 1
+    assert np.array_equal(np.concatenate(pieces), whole)
+    assert np.array_equal(np.concatenate(list(read_pieces(path, 22050))), read_span(path, 0, None, 22050))
 
 
 @pytest.mark.parametrize("name", LOSSLESS)

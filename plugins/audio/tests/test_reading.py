@@ -127,7 +127,7 @@ def test_what_is_no_sound_is_told_in_a_sentence(content: bytes, why: str, tmp_pa
 
 
 def test_sound_of_no_samples(tmp_path: Path) -> None:
-    write_wav(tmp_path / "a.wav", np.zeros((1, 1), np.int16), 16000, "pcm_s16le", "s16")
+    write_wav(tmp_path / "a.wav", [np.zeros((1, 1), np.int16)], 16000, "pcm_s16le", "s16")
     content = (tmp_path / "a.wav").read_bytes()
     (tmp_path / "a.wav").write_bytes(content[:-2].replace(b"data\x02", b"data\x00"))
     with pytest.raises(ToolkitError, match=r"a.wav: "):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toolkit import Dataset, DataSpec
 from toolkit_audio.pictures import plot_sounds
-from toolkit_audio.reading import read_span
+from toolkit_audio.reading import length_at, read_header, read_pieces, read_span
 from toolkit_audio.waveform import HALF, from_waveform, sample_rate_of, to_waveform
 
 if TYPE_CHECKING:
@@ -39,35 +39,78 @@ class AudioDataset(Dataset):
         sound = torch.from_numpy(read_span(path, 0, None, sample_rate_of(spec)))
         if not len(sound):
             raise ValueError("it has no samples")
-        _warn_if_clipped(path, sound)
+        (sound,) = _watched(path, (sound,))
         return from_waveform(sound, spec).unsqueeze(0)
+
+    @classmethod
+    def pieces(cls, path: Path, spec: DataSpec) -> tuple[int, Iterator[Tensor]]:
+        """As ``read``, some samples at a time."""
+        rate, header = sample_rate_of(spec), read_header(path)
+        return length_at(header.samples, header.rate, rate), _pieces(path, spec, rate)
 
     @classmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
         """A wav file, 16-bit or, for data without levels, 32-bit float."""
-        if spec.levels is None:
-            sound, form = x.detach().cpu().float(), ("pcm_f32le", "flt")
-        else:
-            sound, form = to_waveform(x.detach().cpu(), spec), ("pcm_s16le", "s16")
-        _warn_if_clipped(path, sound[0])
-        sound = sound.clamp(-1, 1)
-        if form[1] == "s16":
-            sound = (sound * HALF).round().clamp(-HALF, HALF - 1).to(torch.int16)
-        write_wav(path, sound.numpy(), sample_rate_of(spec), *form)
+        cls.write_pieces((x,), spec, path)
+
+    @classmethod
+    def write_pieces(cls, pieces: Iterable[Tensor], spec: DataSpec, path: Path) -> None:
+        form = ("pcm_f32le", "flt") if spec.levels is None else ("pcm_s16le", "s16")
+        write_wav(path, _sounds(path, pieces, spec), sample_rate_of(spec), *form)
 
     @classmethod
     def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
         plot_sounds(path, [[to_waveform(x.detach().cpu(), spec)[0].numpy() for x in row] for row in rows], spec)
 
 
-def write_wav(path: Path, samples: np.ndarray, rate: int, codec: str, form: str) -> None:
-    """Mono samples ``(1, n)``, int16 or float32, to a wav file."""
+def write_wav(path: Path, sounds: Iterable[np.ndarray], rate: int, codec: str, form: str) -> None:
+    """Mono samples ``(1, n)``, int16 or float32, piece by piece, to a wav file."""
     with av.open(str(path), "w", format="wav") as container:
         stream = cast("AudioStream", container.add_stream(codec, rate=rate, layout="mono"))
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=form, layout="mono")
-        frame.sample_rate = rate
-        for packet in (*stream.encode(frame), *stream.encode(None)):
-            container.mux(packet)
+        for samples in sounds:
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=form, layout="mono")
+            frame.sample_rate = rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _pieces(path: Path, spec: DataSpec, rate: int) -> Iterator[Tensor]:
+    for sound in _watched(path, map(torch.from_numpy, _joined(read_pieces(path, rate), rate))):
+        yield from_waveform(sound, spec).unsqueeze(0)
+
+
+def _joined(sounds: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """Frames, of a thousand samples or so, as pieces of about a second."""
+    kept: list[np.ndarray] = []
+    for sound in sounds:
+        kept.append(sound)
+        if sum(map(len, kept)) >= rate:
+            yield np.concatenate(kept)
+            kept = []
+    if kept:
+        yield np.concatenate(kept)
+
+
+def _sounds(path: Path, pieces: Iterable[Tensor], spec: DataSpec) -> Iterator[np.ndarray]:
+    """Samples of a file, ``(1, n)``, int16 or float32."""
+    waveforms = (
+        x.cpu().float() if spec.levels is None else to_waveform(x.cpu(), spec) for x in map(Tensor.detach, pieces)
+    )
+    for sound in _watched(path, waveforms):
+        sound = sound.clamp(-1, 1)
+        if spec.levels is not None:
+            sound = (sound * HALF).round().clamp(-HALF, HALF - 1).to(torch.int16)
+        yield sound.numpy()
+
+
+def _watched(path: Path, sounds: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The pieces of a sound, with a warning after the last of them where it is clipped."""
+    count = length = 0
+    for sound in sounds:
+        count, length = count + clipped(sound.flatten()), length + sound.numel()
+        yield sound
+    if count:
+        logger.warning("%s: clipped, %d of %d samples are at full scale", path, count, length)
 
 
 def clipped(sound: Tensor) -> int:
@@ -78,9 +121,3 @@ def clipped(sound: Tensor) -> int:
     for shift in range(CLIPPED):
         inside[shift : shift + len(runs)] |= runs
     return int(inside.sum())
-
-
-def _warn_if_clipped(path: Path, sound: Tensor) -> None:
-    count = clipped(sound)
-    if count:
-        logger.warning("%s: clipped, %d of %d samples are at full scale", path, count, len(sound))

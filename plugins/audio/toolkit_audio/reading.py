@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -94,16 +95,49 @@ def read_span(path: Path, start: int, stop: int | None, rate: int, marks: Sequen
         return _cut(_joined(path, container, stream, pieces or iter(()), span), span, stream.rate, rate)
 
 
+def read_pieces(path: Path, rate: int) -> Iterator[np.ndarray]:
+    """All samples at ``rate`` per second, as ``read_span`` reads them, some at a time."""
+    with opened(path) as (container, stream):
+        pieces = begin(container, stream, 0) or iter(())
+        sounds = _sounds(path, container, stream, pieces, _span(stream.rate, 0, None, rate))
+        yield from resampled(sounds, stream.rate, rate)
+
+
 def resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     """Mono float32 at another rate, by FFmpeg's windowed sinc; sample 0 stays sample 0."""
-    if rate == wanted or not len(sound):
-        return sound
+    parts = list(resampled(iter((sound,)), rate, wanted))
+    return np.concatenate(parts) if parts else NOTHING
+
+
+def resampled(sounds: Iterable[np.ndarray], rate: int, wanted: int) -> Iterator[np.ndarray]:
+    """``resample`` for sound in pieces."""
+    if rate == wanted:
+        yield from sounds
+        return
     resampler = av.AudioResampler(format="flt", layout="mono", rate=wanted)
+    given = done = 0
+    for sound in chain(sounds, (None,)):
+        if sound is not None:
+            if not len(sound):
+                continue
+            given += len(sound)
+        elif not given:
+            return
+        for part in resampler.resample(_framed(sound, rate)):
+            piece = part.to_ndarray()[0]
+            # what follows the last sample is the filter's own; only then it is known which that is
+            piece = piece if sound is not None else piece[: max(0, length_at(given, rate, wanted) - done)]
+            done += len(piece)
+            yield piece
+
+
+def _framed(sound: np.ndarray | None, rate: int) -> AudioFrame | None:
+    """A frame for the resampler; None asks for its rest."""
+    if sound is None:
+        return None
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None]), format="flt", layout="mono")
     frame.sample_rate = rate
-    parts = [part.to_ndarray()[0] for given in (frame, None) for part in resampler.resample(given)]
-    resampled = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    return resampled[: length_at(len(sound), rate, wanted)]
+    return frame
 
 
 def length_at(samples: int, rate: int, wanted: int) -> int:
@@ -206,7 +240,15 @@ def _joined(
     path: Path, container: InputContainer, stream: AudioStream, pieces: Iterable[Piece], span: _Span
 ) -> np.ndarray:
     """The samples of a span at the file's own rate, mono; zeros where a hole is."""
-    parts, at = [], span.start
+    parts = list(_sounds(path, container, stream, pieces, span))
+    return np.concatenate(parts) if parts else NOTHING
+
+
+def _sounds(
+    path: Path, container: InputContainer, stream: AudioStream, pieces: Iterable[Piece], span: _Span
+) -> Iterator[np.ndarray]:
+    """``_joined``, frame by frame."""
+    at = span.start
     wanted = (piece for piece in pieces if piece.at + piece.frame.samples > span.start)
     for piece in _packed(wanted, stream):
         if span.stop is not None and at >= span.stop:
@@ -215,14 +257,13 @@ def _joined(
         sound = _mono(piece.frame)[max(0, at - piece.at) :]
         if ends > at:
             sound = np.concatenate((np.zeros(ends - at, np.float32), sound))
-        parts.append(sound)
+        sound = sound[: None if span.stop is None else span.stop - at]
+        _require_finite(path, sound, at)
+        yield sound
         at += len(sound)
-    samples = np.concatenate(parts)[: None if span.stop is None else span.stop - span.start] if parts else NOTHING
     needed = _promised(container, stream) if span.needed is None else span.needed
     if at < needed:
         raise ToolkitError(f"{path}: cut short, it ends at sample {at} of {needed}")
-    _require_finite(path, samples, span.start)
-    return samples
 
 
 def _packed(pieces: Iterable[Piece], stream: AudioStream) -> Iterator[Piece]:
