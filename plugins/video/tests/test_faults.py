@@ -18,6 +18,7 @@ from toolkit_video import frames
 from toolkit_video.actions import read_labels, read_numbers
 from toolkit_video.folder import FolderDataset
 from toolkit_video.reading import read_frames, read_timeline
+from toolkit_video.timelines import scan_timelines
 
 
 def read(path: Path, size: tuple[int, int] | None = None, channels: int = 3) -> np.ndarray:
@@ -102,6 +103,39 @@ def test_a_comment_after_the_last_frame_of_a_gif_is_no_frame(tmp_path: Path) -> 
         path.write_bytes(content[:-1] + trailer)
         assert len(read_timeline(path).ticks) == 12
         assert numbers(read(path)) == list(range(12))
+
+
+def test_the_rate_of_frames_without_times_is_that_of_the_file(tmp_path: Path) -> None:
+    """AVI states a rate of 600, at which 23 of 24 frames are left out, and hides that frames are reordered."""
+    options = {"preset": "medium", "bf": "3", "g": "12"}
+    ticks = [24 * i for i in range(40)]
+    path = save(tmp_path / "a.avi", numbered(40), 600, options=options, ticks=ticks, base=Fraction(1, 600))
+    timeline = read_timeline(path)
+    assert timeline.counted
+    assert timeline.rate == pytest.approx(25)
+    assert numbers(read_frames(path, timeline, timeline.frames(5), 3)) == list(range(0, 40, 5))
+
+
+def test_what_was_counted_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.ts", numbered(30), 25, codec="mpeg2video", options={"g": "10"})
+    (first,) = scan_timelines(tmp_path, ["a.ts"])[0].values()
+    monkeypatch.setattr("toolkit_video.timelines.read_timeline", None)
+    (again,) = scan_timelines(tmp_path, ["a.ts"])[0].values()
+    assert again.counted
+    for name in ("ticks", "keys", "checks"):
+        assert (getattr(again, name) == getattr(first, name)).all()
+    assert len(again.keys) == len(again.checks) == 2
+    assert again._replace(ticks=0, keys=0, checks=0) == first._replace(ticks=0, keys=0, checks=0)  # type: ignore[arg-type]
+
+
+def test_a_key_that_is_another_frame_is_not_counted_from(tmp_path: Path) -> None:
+    """As where a seek went elsewhere, or times are wrong after one."""
+    path = save(tmp_path / "a.ts", numbered(30), 25, codec="mpeg2video", options={"g": "10"})
+    timeline = read_timeline(path)
+    wrong = timeline._replace(checks=timeline.checks + 1)
+    later = timeline._replace(keys=timeline.keys + 3600)  # a frame's length
+    for other in (timeline, wrong, later):
+        assert numbers(read_frames(path, other, [24, 25], 3)) == [24, 25]
 
 
 def test_a_recording_begins_and_ends_anywhere(tmp_path: Path) -> None:

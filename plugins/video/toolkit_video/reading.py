@@ -89,8 +89,9 @@ def read_timeline(path: Path) -> Timeline:
         if len(packets) < stream.frames and "mp4" in _names(container) and is_torn(path):
             raise ToolkitError(f"{path}: cut short, it has {len(packets)} of {stream.frames} frames")
         timeline = _stated_timeline(container, stream, packets)
+        pace = _pace(packets, stream.time_base or Fraction(1), stream.average_rate or stream.guessed_rate)
     if timeline is None or _first_tick(path) != timeline.ticks[0]:
-        return _counted_timeline(path)
+        return _counted_timeline(path, pace)
     return timeline
 
 
@@ -129,8 +130,18 @@ def _first_tick(path: Path) -> int | None:
         return next((frame.pts for frame in decoded(container.demux(stream))), None)
 
 
-def _counted_timeline(path: Path) -> Timeline:
-    """By decoding all frames."""
+def _pace(packets: list[Packet[VideoStream]], base: Fraction, stated: Fraction | None) -> Fraction:
+    """Frames per second by the times at which packets are decoded: what the file states if they agree, else their mean;
+    a film may have been written for another rate."""
+    ticks = [packet.dts for packet in packets if packet.dts is not None]
+    if len(ticks) < 2 or max(ticks) == min(ticks):
+        return stated or DEFAULT_RATE
+    mean = (len(ticks) - 1) / ((max(ticks) - min(ticks)) * base)
+    return stated if stated and abs(stated / mean - 1) < TRUSTED else mean
+
+
+def _counted_timeline(path: Path, pace: Fraction) -> Timeline:
+    """By decoding all frames; ``pace`` in frames per second, where they do not state when they are shown."""
     with opened(path) as (container, stream):
         resumes = stream.codec_context.name in RESUMING and container.format.name not in INEXACT_SEEK
         ticks: list[int | None] = []
@@ -139,12 +150,12 @@ def _counted_timeline(path: Path) -> Timeline:
             if resumes and frame.key_frame and ticks and frame.pts is not None:
                 keys[frame.pts] = check(frame)
             ticks.append(frame.pts)
-        base, rate = stream.time_base or Fraction(1), stream.average_rate or stream.guessed_rate
+        base, rate = stream.time_base or Fraction(1), stream.average_rate
     if not ticks:
         raise ToolkitError(f"{path}: has no frames")
     stated = [tick for tick in ticks if tick is not None]
     if len(stated) < len(ticks) or any(a >= b for a, b in pairwise(stated)):
-        base, stated, keys = 1 / (rate or DEFAULT_RATE), list(range(len(ticks))), {}
+        base, rate, stated, keys = 1 / pace, pace, list(range(len(ticks))), {}
     places, checks = (np.array([*numbers], np.int64) for numbers in (keys.keys(), keys.values()))
     return Timeline(base, _rate(stated, base, rate), np.array(stated, np.int64), places, True, checks)
 
