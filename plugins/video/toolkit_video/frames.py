@@ -29,6 +29,7 @@ STRETCH = 16
 """How many times wider than high a pixel may be, or higher than wide."""
 PLAYLISTS = {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
 """Formats whose files name other files, or addresses."""
+OPENED = {"format_whitelist": ",".join(sorted(av.formats_available - PLAYLISTS))}
 
 
 @contextmanager
@@ -39,8 +40,7 @@ def opened(path: Path, *, new: bool = False) -> Iterator[tuple[InputContainer, V
     """
     try:
         _check_size(path, new)
-        formats = ",".join(sorted(av.formats_available - PLAYLISTS))
-        with av.open(str(path), metadata_errors="ignore", options={"format_whitelist": formats}) as container:
+        with av.open(str(path), metadata_errors="ignore", options=OPENED) as container:
             yield container, _stream(path, container)
     except (ToolkitError, TooSmallError):
         raise

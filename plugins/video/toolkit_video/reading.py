@@ -77,6 +77,20 @@ class Timeline(NamedTuple):
         return shown
 
 
+class _Stated(NamedTuple):
+    """What a packet states, without what it contains: a film's do not fit into memory."""
+
+    pts: int | None
+    dts: int | None
+    key: bool
+    hidden: bool
+    corrupt: bool
+
+    @classmethod
+    def of(cls, packet: Packet[VideoStream]) -> _Stated:
+        return cls(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, packet.is_corrupt)
+
+
 def read_timeline(path: Path) -> Timeline:
     """The timeline of the first video stream in a file: of the frames that a player shows.
 
@@ -85,7 +99,7 @@ def read_timeline(path: Path) -> Timeline:
     Other files are decoded, and their frames counted. ToolkitError if the file has no video, or is cut short.
     """
     with opened(path, new=True) as (container, stream):
-        packets = [packet for packet in container.demux(stream) if packet.size]
+        packets = [_Stated.of(packet) for packet in container.demux(stream) if packet.size]
         if len(packets) < stream.frames and "mp4" in _names(container) and is_torn(path):
             raise ToolkitError(f"{path}: cut short, it has {len(packets)} of {stream.frames} frames")
         timeline = _stated_timeline(container, stream, packets)
@@ -99,9 +113,7 @@ def _names(container: InputContainer) -> list[str]:
     return container.format.name.split(",")
 
 
-def _stated_timeline(
-    container: InputContainer, stream: VideoStream, packets: list[Packet[VideoStream]]
-) -> Timeline | None:
+def _stated_timeline(container: InputContainer, stream: VideoStream, packets: list[_Stated]) -> Timeline | None:
     """By the times of the packets; None where they are not exactly those of the frames."""
     if not EXACT_CONTAINERS & {*_names(container)} or stream.codec_context.name not in EXACT_CODECS:
         return None
@@ -110,14 +122,14 @@ def _stated_timeline(
     ticks = [packet.pts for packet in packets if packet.pts is not None]
     # frames are reordered but packets are not: their times are a guess
     guessed = stream.codec_context.has_b_frames and ticks == sorted(ticks)
-    if guessed or len(set(ticks)) < len(packets) or not packets or not packets[0].is_keyframe:
+    if guessed or len(set(ticks)) < len(packets) or not packets or not packets[0].key:
         return None
-    if any(packet.is_corrupt for packet in packets):
+    if any(packet.corrupt for packet in packets):
         return None
-    keys = [packet.pts for packet in packets if packet.is_keyframe and packet.pts is not None]
-    shown = sorted(packet.pts for packet in packets if not packet.is_discard and packet.pts is not None)
+    keys = [packet.pts for packet in packets if packet.key and packet.pts is not None]
+    shown = sorted(packet.pts for packet in packets if not packet.hidden and packet.pts is not None)
     shown = [tick for tick in shown if tick >= min(keys)]
-    hidden = [packet.pts for packet in packets if packet.is_discard and packet.pts is not None]
+    hidden = [packet.pts for packet in packets if packet.hidden and packet.pts is not None]
     if not shown or any(shown[0] < tick < shown[-1] for tick in hidden):  # an edit list of several parts
         return None
     base = stream.time_base or Fraction(1)
@@ -130,7 +142,7 @@ def _first_tick(path: Path) -> int | None:
         return next((frame.pts for frame in decoded(container.demux(stream))), None)
 
 
-def _pace(packets: list[Packet[VideoStream]], base: Fraction, stated: Fraction | None) -> Fraction:
+def _pace(packets: list[_Stated], base: Fraction, stated: Fraction | None) -> Fraction:
     """Frames per second by the times at which packets are decoded: what the file states if they agree, else their mean;
     a film may have been written for another rate."""
     ticks = [packet.dts for packet in packets if packet.dts is not None]
