@@ -21,6 +21,15 @@ def ffmpeg(path: Path, *words: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(done.stdout, np.uint8).reshape(shape)
 
 
+def shown_by_ffmpeg(path: Path) -> int:
+    """How many frames the program shows."""
+    if which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed")
+    words = ["-v", "error", "-i", str(path), "-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framecrc", "-"]
+    done = subprocess.run(["ffmpeg", *words], capture_output=True, text=True, check=True)
+    return sum(not line.startswith("#") for line in done.stdout.splitlines())
+
+
 def told(path: Path) -> dict[str, Any]:
     if which("ffprobe") is None:
         pytest.skip("ffprobe is not installed")

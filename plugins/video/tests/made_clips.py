@@ -55,8 +55,10 @@ def save(
     rotation: int | None = None,
     options: dict[str, str] | None = None,
     colors: tuple[int, int] | None = None,
+    aspect: Fraction = Fraction(1),
 ) -> Path:
-    """A video file. ``ticks`` of ``base`` seconds are when frames are shown; ``colors`` matrix and range, told."""
+    """A video file. ``ticks`` of ``base`` seconds are when frames are shown; ``colors`` matrix and range, told;
+    ``aspect`` the width of a pixel over its height."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
@@ -67,6 +69,8 @@ def save(
         )
         if base is not None:
             stream.codec_context.time_base = base
+        if aspect != 1:
+            stream.codec_context.sample_aspect_ratio = aspect
         if rotation is not None:
             stream.set_display_rotation(rotation)
         if colors is not None:

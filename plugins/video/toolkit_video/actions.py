@@ -20,6 +20,8 @@ from toolkit_video.corpus import SAMPLE, Corpus
 
 SUFFIXES = (".csv", ".txt", ".npy")
 """Of files with actions."""
+LARGEST = 1 << 28
+"""Bytes of a file with actions."""
 NAMES = "actions.txt"
 """Beside the recordings: the names of all actions, one per line, in the order of their labels."""
 
@@ -196,14 +198,25 @@ def _as_wide(path: Path, rows: np.ndarray, columns: int) -> np.ndarray:
 
 
 def _array(path: Path) -> np.ndarray:
+    _require_file(path)
     try:
-        rows: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        rows: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)  # which has no room for what is not there
+    except Exception as error:  # NumPy raises SyntaxError, TypeError, TokenError, … for what it finds in a header
         raise ToolkitError(f"{path}: cannot be read as an array ({error})") from error
-    return rows
+    if not isinstance(rows, np.ndarray):
+        raise ToolkitError(f"{path}: cannot be read as an array (it has several)")
+    return np.array(rows)
+
+
+def _require_file(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ToolkitError(f"{path}: cannot be read as actions (it is no file)")
+    if path.exists() and path.stat().st_size > LARGEST:
+        raise ToolkitError(f"{path}: {path.stat().st_size} bytes; actions of a recording take {LARGEST} at most")
 
 
 def _lines_of(path: Path) -> list[str]:
+    _require_file(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:

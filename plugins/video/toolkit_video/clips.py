@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from toolkit import Dataset, DataSpec
-from toolkit_video.reading import FORMATS, KEEPING, crop, read_frames, read_timeline
+from toolkit_video.pictures import FORMATS, KEEPING, crop
+from toolkit_video.reading import read_frames, read_timeline
 
 ENCODING = {"crf": "8", "preset": "medium", "g": "16", "x264-params": "chromaloc=1"}
 """Hardly lossier than the conversion of RGB to the file's colors and back. ``chromaloc`` states where the conversion

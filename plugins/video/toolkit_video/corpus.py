@@ -24,14 +24,16 @@ from toolkit.datasets.files import (
     windows,
 )
 from toolkit_video.clips import to_clip, too_few
-from toolkit_video.reading import CENTER, FORMATS, crop, read_frames
+from toolkit_video.pictures import CENTER, FORMATS, crop
+from toolkit_video.reading import read_frames
 from toolkit_video.timelines import scan_timelines
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts"),
-    *(".wmv", ".flv", ".3gp", ".ogv", ".vob", ".gif", ".y4m"),
+    *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".ogm", ".vob", ".m1v", ".mpe", ".divx", ".qt", ".dv"),
+    *(".gif", ".apng", ".y4m", ".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265", ".hevc", ".ivf", ".obu", ".mxf"),
 )
 SAMPLE = 32
 """Windows that the variance is estimated from, at most."""
@@ -88,7 +90,7 @@ class Corpus:
         self.arrange()
 
     def keep(self, look: Callable[[str], T]) -> dict[str, T]:
-        """The result of ``look`` for each file that is not skipped; if it raises ToolkitError, the file is skipped."""
+        """The result of ``look`` for each file that is not skipped; if it raises, the file is skipped."""
         return self.policy.keep(self.timelines, look)
 
     def arrange(self) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import av
 import numpy as np
-from av.stream import Disposition
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from toolkit import ToolkitError
+from toolkit_video.boxes import is_torn
+from toolkit_video.frames import aspect_of, check, decoded, opened
+from toolkit_video.pictures import Converter
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -22,20 +22,24 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-FORMATS = {1: "gray", 3: "rgb24"}
-"""What frames are converted to, by channels."""
-ACCURATE = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-SHRINKING, KEEPING = Interpolation.AREA | ACCURATE, Interpolation.BICUBIC | ACCURATE
-"""Interpolation of pixels: area means restore a frame that was enlarged by a whole factor."""
 DEFAULT_RATE = Fraction(25)
 """Frames per second of a file that does not state it."""
+EXACT_CONTAINERS = {"mp4", "matroska"}
+EXACT_CODECS = {"h264", "hevc", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1"}
+EXACT_CODECS |= {"mjpeg", "prores", "ffv1", "png", "dnxhd", "huffyuv", "ffvhuff", "utvideo", "rawvideo"}
+"""Where each packet is a frame, and states when it is shown."""
+WHOLE_FRAMES = (0, 1)
+"""Field orders of films that are not interlaced; of others a packet may be half a frame."""
 INEXACT_SEEK = ("mpeg",)
 """Formats that seek by guessing, and then report other times."""
-SKIPS_FRAMES = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
+RESUMING = EXACT_CODECS | {"mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "wmv3", "vc1"}
+RESUMING |= {"vp8", "libvpx", "theora", "h263", "flv", "dvvideo", "jpeg2000", "libopenjpeg", "qtrle", "cfhd"}
+"""Decoders whose frames depend on nothing before the keyframe that is before them."""
+SKIPS_FRAMES = ("h264",)
 """Decoders that can skip exactly the frames on which no other depends."""
-CENTER = (0.5, 0.5)
 TRUSTED = 0.02
 """Relative difference up to which the rate that a file states is preferred to the mean of its frames."""
+NOTHING = np.zeros(0, np.int64)
 
 
 class Timeline(NamedTuple):
@@ -48,9 +52,11 @@ class Timeline(NamedTuple):
     ticks: np.ndarray
     """Of each frame ``(frames,)``, int64, ascending."""
     keys: np.ndarray
-    """Of the frames from which decoding can begin ``(keys,)``."""
+    """Of the frames from which decoding can begin ``(keys,)``; before the first of them, it begins with the file."""
     counted: bool
-    """Whether the file does not state when its frames are shown, so that a tick is a frame's number."""
+    """Whether frames are found by counting those decoded, as the file's packets do not state when each is shown."""
+    checks: np.ndarray = NOTHING
+    """CRC-32 of the frames at ``keys``, where frames are counted: counting begins at one that is as it was."""
 
     @property
     def times(self) -> np.ndarray:
@@ -71,43 +77,99 @@ class Timeline(NamedTuple):
         return shown
 
 
+class _Stated(NamedTuple):
+    """What a packet states, without what it contains: a film's do not fit into memory."""
+
+    pts: int | None
+    dts: int | None
+    key: bool
+    hidden: bool
+    corrupt: bool
+
+    @classmethod
+    def of(cls, packet: Packet[VideoStream]) -> _Stated:
+        return cls(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, packet.is_corrupt)
+
+
 def read_timeline(path: Path) -> Timeline:
-    """The timeline of the first video stream in a file; ToolkitError if there is none, or it is cut short.
+    """The timeline of the first video stream in a file: of the frames that a player shows.
 
-    It is decoded only if its packets do not state when they are shown.
+    Frames that an edit list, or the cut of a file, leaves out are not among them, though others may depend on them. In
+    MP4 and Matroska files of common codecs, packets state when frames are shown, and only the first frame is decoded.
+    Other files are decoded, and their frames counted. ToolkitError if the file has no video, or is cut short.
     """
-    with _opened(path) as (container, stream):
-        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-        ticks = [packet.pts for packet in packets if packet.pts is not None]
-        keys = [packet.pts for packet in packets if packet.pts is not None and packet.is_keyframe]
-        base, announced, rate = stream.time_base or Fraction(1), stream.frames, stream.average_rate
-        # frames are reordered but packets are not: their times are a guess
-        guessed = stream.codec_context.has_b_frames and ticks == sorted(ticks)
-    if guessed or len(set(ticks)) < len(packets):
-        return _decoded_timeline(path)
-    if not keys:
+    with opened(path, new=True) as (container, stream):
+        packets = [_Stated.of(packet) for packet in container.demux(stream) if packet.size]
+        if len(packets) < stream.frames and "mp4" in _names(container) and is_torn(path):
+            raise ToolkitError(f"{path}: cut short, it has {len(packets)} of {stream.frames} frames")
+        timeline = _stated_timeline(container, stream, packets)
+        pace = _pace(packets, stream.time_base or Fraction(1), stream.average_rate or stream.guessed_rate)
+    if timeline is None or _first_tick(path) != timeline.ticks[0]:
+        return _counted_timeline(path, pace)
+    return timeline
+
+
+def _names(container: InputContainer) -> list[str]:
+    return container.format.name.split(",")
+
+
+def _stated_timeline(container: InputContainer, stream: VideoStream, packets: list[_Stated]) -> Timeline | None:
+    """By the times of the packets; None where they are not exactly those of the frames."""
+    if not EXACT_CONTAINERS & {*_names(container)} or stream.codec_context.name not in EXACT_CODECS:
+        return None
+    if getattr(stream.codec_context, "field_order", 0) not in WHOLE_FRAMES:
+        return None
+    ticks = [packet.pts for packet in packets if packet.pts is not None]
+    # frames are reordered but packets are not: their times are a guess
+    guessed = stream.codec_context.has_b_frames and ticks == sorted(ticks)
+    if guessed or len(set(ticks)) < len(packets) or not packets or not packets[0].key:
+        return None
+    if any(packet.corrupt for packet in packets):
+        return None
+    keys = [packet.pts for packet in packets if packet.key and packet.pts is not None]
+    shown = sorted(packet.pts for packet in packets if not packet.hidden and packet.pts is not None)
+    shown = [tick for tick in shown if tick >= min(keys)]
+    hidden = [packet.pts for packet in packets if packet.hidden and packet.pts is not None]
+    if not shown or any(shown[0] < tick < shown[-1] for tick in hidden):  # an edit list of several parts
+        return None
+    base = stream.time_base or Fraction(1)
+    resumed = np.array(sorted({*keys} & {*shown[1:]}), np.int64)
+    return Timeline(base, _rate(shown, base, stream.average_rate), np.array(shown, np.int64), resumed, False)
+
+
+def _first_tick(path: Path) -> int | None:
+    with opened(path) as (container, stream):
+        return next((frame.pts for frame in decoded(container.demux(stream))), None)
+
+
+def _pace(packets: list[_Stated], base: Fraction, stated: Fraction | None) -> Fraction:
+    """Frames per second by the times at which packets are decoded: what the file states if they agree, else their mean;
+    a film may have been written for another rate."""
+    ticks = [packet.dts for packet in packets if packet.dts is not None]
+    if len(ticks) < 2 or max(ticks) == min(ticks):
+        return stated or DEFAULT_RATE
+    mean = (len(ticks) - 1) / ((max(ticks) - min(ticks)) * base)
+    return stated if stated and abs(stated / mean - 1) < TRUSTED else mean
+
+
+def _counted_timeline(path: Path, pace: Fraction) -> Timeline:
+    """By decoding all frames; ``pace`` in frames per second, where they do not state when they are shown."""
+    with opened(path) as (container, stream):
+        resumes = stream.codec_context.name in RESUMING and container.format.name not in INEXACT_SEEK
+        ticks: list[int | None] = []
+        keys: dict[int, int] = {}
+        for frame in decoded(container.demux(stream)):
+            if resumes and frame.key_frame and ticks and frame.pts is not None:
+                keys[frame.pts] = check(frame)
+            ticks.append(frame.pts)
+        base, rate = stream.time_base or Fraction(1), stream.average_rate
+    if not ticks:
         raise ToolkitError(f"{path}: has no frames")
-    if len(ticks) < announced:
-        raise ToolkitError(f"{path}: cut short, it has {len(ticks)} of {announced} frames")
-    return _timeline([tick for tick in ticks if tick >= min(keys)], keys, base, rate)
-
-
-def _decoded_timeline(path: Path) -> Timeline:
-    """By the times of the decoded frames, or by counting them."""
-    with _opened(path) as (container, stream):
-        frames = [(frame.pts, frame.key_frame) for frame in container.decode(stream)]
-        base, rate = stream.time_base or Fraction(1), stream.average_rate or stream.guessed_rate
-    if not frames:
-        raise ToolkitError(f"{path}: has no frames")
-    ticks = [tick for tick, _ in frames if tick is not None]
-    if len(ticks) == len(frames) and all(a < b for a, b in pairwise(ticks)):
-        return _timeline(ticks, [tick for tick, key in frames if key and tick is not None] or ticks[:1], base, rate)
-    return _timeline(list(range(len(frames))), [0], 1 / (rate or DEFAULT_RATE), rate)._replace(counted=True)
-
-
-def _timeline(ticks: list[int], keys: list[int], base: Fraction, rate: Fraction | None) -> Timeline:
-    ticks = sorted(ticks)
-    return Timeline(base, _rate(ticks, base, rate), np.array(ticks, np.int64), np.array(sorted(keys), np.int64), False)
+    stated = [tick for tick in ticks if tick is not None]
+    if len(stated) < len(ticks) or any(a >= b for a, b in pairwise(stated)):
+        base, rate, stated, keys = 1 / pace, pace, list(range(len(ticks))), {}
+    places, checks = (np.array([*numbers], np.int64) for numbers in (keys.keys(), keys.values()))
+    return Timeline(base, _rate(stated, base, rate), np.array(stated, np.int64), places, True, checks)
 
 
 def _rate(ticks: list[int], base: Fraction, stated: Fraction | None) -> float:
@@ -127,128 +189,90 @@ def read_frames(
 ) -> np.ndarray:
     """Frames of a file by their numbers ``(n, height, width, channels)``, uint8.
 
-    Only the frames from the nearest keyframe before the first of them to the last are decoded. Frames are rotated as
-    the file says, and shrunk until they just cover ``size`` (height, width; None: unchanged). ToolkitError if the file
-    cannot be read, or no longer has the frames; ValueError, without the name of the file, if they are smaller.
+    Only the frames from the nearest keyframe before the first of them to the last are decoded. Frames have the shape
+    in which they are shown, turned and stretched as the file says, and are shrunk until they just cover ``size``
+    (height, width; None: unchanged). ToolkitError if the file cannot be read, or no longer has the frames; ValueError,
+    without the name of the file, if they are smaller.
     """
-    ticks = timeline.ticks[np.asarray(numbers)]
-    convert = _Converter(channels, size)
-    with _opened(path) as (container, stream):
-        frames = _wanted(container, stream, timeline, set(ticks.tolist()))
-        converted = {tick: convert(frame) for tick, frame in frames}
-    missing = [tick for tick in ticks.tolist() if tick not in converted]
+    wanted = np.asarray(numbers).tolist()
+    converted: dict[int, np.ndarray] = {}
+    for key in _places(timeline, min(wanted)):
+        with opened(path) as (container, stream):
+            convert = Converter(channels, size, aspect_of(stream))
+            for number, frame in _wanted(container, stream, timeline, key, {*wanted} - {*converted}):
+                converted[number] = convert(frame)
+        if len(converted) == len({*wanted}):
+            break
+    missing = [number for number in wanted if number not in converted]
     if missing:
-        seconds = float((missing[0] - timeline.ticks[0]) * timeline.base)
-        raise ToolkitError(f"{path}: cut short or changed, no frame at {seconds:.2f} s")
-    return np.stack([converted[tick] for tick in ticks.tolist()])
+        raise ToolkitError(f"{path}: cut short or changed, no frame at {timeline.times[missing[0]]:.2f} s")
+    shapes = list(dict.fromkeys(frame.shape[:2] for frame in converted.values()))
+    if len(shapes) > 1:
+        (height, width), (higher, wider) = shapes[:2]
+        raise ToolkitError(f"{path}: its frames change from {width} x {height} to {wider} x {higher} (width x height)")
+    return np.stack([converted[number] for number in wanted])
 
 
-class _Converter:
-    """Frames to arrays ``(height, width, channels)``."""
-
-    def __init__(self, channels: int, size: tuple[int, int] | None) -> None:
-        self.format, self.channels, self.size = FORMATS[channels], channels, size
-        self.reformatter = VideoReformatter()  # keeps its tables from frame to frame
-
-    def __call__(self, frame: VideoFrame) -> np.ndarray:
-        turn = _turn(frame)
-        height, width = (frame.width, frame.height) if turn[0] else (frame.height, frame.width)
-        wanted = self.size or (height, width)
-        if height < wanted[0] or width < wanted[1]:
-            raise ValueError(
-                f"the frames are {width} x {height} (width x height), "
-                f"smaller than the required {wanted[1]} x {wanted[0]}"
-            )
-        scale = max(wanted[0] / height, wanted[1] / width)
-        cover = (max(wanted[0], round(height * scale)), max(wanted[1], round(width * scale)))
-        stored = cover[::-1] if turn[0] else cover
-        how = KEEPING if stored == (frame.height, frame.width) else SHRINKING
-        converted = self.reformatter.reformat(
-            frame, width=stored[1], height=stored[0], format=self.format, interpolation=how
-        )
-        return _turned(converted.to_ndarray().reshape(*stored, self.channels), turn)
-
-
-def crop(frames: np.ndarray, size: tuple[int, int], centering: tuple[float, float] = CENTER) -> np.ndarray:
-    """A window of every frame ``(n, *size, channels)``; ``centering`` places it, from (0, 0), left and top, to (1, 1),
-    right and bottom."""
-    height, width = size
-    left = round((frames.shape[2] - width) * centering[0])
-    top = round((frames.shape[1] - height) * centering[1])
-    return frames[:, top : top + height, left : left + width]
-
-
-def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """Whether a frame is shown transposed, and then mirrored from right to left, and from bottom to top."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return False, False, False
-    a, b, _, c, d = np.frombuffer(cast("bytes", matrix), np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
-    exchanged = abs(a) < abs(b)
-    return (True, c < 0, b < 0) if exchanged else (False, a < 0, d < 0)
-
-
-def _turned(pixels: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
-    exchanged, mirrored, upturned = turn
-    if exchanged:
-        pixels = pixels.swapaxes(0, 1)
-    return pixels[:: -1 if upturned else 1, :: -1 if mirrored else 1]
+def _places(timeline: Timeline, first: int) -> Iterator[int | None]:
+    """Where decoding may begin: at a key, or, if that is not there, with the file."""
+    key = int(np.searchsorted(timeline.keys, timeline.ticks[first], side="right")) - 1
+    if key >= 0:
+        yield key
+    yield None
 
 
 def _wanted(
-    container: InputContainer, stream: VideoStream, timeline: Timeline, wanted: set[int]
+    container: InputContainer, stream: VideoStream, timeline: Timeline, key: int | None, wanted: set[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """The frames at these ticks, each with its tick."""
-    first = min(wanted)
-    key = int(timeline.keys[max(0, int(np.searchsorted(timeline.keys, first, side="right")) - 1)])
-    seeks = key > timeline.keys[0] and container.format.name not in INEXACT_SEEK
-    if seeks:
-        container.seek(key, stream=stream)
-    left, number = set(wanted), 0
-    for packet in container.demux(stream):
-        _skip_unless_wanted(stream, packet, timeline, left)
-        for frame in packet.decode():
-            tick = number if timeline.counted else frame.pts
-            number += 1
-            if tick in left:
-                left.discard(tick)
-                yield tick, frame
+    """The frames of these numbers, each with its number, as far as they are there."""
+    if key is not None:
+        try:
+            container.seek(int(timeline.keys[key]), stream=stream)
+        except av.FFmpegError:
+            return
+    left = set(wanted)
+    for number, frame in _numbered(container, stream, timeline, key, left):
+        if number in left:
+            left.discard(number)
+            yield number, frame
         if not left:
             return
-    if seeks:  # the seek missed the keyframe: decode from the beginning
-        container.seek(0)
-        yield from _wanted(container, stream, timeline._replace(keys=timeline.keys[:1]), left)
 
 
-def _skip_unless_wanted(stream: VideoStream, packet: Packet, timeline: Timeline, wanted: set[int]) -> None:
-    """Skips a frame that is not wanted and on which no other depends."""
-    if stream.codec_context.name in SKIPS_FRAMES and not timeline.counted:
-        stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+def _numbered(
+    container: InputContainer, stream: VideoStream, timeline: Timeline, key: int | None, wanted: set[int]
+) -> Iterator[tuple[int, VideoFrame]]:
+    packets = container.demux(stream)
+    if not timeline.counted:
+        numbers = {int(timeline.ticks[number]): number for number in wanted}
+        for frame in decoded(_spared(packets, stream, {*numbers})):
+            if frame.pts in numbers:
+                yield numbers[frame.pts], frame
+    elif key is None:
+        yield from enumerate(decoded(packets))
+    else:
+        yield from _counted_from(decoded(packets), timeline, key)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A file and its first video stream; FFmpeg's errors become a ToolkitError that names the file."""
-    if path.is_file() and not path.stat().st_size:
-        raise ToolkitError(f"{path}: the file is empty")
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            # a song's cover picture is not a video
-            videos = [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
-            if not videos:
-                raise ToolkitError(f"{path}: has no video")
-            if getattr(videos[0], "codec_context", None) is None:
-                raise ToolkitError(f"{path}: FFmpeg does not support the codec of its video")
-            videos[0].codec_context.thread_count = 1  # many clips are loaded in parallel
-            yield container, videos[0]
-    except FileNotFoundError as error:
-        raise ToolkitError(f"{path}: the file does not exist (any more)") from error
-    except EOFError as error:
-        raise ToolkitError(f"{path}: has no frames") from error
-    except (av.FFmpegError, OSError) as error:
-        raise ToolkitError(f"{path}: cannot be read as video ({_reason(error)})") from error
+def _counted_from(frames: Iterator[VideoFrame], timeline: Timeline, key: int) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames from a key on; none where it is not there, or is another one."""
+    tick = int(timeline.keys[key])
+    for frame in frames:
+        if frame.pts == tick:
+            if check(frame) == timeline.checks[key]:
+                number = int(np.searchsorted(timeline.ticks, tick))
+                yield number, frame
+                yield from enumerate(frames, number + 1)
+            return
+        if frame.pts is not None and frame.pts > tick:
+            return
 
 
-def _reason(error: Exception) -> str:
-    """FFmpeg's message without the error number and the path."""
-    return str(getattr(error, "strerror", None) or error)
+def _spared(
+    packets: Iterator[Packet[VideoStream]], stream: VideoStream, ticks: set[int]
+) -> Iterator[Packet[VideoStream]]:
+    """Packets, of which the decoder skips those that are not wanted and on which no other depends."""
+    for packet in packets:
+        if stream.codec_context.name in SKIPS_FRAMES:
+            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in ticks else "NONREF"
+        yield packet
