@@ -64,7 +64,8 @@ def decode(path: Path, mode: str, enough: int) -> Image.Image:
 
     def pixels(image: Image.Image) -> Image.Image:
         image.draft(None, (enough, enough))
-        stored = str(image.tile[0][3]) if image.tile else ""
+        tiles = getattr(image, "tile", ())
+        stored = str(tiles[0][3]) if tiles else ""
         image.load()
         flat = _flatten(image, stored).convert(mode)
         turn = TURNS.get(_orientation(image))
