@@ -110,6 +110,11 @@ def test_a_missing_folder_says_where_to_get_it(tmp_path: Path) -> None:
         assert part in message
 
 
+def test_an_unset_folder_is_not_the_current_one() -> None:
+    with pytest.raises(ToolkitError, match=r"dataset\.root is empty; dataset\.root=FOLDER"):
+        CIFAR10Dataset(root="")
+
+
 def test_a_missing_batch_is_named(folder: Path, lone: Path) -> None:
     (lone / TRAIN[0]).symlink_to(folder / TRAIN[0])
     (lone / TRAIN[1]).symlink_to(folder / TRAIN[0])

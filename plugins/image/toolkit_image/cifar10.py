@@ -52,6 +52,8 @@ class CIFAR10Dataset(ImageDataset):
     """
 
     def __init__(self, *, root: str = "data", flip: bool = False) -> None:
+        if not root.strip():  # the current folder is what an unset variable of a shell would give
+            raise ToolkitError("dataset.root is empty; dataset.root=FOLDER says where CIFAR-10 is")
         self.root = Path(root).expanduser()
         self.flip = flip
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
