@@ -25,6 +25,8 @@ from toolkit.datasets.files import (
     require_train,
     scan,
     set_aside,
+    split_folders,
+    split_named,
     split_sizes,
     windows,
 )
@@ -143,6 +145,65 @@ def test_links_to_folders_are_followed_unless_told_not_to(tmp_path: Path) -> Non
     assert find_files(tmp_path / "root", (".json",), followlinks=False) == ["b.json"]
 
 
+def test_no_folder_is_entered_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Links that lead back, around, up and out, and two to one folder: no file has two paths, and none two splits."""
+    root = tmp_path / "root"
+    for name in ("train/a/1.json", "train/b/2.json", "val/a/3.json"):
+        put(root / name, [])
+    put(tmp_path / "elsewhere" / "4.json", [])
+    links = {"train/a/up": "..", "train/a/root": "../..", "val/around": "../train/b", "train/self": "self"}
+    links |= {"val/out": str(tmp_path), "train/b/all": "/", "train/c": "../../elsewhere", "val/c": "../../elsewhere"}
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    with caplog.at_level(logging.INFO):
+        paths = find_files(root, (".json",))
+    assert paths == ["train/a/1.json", "train/b/2.json", "train/c/4.json", "val/a/3.json"]
+    assert "6 linked folders that lead to what is read already, 1 without suffix" in caplog.text
+    assert find_files(root, (".json",), within=["val"]) == ["val/a/3.json", "val/around/2.json", "val/c/4.json"]
+
+
+def test_what_is_passed_over_is_counted_by_reason_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["a.json", "b.txt", "c.TXT", "d/e.txt", "d/f.tiff", ".g", ".h/i.json", "README", "j.side"]
+    for name in names:
+        put(tmp_path / name, [])
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            assert find_files(tmp_path, (".json",), beside=(".side",)) == ["a.json"]
+    told = f"{tmp_path}: 1 files; passed over: 3 .txt, 2 hidden, 1 .tiff, 1 without suffix"
+    assert [record.getMessage() for record in caplog.records] == [told]
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        put(tmp_path / "k.txt", [])
+        find_files(tmp_path, (".json",), beside=(".side",))
+        find_files(tmp_path / "d", (".txt", ".tiff"))
+    assert [record.getMessage() for record in caplog.records] == [told.replace("3 .txt", "4 .txt")]
+
+
+def test_many_reasons_are_cut_short(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for i in range(12):
+        put(tmp_path / f"a.s{i:02}", [])
+    with caplog.at_level(logging.INFO):
+        find_files(tmp_path, (".json",))
+    assert "1 .s07, 4 others" in caplog.text
+
+
+def test_folders_beside_those_looked_into_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train/a.json", "extra/b.json", "extra/deep/c.txt", "notes.txt", ".x/d.json"):
+        put(tmp_path / name, [])
+    with caplog.at_level(logging.INFO):
+        assert find_files(tmp_path, (".json",), within=["train"]) == ["train/a.json"]
+    for part in ("the folder extra", "1 .txt", "1 hidden"):
+        assert part in caplog.text
+
+
+@pytest.mark.parametrize("root", ["", " "])
+def test_an_unset_root_is_not_the_current_folder(root: str) -> None:
+    with pytest.raises(ToolkitError, match=r"dataset\.root is empty; dataset\.root=FOLDER says where the curves are"):
+        require_folder(root, "the curves are")
+
+
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(ToolkitError, match=r"none: no such folder; dataset\.root=FOLDER says where the curves are"):
         require_folder(str(tmp_path / "none"), "the curves are")
@@ -215,21 +276,33 @@ def test_a_toolkit_error_says_itself_which_file_it_is(curves: Path) -> None:
     assert failures == {f"{HANGUL}/0.json": "0.json is strange"}
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", "entry", "answer", "[" * 100_000])
+@pytest.mark.parametrize("damage", ["{", "[]", "entry", "answer", "digit", "deep", "pipe", "folder"])
 def test_a_damaged_cache_is_looked_past(damage: str, curves: Path, memory: Path) -> None:
+    """One digit changed, it would be a cache, and wrong at each start."""
     paths = find_files(curves, (".json",))
     fresh, _ = scanned(curves, paths)
     (file,) = memory.glob("curves/*.json")
-    known = json.loads(file.read_text())
-    if damage == "entry":
-        known[paths[0]] = 3
-    elif damage == "answer":
-        known[paths[0]][1] = "many"
-    file.write_text(json.dumps(known) if damage in ("entry", "answer") else damage)
+    check, _, text = file.read_text().partition("\n")
+    known = json.loads(text)
+    assert check == cache._check(text)
+    if damage in ("entry", "answer"):
+        known[paths[0]] = 3 if damage == "entry" else [known[paths[0]][0], "many"]
+        text = json.dumps(known)
+        file.write_text(f"{cache._check(text)}\n{text}")
+    elif damage == "digit":
+        known[paths[0]][1] += 10
+        file.write_text(f"{check}\n{json.dumps(known, separators=(',', ':'))}")
+    elif damage in ("pipe", "folder"):
+        file.unlink()
+        os.mkfifo(file) if damage == "pipe" else file.mkdir()
+    else:
+        text = "[" * 100_000 if damage == "deep" else damage
+        file.write_text(f"{cache._check(text)}\n{text}")
     again, looked = scanned(curves, paths)
     assert again == fresh
     assert looked == (paths[:1] if damage in ("entry", "answer") else sorted(paths))
-    assert scanned(curves, paths) == (fresh, [])
+    assert scanned(curves, paths) == (fresh, sorted(paths) if damage == "folder" else [])
+    assert [each.name for each in file.parent.iterdir()] == [file.name]
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(curves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +374,52 @@ def test_folders_name_splits_and_only_what_is_missing_is_set_aside(tmp_path: Pat
     require_train(tmp_path, ["train", "val"])
     require_train(tmp_path, [None])
     assert folder_split("test") is None
+
+
+SAID = {"train": "Train TRAIN training", "val": "VAL valid Validation dev eval", "test": "Test testing"}
+
+
+@pytest.mark.parametrize(("split", "word"), [(split, word) for split, words in SAID.items() for word in words.split()])
+def test_other_words_for_a_split_are_read_as_it(
+    split: str, word: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = {name: name for name in SAID if name != split}
+    for folder in (word, *others):
+        put(tmp_path / folder / "a.json", [])
+    with caplog.at_level(logging.INFO):
+        assert split_folders(tmp_path) == {**others, split: word}
+    assert f"{word} is read as {split}" in caplog.text
+    assert folder_split(f"{word}/a.json") == split_named(word) == split
+    require_train(tmp_path, ["train", "val", "test"])
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["train", "Train"], ["Train and train both name the split train"]),
+        (["train", "val", "dev"], ["dev and val both name the split val"]),
+        (["train", "test_images"], ["test_images: looks like a split"]),
+        (["train1", "train2"], ["train1: looks like a split"]),
+        (["train-clean-100", "dev-clean"], ["dev-clean: looks like a split"]),
+        (["anna", "TestSet"], ["TestSet: looks like a split"]),
+        (["trainval"], ["trainval: looks like a split"]),
+        (["test" + "1" * 200], ["looks like a split"]),
+    ],
+)
+def test_what_looks_like_a_split_and_is_none_is_refused(folders: list[str], names: list[str], tmp_path: Path) -> None:
+    for folder in folders:
+        put(tmp_path / folder / "a.json", [])
+    with pytest.raises(ToolkitError) as caught:
+        require_train(tmp_path, [None])
+    assert all(name in str(caught.value) for name in names)
+
+
+@pytest.mark.parametrize("name", ["trains", "testimony", "validator", "devil", "evaluate me", "test" + "1" * 200 + "x"])
+def test_other_folders_do_not_look_like_splits(name: str, tmp_path: Path) -> None:
+    put(tmp_path / name / "a.json", [])
+    assert split_folders(tmp_path) == {}
+    (tmp_path / "test_data").write_text("a file is no split")
+    require_train(tmp_path, [None])
 
 
 def test_another_rule_chooses() -> None:

@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 from toolkit_audio.files import write_wav
+from toolkit_audio.reading import read_header
 
 
 def noise(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
@@ -49,12 +50,14 @@ def encode(
 
 
 def align(root: Path) -> Path:
-    """Next to a corpus of wav files, alignments of most of them: a for 0.1 s, b to 0.25 s, and nothing."""
+    """Next to a corpus of wav files, alignments of most of them: a for 0.1 s, b to 0.25 s, nothing, and a."""
     folder = root.parent / "phones"
     for path in sorted(root.glob("**/*.wav"))[1:]:
         file = (folder / path.relative_to(root)).with_suffix(".lab")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("0 0.1 a\n0.1 0.25 b\n")
+        header = read_header(path)
+        end = header.samples / header.rate
+        file.write_text(f"0 0.1 a\n0.1 0.25 b\n{end - 0.01:.4f} {end:.4f} a\n")
     return folder
 
 

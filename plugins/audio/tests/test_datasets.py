@@ -139,6 +139,23 @@ def test_a_short_file_is_filled_up_with_silence(tmp_path: Path) -> None:
     assert x[1600:].abs().max() == 0
 
 
+@pytest.mark.parametrize("trim", [None, 40.0])
+def test_an_alignment_must_end_where_its_sound_ends(trim: float | None, voices: Path) -> None:
+    """The whole sound, not what is left of it after trimming; what does not is a file that cannot be used."""
+    phones = align(voices)
+    save(voices / "anna" / "0.wav", np.concatenate([noise(0.3), np.zeros(8000, np.float32)]))
+    (phones / "anna" / "0.lab").write_text("0 0.3 a\n0.3 0.8 sil\n")
+    words = {"root": str(voices), "seconds": 0.2, "phones": str(phones), "trim": trim}
+    assert "sil" in (FolderDataset(**words).spec.conditions[1].labels or ())
+    (phones / "anna" / "0.lab").write_text("0 0.3 a\n0.3 0.75 sil\n")
+    why = r"anna/0\.lab: ends at 0\.75 in seconds; its sound ends at 0\.8 s.*\ndataset\.on_error=skip"
+    with pytest.raises(ToolkitError, match=why):
+        FolderDataset(**words)
+    dataset = FolderDataset(**words, on_error="skip")
+    assert dataset.policy.skipped == {"anna/0.wav"}
+    assert "anna/0.wav" not in set().union(*(names(dataset, split) for split in dataset.splits))
+
+
 def test_phones_are_those_of_the_window(voices: Path) -> None:
     phones = align(voices)
     dataset = FolderDataset(root=str(voices), seconds=0.2, phones=str(phones), form="float")
@@ -149,7 +166,9 @@ def test_phones_are_those_of_the_window(voices: Path) -> None:
             number, start = dataset.windows[split][index].tolist()
             utterance = dataset.splits[split][number]
             middles = start / 16000 + (np.arange(20) + 0.5) / 100
-            expected = np.where(middles < 0.1, 0, np.where(middles < 0.25, 1, 2))
+            end = dataset.sounds[utterance.path].samples / 16000
+            last = (end - 0.01 <= middles) & (middles < end)
+            expected = np.where((middles < 0.1) | last, 0, np.where(middles < 0.25, 1, 2))
             if utterance.path not in dataset.phones.files:  # type: ignore[union-attr]
                 expected[:] = 2
             assert dataset.example(split, index, None)["phone"].tolist() == expected.tolist()
@@ -218,6 +237,71 @@ def test_lists_say_which_files_are_which(voices: Path, tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("p226/3\n")
     with pytest.raises(ToolkitError, match=r"no train.txt"):
         FolderDataset(root=str(voices), seconds=0.2, lists=str(tmp_path))
+
+
+def test_lists_of_any_spelling(voices: Path, tmp_path: Path) -> None:
+    (tmp_path / "Train.txt").write_text("화자 [1], x=y/0\nanna/1\n", encoding="utf-8-sig")
+    (tmp_path / "dev.txt").write_text("anna/2.wav\n", encoding="utf-16")
+    (tmp_path / "testing.txt").write_text("p226/3\r\n")
+    dataset = FolderDataset(root=str(voices), seconds=0.2, lists=str(tmp_path))
+    assert names(dataset, "train") == {"화자 [1], x=y/0.wav", "anna/1.wav"}
+    assert (names(dataset, "val"), names(dataset, "test")) == ({"anna/2.wav"}, {"p226/3.wav"})
+
+
+@pytest.mark.parametrize(
+    ("lists", "why"),
+    [
+        ({"train.txt": "화자/0".encode("cp949")}, r"train\.txt: cannot be read \(its encoding is neither UTF-8"),
+        ({"train.txt": b"anna/0\n", "test.txt": b"anna/0\n"}, r"test\.txt: names anna/0, and so does .* train"),
+        ({"train.txt": b"anna/0\n", "val.txt": b"", "dev.txt": b""}, r"dev\.txt and val\.txt are both for val"),
+        ({"train.txt": b"anna/0\nanna/2\n"}, r"names anna/2, which is anna/2\.flac and anna/2\.wav; write .* suffix"),
+    ],
+)
+def test_lists_that_are_refused(lists: dict[str, bytes], why: str, voices: Path, tmp_path: Path) -> None:
+    encode(voices / "anna" / "2.flac", noise(0.3)[None], 16000, "flac", "s16")
+    for name, content in lists.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ToolkitError, match=why) as caught:
+        FolderDataset(root=str(voices), seconds=0.2, lists=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_one_stem_are_both_there(voices: Path, tmp_path: Path) -> None:
+    encode(voices / "anna" / "2.flac", noise(0.3)[None], 16000, "flac", "s16")
+    (tmp_path / "train.txt").write_text("anna/2.flac\nanna/2.wav\n")
+    dataset = FolderDataset(root=str(voices), seconds=0.2, lists=str(tmp_path))
+    assert set().union(*(names(dataset, split) for split in dataset.splits)) == {"anna/2.flac", "anna/2.wav"}
+
+
+def test_what_is_passed_over_is_counted(voices: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("notes.txt", "anna/0.txt", "anna/.hidden.wav"):
+        (voices / name).write_text("no sound")
+    (voices / "anna" / "up").symlink_to("..")
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            dataset = FolderDataset(root=str(voices), seconds=0.2)
+    assert caplog.text.count(f"{voices}: 18 files; passed over: ") == 1
+    for part in ("2 .txt", "1 hidden", "1 linked folders that lead to what is read already"):
+        assert part in caplog.text
+    assert sum(len(paths) for paths in dataset.splits.values()) == 18
+
+
+def test_splits_in_other_words_are_no_speakers(tmp_path: Path) -> None:
+    for place in ("Training/anna/0", "Training/anna/1", "DEV/anna/2", "testing/anna/3"):
+        save(tmp_path / f"{place}.wav", noise(0.3))
+    dataset = FolderDataset(root=str(tmp_path), seconds=0.2)
+    assert dataset.spec.conditions[0].labels == ("anna",)
+    assert names(dataset, "val") == {"DEV/anna/2.wav"}
+    (tmp_path / "DEV").rename(tmp_path / "dev-clean")
+    with pytest.raises(ToolkitError, match="dev-clean: looks like a split"):
+        FolderDataset(root=str(tmp_path), seconds=0.2)
+
+
+def test_folders_that_are_not_named(voices: Path) -> None:
+    for options in ({"root": ""}, {"phones": ""}, {"lists": ""}):
+        (option,) = options
+        with pytest.raises(ToolkitError, match=rf"dataset\.{option} is empty"):
+            FolderDataset(**{"root": str(voices), **options})
 
 
 def test_trimming_leaves_out_silent_ends(tmp_path: Path) -> None:

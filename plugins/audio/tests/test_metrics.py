@@ -164,6 +164,22 @@ def test_k_means_hears_what_differs() -> None:
     assert metrics["phone_accuracy"] == metrics["phone_majority"] < 0.5
 
 
+def test_silence_is_left_out_of_the_second_figures() -> None:
+    """Of the frames that count, and of what codes stand for: code 1 is silence or a, code 2 silence or i."""
+    metric = PhonesMetric(SOUND, CODES)
+    phones_of(metric, [1] * 5 + [2] * 5, [0, 0, 0, 1, 1, 0, 0, 2, 2, 2], fit=True)
+    phones_of(metric, [1] * 5 + [2] * 5, [0, 1, 1, 2, 3, 0, 2, 2, 2, 1])
+    told = metric.compute()
+    assert told["phone_accuracy"] == pytest.approx(4 / 9)
+    assert told["phone_accuracy_without_silence"] == pytest.approx(5 / 7)
+    assert told["phone_majority_without_silence"] == pytest.approx(4 / 7)
+    assert 0 <= told["phone_kmeans_without_silence"] <= 1
+    silent = PhonesMetric(SOUND, CODES)
+    phones_of(silent, [1] * 10, [0] * 10, fit=True)
+    phones_of(silent, [1] * 10, [0] * 10)
+    assert set(silent.compute()) == {"phone_accuracy", "phone_majority", "phone_kmeans"}
+
+
 def test_a_code_has_the_phone_of_its_middle() -> None:
     metric = PhonesMetric(SOUND, CodeSpec((5,), (16,)))
     x = torch.randint(256, (1, 1, 800))

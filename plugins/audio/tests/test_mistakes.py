@@ -197,7 +197,7 @@ def test_files_that_cannot_be_reconstructed(
         (["dataset.seconds=0"], "at least one sample"),
         (["dataset.sample_rate=12"], "sample_rate=12: at least 1000"),
         (["dataset.form=mu"], "mulaw"),
-        (["dataset.phones=nowhere"], "dataset.phones=nowhere: no such folder"),
+        (["dataset.phones=nowhere"], "nowhere: no such folder; dataset.phones=FOLDER says"),
         (["dataset.seconds=0.21"], "strides"),
         (["dataset=audio_vctk"], "VCTK is not there"),
         (["dataset=audio_librispeech"], "LibriSpeech is not there"),

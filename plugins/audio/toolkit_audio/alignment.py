@@ -1,34 +1,43 @@
-"""Phone alignments: ``.lab`` and TextGrid files, and labels over time."""
+"""Alignments of phones: files of phones and their times, and the unit of those times."""
 
 from __future__ import annotations
 
-import json
 import re
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from toolkit import ToolkitError
-from toolkit.datasets.files import scan
-from toolkit_audio import PACKAGE
+from toolkit_audio.spans import SILENCE, Span
+from toolkit_audio.textgrid import phone_spans, read_tiers
+from toolkit_audio.texts import read_text
 
-SUFFIXES = (".lab", ".TextGrid")
-SILENCE = "sil"
-"""The phone of a TextGrid's interval without text."""
+__all__ = ["SILENCE", "SUFFIXES", "Alignment", "Span", "label_rate", "read_alignment", "seconds_per_unit"]
+
+SUFFIXES = (".textgrid", ".phn", ".lab")
+"""In lower case, the preferred first: a ``.lab`` beside a TextGrid is the transcript that an aligner was given."""
 RATES = (100, 50, 25)
 """Labels per second: the first that divides the sample rate."""
+HTK = 1e-7
+"""Seconds of HTK's unit."""
+TOLERANCE = 0.03
+"""Seconds that an alignment and its sound may end apart: aligners label steps of 10 ms whose windows of 25 ms lie in
+the sound, so that the last step may end up to 25 ms before it; times are rounded besides."""
+OVERLAP = 1e-3
+"""What phones may overlap by, as their times are rounded."""
 
 
-class Span(NamedTuple):
-    """A phone from its start to its end, in seconds."""
+class Alignment(NamedTuple):
+    """Phones in order, in the unit of the file."""
 
-    start: float
-    end: float
-    phone: str
+    spans: list[Span]
+    whole: bool
+    """Whether all times are whole numbers, as in HTK's and in TIMIT's files."""
+
+    @property
+    def end(self) -> float:
+        return self.spans[-1].end
 
 
 def label_rate(sample_rate: int) -> int:
@@ -36,98 +45,58 @@ def label_rate(sample_rate: int) -> int:
     return next((rate for rate in RATES if sample_rate % rate == 0), 1)
 
 
-def read_alignment(path: Path) -> list[Span]:
-    """Phones in order. ToolkitError where the file is neither ``start end phone`` by line nor a TextGrid."""
+def read_alignment(path: Path) -> Alignment:
+    """Phones of a TextGrid, or of a file of ``start end phone`` by line; the phones of several speakers are one line.
+
+    ToolkitError where the file is neither, times are no numbers, or phones overlap.
+    """
     try:
-        raw = path.read_bytes()
-        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        spans = _textgrid(text) if path.suffix == ".TextGrid" else [_line(line) for line in text.splitlines() if line]
+        text = read_text(path)
+        alignment = _textgrid(text) if path.suffix.lower() == ".textgrid" else _lines(text)
+        _check(alignment)
     except OSError as error:
         raise ToolkitError(f"{path}: cannot be opened ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ToolkitError(f"{path}: not an alignment of phones ({error})") from error
-    if not spans or any(span.end < span.start for span in spans):
-        raise ToolkitError(f"{path}: not an alignment of phones (it is empty, or a phone ends before it starts)")
-    return sorted(spans)
+    return alignment
 
 
-def _line(line: str) -> Span:
-    words = line.split()
-    if len(words) != 3:
-        raise ValueError(f"'{line[:40]}' is not start, end and phone")
-    return Span(float(words[0]), float(words[1]), words[2])
+def seconds_per_unit(end: float, whole: bool, seconds: float, rate: int) -> float | None:
+    """The unit of an alignment's times: that in which it ends where its sound of ``seconds`` at ``rate`` ends.
 
-
-def _textgrid(text: str) -> list[Span]:
-    """The tier named phones, or phone; else the last tier of intervals."""
-    spans = {}
-    for tier in re.split(r"item \[\d+\]:", text)[1:]:
-        name = re.search(r'name = "([^"]*)"', tier)
-        intervals = re.findall(r'xmin = (\S+)\s+xmax = (\S+)\s+text = "((?:[^"]|"")*)"', tier)
-        if name and intervals:
-            spans[name[1].lower()] = [Span(float(a), float(b), phone.strip() or SILENCE) for a, b, phone in intervals]
-    if not spans:
-        raise ValueError("it has no interval tier in the long text format")
-    return spans.get("phones") or spans.get("phone") or list(spans.values())[-1]
-
-
-class PhoneLabels:
-    """Labels over time for the files of a corpus that have an alignment; the classes are all phones that occur.
-
-    ``folder`` has a file ``PATH.lab`` or ``PATH.TextGrid`` for a file ``PATH.wav`` of the corpus; ``classes`` maps
-    phones to the class that they count as. ToolkitError if the folder has no alignment for these paths, or one that
-    cannot be read.
+    Whole numbers may be seconds, units of 100 ns (HTK), or the sound's samples (TIMIT). None if no unit fits.
     """
+    units = (1.0, HTK, 1 / rate) if whole else (1.0,)
+    return next((unit for unit in units if abs(end * unit - seconds) <= TOLERANCE), None)
 
-    def __init__(self, folder: Path, paths: Sequence[str], classes: Mapping[str, str]) -> None:
-        self.folder, self.classes = folder, classes
-        if not folder.is_dir():
-            raise ToolkitError(f"dataset.phones={folder}: no such folder")
-        self.files = {path: file for path in paths if (file := _beside(folder, path))}
-        if not self.files:
-            raise ToolkitError(
-                f"dataset.phones={folder}: no .lab or .TextGrid has the path of a file, such as {paths[0]}"
+
+def _textgrid(text: str) -> Alignment:
+    return Alignment(sorted(phone_spans(read_tiers(text))), whole=False)
+
+
+def _lines(text: str) -> Alignment:
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    for words in lines:
+        if len(words) < 3:
+            raise ValueError(f"'{' '.join(words)[:40]}' is not start, end and phone")
+    whole = all(re.fullmatch(r"\d+", word) for words in lines for word in words[:2])
+    for words in lines:
+        if len(words) > 3 and not whole:  # HTK may add scores and words
+            raise ValueError(f"'{' '.join(words)[:40]}' is not start, end and phone")
+    return Alignment(sorted(Span(float(words[0]), float(words[1]), words[2]) for words in lines), whole)
+
+
+def _check(alignment: Alignment) -> None:
+    spans = alignment.spans
+    if not spans:
+        raise ValueError("it is empty")
+    for start, end, phone in spans:
+        if not (isfinite(start) and isfinite(end)):
+            raise ValueError(f"'{phone[:40]}' is from {start} to {end}")
+        if not 0 <= start <= end:
+            raise ValueError(
+                f"'{phone[:40]}' is from {start:g} to {end:g}: it ends before it starts, or starts before 0"
             )
-        said, failures = scan(
-            folder, sorted(self.files.values()), _phones, list[str], package=PACKAGE, purpose="phones"
-        )
-        if failures:
-            raise ToolkitError(next(iter(failures.values())))
-        self.names = tuple(sorted({classes.get(phone, phone) for phones in said.values() for phone in phones}))
-        self.index = {name: index for index, name in enumerate(self.names)}
-
-    def labels(self, path: str, start: float, frames: int, rate: int) -> Tensor:
-        """Labels ``int64 (frames,)`` at ``rate`` per second from ``start`` seconds on.
-
-        A frame has the phone in its middle, or the label "none" if there is no phone.
-        """
-        none = len(self.names)
-        if path not in self.files:
-            return torch.full((frames,), none)
-        spans = read_alignment(self.folder / self.files[path])
-        indices = [self.index[self.classes.get(span.phone, span.phone)] for span in spans]
-        begins = [span.start for span in spans]
-        middles = [start + (frame + 0.5) / rate for frame in range(frames)]
-        places = [bisect_right(begins, middle) - 1 for middle in middles]
-        inside = (at >= 0 and middle < spans[at].end for at, middle in zip(places, middles, strict=True))
-        return torch.tensor([indices[at] if said else none for at, said in zip(places, inside, strict=True)])
-
-
-def _beside(folder: Path, path: str) -> str | None:
-    stem = path.rpartition(".")[0]
-    return next((stem + suffix for suffix in SUFFIXES if (folder / (stem + suffix)).is_file()), None)
-
-
-def _phones(path: Path) -> list[str]:
-    return sorted({span.phone for span in read_alignment(path)})
-
-
-def read_phone_map(path: Path) -> dict[str, str]:
-    """Phones to the classes that they count as, from a JSON object of names. ToolkitError for anything else."""
-    try:
-        classes = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ToolkitError(f"dataset.phone_map={path}: cannot be read ({error})") from error
-    if not isinstance(classes, dict) or not all(isinstance(name, str) for name in classes.values()):
-        raise ToolkitError(f"dataset.phone_map={path}: a JSON object of phone names to class names is needed")
-    return classes
+    for before, after in pairwise(spans):
+        if before.end - after.start > OVERLAP:
+            raise ValueError(f"'{before.phone[:40]}' and '{after.phone[:40]}' overlap at {after.start:g}")

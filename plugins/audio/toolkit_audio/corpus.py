@@ -16,14 +16,15 @@ from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
 from toolkit.dataset import SPLITS
-from toolkit.datasets.files import ErrorPolicy, require_folder, scan, set_aside, split_sizes, windows
+from toolkit.datasets.files import ErrorPolicy, log_once, require_folder, scan, set_aside, split_sizes, windows
 from toolkit.datasets.variance import estimate_variance
 from toolkit_audio import PACKAGE
-from toolkit_audio.alignment import PhoneLabels, label_rate, read_phone_map
+from toolkit_audio.alignment import label_rate
 from toolkit_audio.files import AudioDataset
 from toolkit_audio.frames import Mark
 from toolkit_audio.loudness import gain, measure_loudness, require_torchaudio
-from toolkit_audio.reading import length_at, read_span, survey
+from toolkit_audio.phone_labels import PhoneLabels, read_phone_map
+from toolkit_audio.reading import Header, length_at, read_span, survey
 from toolkit_audio.splits import Utterance, listed
 from toolkit_audio.trimming import sounding
 from toolkit_audio.waveform import FORMS, from_waveform, sample_rate_of
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 SAMPLE = 64
 """Crops that the variance is estimated from, at most."""
+NOTHING = "too few utterances that can be read to train on"
 
 
 class Sound(NamedTuple):
@@ -43,8 +45,10 @@ class Sound(NamedTuple):
     """Length without the trimmed silence."""
     gain: float
     """Factor of the amplitude."""
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[Mark, ...]
     """Where decoding may begin, in samples of the file's own rate."""
+    whole: Header
+    """The file's own rate, and its length at it."""
 
 
 class CorpusDataset(AudioDataset):
@@ -66,7 +70,7 @@ class CorpusDataset(AudioDataset):
         held_out: whether utterances or speakers are held out, 5 % for val and 5 % for test, if the corpus has no such
             splits.
         lists: a folder with train.txt, val.txt and test.txt, each listing files without suffix; null: none.
-        phones: a folder of alignments, .lab or .TextGrid, under the files' own paths; null: none.
+        phones: a folder of alignments, .TextGrid, .phn or .lab, under the files' own paths; null: none.
         phone_map: a JSON object that maps phones to the class that they count as; null: none.
         on_error: whether a file that cannot be read stops the run, or is skipped with a warning.
     """
@@ -97,12 +101,14 @@ class CorpusDataset(AudioDataset):
         self.policy = ErrorPolicy(self.root, on_error)
         utterances = self.find(self.root)
         if lists is not None:
-            utterances = listed(utterances, Path(lists).expanduser())
+            utterances = listed(utterances, require_folder(lists, "train.txt is", "dataset.lists"))
         self.sounds = self._scan([utterance.path for utterance in utterances], sample_rate, trim, loudness)
+        self.phones = self._phone_labels(phones, phone_map)
         usable = [utterance for utterance in utterances if utterance.path in self.sounds]
+        if not usable:
+            raise ToolkitError(f"{self.root}: {NOTHING}")
         self.splits = set_aside(usable, lambda utterance: utterance.split, _key(held_out))
         self.speakers = {name: i for i, name in enumerate(sorted({utterance.speaker for utterance in utterances}))}
-        self.phones = _phone_labels(phones, phone_map, list(self.sounds))
         self.spec = DataSpec(
             1,
             (round(seconds * sample_rate),),
@@ -113,7 +119,7 @@ class CorpusDataset(AudioDataset):
         )
         self.windows = {split: self._windows(split) for split in SPLITS}
         if not self.size("train"):
-            raise ToolkitError(f"{self.root}: too few utterances that can be read to train on")
+            raise ToolkitError(f"{self.root}: {NOTHING}")
         self._log()
         self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))
 
@@ -173,12 +179,23 @@ class CorpusDataset(AudioDataset):
         else:
             measure = partial(_measured, sample_rate=sample_rate, trim=trim, with_loudness=loudness is not None)
             unpack = partial(_part, loudness=loudness)
-            purpose = f"part {sample_rate} {trim} {loudness is not None}"
+            purpose = f"part and length {sample_rate} {trim} {loudness is not None}"
             sounds, failures = scan(self.root, paths, measure, unpack, package=PACKAGE, purpose=purpose)
         empty = [path for path, sound in sounds.items() if sound.samples < 1]
         why = f"has no sound, not one sample at {sample_rate} per second"
         self.policy.add(failures | {path: f"{self.root / path}: {why}" for path in empty})
         return {path: sound for path, sound in sounds.items() if sound.samples >= 1}
+
+    def _phone_labels(self, folder: str | None, phone_map: str | None) -> PhoneLabels | None:
+        """Labels by alignments; a sound whose alignment cannot be used is one that cannot be used."""
+        if folder is None or not self.sounds:
+            return None
+        classes = read_phone_map(Path(phone_map).expanduser()) if phone_map is not None else {}
+        place = require_folder(folder, "the alignments are", "dataset.phones")
+        labels = PhoneLabels(place, {path: sound.whole for path, sound in self.sounds.items()}, classes)
+        self.policy.add(labels.failures)
+        self.sounds = {path: sound for path, sound in self.sounds.items() if path not in labels.failures}
+        return labels
 
     def _windows(self, split: str) -> np.ndarray:
         """Utterance and first sample ``(n, 2)`` of every example."""
@@ -188,19 +205,12 @@ class CorpusDataset(AudioDataset):
         samples = sum(self.sounds[utterance.path].samples for split in SPLITS for utterance in self.splits[split])
         minutes, speakers = samples / sample_rate_of(self.spec) / 60, len(self.speakers)
         sizes = split_sizes(self.splits)
-        logger.info("%s: %.1f minutes by %d speakers; utterances: %s", self.root, minutes, speakers, sizes)
+        log_once(logger, f"{self.root}: {minutes:.1f} minutes by {speakers} speakers; utterances: {sizes}")
 
 
 def _key(held_out: Literal["utterances", "speakers"]) -> Callable[[Utterance], str]:
     """What decides by its hash whether an utterance is set aside."""
     return (lambda each: each.speaker) if held_out == "speakers" else (lambda each: each.path)
-
-
-def _phone_labels(folder: str | None, phone_map: str | None, paths: list[str]) -> PhoneLabels | None:
-    if folder is None:
-        return None
-    classes = read_phone_map(Path(phone_map).expanduser()) if phone_map is not None else {}
-    return PhoneLabels(Path(folder).expanduser(), paths, classes)
 
 
 def _header(path: Path) -> list[Any]:
@@ -210,7 +220,7 @@ def _header(path: Path) -> list[Any]:
 
 def _whole(header: list[Any], sample_rate: int) -> Sound:
     rate, samples, *marks = header
-    return Sound(0, length_at(samples, rate, sample_rate), 1.0, _marks(marks))
+    return Sound(0, length_at(samples, rate, sample_rate), 1.0, _marks(marks), Header(rate, samples))
 
 
 def _marks(numbers: list[list[int]]) -> tuple[Mark, ...]:
@@ -218,14 +228,14 @@ def _marks(numbers: list[list[int]]) -> tuple[Mark, ...]:
 
 
 def _measured(path: Path, sample_rate: int, trim: float | None, with_loudness: bool) -> list[Any]:
-    """Start, samples, loudness and peak, from the whole file; and where decoding may begin."""
+    """Start, samples, loudness and peak, from the whole file; its rate, its length, and where decoding may begin."""
     sound = read_span(path, 0, None, sample_rate)
     start, stop = (0, len(sound)) if trim is None else sounding(sound, sample_rate, trim)
     sound = sound[start:stop]
     loudness = measure_loudness(sound, sample_rate) if with_loudness else None
-    return [start, stop - start, loudness, float(np.abs(sound).max(initial=0)), *survey(path).marks]
+    return [start, stop - start, loudness, float(np.abs(sound).max(initial=0)), *_header(path)]
 
 
 def _part(answer: list[Any], loudness: float | None) -> Sound:
-    start, samples, measured, peak, *marks = answer
-    return Sound(start, samples, gain(measured, loudness, peak), _marks(marks))
+    start, samples, measured, peak, rate, whole, *marks = answer
+    return Sound(start, samples, gain(measured, loudness, peak), _marks(marks), Header(rate, whole))

@@ -11,9 +11,11 @@ from toolkit_audio.corpus import CorpusDataset
 from toolkit_audio.splits import Utterance
 
 SUFFIXES = (
-    *(".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".wv", ".ape", ".amr"),
-    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".tta", ".mp2", ".m4b", ".spx"),
-    *(".ac3", ".eac3", ".mka", ".mkv", ".mp4", ".mov", ".webm", ".avi", ".flv", ".ts", ".asf", ".3gp"),
+    *(".wav", ".wave", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".wv", ".ape", ".amr", ".awb"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist", ".voc", ".gsm", ".spx"),
+    *(".mp1", ".mp2", ".mpga", ".mpc", ".m4b", ".m4r", ".adts", ".tta", ".shn", ".dsf", ".dff", ".ra", ".rm"),
+    *(".ac3", ".eac3", ".dts", ".mlp", ".thd", ".mka", ".mkv", ".mp4", ".m4v", ".mov", ".webm", ".avi", ".flv", ".f4v"),
+    *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".ogv", ".ogx", ".3gp", ".3ga", ".3g2", ".nut"),
 )
 
 
@@ -21,8 +23,9 @@ SUFFIXES = (
 class FolderDataset(CorpusDataset):
     """All sound files below ``root``, in any format that FFmpeg decodes; the first folder is the speaker.
 
-    ``root`` contains ``SPEAKER/…`` or ``train/SPEAKER/… val/… test/…``; the speaker of files outside a folder is
-    ``unknown``. Names that start with a dot are ignored.
+    ``root`` contains ``SPEAKER/…`` or ``train/SPEAKER/… val/… test/…`` (or ``Training``, ``valid``, ``dev`` and the
+    like); the speaker of files outside a folder is ``unknown``. Linked folders are entered once. What is passed over,
+    such as names that start with a dot and files with other suffixes, is counted in the log.
     """
 
     @classmethod

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Bound, CodeSpec, DataSpec, Metric
+from toolkit_audio.spans import is_silence
 from toolkit_audio.spectra import log_mel
 from toolkit_audio.waveform import sample_rate_of, to_waveform
 
@@ -28,6 +29,10 @@ class PhonesMetric(Metric):
     ``phone_majority``, always the most frequent phone, and ``phone_kmeans``, as many k-means centers as the codebook
     has entries, over 80 log-mel magnitudes around each code's middle. The phone of a code is the one in its middle;
     codes without a phone do not count. Plots the confusion matrix.
+
+    Much of most recordings is silence, which is easy to know: where the data has a phone for it (``sil``, ``sp``,
+    ``pau`` and the like), the three are reported again as ``…_without_silence``, of the other phones alone, in the
+    evaluated split and in what codes and centers stand for.
     """
 
     fitted = True
@@ -67,11 +72,25 @@ class PhonesMetric(Metric):
             return {}
         codes, phones, mel = self._learned.joined()
         measured, truth, measured_mel = self._measured.joined()
-        majority = torch.bincount(phones, minlength=self.phones).argmax()
         centers = kmeans(_ordered(mel), self.entries)
-        by_mel = most_frequent(nearest(mel, centers), phones, len(centers), self.phones)[nearest(measured_mel, centers)]
+        learned, shown = (phones, codes, nearest(mel, centers)), (truth, measured, nearest(measured_mel, centers))
+        shares = self._shares(learned, shown)
+        silent = torch.tensor([is_silence(name) for name in self.names])
+        if silent.any():
+            kept = [tuple(row[~silent[rows[0]]] for row in rows) for rows in (learned, shown)]
+            if all(len(rows[0]) for rows in kept):
+                shares |= {f"{name}_without_silence": share for name, share in self._shares(*kept).items()}
+        return shares
+
+    def _shares(self, learned: tuple[Tensor, ...], measured: tuple[Tensor, ...]) -> dict[str, float]:
+        """How often each guess is right, from phones, codes and k-means centers at positions in time."""
+        phones, codes, centers = learned
+        truth, shown, nearby = measured
+        by_code = most_frequent(codes, phones, self.entries, self.phones)[shown]
+        by_mel = most_frequent(centers, phones, self.entries, self.phones)[nearby]
+        majority = torch.bincount(phones, minlength=self.phones).argmax()
         return {
-            "phone_accuracy": _share(self._said(codes, phones, measured) == truth),
+            "phone_accuracy": _share(by_code == truth),
             "phone_majority": _share(truth == majority),
             "phone_kmeans": _share(by_mel == truth),
         }

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from toolkit import Condition, DataSpec
 from toolkit.dataset import SPLITS
-from toolkit_audio.alignment import SILENCE, label_rate
+from toolkit_audio.alignment import label_rate
 from toolkit_audio.files import AudioDataset
+from toolkit_audio.spans import SILENCE
 from toolkit_audio.waveform import FORMS, from_waveform
 
 VOWELS = {

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gzip
+import os
 import pickle
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +110,11 @@ def test_a_missing_folder_says_where_to_get_it(tmp_path: Path) -> None:
         assert part in message
 
 
+def test_an_unset_folder_is_not_the_current_one() -> None:
+    with pytest.raises(ToolkitError, match=r"dataset\.root is empty; dataset\.root=FOLDER"):
+        CIFAR10Dataset(root="")
+
+
 def test_a_missing_batch_is_named(folder: Path, lone: Path) -> None:
     (lone / TRAIN[0]).symlink_to(folder / TRAIN[0])
     (lone / TRAIN[1]).symlink_to(folder / TRAIN[0])
@@ -119,6 +127,76 @@ def test_a_missing_batch_in_the_archive_is_named(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / ARCHIVE, "w:gz") as archive:
         archive.add(tmp_path / "readme.html", f"{FOLDER}/readme.html")
     assert f"{tmp_path / ARCHIVE}: no test_batch; " in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["readme.html", "data_batch_1", "test_batch", "nothing"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_link_in_the_archive_is_refused(target: str, hard: bool, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / ARCHIVE, "w:gz") as archive:
+        member = tarfile.TarInfo(f"{FOLDER}/test_batch")
+        member.type, member.linkname = tarfile.LNKTYPE if hard else tarfile.SYMTYPE, f"{FOLDER}/{target}"
+        archive.addfile(member)
+    message = refusal(tmp_path)
+    assert f"{FOLDER}/test_batch is no file but a link" in message
+    assert "CIFAR-10 python version" in message
+
+
+def test_a_member_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    member = tarfile.TarInfo(f"{FOLDER}/readme.html")
+    member.size = 1 << 40
+    with gzip.open(tmp_path / ARCHIVE, "wb") as file:
+        file.write(member.tobuf())
+    assert "readme.html is 1,099,511,627,776 bytes" in refusal(tmp_path)
+
+
+def test_a_pipe_in_place_of_a_batch(lone: Path) -> None:
+    os.mkfifo(lone / "test_batch")
+    assert f"{lone / 'test_batch'}: cannot be opened (it is no file)" in refusal(lone)
+
+
+def test_a_file_too_large_for_a_batch(lone: Path) -> None:
+    with (lone / "test_batch").open("wb") as file:
+        file.truncate(1 << 40)
+    assert "it has more than 67,108,864 bytes" in refusal(lone)
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("keys", [(b"data", b"labels"), ("data", "labels")])
+def test_a_batch_that_numpy_saved_again_is_the_same(
+    protocol: int, keys: tuple[object, object], folder: Path, lone: Path
+) -> None:
+    """NumPy 2 has another name for its core than the files have."""
+    pixels = np.frombuffer(np.random.default_rng(1).bytes(BYTES), np.uint8).reshape(-1, 3072)
+    expected = CIFAR10Dataset(root=str(folder)).batch("test", range(10_000), None)
+    content = pickle.dumps(dict(zip(keys, (pixels.copy(), expected["class"].tolist()), strict=True)), protocol)
+    (lone / "test_batch").write_bytes(content)
+    again = CIFAR10Dataset(root=str(lone)).batch("test", range(10_000), None)
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+def bomb(kind: str) -> bytes:
+    """A pickle that would take gigabytes."""
+    if kind == "memo":
+        return b"\x80\x02}r\x00\x00\x00\x08."
+    if kind == "old memo":
+        return b"}p134217728\n."
+    if kind == "bytes":
+        return b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"."
+    labels: object = 1
+    for _ in range(12):
+        labels = [labels] * 10
+    return pickle.dumps({b"data": b"", b"labels": labels}, 2)
+
+
+@pytest.mark.parametrize("kind", ["memo", "old memo", "bytes", "lists"])
+def test_a_pickle_that_takes_more_than_its_size_is_refused(kind: str, folder: Path, lone: Path) -> None:
+    (lone / "test_batch").write_bytes(bomb(kind))
+    tracemalloc.start()
+    message = refusal(lone)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert f"{lone / 'test_batch'}: not a CIFAR-10 batch" in message
+    assert most < 100 << 20
 
 
 def test_a_folder_in_place_of_a_batch(lone: Path) -> None:

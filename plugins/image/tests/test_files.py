@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from toolkit import DataSpec, ToolkitError
+from toolkit_image.decoding import image_size
 from toolkit_image.files import ImageDataset, contact_sheet, read_image
 
 COLOR = DataSpec(3, (8, 12), levels=256)
@@ -27,14 +28,22 @@ def saved(image: Image.Image, path: Path, **options: object) -> Path:
     return path
 
 
-def png(width: int, height: int, rows: bytes = b"") -> bytes:
-    """A grey PNG that says it has this size, whatever the rows."""
+def png(
+    width: int,
+    height: int,
+    rows: bytes = b"",
+    bits: int = 8,
+    kind: int = 0,
+    extra: dict[bytes, bytes] | None = None,
+) -> bytes:
+    """A PNG, gray by default, that says it has this size, whatever the rows, with chunks before them."""
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    parts = {b"IHDR": struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0), **(extra or {})}
+    parts |= {b"IDAT": zlib.compress(rows), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, content) for name, content in parts.items())
 
 
 @pytest.mark.parametrize("spec", [COLOR, GREY])
@@ -104,6 +113,70 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path) -> None:
     assert torch.equal(x[0], torch.from_numpy(picture(channels=1)))
 
 
+@pytest.mark.parametrize(("bits", "key"), [(1, 1), (2, 2), (4, 5), (8, 77), (16, 0x4D12)])
+def test_a_transparent_level_of_gray_is_white_at_every_depth(bits: int, key: int, tmp_path: Path) -> None:
+    levels = np.zeros((8, 16), np.uint32)
+    levels[:, 8:] = key
+    packed = np.unpackbits(levels.astype(">u4").view(np.uint8).reshape(8, 16, 4), axis=2)[:, :, -bits:].reshape(8, -1)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(packed, axis=1))
+    path = tmp_path / "key.png"
+    path.write_bytes(png(16, 8, rows, bits=bits, extra={b"tRNS": struct.pack(">H", key)}))
+    x = read_image(path, DataSpec(1, (8, 16), levels=256))
+    assert x[..., :8].unique().tolist() == [0]
+    assert x[..., 8:].unique().tolist() == [255]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_transparent_color_is_white(bits: int, tmp_path: Path) -> None:
+    key = (np.array([200, 100, 7]) << (bits - 8)).astype("u1" if bits == 8 else ">u2")
+    pixels = np.zeros((8, 12, 3), key.dtype)
+    pixels[:, 6:] = key
+    path = tmp_path / "key.png"
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    path.write_bytes(png(12, 8, rows, bits=bits, kind=2, extra={b"tRNS": struct.pack(">HHH", *map(int, key))}))
+    x = read_image(path, COLOR)
+    assert x[..., :6].unique().tolist() == [0]
+    assert x[..., 6:].unique().tolist() == [255]
+
+
+@pytest.mark.parametrize("chunk", [b"eXIf", b"zTXt", b"iCCP", b"pHYs", b"gAMA", b"acTL"])
+@pytest.mark.parametrize("content", [b"garbage!", b"a\0\0" + zlib.compress(bytes(1 << 22)), b""])
+def test_metadata_does_not_decide_over_pixels(chunk: bytes, content: bytes, tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + row.tobytes() for row in picture(channels=1))
+    path = tmp_path / "a.png"
+    path.write_bytes(png(12, 8, rows, extra={chunk: content}))
+    assert image_size(path) == (12, 8)
+    assert torch.equal(read_image(path, GREY)[0], torch.from_numpy(picture(channels=1)))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_malformed_exif_is_none(suffix: str, tmp_path: Path) -> None:
+    image = Image.fromarray(picture(8, 12))
+    plain = read_image(saved(image, tmp_path / f"plain.{suffix}"), COLOR)
+    for exif in (b"garbage!", b"Exif\0\0garbage!", b"Exif\0\0II*\0\xff\xff\xff\x7f"):
+        options = {} if suffix == "tif" else {"exif": exif}
+        assert torch.equal(read_image(saved(image, tmp_path / f"a.{suffix}", **options), COLOR), plain)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_as_pillow_turns_it(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    square = DataSpec(3, (8, 8), levels=256)
+    path = saved(Image.fromarray(picture(8, 8)), tmp_path / "turned.png", exif=exif)
+    with Image.open(path) as image:
+        upright = np.array(ImageOps.exif_transpose(image)).transpose(2, 0, 1)
+    assert torch.equal(read_image(path, square), torch.from_numpy(upright))
+
+
+@pytest.mark.parametrize("levels", [np.linspace(0, 1, 96), np.full(96, 70_000, np.int32), np.full(96, -1, np.int32)])
+def test_levels_of_which_nothing_says_what_is_white_are_refused(levels: np.ndarray, tmp_path: Path) -> None:
+    levels = levels.astype(np.float32) if levels.dtype.kind == "f" else levels
+    path = saved(Image.fromarray(levels.reshape(8, 12)), tmp_path / "science.tif")
+    with pytest.raises(ToolkitError, match="save it with 8 or 16 bits"):
+        read_image(path, GREY)
+
+
 def test_the_cameras_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show the image a quarter turn clockwise
@@ -157,9 +230,9 @@ def encoded(suffix: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "not a PNG"),
+        (b"", "the file is empty"),
         (b"a letter, not a picture\n", "not a PNG"),
-        (encoded("GIF"), "not a PNG"),
+        (encoded("ICO"), "not a PNG"),
         (encoded("PNG")[:1000], "cannot be read"),
         (encoded("JPEG")[:1000], "cannot be read"),
         (encoded("WEBP")[:1000], "."),
@@ -167,7 +240,7 @@ def encoded(suffix: str) -> bytes:
         (png(11_000, 11_000), "pixels, rejected"),
         (png(100_000, 100_000), "pixels, rejected"),
     ],
-    ids=["empty", "text", "gif", "cut png", "cut jpeg", "cut webp", "short rows", "bomb", "large bomb"],
+    ids=["empty", "text", "icon", "cut png", "cut jpeg", "cut webp", "short rows", "bomb", "large bomb"],
 )
 def test_what_is_no_image_is_told_in_a_sentence(content: bytes, why: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.png"

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import struct
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -108,7 +112,7 @@ def test_the_hash_gives_ninety_five_and_five_percent() -> None:
 
 def test_only_what_is_missing_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [f"cat/{i}.png" for i in range(80)]
-    fill(tmp_path, [f"train/{name}" for name in names] + ["val/cat/x.png", "valid/cat/y.png"])
+    fill(tmp_path, [f"train/{name}" for name in names] + ["val/cat/x.png", "spare/cat/y.png"])
     with caplog.at_level(logging.INFO):
         dataset = make(tmp_path)
     assert dataset.splits["val"] == ["val/cat/x.png"]
@@ -116,7 +120,7 @@ def test_only_what_is_missing_is_set_aside(tmp_path: Path, caplog: pytest.LogCap
     assert dataset.splits["test"] == [f"train/{name}" for name in sorted(held_out)]
     assert dataset.size("train") == 80 - len(held_out)
     assert "test set aside by a hash of the path" in caplog.text
-    assert "not read, beside train: valid" in caplog.text
+    assert "passed over: the folder spare" in caplog.text
 
 
 def test_the_log_says_how_the_images_were_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -147,6 +151,48 @@ def test_a_linked_class_folder_is_followed(tmp_path: Path) -> None:
     fill(tmp_path / "root", ["train/dog/b.png", "val/dog/b.png", "test/dog/b.png"])
     (tmp_path / "root" / "train" / "cat").symlink_to(tmp_path / "elsewhere")
     assert make(tmp_path / "root").splits["train"] == ["train/cat/a.png", "train/dog/b.png"]
+
+
+def test_a_link_inside_a_class_is_followed_and_one_that_leads_back_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path / "elsewhere", ["c.png"])
+    fill(tmp_path / "root", ["train/cat/a.png", "train/dog/b.png", "val/cat/v.png", "test/cat/t.png"])
+    (tmp_path / "root" / "train" / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "train" / "cat" / "up").symlink_to("..")
+    (tmp_path / "root" / "val" / "cat" / "train").symlink_to("../../train")
+    with caplog.at_level(logging.INFO):
+        dataset = make(tmp_path / "root")
+    assert dataset.splits["train"] == ["train/cat/a.png", "train/cat/more/c.png", "train/dog/b.png"]
+    assert dataset.splits["val"] == ["val/cat/v.png"]
+    assert "passed over: 2 linked folders" in caplog.text
+
+
+def test_splits_in_other_words_are_no_classes(tmp_path: Path) -> None:
+    fill(tmp_path, ["Train/cat/a.png", "Validation/cat/b.png", "TEST/cat/c.png"])
+    dataset = make(tmp_path)
+    assert dataset.splits == {
+        "train": ["Train/cat/a.png"],
+        "val": ["Validation/cat/b.png"],
+        "test": ["TEST/cat/c.png"],
+    }
+    assert dataset.classes == {"cat": 0}
+    (tmp_path / "TEST").rename(tmp_path / "test_images")
+    assert "test_images: looks like a split" in refusal(tmp_path)
+
+
+def test_pictures_of_every_format_are_found_and_the_others_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    suffixes = ("png", "jpg", "jfif", "webp", "bmp", "gif", "tif", "tiff", "avif", "ppm", "tga", "jp2")
+    names = [f"{suffix}.{suffix}" for suffix in suffixes]
+    fill(tmp_path, [f"train/{name}" for name in names] + ["val/a.png", "test/a.png"])
+    (tmp_path / "train" / "phone.heic").write_bytes(b"not read by Pillow")
+    with caplog.at_level(logging.INFO):
+        dataset = make(tmp_path)
+    assert dataset.splits["train"] == sorted(f"train/{name}" for name in names)
+    assert {dataset.example("train", i, None)["x"].shape for i in range(len(names))} == {(3, 16, 16)}
+    assert "passed over: 1 .heic" in caplog.text
 
 
 def ramp(path: Path) -> Path:
@@ -221,7 +267,7 @@ def test_a_missing_root(tmp_path: Path) -> None:
 
 def test_no_images_at_all(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing here")
-    assert refusal(tmp_path) == f"{tmp_path}: no PNG, JPEG or WebP images"
+    assert refusal(tmp_path) == f"{tmp_path}: no images (.png, .jpg, .jpeg, .webp, …)"
 
 
 def test_an_empty_class_folder(tmp_path: Path) -> None:
@@ -233,7 +279,7 @@ def test_an_empty_class_folder(tmp_path: Path) -> None:
 def test_an_empty_split_folder(tmp_path: Path) -> None:
     fill(tmp_path, ["train/cat/a.png"])
     (tmp_path / "val").mkdir()
-    assert f"{tmp_path / 'val'}: no PNG" in refusal(tmp_path)
+    assert f"{tmp_path / 'val'}: no images" in refusal(tmp_path)
 
 
 def test_no_training_folder(tmp_path: Path) -> None:
@@ -267,15 +313,31 @@ def test_an_image_smaller_than_the_crop(tmp_path: Path) -> None:
 def test_a_damaged_image(tmp_path: Path) -> None:
     fill(tmp_path, ["train/a.png", "test/a.png", "val/a.png"])
     (tmp_path / "val" / "a.png").write_text("a letter")
-    with pytest.raises(ToolkitError, match=r"val/a\.png: not a PNG, JPEG or WebP image"):
+    with pytest.raises(ToolkitError, match=r"val/a\.png: not a PNG, JPEG, WebP or other image"):
         make(tmp_path)
+
+
+def picture_of(width: int, height: int) -> bytes:
+    """A PNG that says it has this size, and has nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def spoil(path: Path, damage: str) -> str:
     """Makes an image that cannot be used; why."""
     if damage == "text":
         path.write_text("a letter")
-        return "not a PNG, JPEG or WebP image"
+        return "not a PNG, JPEG, WebP or other image"
+    if damage == "pipe":
+        os.mkfifo(path)
+        return r"cannot be read as an image \(it is no file\)"
+    if damage == "bomb":
+        path.write_bytes(picture_of(40_000, 40_000))
+        return "more than"
     if damage == "small":
         put(path, size=(30, 15))
         return "the image is 15 x 30"
@@ -283,7 +345,7 @@ def spoil(path: Path, damage: str) -> str:
     return "cannot be read as an image"
 
 
-@pytest.mark.parametrize("damage", ["text", "small", "truncated"])
+@pytest.mark.parametrize("damage", ["text", "small", "truncated", "pipe", "bomb"])
 def test_an_image_that_cannot_be_used_stops_the_run_or_is_skipped(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -296,5 +358,5 @@ def test_an_image_that_cannot_be_used_stops_the_run_or_is_skipped(
     assert len(seen) == 3
     assert dataset.size("train") == (4 if damage == "truncated" else 3)  # which shows only when it is decoded
     assert dataset.policy.skipped == {"train/cat/b.png"}
-    assert f"b.png: {why}" in caplog.text
+    assert re.search(rf"b\.png: {why}", caplog.text)
     assert caplog.text.count("1 files skipped so far") == 1

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import pickle
 import tarfile
 import zlib
 from collections.abc import Container, Sequence
-from math import prod
 from pathlib import Path
-from typing import IO, Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
+from toolkit_image.cifar10_batch import LARGEST, ORIGIN, Batch, read_batch
 from toolkit_image.files import ImageDataset
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
-ORIGIN = "the files are those of the CIFAR-10 python version, https://www.cs.toronto.edu/~kriz/cifar.html"
 TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST = "test_batch"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-SHAPE = (3, 32, 32)
-PER_FILE = 10_000
 VARIANCE = 4 * 0.063286924
 """Of the training pixels, scaled to [-1, 1]."""
-
-
-class Batch(NamedTuple):
-    """The content of a file."""
-
-    images: Tensor
-    """``(10000, 3, 32, 32)`` uint8."""
-    labels: Tensor
-    """``(10000,)`` int64."""
 
 
 class Part(NamedTuple):
@@ -65,6 +52,8 @@ class CIFAR10Dataset(ImageDataset):
     """
 
     def __init__(self, *, root: str = "data", flip: bool = False) -> None:
+        if not root.strip():  # the current folder is what an unset variable of a shell would give
+            raise ToolkitError("dataset.root is empty; dataset.root=FOLDER says where CIFAR-10 is")
         self.root = Path(root).expanduser()
         self.flip = flip
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
@@ -141,6 +130,8 @@ def _read_folder(folder: Path, names: Container[str]) -> dict[str, Batch]:
 
 def _read_file(path: Path) -> Batch:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ToolkitError(f"{path}: cannot be opened (it is no file); {ORIGIN}")
         with path.open("rb") as stream:
             return read_batch(stream, str(path))
     except OSError as error:
@@ -154,59 +145,11 @@ def _read_archive(archive: Path, names: Container[str]) -> dict[str, Batch]:
         with tarfile.open(archive, "r:gz") as members:
             for member in members:
                 name = member.name.rpartition("/")[2]
+                if member.size > LARGEST or (name in names and not member.isreg()):
+                    what = f"{member.size:,} bytes" if member.isreg() else "no file but a link or the like"
+                    raise ToolkitError(f"{archive}: {member.name} is {what}; {ORIGIN}")
                 if name in names and (stream := members.extractfile(member)):
                     batches[name] = read_batch(stream, f"{archive}: {member.name}")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ToolkitError(f"{archive}: the archive is damaged ({error}); {ORIGIN}") from error
     return batches
-
-
-def read_batch(stream: IO[bytes], name: str) -> Batch:
-    """A batch file; ToolkitError, with the file's ``name``, for anything else.
-
-    The files are pickles. The unpickler admits only the three names that rebuild an array, and replaces them with
-    classes that record their arguments, so that opening a file never runs its author's code.
-    """
-    try:
-        content = _BatchUnpickler(stream, encoding="bytes").load()
-        images, labels = content[b"data"].values, torch.tensor(content[b"labels"])
-        if images.shape != (PER_FILE, prod(SHAPE)) or labels.shape != (PER_FILE,):
-            raise ValueError(f"its shapes are {tuple(images.shape)} and {tuple(labels.shape)}")
-        if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= len(CLASSES):
-            raise ValueError(f"its labels are not in 0..{len(CLASSES) - 1}")
-        return Batch(images.view(-1, *SHAPE), labels)
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise ToolkitError(f"{name}: not a CIFAR-10 batch ({error}); {ORIGIN}") from error
-
-
-class _BatchUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is rejected")
-        return ADMITTED[f"{module}.{name}"]
-
-
-class _Array:
-    """Stands for a pickled array of bytes."""
-
-    def __init__(self, *_: object) -> None:
-        self.values = torch.empty(0, dtype=torch.uint8)
-
-    def __setstate__(self, state: tuple[int, tuple[int, ...], _Type, bool, bytes]) -> None:
-        _, shape, dtype, columns_first, content = state
-        if dtype.name != b"u1" or columns_first:
-            raise ValueError(f"its array is not of bytes, row by row: {dtype.name!r}")
-        self.values = torch.frombuffer(bytearray(content), dtype=torch.uint8).view(shape)
-
-
-class _Type:
-    """Stands for a pickled element type."""
-
-    def __init__(self, name: bytes, *_: object) -> None:
-        self.name = name
-
-    def __setstate__(self, state: object) -> None:
-        """The byte order, which does not matter for bytes."""
-
-
-ADMITTED = {"numpy.core.multiarray._reconstruct": _Array, "numpy.ndarray": _Array, "numpy.dtype": _Type}

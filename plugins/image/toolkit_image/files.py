@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from toolkit import Dataset, DataSpec, ToolkitError
+from toolkit import Dataset, DataSpec
+from toolkit_image.decoding import decode
 
-FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}
 MARGIN = 2
 """Pixels between the images of a contact sheet."""
@@ -42,18 +40,18 @@ class ImageDataset(Dataset):
 
 
 def read_image(path: Path, spec: DataSpec, centering: tuple[float, float] = (0.5, 0.5)) -> Tensor:
-    """A PNG, JPEG or WebP file as levels ``(channels, height, width)``, uint8.
+    """A file of any format of ``toolkit_image.decoding`` as levels ``(channels, height, width)``, uint8.
 
     The camera's orientation is applied, transparency is composited on white, and gray, palette, CMYK and 16-bit
-    images are converted to the spec's 1 or 3 channels. A larger image is shrunk until it just covers the
-    spec's axes, then cropped; ``centering`` places the window, from (0, 0), left and top, to (1, 1), right
-    and bottom. Raises ToolkitError if the file cannot be read, and ValueError, without the name of the file, if the
-    image is smaller than the axes or the spec has other channels.
+    images are converted to the spec's 1 or 3 channels. Of several pictures in a file the first is read. A larger image
+    is shrunk until it just covers the spec's axes, then cropped; ``centering`` places the window, from (0, 0), left and
+    top, to (1, 1), right and bottom. Raises ToolkitError if the file cannot be read, and ValueError, without the name
+    of the file, if the image is smaller than the axes or the spec has other channels.
     """
     height, width = spec.axes
     if spec.channels not in MODES:
         raise ValueError(f"images have 1 or 3 channels, not {spec.channels}")
-    image = _decode(Path(path), MODES[spec.channels], 2 * max(spec.axes))
+    image = decode(Path(path), MODES[spec.channels], 2 * max(spec.axes))
     if image.width < width or image.height < height:
         raise ValueError(too_small(image.size, (width, height)))
     image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS, centering=centering)
@@ -86,46 +84,3 @@ def _pixels(x: Tensor) -> np.ndarray:
     """Levels ``(channels, height, width)`` as Pillow takes them: ``(height, width[, 3])``."""
     pixels: np.ndarray = x.detach().to("cpu", torch.uint8).permute(1, 2, 0).numpy()
     return pixels[..., 0] if len(x) == 1 else pixels
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height by the file's header. ToolkitError if it is not an image."""
-    with _named_errors(path), Image.open(path, formats=FORMATS) as image:
-        return image.size
-
-
-def _decode(path: Path, mode: str, enough: int) -> Image.Image:
-    """The image in ``mode``; JPEG is decoded at a fraction of its size if that leaves ``enough`` pixels."""
-    with warnings.catch_warnings(), _named_errors(path):
-        refuse_bombs()
-        with Image.open(path, formats=FORMATS) as image:
-            image.draft(None, (enough, enough))
-            return _flatten(ImageOps.exif_transpose(image)).convert(mode)
-
-
-def refuse_bombs() -> None:
-    """Makes images with more pixels than Pillow deems safe an error; use within ``warnings.catch_warnings``."""
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Turns Pillow's errors into a ToolkitError that names the file."""
-    try:
-        yield
-    except UnidentifiedImageError as error:
-        raise ToolkitError(f"{path}: not a PNG, JPEG or WebP image") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ToolkitError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels, rejected; shrink it first") from error
-    except Exception as error:  # Pillow raises a dozen types for damaged files
-        raise ToolkitError(f"{path}: cannot be read as an image ({error})") from error
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Without transparency and with 8 bits per channel, which Pillow's own conversions do not guarantee."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,24 +15,27 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
-from toolkit.dataset import SPLITS
 from toolkit.datasets.files import (
     ErrorPolicy,
     find_files,
     folder_split,
+    log_once,
     require_folder,
     require_train,
     scan,
     set_aside,
+    split_folders,
     split_sizes,
     visible,
 )
 from toolkit.datasets.variance import estimate_variance
-from toolkit_image.files import MODES, ImageDataset, image_size, read_image, refuse_bombs, too_small
+from toolkit_image.decoding import image_size, refuse_bombs, suffixes
+from toolkit_image.files import MODES, ImageDataset, read_image, too_small
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+COMMON = (".png", ".jpg", ".jpeg", ".webp")
+"""Suffixes that are named where there are no images."""
 SAMPLE = 128
 """Images that the variance is estimated from, at most."""
 CENTER = (0.5, 0.5, 1.0)
@@ -41,12 +44,13 @@ CENTER = (0.5, 0.5, 1.0)
 
 @final
 class FolderDataset(ImageDataset):
-    """PNG, JPEG and WebP files, labeled by their folder.
+    """Images of all common formats, labeled by their folder.
 
-    ``root`` contains ``train/ val/ test/``, or images only. A missing ``val/`` or ``test/`` is held out from the other
-    images, 5 % each, by a hash of an image's path, so that an image stays in its split when others are added or
-    removed; the log says so. The first folder below (``root/cat/…``, ``root/train/cat/…``) is the image's class;
-    without such folders there are no labels. Names that start with a dot are ignored.
+    ``root`` contains ``train/ val/ test/`` (or ``Training``, ``valid``, ``dev`` and the like), or images only. A
+    missing ``val/`` or ``test/`` is held out from the other images, 5 % each, by a hash of an image's path, so that an
+    image stays in its split when others are added or removed; the log says so. The first folder below (``root/cat/…``,
+    ``root/train/cat/…``) is the image's class; without such folders there are no labels. Linked folders are entered
+    once. What is passed over, such as names that start with a dot and files with other suffixes, is counted in the log.
 
     An image is shrunk until its shorter side has ``size`` pixels, and cropped. Without a generator it is cropped in the
     middle, and not mirrored. Every file's header is read once, and cached in the user's cache folder.
@@ -129,7 +133,7 @@ class FolderDataset(ImageDataset):
             raise ToolkitError(f"{self.root}: too few images for a split; put them into train/, val/ and test/ by hand")
         missing = [split for split in ("val", "test") if split not in map(folder_split, paths)]
         origin = f"{' and '.join(missing)} set aside by a hash of the path" if missing else "split by folder"
-        logger.info("%s: %s images, %s", self.root, split_sizes(splits), origin)
+        log_once(logger, f"{self.root}: {split_sizes(splits)} images, {origin}")
         return splits
 
 
@@ -140,31 +144,31 @@ def _pair(answer: list[int]) -> tuple[int, int]:
 
 def find_images(root: Path) -> list[str]:
     """Paths below root, in its split folders or in itself; ToolkitError if there are none or the folders conflict."""
-    splits = [split for split in SPLITS if (root / split).is_dir()]
+    splits = split_folders(root)
     if not splits:
-        return images_in(root)
+        paths = find_files(root, suffixes())
+        check_classes(root, "", paths)
+        return paths
     require_train(root, splits)
-    others = [name for name in visible(os.listdir(root)) if name not in SPLITS and (root / name).is_dir()]
-    if others:
-        logger.warning("%s: not read, beside train: %s", root, ", ".join(sorted(others)))
-    return [f"{split}/{path}" for split in splits for path in images_in(root / split)]
+    paths = find_files(root, suffixes(), within=splits.values())
+    for name in splits.values():
+        check_classes(root, f"{name}/", [path for path in paths if path.startswith(f"{name}/")])
+    return paths
 
 
-def images_in(folder: Path) -> list[str]:
-    """Paths of all images in a folder's class folders, or in itself if it has none, sorted by bytes."""
-    names = sorted(visible(os.listdir(folder)))
-    classes = [name for name in names if (folder / name).is_dir()]
-    paths = [name for name in names if name.lower().endswith(SUFFIXES) and name not in classes]
-    if classes and paths:
-        raise ToolkitError(f"{folder / paths[0]}: is beside class folders; move it into one of them")
+def check_classes(root: Path, split: str, paths: Sequence[str]) -> None:
+    """ToolkitError unless all images of a split, ``""`` or ``train/``, are in class folders, or all in itself."""
+    names = sorted(visible(os.listdir(root / split)))
+    classes = [name for name in names if (root / split / name).is_dir()]
+    filled = {path[len(split) :].partition("/")[0] for path in paths}
+    loose = [path for path in paths if "/" not in path[len(split) :]]
+    if classes and loose:
+        raise ToolkitError(f"{root / loose[0]}: is beside class folders; move it into one of them")
     for name in classes:
-        inside = [f"{name}/{path}" for path in find_files(folder / name, SUFFIXES, followlinks=False)]
-        if not inside:
-            raise ToolkitError(f"{folder / name}: a class folder without images; fill it or remove it")
-        paths += inside
+        if name not in filled:
+            raise ToolkitError(f"{root / split / name}: a class folder without images of its own; fill it or remove it")
     if not paths:
-        raise ToolkitError(f"{folder}: no PNG, JPEG or WebP images")
-    return sorted(paths, key=os.fsencode)
+        raise ToolkitError(f"{root / split}: no images ({', '.join(COMMON)}, …)")
 
 
 def class_names(paths: Iterable[str]) -> dict[str, int]:

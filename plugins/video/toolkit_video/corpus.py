@@ -175,7 +175,7 @@ class Corpus:
 
 def find_videos(root: Path) -> list[str]:
     """Paths of all video files below a folder. ToolkitError if there is none, or no training split."""
-    paths = find_files(root, SUFFIXES)
+    paths = find_files(root, SUFFIXES, beside=(".csv", ".npy"))  # beside a video these are its actions
     if not paths:
         raise ToolkitError(f"{root}: no video files ({', '.join(SUFFIXES[:6])}, …)")
     require_train(root, map(folder_split, paths))

@@ -94,10 +94,13 @@ def _cache_file(root: Path, package: str, purpose: str) -> Path:
 
 
 def _read_cache(cache: Path) -> dict[str, Any]:
-    """The cached entries; empty where there is no cache or it is damaged."""
+    """The cached entries; empty where there is no cache, or it is not what was written."""
     try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        if not cache.is_file():  # a pipe would be waited for
+            return {}
+        check, _, text = cache.read_text(encoding="utf-8").partition("\n")
+        known = json.loads(text) if check == _check(text) else None
+    except (OSError, ValueError, RecursionError, MemoryError):
         return {}
     return known if isinstance(known, dict) else {}
 
@@ -106,7 +109,15 @@ def _write_cache(cache: Path, known: dict[str, Any]) -> None:
     """Writes the cache atomically; where that fails, the next start scans again."""
     partial = cache.with_name(f".{cache.name}.{os.getpid()}")
     text = json.dumps(known, separators=(",", ":"))
-    with suppress(OSError):
+    try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(f"{_check(text)}\n{text}", encoding="utf-8")
         partial.replace(cache)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _check(text: str) -> str:
+    """The first line of a cache: with a digit changed, the rest would be a cache, and wrong at each start."""
+    return sha256(text.encode()).hexdigest()

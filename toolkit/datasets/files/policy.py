@@ -73,5 +73,6 @@ class ErrorPolicy:
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be used, with its name; a ToolkitError has both already."""
-    return str(error) if isinstance(error, ToolkitError) else f"{path}: {type(error).__name__}: {error}"
+    """Why a file cannot be used, with its name, in a line; a ToolkitError has both already."""
+    why = str(error) if isinstance(error, ToolkitError) else f"{path}: {type(error).__name__}: {error}"
+    return why.replace("\n", " ")

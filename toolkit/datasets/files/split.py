@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sized
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
 from toolkit.dataset import SPLITS
+from toolkit.datasets.files.once import log_once
+from toolkit.datasets.files.walk import visible
 from toolkit.errors import ToolkitError
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
+WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of folders and lists, in lower case, to the split that they say."""
+LOOKALIKE = re.compile(
+    rf"(?:{'|'.join(WORDS)})"
+    r"(?:[\s_.-]*(?:sets?|splits?|data|images?|imgs?|audio|wavs?|sounds?|videos?|clips?|files?|clean|other|val|\d))+",
+    re.IGNORECASE,
+)
 HELD_OUT = {"test": 5, "val": 5}
 """Percent of all files in each split."""
 
@@ -48,16 +66,44 @@ def set_aside(
     return splits
 
 
+def split_named(name: str) -> str | None:
+    """The split that a name says: Train, training, valid, validation, dev, eval and testing are words for one, too."""
+    return WORDS.get(name.lower())
+
+
 def folder_split(path: str) -> str | None:
-    """The split named by a path's first folder, if any."""
+    """The split named by a path's first folder, if any, by the words of ``split_named``."""
     first, _, below = path.partition("/")
-    return first if below and first in SPLITS else None
+    return split_named(first) if below else None
+
+
+def split_folders(root: Path) -> dict[str, str]:
+    """The folders in ``root`` that are splits, by split; logged where a folder has another name than its split.
+
+    ToolkitError where two folders say one split, or one looks like a split and is none, such as ``test_images``: it
+    would be taken for a class.
+    """
+    splits: dict[str, str] = {}
+    for name in sorted(visible(os.listdir(root)), key=os.fsencode):
+        if not ((split := split_named(name)) or LOOKALIKE.fullmatch(name)) or not (root / name).is_dir():
+            continue
+        if split is None:
+            raise ToolkitError(
+                f"{root / name}: looks like a split and is none; call it train, val or test, or otherwise"
+            )
+        if split in splits:
+            raise ToolkitError(f"{root}: {splits[split]} and {name} both name the split {split}; rename one of them")
+        splits[split] = name
+    renamed = [f"{name} is read as {split}" for split, name in splits.items() if name != split]
+    if renamed:
+        log_once(logger, f"{root}: {', '.join(renamed)}")
+    return {split: splits[split] for split in SPLITS if split in splits}
 
 
 def require_train(root: Path, named: Iterable[str | None]) -> None:
-    """ToolkitError where files name splits, but none of them is train."""
-    names = set(named)
-    others = [split for split in SPLITS if split in names]
+    """ToolkitError where files name splits, but none of them is train, or as of ``split_folders``."""
+    folders, names = split_folders(root), set(named)
+    others = [folders.get(split, split) for split in SPLITS if split in names]
     if others and "train" not in names:
         raise ToolkitError(f"{root}: there is {' and '.join(others)} but no train; add the folder {root / 'train'}")
 
