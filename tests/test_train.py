@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -474,7 +475,8 @@ def test_the_log_file_says_what_the_screen_says(
     """Each line with its time; a continuation, and what ended a run, are added."""
     run = trained("stage=autoencoder")
     lines = (run.path / "log.txt").read_text().splitlines()
-    assert [line[20:] for line in lines] == capsys.readouterr().out.splitlines()
+    shown = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert [line[20:] for line in lines] == shown
     assert all(datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S") for line in lines)
     with pytest.raises(ToolkitError):
         trained("stage=prior", "prior.head=100", "prior_trainer.learning_rate=1e30", "prior_trainer.log_every=1")
