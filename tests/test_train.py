@@ -264,7 +264,7 @@ def test_a_prior_of_larger_examples_samples_them(trained: Callable[..., Run]) ->
     run = trained("prior_dataset.size=16", "conditions.prior=[kind]")
     assert command.run(["sample", f"run={run.path}", "n=2", "condition.kind=한 글"]) == 0
     assert toolkit.load(run.path).sample(2).x.shape == (2, 2, 16, 16)
-    assert len(json.loads((run.samples / "sample-0000.json").read_text())[0]) == 16
+    assert len(json.loads((run.samples / "pixelcnn-seed0" / "sample-0000.json").read_text())[0]) == 16
 
 
 def test_averages_of_a_short_run_are_not_of_its_random_start(trained: Callable[..., Run]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -106,9 +106,11 @@ def write_examples(model: Model, x: Iterable[Tensor], spec: DataSpec, out: Path,
     return paths
 
 
-def write_codes_of(model: Model, parts: Iterable[Tensor], n: int, path: Path) -> None:
+def write_codes_of(
+    model: Model, parts: Iterable[Tensor], n: int, path: Path, more: Mapping[str, str] | None = None
+) -> None:
     """Codes ``(…, depth, *grid)`` of n examples in all, with the hash of the weights that they belong to."""
-    metadata = {"weights": model.checkpoint.weights_hash}
+    metadata = {"weights": model.checkpoint.weights_hash, **(more or {})}
     write_codes(path, model.code_spec, ({"codes": codes} for codes in parts), n, metadata)
 
 
