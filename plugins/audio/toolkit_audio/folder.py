@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import final
+from typing import ClassVar, final
 
 from toolkit import ToolkitError
 from toolkit.datasets.files import find_files, folder_split, require_train
@@ -24,6 +24,8 @@ class FolderDataset(CorpusDataset):
     ``root`` contains ``SPEAKER/…`` or ``train/SPEAKER/… val/… test/…``; the speaker of files outside a folder is
     ``unknown``. Names that start with a dot are ignored.
     """
+
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     @classmethod
     def find(cls, root: Path) -> list[Utterance]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from toolkit import Dataset, DataSpec, ToolkitError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MODES = {1: "L", 3: "RGB"}
 MARGIN = 2
 """Pixels between the images of a contact sheet."""
@@ -27,6 +28,7 @@ class ImageDataset(Dataset):
     """A dataset of images ``(channels, height, width)``, uint8 levels 0..255, one file each."""
 
     suffix: ClassVar[str] = ".png"
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     @classmethod
     def read(cls, path: Path, spec: DataSpec) -> Tensor:

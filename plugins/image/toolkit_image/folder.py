@@ -28,11 +28,10 @@ from toolkit.datasets.files import (
     visible,
 )
 from toolkit.datasets.variance import estimate_variance
-from toolkit_image.files import MODES, ImageDataset, image_size, read_image, refuse_bombs, too_small
+from toolkit_image.files import MODES, SUFFIXES, ImageDataset, image_size, read_image, refuse_bombs, too_small
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SAMPLE = 128
 """Images that the variance is estimated from, at most."""
 CENTER = (0.5, 0.5, 1.0)
@@ -94,6 +93,10 @@ class FolderDataset(ImageDataset):
         return self.policy.example(
             split, index, len(paths), paths.__getitem__, lambda index: self._example(paths[index], generator)
         )
+
+    def example_name(self, split: str, index: int) -> str:
+        paths = self.splits[split]
+        return paths[self.policy.place(index, len(paths), paths.__getitem__)]
 
     def _example(self, path: str, generator: torch.Generator | None) -> dict[str, Tensor]:
         across, down, mirror = CENTER if generator is None else torch.rand(3, generator=generator).tolist()

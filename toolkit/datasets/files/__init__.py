@@ -4,12 +4,13 @@ from toolkit.datasets.files.cache import scan
 from toolkit.datasets.files.policy import ErrorPolicy
 from toolkit.datasets.files.split import folder_split, require_train, set_aside, split_sizes
 from toolkit.datasets.files.walk import find_files, require_folder, visible
-from toolkit.datasets.files.window import windows
+from toolkit.datasets.files.window import part_name, windows
 
 __all__ = [
     "ErrorPolicy",
     "find_files",
     "folder_split",
+    "part_name",
     "require_folder",
     "require_train",
     "scan",
