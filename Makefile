@@ -25,7 +25,7 @@ demo: install  ## both stages on procedural shapes, then samples
 	    condition.shape=circle,square,triangle,hexagon,star,ring,crescent,cross,heart \
 	    condition.color=red,orange,yellow,green,teal,blue,purple,pink && \
 	echo "the demo took $$(( $$(date +%s) - start )) s; look at:" && \
-	ls outputs/demo/samples/reconstructions.png outputs/demo/samples/samples.png
+	ls outputs/demo/samples/reconstructions.png outputs/demo/samples/pixelcnn-seed0/samples.png
 
 # One process per core, up to eight; a file's tests share what they train, so they stay in one process.
 SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder

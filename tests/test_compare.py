@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from messages import assert_names
 from toys import PIXELCNN, TILES, TOY, plugged_in, trainers
 
+from toolkit import ToolkitError, stages
 from toolkit import __main__ as command
 from toolkit.cli.compare import run_folders
 from toolkit.cli.config.compose import compose
 from toolkit.cli.differences import differences, labels
 from toolkit.cli.report import number
 from toolkit.plots.comparison import PANELS, Point, plot_comparison
+from toolkit.runs.folder import Run
 from toolkit.stages import train
 
 PARTS = [
@@ -184,6 +187,95 @@ def test_continuous_bottlenecks_and_densities_beside_the_others(
 )
 def test_numbers_in_tables(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_runs_of_other_rates_or_data_are_told(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(["compare", f"{sweep}/0", f"{sweep}/2"]) == 0
+    assert "not " not in capsys.readouterr().err
+    assert command.run(["compare", str(sweep)]) == 0
+    told = capsys.readouterr().err
+    assert_names(told, "note: the runs are not at one rate, 48 to 64 bits per example … toolkit check")
+    train(compose([*PARTS, "quantizer=vq", "quantizer.codebook_size=4", "dataset.size=16"]).config, sweep / "11")
+    assert command.run(["compare", f"{sweep}/0", f"{sweep}/11", "out=other"]) == 0
+    told = capsys.readouterr().err
+    assert_names(told, "note: the runs are not of one dataset (dataset.size=16; dataset.size=8)")
+
+
+def test_a_run_has_a_row_for_each_of_its_priors(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["stage=prior", "prior=categorical,pixelcnn", "prior_trainer.allow_collapsed=true", "-m"]
+    assert command.run(["train", f"run={sweep}/0", *words]) == 0
+    assert command.run(["compare", f"{sweep}/0", f"{sweep}/2"]) == 0
+    rows = {row["label"]: row["metrics"] for row in told("outputs/compare")}
+    evaluation = json.loads((sweep / "0" / "evaluation.json").read_text())
+    assert len(rows) == 3
+    for name in ("categorical", "pixelcnn"):
+        (row,) = [metrics for label, metrics in rows.items() if f"prior={name}" in label and "quantizer=vq" in label]
+        assert row == {**evaluation, "prior": name, **evaluation["priors"][name]}
+    assert command.run(["compare", f"{sweep}/0", "out=alone"]) == 0
+    assert {row["label"] for row in told("alone")} == {"prior=categorical", "prior=pixelcnn"}
+
+
+# -- several priors over one autoencoder
+
+
+def test_priors_are_swept_over_one_autoencoder(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, allowed = sweep / "0", "prior_trainer.allow_collapsed=true"
+    before = fingerprint_of(run / "autoencoder")
+    words = ["train", f"run={run}", "stage=prior", allowed]
+    assert command.run([*words, "prior=categorical,pixelcnn", "-m"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("prior=categorical\n") < out.index("prior-categorical: from 0 to 2")
+    assert out.index("prior-categorical: from 0 to 2") < out.index("prior=pixelcnn\n")
+    assert Run(run).priors() == ["categorical", "pixelcnn"]
+    assert fingerprint_of(run / "autoencoder") == before
+    swept = fingerprint_of(run / "priors" / "categorical" / "step-00000002")
+    shutil.rmtree(run / "priors")
+    assert command.run([*words, "prior=categorical"]) == 0
+    assert fingerprint_of(run / "priors" / "categorical" / "step-00000002") == swept
+
+
+def fingerprint_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["prior=pixelcnn"], "toolkit train: -m … prior=NAME,NAME"),
+        (["prior=pixelcnn,categorical", "prior_trainer.steps=1,2"], "toolkit train: prior_trainer.steps=1,2: … prior="),
+        (["prior=pixelcnn,nonesuch"], "toolkit train: "),
+        (["prior=pixelcnn,categorical", "--cfg", "job"], "toolkit train: --cfg: … -m"),
+    ],
+)
+def test_what_cannot_be_swept_over_a_run(
+    sweep: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert command.run(["train", f"run={sweep}/0", "stage=prior", "-m", *words]) == 2
+    assert_names(capsys.readouterr().err, message)
+    assert not (sweep / "0" / "priors").exists()
+
+
+def test_a_prior_that_fails_does_not_stop_the_others(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of codes that have collapsed no prior is trained; one without parameters has nothing to train."""
+    words = ["stage=prior", "prior=pixelcnn,uniform", "prior.hidden=8", "-m"]
+    assert command.run(["train", f"run={sweep}/0", *words]) == 2
+    assert "uniform" in capsys.readouterr().err
+    words = ["stage=prior", "prior=maskgit,categorical", "prior_trainer.allow_collapsed=true", "-m"]
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        built = stages.build_prior
+
+        def build_prior(config: Any, *given: Any) -> Any:
+            if config.prior.name == "maskgit":
+                raise ToolkitError("no such luck")
+            return built(config, *given)
+
+        patch.setattr(stages, "build_prior", build_prior)
+        assert command.run(["train", f"run={sweep}/0", *words]) == 2
+    captured = capsys.readouterr()
+    assert "prior=maskgit failed: no such luck" in captured.out
+    assert captured.err.endswith("toolkit train: no such luck\n")
+    assert Run(sweep / "0").priors() == ["categorical"]
 
 
 # -- which runs

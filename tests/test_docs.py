@@ -103,6 +103,12 @@ def test_a_trained_model_in_python(folder: Path) -> None:
     assert run([*train, *TINY]) == 0
     execute("python.md")
     assert (folder / "shape.png").is_file()
+    encode, decode = commands(PAGES["codes.md"])[:2]
+    assert run([*encode, "dataset.test_size=3"]) == 0
+    names = execute("codes.md")
+    assert run(decode) == 0
+    written = sorted(path.relative_to("decoded").as_posix() for path in Path("decoded").rglob("*.png"))
+    assert written == [f"{name}.png" for name in names["names"]]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from toolkit.datasets.files import (
     cache,
     find_files,
     folder_split,
+    part_name,
     require_folder,
     require_train,
     scan,
@@ -447,6 +448,12 @@ def test_windows_cover_every_file_at_even_distances(length: int) -> None:
     assert windows([], length).shape == (0, 2)
 
 
+def test_parts_of_a_file_have_names_of_their_own() -> None:
+    assert part_name("a/b.c.wav", 0) == "a/b.c.wav"
+    assert part_name("a/b.c.wav", 16000) == "a/b.c@16000.wav"
+    assert part_name("b", 3) == "b@3"
+
+
 def test_the_variance_is_that_of_the_scaled_training_examples(curves: Path) -> None:
     dataset = CurvesDataset(root=str(curves))
     x = torch.stack([dataset.example("train", i, None)["x"] for i in range(dataset.size("train"))])
@@ -496,6 +503,18 @@ def test_a_file_that_breaks_later_is_replaced_by_the_next(curves: Path, caplog: 
         skip.example("val", 0, None)
     with pytest.raises(IndexError, match="no example 400"):
         skip.example("train", 400, None)
+
+
+def test_the_place_of_an_example_is_that_of_the_file_that_replaced_it(tmp_path: Path) -> None:
+    policy = ErrorPolicy(tmp_path, "skip")
+
+    def example(index: int) -> int:
+        return policy.example("val", index, 4, "abcd".__getitem__, lambda i: {0: 0, 2: 2}[i])
+
+    assert policy.place(3, 4, "abcd".__getitem__) == 3  # nobody has looked yet
+    for index in range(4):
+        assert example(index) == policy.place(index, 4, "abcd".__getitem__)
+    assert [policy.place(index, 4, "abcd".__getitem__) for index in range(4)] == [0, 2, 2, 0]
 
 
 def test_what_a_look_says_is_kept_and_where_it_raises_the_file_is_skipped(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_it_works_from_its_folder(
     assert run(["check", "experiment=hello"]) == 0
     assert run(["train", "experiment=hello", *TINY, f"hydra.run.dir={folder}"]) == 0
     assert run(["sample", f"run={folder}", "n=2", "condition.ratio=3:4"]) == 0
-    assert len(list((folder / "samples").glob("sample-*.csv"))) == 2
+    assert len(list((folder / "samples").glob("*/sample-*.csv"))) == 2
     monkeypatch.setenv(registry.PLUGIN_PATH, "")
     capsys.readouterr()
     assert run(["sample", f"run={folder}", "n=2"]) == 2
@@ -76,7 +76,7 @@ def test_its_whole_life(tmp_path: Path) -> None:
     assert hers == {kind: (name, "") for kind, name in PARTS.items()}
     run_elsewhere(toolkit, "train", "experiment=hello", *TINY, "hydra.run.dir=run", cwd=empty)
     run_elsewhere(toolkit, "sample", "run=run", "n=2", cwd=empty)
-    assert len(list((empty / "run" / "samples").glob("sample-*.csv"))) == 2
+    assert len(list((empty / "run" / "samples").glob("*/sample-*.csv"))) == 2
 
     run_elsewhere(python, "-m", "pip", "uninstall", "-y", "toolkit-hello", cwd=empty)
     assert "hello" not in run_elsewhere(toolkit, "plugins", cwd=empty)

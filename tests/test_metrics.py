@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from messages import assert_names
 from torch import Tensor
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
@@ -215,8 +216,13 @@ def test_a_collapsed_codebook_is_told() -> None:
 
 
 def test_few_positions_are_no_collapse() -> None:
-    metric = metric_of(512)
-    codes = torch.randint(512, (2, 1, 8))
+    """But they are too few to say how many entries are dead."""
+    metric = metric_of(16, 512)
+    codes = torch.randint(16, (2, 2, 8))
+    metric.update(codes, coded(codes), {})
+    (warning,) = metric.warnings()
+    assert_names(warning, "few codes were counted: 16 … 512 entries … more examples")
+    codes = torch.randint(512, (100, 2, 8)) % torch.tensor([16, 512])[:, None]
     metric.update(codes, coded(codes), {})
     assert metric.warnings() == []
 

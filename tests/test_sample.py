@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from toys import TWO_STEPS, VQ
 import toolkit
 from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
+from toolkit.plots import captions
+from toolkit.plots.captions import Captions
 from toolkit.stages import train
 
 PARTS = [
@@ -177,10 +180,81 @@ def test_long_draws_tell_how_far_they_are(
     monkeypatch.setattr("toolkit.cli.report.EVERY", 0.0)
     sampled(trained, tmp_path, "n=1", "prior=pixelcnn")
     said = capsys.readouterr().err.splitlines()
-    assert "codes: 1 of 16" in said
+    assert any(line.startswith("codes: 1 of 16, ") and line.endswith(" left") for line in said)
     assert "codes: 16 of 16" in said
-    assert "data: 2 of 128" in said
+    assert any(line.startswith("data: 2 of 128, ") for line in said)
     assert "data: 128 of 128" in said
     file = str(tmp_path / "sample-0000.json")
     assert command(["reconstruct", f"run={trained}", file, f"out={tmp_path / 'again'}"]) == 0
     assert "data: 128 of 128" in capsys.readouterr().err.splitlines()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_every_draw_has_a_folder_and_the_next_of_its_prior_and_seed_replaces_it(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run, ignore=shutil.ignore_patterns("samples"))
+    few = ["sample-0000.json", "sample-0001.json", "samples.png", "samples.safetensors"]
+    draws = {
+        "categorical-seed0": ["n=3"],
+        "pixelcnn-seed0": ["n=2", "prior=pixelcnn"],
+        "categorical-seed1": ["n=2", "seed=1"],
+    }
+    for words in draws.values():
+        assert command(["sample", f"run={run}", *words]) == 0
+    assert sorted(path.name for path in (run / "samples").iterdir()) == sorted(draws)
+    assert files(run / "samples" / "pixelcnn-seed0") == few
+    (run / "samples" / "categorical-seed0" / "notes.txt").write_text("of the old draw")
+    assert command(["sample", f"run={run}", "n=2"]) == 0
+    assert files(run / "samples" / "categorical-seed0") == few
+    assert files(run / "samples" / "categorical-seed1") == few
+    assert sorted(path.name for path in (run / "samples").iterdir()) == sorted(draws)
+
+
+def test_in_a_folder_of_ones_own_only_files_of_a_draw_make_place(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "sample-0001.txt").write_text("mine")
+    (tmp_path / "a folder").mkdir()
+    sampled(trained, tmp_path, "n=3", "prior=categorical")
+    sampled(trained, tmp_path, "n=1", "prior=categorical")
+    assert files(tmp_path) == ["sample-0000.json", "sample-0001.txt", "samples.png", "samples.safetensors"]
+    assert (tmp_path / "a folder").is_dir()
+
+
+def test_a_draw_that_cannot_be_written_leaves_the_one_before(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run, ignore=shutil.ignore_patterns("samples"))
+    words = ["sample", f"run={run}", "prior=categorical"]
+    assert command([*words, "n=2"]) == 0
+    before = {path: path.read_bytes() for path in (run / "samples").rglob("*") if path.is_file()}
+
+    def write(x: torch.Tensor, spec: object, path: Path) -> None:
+        if path.name == "sample-0002.json":
+            raise OSError(28, "No space left on device")
+        path.write_text("[]")
+
+    monkeypatch.setattr(toolkit.load(run).files, "write", write)
+    assert command([*words, "n=4"]) == 2
+    assert_names(capsys.readouterr().err, "toolkit sample: out= … No space left")
+    assert {path: path.read_bytes() for path in (run / "samples").rglob("*") if path.is_file()} == before
+    assert [path.name for path in (run / "samples").iterdir()] == ["categorical-seed0"]
+
+
+def test_reconstructions_of_other_files_are_not_left_beside_the_new_ones(trained: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(torch.zeros(2, 8, 8).long().tolist()))
+    words = ["reconstruct", f"run={trained}", f"out={tmp_path / 'out'}"]
+    assert command([*words, str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 0
+    assert command([*words, str(tmp_path / "b.json")]) == 0
+    assert files(tmp_path / "out") == ["reconstruction-0000.json", "reconstructions.png"]
+
+
+def test_a_sheet_says_what_it_was_sampled_with(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Captions] = []
+    monkeypatch.setattr(captions, "plot_captioned", lambda *given: told.append(given[-1]))
+    sampled(trained, tmp_path, "n=2", "prior=pixelcnn", "seed=3", "temperature=0.5", "top_k=4")
+    assert told[0].title == "run: prior pixelcnn, seed 3, temperature 0.5, top_k 4"
+    assert told[0].examples == [["", ""]]

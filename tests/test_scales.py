@@ -85,7 +85,7 @@ def test_the_commands_take_it(trained: Path, tmp_path: Path, capsys: pytest.Capt
     file, codes = tmp_path / "sample-0000.json", tmp_path / "codes.safetensors"
     assert "bits each: 84" in said("encode", run, str(file), f"out={codes}")
     said("decode", run, str(codes), f"out={tmp_path / 'decoded'}")
-    assert (tmp_path / "decoded" / "codes-0000.json").is_file()
+    assert (tmp_path / "decoded" / "sample-0000.json").is_file()
     said("reconstruct", run, str(file), f"out={tmp_path}")
 
 
@@ -129,7 +129,7 @@ def test_files_that_may_vary_are_encoded_on_the_same_grid(trained: Path, tmp_pat
     file.write_text(json.dumps(torch.zeros(2, 8, 8).long().tolist()))
     assert command(["encode", f"run={run}", str(file), f"out={codes}"]) == 0
     arrays = read_codes(codes)[0]
-    assert arrays.keys() == {"codes"}
+    assert arrays.keys() == {"codes", "files"}
     assert arrays["codes"].shape == (1, 1, 21)
     with pytest.raises(ToolkitError, match=r"codes of several lengths: .* parts"):
         decode_varying(toolkit.load(run, "cpu"), torch.zeros(1, 1, 21).long(), torch.tensor([[8, 8]]), {})

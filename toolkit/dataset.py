@@ -48,6 +48,9 @@ class Dataset(ABC):
     suffix: ClassVar[str]
     """File extension, such as ``.png``."""
 
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Extensions, in lower case, of the files in a folder that ``read`` is for; none: of all files."""
+
     spec: DataSpec
 
     @abstractmethod
@@ -68,6 +71,13 @@ class Dataset(ABC):
         nothing.
         """
         return collate(self, split, indices, generators)
+
+    def example_name(self, split: str, index: int) -> str:
+        """What is kept beside an example's codes: the file that it comes from, below the dataset's folder, or a number.
+
+        Examples that are parts of one file differ in what follows its stem.
+        """
+        return f"{split}/{index:06d}"
 
     @classmethod
     @abstractmethod

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from toolkit.batches import split_batches
-from toolkit.dataset import Dataset, Examples
+from toolkit.batches import Batch
+from toolkit.dataset import Dataset, Examples, collate
 from toolkit.model import Model
+from toolkit.plots.captions import Captions, plot_captioned
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.runs.codes import CachedCodes
 from toolkit.sample import sample
+from toolkit.spec import Condition
 from toolkit.training import Stage
 
 SHOWN = 8
@@ -20,22 +25,62 @@ SHOWN = 8
 
 @torch.no_grad()
 def plot_reconstructions(
-    path: Path, stage: Stage, examples: Examples, dataset: Dataset, device: torch.device, n: int
+    path: Path, stage: Stage, examples: Examples, dataset: Dataset, device: torch.device, n: int, title: str
 ) -> None:
     """A row of validation examples above their reconstructions."""
     stage.eval()
-    batch = next(split_batches(examples, "val", device, batch_size=n, limit=n, workers=0))
+    batch = _shown(examples, n, device)
     likelihood = stage.objective.bound(stage.model, batch.x, batch.conditions).likelihood
     mean = likelihood.mean
     x = likelihood.sample() if mean is None else dataset.spec.unscale(mean)
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.plot([batch.x.cpu(), x.cpu()], dataset.spec, path)
+    texts = labels_of(dataset.spec.conditions, batch.conditions, n)
+    captions = Captions(title, ("original", "reconstruction"), (texts, []))
+    plot_captioned(dataset.plot, [batch.x.cpu(), x.cpu()], dataset.spec, path, captions)
 
 
-def plot_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int) -> None:
-    """Two rows of samples, under the conditions of the first validation examples."""
-    batch = next(split_batches(codes, "val", model.device, batch_size=2 * SHOWN, limit=2 * SHOWN, workers=0))
+def plot_samples(
+    path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int, title: str
+) -> None:
+    """Two rows of samples, under the conditions of validation examples."""
+    batch = _shown(codes, 2 * SHOWN, model.device)
     generator = torch.Generator().manual_seed(seed)
     x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, SamplingOptions(), generator=generator)
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.plot(x.cpu().split(SHOWN), dataset.spec, path)
+    texts = labels_of(dataset.spec.conditions, batch.conditions, len(x))
+    captions = Captions(title, (), [texts[i : i + SHOWN] for i in range(0, len(texts), SHOWN)])
+    plot_captioned(dataset.plot, x.cpu().split(SHOWN), dataset.spec, path, captions)
+
+
+def spread(size: int, n: int) -> list[int]:
+    """``n`` of the numbers below ``size`` (or all), in order: one at random, by a fixed seed, from each of n stretches.
+
+    So the examples of a split in the order of its folders are of all of them.
+    """
+    n = min(n, size)
+    edges = [size * i // max(1, n) for i in range(n + 1)]
+    generator = torch.Generator().manual_seed(0)
+    return [int(torch.randint(a, b, (), generator=generator)) for a, b in pairwise(edges)]
+
+
+def labels_of(conditions: Sequence[Condition], values: Mapping[str, Tensor], n: int) -> list[str]:
+    """What each of n examples is labeled, such as ``star, red``; real-valued conditions are left out."""
+    shown = [(known, values[known.name].cpu()) for known in conditions if known.name in values and not known.real]
+    return [", ".join(_text(known, labels[i]) for known, labels in shown) for i in range(n)]
+
+
+def _text(condition: Condition, value: Tensor) -> str:
+    """A label; of one per step the first ones, without repetitions."""
+    names = [_name(condition, index) for index, _ in groupby(value.flatten().tolist())]
+    return " ".join(names[:2]) + ("…" if len(names) > 2 else "")
+
+
+def _name(condition: Condition, index: int) -> str:
+    if index >= condition.size:
+        return "none"
+    return condition.labels[index] if condition.labels else f"{condition.name} {index}"
+
+
+def _shown(examples: Examples, n: int, device: torch.device) -> Batch:
+    """Validation examples to look at, the same each time."""
+    return Batch(collate(examples, "val", spread(examples.size("val"), n), None), device)

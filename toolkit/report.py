@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -14,6 +15,9 @@ from toolkit.errors import ToolkitError
 
 SHOWN = ("loss", "nll", "nmse", "mse", "batch_perplexity", "bits_per_dim", "code_bits_per_dim", "perplexity")
 """Metrics worth a place in a line, in this order."""
+
+QUIET = 60.0
+"""Seconds without a line after which a long task says how far it is."""
 
 
 class Report(Protocol):
@@ -47,22 +51,71 @@ class Silence:
 
 @final
 class Lines:
-    """A printed line for everything that is logged."""
+    """A line for everything that is logged, and at least one a minute; those of progress have the time of day."""
 
     def __init__(self) -> None:
-        self._stage = ""
+        self._pace = Pace()
 
     def begin(self, stage: str, done: int, steps: int) -> None:
-        self._stage = stage
-        self.note(f"{stage}: from {done} to {steps}")
+        self._timed(self._pace.begin(stage, done, steps))
 
-    def step(self, done: int) -> None: ...
+    def step(self, done: int) -> None:
+        line = self._pace.step(done)
+        if line:
+            self._timed(line)
 
     def metrics(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
-        self.note(f"{self._stage} {split} {step}: {brief(metrics)}")
+        self._timed(self._pace.metrics(split, step, metrics))
 
     def note(self, text: str) -> None:
         print(text, flush=True)
+
+    def _timed(self, line: str) -> None:
+        self.note(f"{datetime.now():%H:%M:%S} {line}")
+
+
+class Pace:
+    """Lines of how far a long task is: with its total, and the time left."""
+
+    def __init__(self) -> None:
+        self._stage, self._steps = "", 0
+        self._first, self._began = 0, time.monotonic()
+        self._shown = self._began
+
+    def begin(self, stage: str, done: int, steps: int) -> str:
+        """The first line of a task."""
+        self._stage, self._steps = stage, steps
+        self._first, self._began = done, time.monotonic()
+        self._shown = self._began
+        return f"{stage}: from {done} to {steps}"
+
+    def metrics(self, split: str, step: int, metrics: Mapping[str, float]) -> str:
+        """The line of a step that is logged."""
+        self._shown = time.monotonic()
+        seconds = metrics.get("seconds_left")
+        left = f"  {duration(seconds)} left" if seconds and step < self._steps else ""
+        return f"{self._stage} {split} step {step}/{self._steps}: {brief(metrics)}{left}"
+
+    def step(self, done: int) -> str:
+        """A line where there was none for a minute, else nothing."""
+        now = time.monotonic()
+        if now - self._shown < QUIET:
+            return ""
+        self._shown = now
+        speed = (done - self._first) / (now - self._began)
+        left = f", {duration((self._steps - done) / speed)} left" if speed else ""
+        return f"{self._stage}: {done}/{self._steps}{left}"
+
+
+def duration(seconds: float) -> str:
+    """Such as ``40 s``, ``12 min``, ``3 h 05 min`` or ``2 d 4 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def brief(metrics: Mapping[str, float]) -> str:
@@ -80,7 +133,7 @@ class LogFile:
     """
 
     def __init__(self, report: Report) -> None:
-        self._report, self._stage = report, ""
+        self._report, self._pace = report, Pace()
         self._path: Path | None = None
         self._kept: list[str] = []
         self._handler = _Handler(self._write)
@@ -105,15 +158,17 @@ class LogFile:
             self._append(line)
 
     def begin(self, stage: str, done: int, steps: int) -> None:
-        self._stage = stage
-        self._write(f"{stage}: from {done} to {steps}")
+        self._write(self._pace.begin(stage, done, steps))
         self._report.begin(stage, done, steps)
 
     def step(self, done: int) -> None:
+        line = self._pace.step(done)
+        if line:
+            self._write(line)
         self._report.step(done)
 
     def metrics(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
-        self._write(f"{self._stage} {split} {step}: {brief(metrics)}")
+        self._write(self._pace.metrics(split, step, metrics))
         self._report.metrics(split, step, metrics)
 
     def note(self, text: str) -> None:

@@ -193,7 +193,8 @@ class _Training:
             return {k: v for k, v in evaluation.metrics_by_name().items() if isinstance(v, float)}
 
         def plot(path: Path) -> None:
-            plot_reconstructions(path, stage, examples, dataset, device, shown)
+            title = f"{self.run.path.name}: autoencoder, step {optimization.step}"
+            plot_reconstructions(path, stage, examples, dataset, device, shown, title)
 
         recorder = Recorder(
             self.run,
@@ -241,7 +242,8 @@ class _Training:
             return {"loss": float(torch.cat(losses).double().mean())}
 
         def plot(path: Path) -> None:
-            plot_samples(path, model, stage.model, codes, dataset, config.seed)
+            title = f"{self.run.path.name}: samples of prior {name}, step {optimization.step}, seed {config.seed}"
+            plot_samples(path, model, stage.model, codes, dataset, config.seed, title)
 
         axes = {"grid": list(code_spec.grid), "axes": list(dataset.spec.axes)}
         recorder = Recorder(

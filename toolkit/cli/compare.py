@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit.cli.alike import Row, unequal_counts, unequal_data, unequal_rates
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, number, show_plugin_notes, table
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
+
+if TYPE_CHECKING:
+    from toolkit.runs.folder import Run
 
 COLUMNS = {
     "steps": "step",
@@ -34,7 +38,9 @@ class CompareOptions:
     """Metrics of several runs side by side: a table, and a plot of each run's rate against its distortion.
 
     A folder that holds runs, such as a sweep's, stands for all of them. The metrics are those of each run's
-    evaluation.json; a run without one of this split and of its newest checkpoints is evaluated now.
+    evaluation.json; a run without one of this split and of its newest checkpoints is evaluated now. A run with several
+    trained priors has a row for each. Notes say where runs differ in what a comparison takes to be equal: the dataset,
+    the rate of their codes, the number of examples.
     """
 
     runs: list[str] = field(default_factory=list, metadata={"help": "run folders, or folders of runs"})
@@ -50,27 +56,16 @@ class CompareOptions:
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
 
 
-class Row(NamedTuple):
-    """One run in the comparison."""
-
-    run: Path
-    config: RunConfig
-    metrics: Mapping[str, Any]
-    label: str
-
-
 def main(args: list[str]) -> int:
     options = parse("compare", CompareOptions, args)
     if not options.runs:
         raise ToolkitError("no runs: toolkit compare RUNS…, with run folders or folders of runs")
     show_plugin_notes()
     rows = _rows(run_folders(options.runs), options)
-    counts = dict.fromkeys(str(row.metrics.get("examples")) for row in rows)
-    if len(counts) > 1:
-        numbers = ", ".join(counts)
-        notes([f"the runs were evaluated on different numbers of examples, {numbers}: examples=N evaluates them again"])
+    notes([*unequal_data(rows), *unequal_rates(rows), *unequal_counts(rows)])
     out = _out(options)
     header, cells = _cells(rows)
+    counts = dict.fromkeys(str(row.metrics.get("examples")) for row in rows)
     table(f"{options.split} split, {' or '.join(counts)} examples", header, cells)
     for path in _write(out, rows, options.split):
         print(path)
@@ -105,7 +100,8 @@ def _rows(folders: Sequence[Path], options: CompareOptions) -> list[Row]:
     for folder in folders:
         try:
             run = Run.open(folder)
-            opened.append((folder, run.config(), _saved(run, options) or _measured(run, options)))
+            metrics = _saved(run, options) or _measured(run, options)
+            opened += [(folder, *row) for row in _per_prior(run, metrics)]
         except ToolkitError as e:
             notes([f"{folder} is left out: {e}"])
         except Exception as e:  # whatever is wrong with one run, the others can be compared
@@ -116,12 +112,28 @@ def _rows(folders: Sequence[Path], options: CompareOptions) -> list[Row]:
     return sorted((Row(*run, name) for run, name in zip(opened, names, strict=True)), key=_order)
 
 
+def _per_prior(run: Run, metrics: dict[str, Any]) -> list[tuple[RunConfig, dict[str, Any]]]:
+    """The run's configuration and metrics; where several priors are trained, those with each of them."""
+    config, costs = run.config(), metrics.get("priors", {})
+    trained = [name for name in costs if name in run.priors()]
+    if len(trained) < 2:
+        return [(config, metrics)]
+    rows = []
+    for name in trained:
+        own = run.prior_config(name)
+        changed = replace(
+            config, prior=own.prior, prior_conditions=own.prior_conditions, prior_trainer=own.prior_trainer
+        )
+        rows.append((changed, {**metrics, "prior": name, **costs[name]}))
+    return rows
+
+
 def _order(row: Row) -> tuple[bool, float, float]:
     bits, psnr = row.metrics.get("bits_per_dim"), row.metrics.get("psnr")
     return bits is None, bits or 0.0, -(psnr or 0.0)
 
 
-def _saved(run: Any, options: CompareOptions) -> dict[str, Any] | None:
+def _saved(run: Run, options: CompareOptions) -> dict[str, Any] | None:
     """A run's evaluation.json, if it is of this split, enough examples and the newest checkpoints."""
     from toolkit.runs.checkpoint import found
     from toolkit.runs.plain import read_json
@@ -144,7 +156,7 @@ def _saved(run: Any, options: CompareOptions) -> dict[str, Any] | None:
     return None
 
 
-def _measured(run: Any, options: CompareOptions) -> dict[str, Any]:
+def _measured(run: Run, options: CompareOptions) -> dict[str, Any]:
     """Evaluates a run as ``toolkit evaluate`` does."""
     from toolkit.build import build_metrics
     from toolkit.cli.files import build_dataset_of

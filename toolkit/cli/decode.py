@@ -8,6 +8,7 @@ from typing import Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, watching
+from toolkit.errors import printable
 
 SHOWN = 16
 """File names printed."""
@@ -17,7 +18,12 @@ MOST = 1 << 26
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """Decodes a safetensors file of codes to one file per example."""
+    """Decodes a safetensors file of codes to one file per example.
+
+    Each gets the name, and the folders, of the file that its codes come from, and the suffix of what is written; where
+    the file of codes has no names, they are numbered. Labels that were kept with the codes are the conditions of the
+    decoder, unless others are given.
+    """
 
     run: str = field(metadata={"help": "the run folder"})
     out: str = field(metadata={"help": "the folder to write to"})
@@ -34,7 +40,8 @@ def main(args: list[str]) -> int:
     import torch
 
     from toolkit.causal.sampling import compiled
-    from toolkit.cli.files import decode_varying, unlabeled, write_examples
+    from toolkit.cli.files import decode_varying, kept_labels, unlabeled, write_named
+    from toolkit.cli.named import KEY, from_bytes, targets
     from toolkit.errors import ToolkitError
     from toolkit.model import load
     from toolkit.runs.codes import read_codes
@@ -55,7 +62,8 @@ def main(args: list[str]) -> int:
         raise ToolkitError(f"{path} holds {arrays['codes'].size:,} codes: at most {MOST:,} are decoded at once")
     codes = torch.from_numpy(np.array(arrays["codes"])).long()
     try:
-        conditions = model.labels(options.condition, len(codes))
+        names = from_bytes(arrays[KEY], len(codes)) if KEY in arrays else [""] * len(codes)
+        conditions = {**kept_labels(model, arrays), **model.labels(options.condition, len(codes))}
         notes(unlabeled(model, conditions))
         with watching() as report, compiled(options.compile):
             if "axes" in arrays:
@@ -67,11 +75,11 @@ def main(args: list[str]) -> int:
     out = Path(options.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        paths = write_examples(model, x, model.spec, out, path.stem)
+        paths = write_named(model, x, model.spec, out, targets(names, model.files.suffix, path.stem))
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     for file in paths[:SHOWN]:
-        print(file)
+        print(printable(str(file)))
     if len(paths) > SHOWN:
         print(f"… {len(paths)} files in {out}")
     return 0

@@ -1,46 +1,99 @@
-"""``toolkit encode``: files to codes."""
+"""``toolkit encode``: files, or a split of the dataset, to codes."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from toolkit.cli.arguments import parse
-from toolkit.cli.report import notes
+from toolkit.cli.report import notes, progress, show_plugin_notes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.cli.encoding import Item
+    from toolkit.model import Model
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """Encodes files to one safetensors file of codes, in the smallest integer type."""
+    """Encodes files, all files in folders, or a split of the run's dataset to one safetensors file of codes.
+
+    The file has the codes in the smallest integer type, the name of the file that each example comes from, the labels
+    of a split, and where lengths vary the length of each; see docs/codes.md.
+    """
 
     run: str = field(metadata={"help": "the run folder"})
     out: str = field(metadata={"help": "the file to write, ending in .safetensors"})
-    files: list[Path] = field(default_factory=list, metadata={"help": "files of the run's kind of data"})
+    files: list[Path] = field(default_factory=list, metadata={"help": "files of the run's kind of data, or folders"})
+    split: Literal["train", "val", "test"] | None = field(
+        default=None, metadata={"help": "without files: which part of the dataset"}
+    )
+    dataset: dict[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
+    )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
 
 
 def main(args: list[str]) -> int:
     options = parse("encode", EncodeOptions, args)
 
-    import torch
-
-    from toolkit.cli.files import encode_examples, read_examples, write_codes_of, write_varying_codes
+    from toolkit.cli.encoding import codes_per_second, write
     from toolkit.errors import ToolkitError
     from toolkit.model import load
-    from toolkit.sample import BATCH
 
-    if not options.files:
-        raise ToolkitError("no files: toolkit encode run=DIR FILES… out=F.safetensors")
+    if bool(options.files) == bool(options.split):
+        usage = "toolkit encode run=DIR FILES-OR-FOLDERS… out=F.safetensors, or split=test in place of files"
+        raise ToolkitError(f"{'files and split: give one of them' if options.files else 'no files'}: {usage}")
+    show_plugin_notes()
     model = load(options.run, options.device)
     notes(model.notices)
-    if any(model.spec.varying) and not model.code_spec.parts:
-        write_varying_codes(model, read_examples(model, options.files), Path(options.out))
-        print(f"files: {len(options.files)}")
-    else:
-        parts = (options.files[i : i + BATCH] for i in range(0, len(options.files), BATCH))
-        codes = (torch.stack(encode_examples(model, read_examples(model, part))) for part in parts)
-        write_codes_of(model, codes, len(options.files), Path(options.out))
-        print(f"files: {len(options.files)}, bits each: {model.code_spec.rate:.0f}")
+    items = _split(model, options) if options.split else _files(model, options.files)
+    varying = not options.split and any(model.spec.varying) and not model.code_spec.parts
+    begun = time.perf_counter()
+    with progress("encode", len(items)) as report:
+        write(model, items, Path(options.out), varying, report)
+    seconds = time.perf_counter() - begun
+    words = [f"{'examples' if options.split else 'files'}: {len(items)}"]
+    words += [] if varying else [f"bits each: {model.code_spec.rate:.0f}"]
+    per_second = codes_per_second(model)
+    words += [f"{per_second:g} codes for a second of data"] if per_second else []
+    print(", ".join([*words, f"in {seconds:.1f} s"]))
     print(options.out)
     return 0
+
+
+def _files(model: Model, words: list[Path]) -> list[Item]:
+    from toolkit.cli.encoding import Item
+    from toolkit.cli.files import read_examples
+    from toolkit.cli.named import find, names_of
+
+    def reader(path: Path) -> Callable[[], dict[str, Tensor]]:
+        return lambda: {"x": read_examples(model, [path])[0]}
+
+    files, passed = find(words, model.files.suffixes)
+    if passed:
+        suffixes = ", ".join(model.files.suffixes)
+        notes([f"{passed} file{'s' if passed > 1 else ''} passed over, other than {suffixes}"])
+    named = zip(files, names_of(files, words), strict=True)
+    return [Item(partial(str, name), reader(path)) for path, name in named]
+
+
+def _split(model: Model, options: EncodeOptions) -> list[Item]:
+    from toolkit.cli.encoding import Item
+    from toolkit.cli.files import build_dataset_of
+    from toolkit.errors import ToolkitError
+
+    split = str(options.split)
+    dataset = build_dataset_of(model.bottom, options.dataset)
+    size = dataset.size(split)
+    if not size:
+        raise ToolkitError(f"split={split} has no examples")
+    return [
+        Item(partial(dataset.example_name, split, i), partial(dataset.example, split, i, None)) for i in range(size)
+    ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -40,6 +42,8 @@ def read_examples(model: Model, paths: list[Path], beginning: int | None = None)
             rows.append(model.files.read(path, spec)[:, :beginning])
         except ValueError as e:
             raise ToolkitError(f"{path}: {e}") from e
+        except OSError as e:
+            raise ToolkitError(f"{path}: {e.strerror or e}") from e
     return rows
 
 
@@ -106,28 +110,38 @@ def write_examples(model: Model, x: Iterable[Tensor], spec: DataSpec, out: Path,
     return paths
 
 
-def write_codes_of(model: Model, parts: Iterable[Tensor], n: int, path: Path) -> None:
+def write_named(
+    model: Model, x: Iterable[Tensor], spec: DataSpec, out: Path, names: Iterable[PurePosixPath]
+) -> list[Path]:
+    """A file per example, below a folder. No link is written through; ToolkitError for one that leads out of it."""
+    home, paths = out.resolve(), []
+    for example, name in zip(x, names, strict=True):
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.resolve().is_relative_to(home):
+            raise ToolkitError(f"{path.parent} is a link that leads out of {out}: remove it, or take another out=")
+        partial = path.with_name(f".{os.getpid()}.partial{model.files.suffix}")
+        try:
+            model.files.write(example, spec, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        paths.append(path)
+    return paths
+
+
+def write_codes_of(
+    model: Model, parts: Iterable[Tensor], n: int, path: Path, more: Mapping[str, str] | None = None
+) -> None:
     """Codes ``(…, depth, *grid)`` of n examples in all, with the hash of the weights that they belong to."""
-    metadata = {"weights": model.checkpoint.weights_hash}
+    metadata = {"weights": model.checkpoint.weights_hash, **(more or {})}
     write_codes(path, model.code_spec, ({"codes": codes} for codes in parts), n, metadata)
-
-
-def write_varying_codes(model: Model, examples: list[Tensor], path: Path) -> None:
-    """Codes of examples that differ in length: zero-padded to the longest, and the ``axes`` of each."""
-    codes = encode_examples(model, examples)
-    grid = [max(lengths) for lengths in zip(*(example.shape[1:] for example in codes), strict=True)]
-    padded = torch.zeros(len(codes), model.code_spec.depth, *grid, dtype=torch.int64)
-    for row, example in zip(padded, codes, strict=True):
-        row[_extent(example)] = example
-    axes = torch.tensor([example.shape[1:] for example in examples])
-    metadata = {"weights": model.checkpoint.weights_hash}
-    write_codes(path, model.code_spec, [{"codes": padded, "axes": axes}], len(codes), metadata)
 
 
 def decode_varying(
     model: Model, codes: Tensor, axes: Tensor, conditions: dict[str, Tensor], progress: Progress = unwatched
 ) -> list[Tensor]:
-    """Decodes what ``write_varying_codes`` wrote, each example with its own axes."""
+    """Decodes codes that are filled up to the longest, each example with its own axes."""
     model.code_spec.refuse_parts("codes of several lengths", "encode the files with this run")
     _check_axes(axes, len(codes), [n * stride for n, stride in zip(codes.shape[2:], strides(model), strict=True)])
     examples = []
@@ -144,6 +158,22 @@ def _check_axes(axes: Tensor, n: int, most: list[int]) -> None:
     matches = axes.dtype == torch.int64 and tuple(axes.shape) == (n, len(most))
     if not matches or (axes < 1).any() or (axes > torch.tensor(most)).any():
         raise ValueError(f"its axes are not the lengths of {n} examples, from 1 to {most}")
+
+
+def kept_labels(model: Model, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The labels in a file of codes that the decoder sees; ValueError where they are not this run's."""
+    kept, length = {}, model.spec.axes[0]
+    for condition in model.spec.conditions:
+        if condition.name not in arrays or condition.name not in model.autoencoder.decoder_conditions:
+            continue
+        values = torch.from_numpy(np.array(arrays[condition.name]))
+        steps = (condition.steps(length),) if condition.per_step else ()
+        shape = (*steps, *((condition.size,) if condition.real else ()))
+        wrong = tuple(values.shape) != (len(arrays["codes"]), *shape) or values.is_floating_point() != condition.real
+        if wrong or (not condition.real and (values < 0).any() | (values > condition.size).any()):
+            raise ValueError(f"its {condition.name} is not this run's condition")
+        kept[condition.name] = values if condition.real else values.long()
+    return kept
 
 
 def unlabeled(model: Model, conditions: dict[str, Tensor]) -> list[str]:

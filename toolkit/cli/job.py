@@ -15,7 +15,7 @@ from toolkit.stages import train
 
 
 def train_run(config: RunConfig, folder: Path) -> float | None:
-    """Trains, and prints the folder at the end; returns what a search may minimize.
+    """Trains, and prints the folder first and last; returns what a search may minimize.
 
     The first SIGINT, SIGTERM or SIGUSR1 stops it after the step at hand, which is saved; a second one ends it at once.
     """
@@ -27,6 +27,7 @@ def _reported(config: RunConfig, folder: Path) -> float | None:
     show_plugin_notes()
     try:
         with TrainReport() as report:
+            report.note(f"run: {folder}")
             try:
                 score = train(config, folder, report=report)
             except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,17 +13,20 @@ from toolkit.cli.report import COMPILE, notes, show_plugin_notes, watching
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from toolkit.plots.captions import Captions
+
 IN_A_ROW = 8
 """Examples in a row of the picture."""
+SHEET = "reconstructions.png"
 
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    """Takes files (or, without any, the first of the test split) through codes and back, and plots both."""
+    """Takes files (or, without any, some of the test split) through codes and back, and plots both."""
 
     run: str = field(metadata={"help": "the run folder"})
     files: list[Path] = field(default_factory=list, metadata={"help": "files of the run's kind of data"})
-    examples: int = field(default=16, metadata={"help": "without files: how many of the test split"})
+    examples: int = field(default=16, metadata={"help": "without files: how many of the test split, from all over it"})
     dataset: dict[str, str] = field(
         default_factory=dict,
         metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
@@ -36,11 +40,14 @@ class ReconstructOptions:
 def main(args: list[str]) -> int:
     options = parse("reconstruct", ReconstructOptions, args)
 
-    from toolkit.batches import split_batches
     from toolkit.causal.sampling import compiled
     from toolkit.cli.files import build_dataset_of, read_examples, reconstruct_examples, unlabeled, write_examples
+    from toolkit.cli.outputs import replacing
+    from toolkit.dataset import collate
     from toolkit.errors import ToolkitError
     from toolkit.model import load
+    from toolkit.pictures import labels_of, spread
+    from toolkit.plots.captions import plot_captioned
 
     show_plugin_notes()
     model = load(options.run, options.device)
@@ -50,27 +57,41 @@ def main(args: list[str]) -> int:
         examples = read_examples(model, options.files)
     else:
         dataset = build_dataset_of(model.bottom, options.dataset)
-        batch = next(
-            split_batches(dataset, "test", model.device, batch_size=options.examples, limit=options.examples), None
-        )
-        if batch is None:
+        places = spread(dataset.size("test"), options.examples)
+        if not places:
             raise ToolkitError("the test split has no examples: name files to reconstruct")
-        examples, conditions = list(batch.x.cpu()), batch.conditions
+        conditions = collate(dataset, "test", places, None)
+        examples = list(conditions.pop("x"))
     conditions = {**conditions, **model.labels(options.condition, len(examples))}
     notes(unlabeled(model, conditions))
     with watching() as report, compiled(options.compile):
         reconstructions = reconstruct_examples(model, examples, conditions, report)
     out = Path(options.out) if options.out else model.run.samples
-    sheet = out / "reconstructions.png"
+    labels = labels_of(model.spec.conditions, conditions, len(examples))
+    names = [path.name for path in options.files] or labels
+    title = f"{model.run.path.name}: reconstructions, step {model.checkpoint.step}"
+    own = re.compile(rf"{re.escape(SHEET)}|reconstruction-\d{{4,}}{re.escape(model.files.suffix)}")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        if options.files:
-            write_examples(model, reconstructions, model.spec, out, "reconstruction")
-        model.files.plot(beside(examples, reconstructions), model.spec, sheet)
+        with replacing(out, own, whole=False) as folder:
+            if options.files:
+                write_examples(model, reconstructions, model.spec, folder, "reconstruction")
+            rows = beside(examples, reconstructions)
+            plot_captioned(model.files.plot, rows, model.spec, folder / SHEET, _captions(title, names, rows))
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
-    print(sheet)
+    print(out / SHEET)
     return 0
+
+
+def _captions(title: str, names: list[str], rows: list[Tensor]) -> Captions:
+    """Names above the originals; rows alternate."""
+    from toolkit.plots.captions import Captions
+
+    texts: list[list[str]] = []
+    for originals in rows[::2]:
+        size, done = len(originals), sum(map(len, texts))
+        texts += [names[done : done + size], []]
+    return Captions(title, ("original", "reconstruction") * (len(rows) // 2), texts)
 
 
 def beside(examples: list[Tensor], reconstructions: list[Tensor]) -> list[Tensor]:

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from toolkit import registry
 from toolkit.errors import printable
-from toolkit.report import Lines, brief
+from toolkit.report import Lines, brief, duration
 
 COMPILE = "a minute of preparation, then faster steps: for long samples, few at a time"
 """Help of the option that compiles sampling position by position."""
@@ -82,6 +82,8 @@ class TrainReport:
     def step(self, done: int) -> None:
         if self._bars:
             self._bars.update(self._task, completed=done)
+        else:
+            self._lines.step(done)
 
     def metrics(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
         if not self._bars:
@@ -101,10 +103,11 @@ class TrainReport:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, nothing elsewhere; yields a function to call with how much is done."""
+    """A progress bar on a terminal, lines elsewhere; yields a function to call with how much is done."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda done: None
+        lines = _Lines()
+        yield lambda done: lines(title, done, total)
         return
     with _bars(console) as bars:
         task = bars.add_task(title, total=total, metrics="")
@@ -133,30 +136,44 @@ def watching() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class _Lines:
-    """Prints what is being sampled and how much is done, every ``EVERY`` seconds."""
+    """Prints what is being done, how much of it is and how long the rest takes, every ``EVERY`` seconds."""
 
     def __init__(self) -> None:
         self.printed = time.monotonic()
+        self.began: dict[str, float] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self.printed >= EVERY:
-            self.printed = time.monotonic()
-            print(f"{what}: {done} of {total}", file=sys.stderr)
+        now = time.monotonic()
+        began = self.began.setdefault(what, self.printed)
+        if now - self.printed >= EVERY:
+            self.printed = now
+            left = f", {duration((now - began) / done * (total - done))} left" if 0 < done < total else ""
+            print(f"{what}: {done} of {total}{left}", file=sys.stderr)
 
 
 def show_plugin_notes() -> None:
-    """Shows what the installed parts log, such as how a folder was split, as notes on standard error."""
+    """Shows what the installed parts log, such as how a folder was split, as notes on standard error, each once."""
     handler = _Notes()
     for package in registry.packages():
         logger = logging.getLogger(package)
+        for shown in logger.handlers:
+            if isinstance(shown, _Notes):  # of an earlier command in this process
+                shown.texts.clear()
         if not logger.handlers:
             logger.setLevel(logging.INFO)
             logger.addHandler(handler)
 
 
 class _Notes(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts = set[str]()
+
     def emit(self, record: logging.LogRecord) -> None:
-        notes([record.getMessage()])
+        text = record.getMessage()
+        if text not in self.texts:
+            self.texts.add(text)
+            notes([text])
 
 
 def notes(texts: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,17 @@ if TYPE_CHECKING:
     from toolkit.spec import DataSpec
 
 
+SHEET, CODES = "samples.png", "samples.safetensors"
+"""Of all samples together; each also has a file."""
+
+
 @dataclass(frozen=True)
 class SampleOptions:
-    """Samples codes from a prior and decodes them: a sheet of all, a file for each, and the codes."""
+    """Samples codes from a prior and decodes them: a sheet of all, a file for each, and the codes.
+
+    They are in a folder of their own, which says prior and seed, such as samples/pixelcnn-seed0. The next draw of the
+    same prior and seed replaces that folder; in a folder that is named by out, it replaces the files of a draw.
+    """
 
     run: str = field(metadata={"help": "the run folder"})
     n: int = field(default=16, metadata={"help": "how many"})
@@ -59,7 +68,7 @@ class SampleOptions:
         },
     )
     compile: bool = field(default=False, metadata={"help": COMPILE})
-    out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run"})
+    out: str | None = field(default=None, metadata={"help": "folder to write to; null: one in samples/ in the run"})
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
 
 
@@ -67,8 +76,11 @@ def main(args: list[str]) -> int:
     options = parse("sample", SampleOptions, args)
 
     from toolkit.cli.files import unlabeled, write_codes_of, write_examples
+    from toolkit.cli.outputs import replacing
     from toolkit.errors import ToolkitError
     from toolkit.model import load
+    from toolkit.pictures import labels_of
+    from toolkit.plots.captions import Captions, plot_captioned
     from toolkit.prior import SamplingOptions
 
     SamplingOptions(options.temperature, options.top_k, options.top_p)  # rejects wrong values before a run is opened
@@ -96,20 +108,38 @@ def main(args: list[str]) -> int:
             progress=clock.timed(report),
         )
     notes([*model.notices, *_unused(options, model.code_spec.depth), *unlabeled(model, conditions)])
-    out = Path(options.out) if options.out else model.run.samples
+    draw = name if model.code_spec.depth else "normal"
+    out = Path(options.out) if options.out else model.run.samples / f"{draw}-seed{options.seed}"
+    x, row = samples.x.cpu(), _in_a_row(options.n, conditions)
+    texts = labels_of(model.spec.conditions, conditions, options.n)
+    captions = Captions(_title(options, model, draw), (), [texts[i : i + row] for i in range(0, options.n, row)])
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        x = samples.x.cpu()
-        sheet = out / "samples.png"
-        model.files.plot(x.split(_in_a_row(options.n, conditions)), spec, sheet)
-        write_examples(model, x, spec, out, "sample")
-        if model.code_spec.depth:
-            write_codes_of(model, [samples.codes.cpu()], options.n, out / "samples.safetensors")
+        with replacing(out, _files(model.files.suffix), whole=not options.out) as folder:
+            plot_captioned(model.files.plot, x.split(row), spec, folder / SHEET, captions)
+            write_examples(model, x, spec, folder, "sample")
+            if model.code_spec.depth:
+                which = {"prior": draw, "seed": str(options.seed)}
+                write_codes_of(model, [samples.codes.cpu()], options.n, folder / CODES, which)
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     print(", ".join([f"samples: {options.n}", *clock.speeds()]))
-    print(sheet)
+    print(out / SHEET)
     return 0
+
+
+def _files(suffix: str) -> re.Pattern[str]:
+    """The names of what a draw writes."""
+    return re.compile(rf"{re.escape(SHEET)}|{re.escape(CODES)}|sample-\d{{4,}}{re.escape(suffix)}")
+
+
+def _title(options: SampleOptions, model: Model, draw: str) -> str:
+    """What a sheet was sampled with."""
+    words = [f"prior {draw}", f"seed {options.seed}"]
+    for name, plain in (("temperature", 1.0), ("top_k", None), ("top_p", None), ("guidance", 1.0)):
+        value = getattr(options, name)
+        words += [f"{name} {value:g}"] if value != plain else []
+    words += [f"goes on from {options.prefix_file.name}"] if options.prefix_file else []
+    return f"{model.run.path.name}: {', '.join(words)}"
 
 
 def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 
 from toolkit import registry
 from toolkit.blame import blame
+from toolkit.cli import prior_sweep
 from toolkit.cli.config import errors, groups, source
 from toolkit.cli.config.check import validate
 from toolkit.cli.config.compose import VERSION, Composed, compose
@@ -126,14 +127,20 @@ def _start(config: RunConfig, folder: Path) -> float | None:
 
 
 def _continue(folder: str, words: Sequence[str], flags: dict[str, str]) -> int:
-    if flags:
-        raise ToolkitError(f"{', '.join(flags)}: a run is continued without flags")
+    others = [flag for flag in flags if flag != "--multirun"]
+    if others:
+        raise ToolkitError(f"{', '.join(others)}: a run is continued without flags, or with -m over several priors")
     from toolkit.runs.folder import Run
 
-    composed = _saved(folder, words)
-    _print_notices(composed.notices)
+    runs = prior_sweep.singles(words) if flags else [list(words)]
+    composed = [_saved(folder, run) for run in runs]
+    _print_notices(tuple(dict.fromkeys(notice for run in composed for notice in run.notices)))
     with Run(Path(folder)).blaming():
-        _start(composed.config, Path(folder))
+        if not flags:
+            _start(composed[0].config, Path(folder))
+            return 0
+        starts = [(run[-1], partial(_start, one.config, Path(folder))) for run, one in zip(runs, composed, strict=True)]
+        prior_sweep.train_each(starts, partial(print, flush=True))
     return 0
 
 

@@ -74,9 +74,20 @@ class CodebookMetric(Metric):
         self._examples += examples
 
     def warnings(self) -> list[str]:
-        """Names the codebooks that are hardly used, and what to try."""
+        """Names the codebooks that are hardly used, and what to try; or says that there were too few codes to tell."""
         warning = collapse.warning(self._counts, self.code_spec, self.quantizer)
-        return [] if warning is None else [warning]
+        return [*([] if warning is None else [warning]), *self._few()]
+
+    def _few(self) -> list[str]:
+        sizes = self.code_spec.codebook_sizes
+        counts = [int(row.sum()) for row in self._counts.split(list(sizes))] if sizes else []
+        largest, count = max(zip(sizes, counts, strict=True), default=(0, 0))
+        if not 0 < count < largest:
+            return []
+        return [
+            f"few codes were counted: {count:,} for a codebook of {largest:,} entries, so that usage, perplexity and"
+            " dead entries say how few these are; measure more examples"
+        ]
 
     def plot(self, folder: Path) -> list[Path]:
         """How often each entry is used, most used first: a panel per depth."""
@@ -131,4 +142,4 @@ def nearest_pair(table: Tensor) -> float | None:
 def _use(counts: Tensor, pair: float | None) -> DepthUse:
     perplexity, usage = codebook_use(counts, CodeSpec((), (len(counts),)))
     shares = (counts / counts.sum()).sort(descending=True).values
-    return DepthUse(shares.tolist(), float(usage), float(perplexity), pair)
+    return DepthUse(shares.tolist(), float(usage), float(perplexity), pair, int(counts.sum()))

@@ -22,6 +22,8 @@ class DepthUse(NamedTuple):
     usage: float
     perplexity: float
     nearest_pair: float | None
+    counted: int | None = None
+    """Codes that the shares are of."""
 
     @property
     def used(self) -> int:
@@ -79,7 +81,9 @@ def _title(depths: Sequence[DepthUse], quantization_error: float | None) -> str:
     pairs = [use.nearest_pair for use in depths if use.nearest_pair is not None]
     use = f"usage {sum(use.usage for use in depths) / len(depths):.1%}"
     first = f"{use}   perplexity {perplexity:,.1f}   {entries - used:,} of {entries:,} entries dead"
+    few = [use.counted for use in depths if use.counted is not None and use.counted < len(use.shares)]
     second = [
+        *([f"only {min(few):,} codes counted"] if few else []),
         *([f"nearest pair {min(pairs):.3g}"] if pairs else []),
         *([] if quantization_error is None else [f"quantization error {quantization_error:.3g}"]),
     ]

@@ -31,7 +31,7 @@ def test_the_experiment_trains_and_samples(tmp_path: Path, capsys: pytest.Captur
     assert "spectrum_db" in told
     assert set(told["priors"]) == {"uniform", "hello_markov"}
     assert run(["sample", f"run={folder}", "n=2", "condition.ratio=2:3", "guidance=2"]) == 0
-    assert len(list((folder / "samples").glob("sample-*.csv"))) == 2
+    assert len(list((folder / "samples" / "hello_markov-seed0").glob("sample-*.csv"))) == 2
     assert run(["sample", f"run={folder}", "condition.ratio=2:4"]) == 2
     assert "condition.ratio=2:4: no such label" in capsys.readouterr().err
 

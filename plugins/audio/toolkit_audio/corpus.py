@@ -16,7 +16,16 @@ from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
 from toolkit.dataset import SPLITS
-from toolkit.datasets.files import ErrorPolicy, log_once, require_folder, scan, set_aside, split_sizes, windows
+from toolkit.datasets.files import (
+    ErrorPolicy,
+    log_once,
+    part_name,
+    require_folder,
+    scan,
+    set_aside,
+    split_sizes,
+    windows,
+)
 from toolkit.datasets.variance import estimate_variance
 from toolkit_audio import PACKAGE
 from toolkit_audio.alignment import label_rate
@@ -149,6 +158,11 @@ class CorpusDataset(AudioDataset):
             lambda index: utterances[numbers[index, 0]].path,
             lambda index: self._example(utterances[numbers[index, 0]], int(numbers[index, 1]), generator),
         )
+
+    def example_name(self, split: str, index: int) -> str:
+        numbers, utterances = self.windows[split], self.splits[split]
+        place = self.policy.place(index, len(numbers), lambda place: utterances[numbers[place, 0]].path)
+        return part_name(utterances[numbers[place, 0]].path, int(numbers[place, 1]))
 
     def _example(self, utterance: Utterance, start: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         sound, length, rate = self.sounds[utterance.path], self.spec.axes[0], sample_rate_of(self.spec)

@@ -32,6 +32,7 @@ class AudioDataset(Dataset):
     """A dataset of sound ``(1, samples)``: mu-law levels, 16-bit levels or floats, one file each."""
 
     suffix: ClassVar[str] = ".wav"
+    suffixes: ClassVar[tuple[str, ...]] = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aiff")
 
     @classmethod
     def read(cls, path: Path, spec: DataSpec) -> Tensor:

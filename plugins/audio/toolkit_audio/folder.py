@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import final
+from typing import ClassVar, final
 
 from toolkit import ToolkitError
 from toolkit.datasets.files import find_files, folder_split, require_train
@@ -27,6 +27,8 @@ class FolderDataset(CorpusDataset):
     like); the speaker of files outside a folder is ``unknown``. Linked folders are entered once. What is passed over,
     such as names that start with a dot and files with other suffixes, is counted in the log.
     """
+
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     @classmethod
     def find(cls, root: Path) -> list[Utterance]:

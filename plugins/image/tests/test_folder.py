@@ -63,6 +63,7 @@ def test_split_folders(tmp_path: Path) -> None:
     fill(tmp_path, ["test/bird/e.png", "test/bird/notes.png"])
     dataset = make(tmp_path)
     assert dataset.splits["train"] == ["train/cat/a.png", "train/dog/b.JPG", "train/dog/deep/er/c.jpeg"]
+    assert [dataset.example_name("train", i) for i in range(3)] == dataset.splits["train"]
     assert [dataset.size(split) for split in ("train", "val", "test")] == [3, 1, 2]
     assert dataset.spec.conditions[0].labels == ("bird", "cat", "dog")
     assert [int(dataset.example("train", i, None)["class"]) for i in range(3)] == [1, 2, 2]

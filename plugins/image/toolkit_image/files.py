@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from toolkit import Dataset, DataSpec
+from toolkit_image import decoding
 from toolkit_image.decoding import decode
 
 MODES = {1: "L", 3: "RGB"}
@@ -25,6 +26,7 @@ class ImageDataset(Dataset):
     """A dataset of images ``(channels, height, width)``, uint8 levels 0..255, one file each."""
 
     suffix: ClassVar[str] = ".png"
+    suffixes: ClassVar[tuple[str, ...]] = decoding.suffixes()
 
     @classmethod
     def read(cls, path: Path, spec: DataSpec) -> Tensor:

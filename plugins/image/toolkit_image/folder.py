@@ -99,6 +99,10 @@ class FolderDataset(ImageDataset):
             split, index, len(paths), paths.__getitem__, lambda index: self._example(paths[index], generator)
         )
 
+    def example_name(self, split: str, index: int) -> str:
+        paths = self.splits[split]
+        return paths[self.policy.place(index, len(paths), paths.__getitem__)]
+
     def _example(self, path: str, generator: torch.Generator | None) -> dict[str, Tensor]:
         across, down, mirror = CENTER if generator is None else torch.rand(3, generator=generator).tolist()
         centering = (across, down) if self.crop == "random" else CENTER[:2]

@@ -103,7 +103,7 @@ def test_its_experiments_train_and_roll_out_at_real_shapes(tmp_path: Path) -> No
     clip = next(walks.glob("*.mp4"))
     words = [f"prefix.file={clip}", "prefix.frames=6", "frames=16", "n=2", "condition.action=forward,right"]
     assert run(["sample", f"run={future}", *words]) == 0
-    for path in sorted((future / "samples").glob("sample-*.mp4")):
+    for path in sorted((future / "samples").glob("*/sample-*.mp4")):
         assert len(read_timeline(path).ticks) == 16
 
 

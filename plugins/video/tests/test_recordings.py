@@ -96,13 +96,17 @@ class TestActionsDatasetOfNumbers(TestActionsDataset):
 def test_windows_cover_every_file(videos: Path) -> None:
     dataset = FolderDataset(root=str(videos), **SMALL)
     seen: dict[str, set[int]] = {}
+    names: list[str] = []
     for split in ("train", "val", "test"):
         for index in range(dataset.size(split)):
             window = dataset.corpus.window(split, index, None)
+            names.append(dataset.example_name(split, index))
+            assert names[-1] == window.path or names[-1].startswith(f"{window.path.removesuffix('.mp4')}@")
             assert np.diff(window.numbers).tolist() == [1] * 7
             seen.setdefault(window.path, set()).update(window.numbers.tolist())
             first = numbers(window.x)[0]
             assert numbers(window.x) == list(range(first, first + 8))
+    assert len({*names}) == len(names)
     assert {path: len(frames) for path, frames in seen.items()} == {
         path: len(timeline.ticks) for path, timeline in dataset.corpus.timelines.items()
     }

@@ -94,6 +94,9 @@ class ActionsDataset(ClipDataset):
     def size(self, split: str) -> int:
         return self.corpus.size(split)
 
+    def example_name(self, split: str, index: int) -> str:
+        return self.corpus.window_name(split, index)
+
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """``x`` (channels, frames, size, size) uint8 and ``action``, (frames,) int64 or (frames, columns) float."""
         path, numbers, x = self.corpus.window(split, index, generator)

@@ -41,6 +41,7 @@ class ClipDataset(Dataset):
     """
 
     suffix: ClassVar[str] = ".mp4"
+    suffixes: ClassVar[tuple[str, ...]] = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 
     @classmethod
     def read(cls, path: Path, spec: DataSpec) -> Tensor:

@@ -17,6 +17,7 @@ from toolkit.datasets.files import (
     ErrorPolicy,
     find_files,
     folder_split,
+    part_name,
     require_folder,
     require_train,
     set_aside,
@@ -113,6 +114,11 @@ class Corpus:
             lambda index: paths[numbers[index, 0]],
             lambda index: self._window(paths[numbers[index, 0]], int(numbers[index, 1]), generator),
         )
+
+    def window_name(self, split: str, index: int) -> str:
+        numbers, paths = self.windows[split], self.splits[split]
+        place = self.policy.place(index, len(numbers), lambda place: paths[numbers[place, 0]])
+        return part_name(paths[numbers[place, 0]], int(numbers[place, 1]))
 
     def _window(self, path: str, begin: int, generator: torch.Generator | None) -> Window:
         frames, *size = self.axes

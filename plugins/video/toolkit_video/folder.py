@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from toolkit import Condition, DataSpec
 from toolkit.datasets.files import folder_split
 from toolkit.datasets.variance import estimate_variance
 from toolkit_video.clips import ClipDataset
-from toolkit_video.corpus import SAMPLE, Corpus
+from toolkit_video.corpus import SAMPLE, SUFFIXES, Corpus
 
 
 @final
@@ -40,6 +40,8 @@ class FolderDataset(ClipDataset):
         memory: megabytes of shrunk frames that a loading process caches to avoid decoding them again; 0: no cache.
         on_error: whether a file that cannot be used stops the run, or is skipped with a warning.
     """
+
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     def __init__(
         self,
@@ -78,6 +80,9 @@ class FolderDataset(ClipDataset):
 
     def size(self, split: str) -> int:
         return self.corpus.size(split)
+
+    def example_name(self, split: str, index: int) -> str:
+        return self.corpus.window_name(split, index)
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """``x`` (channels, frames, size, size) uint8 and, with classes, the label ``class``."""

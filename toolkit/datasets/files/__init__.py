@@ -12,13 +12,14 @@ from toolkit.datasets.files.split import (
     split_sizes,
 )
 from toolkit.datasets.files.walk import find_files, require_folder, visible
-from toolkit.datasets.files.window import windows
+from toolkit.datasets.files.window import part_name, windows
 
 __all__ = [
     "ErrorPolicy",
     "find_files",
     "folder_split",
     "log_once",
+    "part_name",
     "require_folder",
     "require_train",
     "scan",

@@ -71,6 +71,11 @@ class ErrorPolicy:
                 self.add({file: reason(self.root / file, error)})
         raise ToolkitError(f"{self.root}: no file of the {split} split can be read")
 
+    def place(self, index: int, size: int, path: Callable[[int], str]) -> int:
+        """Which example ``example`` gives for an index, as far as is known by now which files cannot be used."""
+        places = (position % size for position in range(index, index + size))
+        return next((place for place in places if path(place) not in self.skipped), index)
+
 
 def reason(path: Path, error: Exception) -> str:
     """Why a file cannot be used, with its name, in a line; a ToolkitError has both already."""

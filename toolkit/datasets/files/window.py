@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -18,3 +19,9 @@ def windows(lengths: Iterable[int], length: int) -> np.ndarray:
     numbers = np.arange(len(files)) - np.repeat(counts.cumsum() - counts, counts)
     starts = numbers * (whole - length)[files] // np.maximum(1, counts - 1)[files]
     return np.stack([files, starts], 1)
+
+
+def part_name(path: str, start: int) -> str:
+    """A window's name: its file's, with the first position after the stem unless that is 0: ``a/b@16000.wav``."""
+    parts = PurePosixPath(path)
+    return parts.with_name(f"{parts.stem}@{start}{parts.suffix}").as_posix() if start else path

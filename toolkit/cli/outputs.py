@@ -1,0 +1,51 @@
+"""Files that a command writes together: those of an earlier call are not left beside them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(folder: Path, own: re.Pattern[str], whole: bool) -> Iterator[Path]:
+    """Yields an empty folder, whose files appear in ``folder`` at the end; after an error, nothing has changed.
+
+    ``whole``: the folder is replaced as one, whatever it held. Otherwise only files whose names match ``own``, those of
+    an earlier call, make place for the new ones. OSError where that is impossible.
+    """
+    (folder.parent if whole else folder).mkdir(parents=True, exist_ok=True)
+    staged = (folder.parent if whole else folder) / f".{folder.name}.{os.getpid()}"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    try:
+        yield staged
+        if whole:
+            _swap(staged, folder)
+        else:
+            _move(staged, folder, own)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _swap(staged: Path, folder: Path) -> None:
+    before = staged.with_name(f"{staged.name}.before")
+    if folder.exists() or folder.is_symlink():
+        folder.rename(before)
+    staged.rename(folder)
+    if before.is_dir() and not before.is_symlink():
+        shutil.rmtree(before, ignore_errors=True)
+    else:
+        before.unlink(missing_ok=True)
+
+
+def _move(staged: Path, folder: Path, own: re.Pattern[str]) -> None:
+    """Removes what is there before anything is moved: of two calls' files never some of each are there."""
+    for path in folder.iterdir():
+        if own.fullmatch(path.name) and (path.is_file() or path.is_symlink()):
+            path.unlink()
+    for path in staged.iterdir():
+        path.replace(folder / path.name)
