@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from toolkit.batches import split_batches
 from toolkit.dataset import Dataset, Examples
@@ -13,6 +15,7 @@ from toolkit.prior import Prior, SamplingOptions
 from toolkit.runs.codes import CachedCodes
 from toolkit.sample import sample
 from toolkit.training import Stage
+from toolkit.writing import replacing
 
 SHOWN = 8
 """Examples in a row."""
@@ -28,8 +31,7 @@ def plot_reconstructions(
     likelihood = stage.objective.bound(stage.model, batch.x, batch.conditions).likelihood
     mean = likelihood.mean
     x = likelihood.sample() if mean is None else dataset.spec.unscale(mean)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.plot([batch.x.cpu(), x.cpu()], dataset.spec, path)
+    _plot(dataset, [batch.x.cpu(), x.cpu()], path)
 
 
 def plot_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int) -> None:
@@ -37,5 +39,10 @@ def plot_samples(path: Path, model: Model, prior: Prior, codes: CachedCodes, dat
     batch = next(split_batches(codes, "val", model.device, batch_size=2 * SHOWN, limit=2 * SHOWN, workers=0))
     generator = torch.Generator().manual_seed(seed)
     x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, SamplingOptions(), generator=generator)
+    _plot(dataset, x.cpu().split(SHOWN), path)
+
+
+def _plot(dataset: Dataset, rows: Sequence[Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.plot(x.cpu().split(SHOWN), dataset.spec, path)
+    with replacing(path) as partial:
+        dataset.plot(rows, dataset.spec, partial)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol, final
 
 from toolkit import registry
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, printable
+from toolkit.writing import append_text
 
 SHOWN = ("loss", "nll", "nmse", "mse", "batch_perplexity", "bits_per_dim", "code_bits_per_dim", "perplexity")
 """Metrics worth a place in a line, in this order."""
@@ -62,7 +63,7 @@ class Lines:
         self.note(f"{self._stage} {split} {step}: {brief(metrics)}")
 
     def note(self, text: str) -> None:
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def brief(metrics: Mapping[str, float]) -> str:
@@ -121,7 +122,7 @@ class LogFile:
         self._report.note(text)
 
     def _write(self, text: str) -> None:
-        line = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n"
+        line = f"{datetime.now():%Y-%m-%d %H:%M:%S} {printable(text)}\n"
         if self._path is None:
             self._kept.append(line)
         else:
@@ -129,8 +130,8 @@ class LogFile:
 
     def _append(self, line: str) -> None:
         assert self._path is not None
-        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:  # a full disk ends no training here
-            file.write(line)
+        with suppress(OSError):  # a full disk ends no training here
+            append_text(self._path, line)
 
 
 class _Handler(logging.Handler):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, watching
+from toolkit.errors import printable
 
 SHOWN = 16
 """File names printed."""
@@ -71,7 +72,7 @@ def main(args: list[str]) -> int:
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     for file in paths[:SHOWN]:
-        print(file)
+        print(printable(str(file)))
     if len(paths) > SHOWN:
-        print(f"… {len(paths)} files in {out}")
+        print(f"… {len(paths)} files in {printable(str(out))}")
     return 0

@@ -8,6 +8,7 @@ from typing import Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes
+from toolkit.errors import printable
 
 
 @dataclass(frozen=True)
@@ -42,5 +43,5 @@ def main(args: list[str]) -> int:
         codes = (torch.stack(encode_examples(model, read_examples(model, part))) for part in parts)
         write_codes_of(model, codes, len(options.files), Path(options.out))
         print(f"files: {len(options.files)}, bits each: {model.code_spec.rate:.0f}")
-    print(options.out)
+    print(printable(options.out))
     return 0

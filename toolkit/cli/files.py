@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +20,7 @@ from toolkit.runs.codes import write_codes
 from toolkit.sample import Progress, unwatched
 from toolkit.schema import signature
 from toolkit.spec import DataSpec
+from toolkit.writing import replacing
 
 
 def read_examples(model: Model, paths: list[Path], beginning: int | None = None) -> list[Tensor]:
@@ -102,8 +103,15 @@ def write_examples(model: Model, x: Iterable[Tensor], spec: DataSpec, out: Path,
     paths = []
     for i, example in enumerate(x):
         paths.append(out / f"{stem}-{i:04d}{model.files.suffix}")
-        model.files.write(example, spec, paths[-1])
+        with replacing(paths[-1]) as partial:
+            model.files.write(example, spec, partial)
     return paths
+
+
+def write_sheet(model: Model, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
+    """A picture of rows of examples."""
+    with replacing(path) as partial:
+        model.files.plot(rows, spec, partial)
 
 
 def write_codes_of(model: Model, parts: Iterable[Tensor], n: int, path: Path) -> None:

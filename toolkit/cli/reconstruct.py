@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, show_plugin_notes, watching
+from toolkit.errors import ToolkitError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,10 +39,19 @@ def main(args: list[str]) -> int:
 
     from toolkit.batches import split_batches
     from toolkit.causal.sampling import compiled
-    from toolkit.cli.files import build_dataset_of, read_examples, reconstruct_examples, unlabeled, write_examples
-    from toolkit.errors import ToolkitError
+    from toolkit.cli.files import (
+        build_dataset_of,
+        read_examples,
+        reconstruct_examples,
+        unlabeled,
+        write_examples,
+        write_sheet,
+    )
     from toolkit.model import load
 
+    if options.files and options.dataset:
+        option = f"dataset.{next(iter(options.dataset))}"
+        raise ToolkitError(f"{option}: the files are read alone, without the dataset: leave it out, or the files")
     show_plugin_notes()
     model = load(options.run, options.device)
     notes(model.notices)
@@ -66,10 +76,10 @@ def main(args: list[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
         if options.files:
             write_examples(model, reconstructions, model.spec, out, "reconstruction")
-        model.files.plot(beside(examples, reconstructions), model.spec, sheet)
+        write_sheet(model, beside(examples, reconstructions), model.spec, sheet)
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
-    print(sheet)
+    print(printable(str(sheet)))
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, watching
+from toolkit.errors import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +67,7 @@ class SampleOptions:
 def main(args: list[str]) -> int:
     options = parse("sample", SampleOptions, args)
 
-    from toolkit.cli.files import unlabeled, write_codes_of, write_examples
+    from toolkit.cli.files import unlabeled, write_codes_of, write_examples, write_sheet
     from toolkit.errors import ToolkitError
     from toolkit.model import load
     from toolkit.prior import SamplingOptions
@@ -101,14 +102,14 @@ def main(args: list[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
         x = samples.x.cpu()
         sheet = out / "samples.png"
-        model.files.plot(x.split(_in_a_row(options.n, conditions)), spec, sheet)
+        write_sheet(model, x.split(_in_a_row(options.n, conditions)), spec, sheet)
         write_examples(model, x, spec, out, "sample")
         if model.code_spec.depth:
             write_codes_of(model, [samples.codes.cpu()], options.n, out / "samples.safetensors")
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     print(", ".join([f"samples: {options.n}", *clock.speeds()]))
-    print(sheet)
+    print(printable(str(sheet)))
     return 0
 
 
