@@ -48,6 +48,10 @@ LONG = "x" * 256
             "the processes that load data have no room left in /dev/shm … trainer.workers=0",
         ),
         (
+            RuntimeError("Too many open files. Communication with the workers is no longer possible. Please increase"),
+            "the processes that load data have too many files open … ulimit -n … trainer.workers=0",
+        ),
+        (
             OSError("Caught OSError in DataLoader worker process 0.\nOSError: [Errno 24] Too many open files"),
             "the processes that load data have too many files open … ulimit -n … trainer.workers=0",
         ),

@@ -43,6 +43,8 @@ _LOADING = (
     ),
 )
 """What PyTorch raises where processes that load data have failed, and what it means."""
+_OF_LOADING = ("DataLoader worker", "</torch_", "Communication with the workers", "items of ancdata")
+"""Words that such an error has."""
 
 
 def explain(error: BaseException) -> str | None:
@@ -52,6 +54,6 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _WHY:
         named = error.filename if isinstance(error.filename, str | bytes) else None
         return f"{os.fsdecode(named)}: {_WHY[error.errno]}" if named else f"{_WHY[error.errno]} ({error})"
-    if isinstance(error, OSError | RuntimeError) and ("DataLoader worker" in str(error) or "torch_" in str(error)):
+    if isinstance(error, OSError | RuntimeError) and any(words in str(error) for words in _OF_LOADING):
         return next((text for pattern, text in _LOADING if pattern.search(str(error))), None)
     return None

@@ -16,8 +16,8 @@ from toolkit.runs.plain import read_json
 from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.writing import write_text
 
-LARGEST_EXAMPLE = 1 << 27
-"""Numbers, and codes, of an example."""
+LARGEST_EXAMPLE = 1 << 26
+"""Numbers, and codes, of an example: 256 MiB in float32."""
 
 Record = TypeVar("Record")
 

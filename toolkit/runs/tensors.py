@@ -47,7 +47,7 @@ class DamagedFileError(Exception):
 
 
 class OversizedFileError(DamagedFileError):
-    """A file that is longer than its header declares, of any length: it is not worth to be hashed."""
+    """A file that is far longer than its header declares: too long to be hashed for what it is."""
 
 
 class Shape(NamedTuple):
@@ -85,7 +85,7 @@ def check_safetensors(path: Path) -> None:
         raise ToolkitError(f"{path} has an inconsistent header, or is not a safetensors file: {e}") from e
     if size < end:
         raise DamagedFileError(f"{path.name} is cut short")
-    if size > end:  # before anything is done with so much
+    if size > 2 * end + LARGEST_HEADER:
         raise OversizedFileError(f"{path.name} has {size} bytes, {size - end} more than its header declares")
     try:
         safe_open(path, framework="pt")  # type: ignore[no-untyped-call]

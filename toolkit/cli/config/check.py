@@ -163,7 +163,7 @@ def _chosen_parts(composed: DictConfig) -> dict[str, Signature]:
     """The parts that were chosen by name, except those that cannot be read, which is reported elsewhere."""
     nodes = {kind: composed.get(kind) for kind in KINDS if kind not in LISTS}
     nodes |= {f"{kind}.{name}": part for kind in LISTS for name, part in (composed.get(kind) or {}).items()}
-    parts = {}
+    parts: dict[str, Signature] = {}
     for path, node in nodes.items():
         name = chosen(node) if isinstance(node, DictConfig) else None
         with suppress(ToolkitError):

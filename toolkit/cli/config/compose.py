@@ -85,8 +85,7 @@ def _usual() -> Mapping[str, Any]:
     nothing = [*(f"~{group}" for group in ("quantizer", "objective", "prior", *TRAINERS)), "metric=[]", "logger=[]"]
     with source.installed(), _own_hydra():
         composed = hydra.compose("train", overrides=nothing, return_hydra_config=True)
-    values: Any = OmegaConf.to_container(composed.hydra, resolve=False, enum_to_str=True)
-    return values
+    return hydra_settings.plain(composed.hydra)
 
 
 @contextmanager

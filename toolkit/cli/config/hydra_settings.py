@@ -42,7 +42,7 @@ def check(settings: DictConfig, usual: Mapping[str, Any], words: Sequence[str]) 
     ``usual``: the same settings where nothing was chosen; ``words``: the overrides of the command line.
     """
     typed = [key for key in map(key_of, words) if key not in _GROUPS]
-    values = _plain(settings)
+    values = plain(settings)
     for section, value in values.items():
         if section in PLUGINS:
             _check_plugin(section, settings[section], value, typed)
@@ -58,7 +58,7 @@ def check(settings: DictConfig, usual: Mapping[str, Any], words: Sequence[str]) 
 
 def given_folder(settings: DictConfig, usual: Mapping[str, Any], section: str) -> str | None:
     """The folder that YAML sets for runs or sweeps; None where it sets none."""
-    if _plain(settings)[section]["dir"] == usual[section]["dir"]:
+    if plain(settings)[section]["dir"] == usual[section]["dir"]:
         return None
     try:
         return str(settings[section].dir)
@@ -66,9 +66,10 @@ def given_folder(settings: DictConfig, usual: Mapping[str, Any], section: str) -
         raise errors.explain(error, []) from error
 
 
-def _plain(settings: DictConfig) -> dict[str, Any]:
+def plain(settings: Any) -> dict[str, Any]:
+    """Settings as plain values, interpolations as they are written."""
     values: Any = OmegaConf.to_container(settings, resolve=False, enum_to_str=True)
-    return values
+    return dict(values)
 
 
 def _check_plugin(section: str, node: DictConfig, values: Any, typed: Sequence[str]) -> None:
@@ -136,13 +137,8 @@ def _registered(group: str) -> dict[str, dict[str, Any]]:
     nodes: Any = ConfigStore.instance().repo
     for name in group.split("/"):
         nodes = nodes.get(name, {})
-    options = [_options(node.node) for name, node in nodes.items() if name.endswith(".yaml")]
+    options = [plain(OmegaConf.create(node.node)) for name, node in nodes.items() if name.endswith(".yaml")]
     return {values["_target_"]: values for values in options if isinstance(values.get("_target_"), str)}
-
-
-def _options(node: Any) -> dict[str, Any]:
-    values: Any = OmegaConf.to_container(OmegaConf.create(node), resolve=False, enum_to_str=True)
-    return values
 
 
 def _changes(path: str, usual: Any, value: Any) -> Iterator[str]:
