@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from toolkit.cli.commands import COMMANDS
+from toolkit.cli.safe_path import safe_path
 from toolkit.errors import Interrupted, ToolkitError, printable
 
 
@@ -26,7 +27,8 @@ def run(args: Sequence[str]) -> int:
         if not words or words[0].startswith("-"):
             return _without_command(words)
         title = f"toolkit {words[0]}"
-        return _command(words[0])(words[1:])
+        with safe_path():
+            return _command(words[0])(words[1:])
     except Interrupted as error:
         return _report(f"{title}: {error}", 128 + error.number)
     except KeyboardInterrupt:
@@ -42,7 +44,10 @@ def run(args: Sequence[str]) -> int:
         if debug:
             raise
         from toolkit.blame import blame
+        from toolkit.failures import explain
 
+        if text := explain(error):
+            return _report(f"{title}: {text}", 2)
         return _report(f"{title}: {blame(error)}\nrun with --debug for the traceback", 1)
 
 

@@ -16,7 +16,8 @@ def check_continuation(run: Run, config: RunConfig, data: DataSpec, stage: Stage
     checkpoint = newest(run.autoencoder, [])
     if checkpoint is None and config.stage == "prior":
         raise ToolkitError(
-            "stage=prior needs a trained autoencoder: toolkit train run=DIR stage=prior, or stage=all for both"
+            f"stage=prior needs a trained autoencoder, and {run.path} has no checkpoint of one yet: stage=all trains"
+            " both"
         )
     if checkpoint is not None:
         saved = run.spec()[0]

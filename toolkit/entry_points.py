@@ -57,10 +57,13 @@ class Source:
         for name, target in self.groups.get(f"toolkit.{kind}", {}).items():
             yield Registration(kind, name, target, self.name, self.version, self.folder, self.requires)
 
+    def kinds(self) -> list[str]:
+        """What its groups name, kinds or not."""
+        return [group.removeprefix("toolkit.") for group in self.groups if group != f"toolkit.{CONF}"]
+
     def parts(self) -> Iterator[Registration]:
         """Registrations of all kinds."""
-        kinds = [group.removeprefix("toolkit.") for group in self.groups if group != f"toolkit.{CONF}"]
-        for kind in kinds:
+        for kind in self.kinds():
             yield from self.registrations(kind)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from math import prod
 from pathlib import Path
 from shlex import quote
 from typing import Any, NamedTuple, final
@@ -13,28 +12,24 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from toolkit import labels, registry
-from toolkit.build import (
-    asks_for_source,
-    build_dataset,
-    build_prior,
-    build_prior_stage,
-    build_stage,
-    dropped,
-)
+from toolkit import registry
+from toolkit.build import asks_for_source, build_dataset, build_prior, build_stage, dropped
 from toolkit.causal.sampling import compiled
 from toolkit.config import PartConfig, RunConfig
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
 from toolkit.errors import ToolkitError
+from toolkit.given import as_given, check_data, codes_of, described, known_conditions
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.quantizer import Quantized
 from toolkit.rollout import within
-from toolkit.runs.checkpoint import Checkpoint, damaged_with, newest, read_newest
-from toolkit.runs.folder import LARGEST_EXAMPLE, Run
+from toolkit.runs.checkpoint import Checkpoint, read_newest
+from toolkit.runs.folder import Run
+from toolkit.runs.spec_file import check_codes
 from toolkit.sample import BATCH, Progress, decode, decode_latents, sample, unwatched
 from toolkit.spec import CodeSpec, DataSpec
-from toolkit.training import PriorStage, Stage
+from toolkit.trained import TrainedPriors, newest_of
+from toolkit.training import Stage
 
 
 class Sample(NamedTuple):
@@ -84,15 +79,24 @@ class Model:
         with run.blaming():
             self.base = Model(Run.open(run.base), device) if asks_for_source(self.config) else None
             self.spec: DataSpec = self.data if self.base is None else self.base.spec
-            self.checkpoint, self.stage = read_newest(partial(self._newest, run.autoencoder), self._read)
+            newest = partial(newest_of, run, run.autoencoder, self.notices)
+            self.checkpoint, self.stage = read_newest(newest, self._read)
             self.notices += dropped(self.config)
         self.stage.to(device).eval()
         self.autoencoder, self.objective = self.stage.model, self.stage.objective
+        self._trained = TrainedPriors(run, self.data, self.code_spec, self.checkpoint, device, self.notices)
+
+    def __repr__(self) -> str:
+        """Parts, shapes and rate."""
+        parts = ", ".join(f"{kind}={getattr(self.config, kind).name}" for kind in ("encoder", "quantizer", "decoder"))
+        trained = ", ".join(self.run.priors()) or "none"
+        return f"Model({str(self.run.path)!r}: {parts}; priors: {trained}; {described(self.spec, self.code_spec)})"
 
     def _read(self, checkpoint: Checkpoint) -> tuple[Checkpoint, Stage]:
         """A checkpoint, and stage one with its averaged weights."""
         stage = build_stage(self.config, self.data, checkpoint)
-        self._check_code_spec(stage.model.code_spec)
+        below = self.base.code_spec if self.base else None
+        check_codes(stage.model.code_spec, self.data, self.code_spec, below, self.run.path)
         checkpoint.load_weights(stage, averaged=True)
         return checkpoint, stage
 
@@ -117,7 +121,7 @@ class Model:
         priors = {}
         for name in self.run.priors():
             try:
-                priors[name] = self._trained(name)
+                priors[name] = self._trained.open(name)
             except ToolkitError as e:
                 self.notices.append(f"prior={name} is left out: {e}")
         return priors
@@ -126,7 +130,7 @@ class Model:
         """A trained prior, or any without parameters; by default the configured one. ToolkitError if untrained."""
         name = name or self.config.chosen_prior().name
         if name in self.run.priors():
-            return self._trained(name)
+            return self._trained.open(name)
         prior = build_prior(replace(self.config, prior=PartConfig(name, {})), self.code_spec, self.data).to(self.device)
         if any(True for _ in prior.parameters()):
             have = ", ".join(self.run.priors()) or "none"
@@ -141,14 +145,15 @@ class Model:
         name = name or self.config.chosen_prior().name
         if name not in self.run.priors() or self.base is not None:
             return self.spec
-        return replace(self.spec, axes=self._prior_shape(self._newest(self.run.prior(name)), "axes"))
+        return replace(self.spec, axes=self._trained.axes(name))
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Data ``(batch, channels, *axes)`` to codes ``(batch, depth, *grid)``.
+        """Data ``(batch, channels, *axes)`` to codes ``(batch, depth, *grid)`` int64.
 
-        ValueError for other shapes, ToolkitError for a continuous bottleneck, and for other axes than the run's where
-        its codes have parts.
+        x is in the data's own form: integers ``0..levels-1`` of any type, or floats in [-1, 1] where ``spec.levels`` is
+        None. Other axes than the run's give another grid. ValueError for other channels and values, ToolkitError for a
+        continuous bottleneck, and for other axes where the codes have parts.
         """
         return self.quantize(self._up(x))
 
@@ -161,17 +166,19 @@ class Model:
     def decode(
         self,
         codes: Tensor,
-        conditions: Mapping[str, Tensor] | None = None,
+        conditions: Mapping[str, Tensor | str] | None = None,
         *,
         seed: int = 0,
         progress: Progress = unwatched,
     ) -> Tensor:
-        """Codes ``(batch, depth, *grid)`` to data ``(batch, channels, *axes)``. ValueError for codes out of range.
+        """Codes ``(batch, depth, *grid)``, of any integer type, to data ``(batch, channels, *axes)``.
 
-        ``seed`` seeds the sampling where the decoder has no mean.
+        Fewer depths than all decode more coarsely. ``conditions`` by name: a tensor with a value for each example, or
+        a label as the commands take it. ``seed`` seeds the sampling where the decoder has no mean. ValueError for
+        other types, other shapes, and codes out of range; ToolkitError for an unknown condition or label.
         """
-        self._check_codes(codes)
-        generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
+        codes = codes_of(codes, self.code_spec)
+        generator, known = torch.Generator().manual_seed(seed), self._conditions(conditions, len(codes))
         x = decode(self.autoencoder, codes.to(self.device), known, generator=generator, progress=progress)
         return self._down(x, known, generator, False, progress)
 
@@ -179,13 +186,13 @@ class Model:
     def reconstruct(
         self,
         x: Tensor,
-        conditions: Mapping[str, Tensor] | None = None,
+        conditions: Mapping[str, Tensor | str] | None = None,
         *,
         seed: int = 0,
         progress: Progress = unwatched,
     ) -> Tensor:
-        """Data through the bottleneck and back; ``seed``: see ``decode``."""
-        generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
+        """Data, as ``encode`` takes it, through the bottleneck and back; ``conditions``, ``seed``: see ``decode``."""
+        generator, known = torch.Generator().manual_seed(seed), self._conditions(conditions, len(x))
         z = torch.cat([quantized.z for quantized in self._quantized(self._up(x))])
         x = decode_latents(self.autoencoder, z, known, generator=generator, progress=progress)
         return self._down(x, known, generator, False, progress)
@@ -193,7 +200,7 @@ class Model:
     def sample(
         self,
         n: int,
-        conditions: Mapping[str, Tensor] | None = None,
+        conditions: Mapping[str, Tensor | str] | None = None,
         *,
         prior: str | None = None,
         seed: int = 0,
@@ -210,17 +217,21 @@ class Model:
     ) -> Sample:
         """Samples ``n`` examples; a seed gives the same codes on every device.
 
+        ``conditions`` by name: a tensor with a value for each example, or a label as ``toolkit sample`` takes it, such
+        as ``{"class": "dress,hat"}``, which is repeated over the examples. ToolkitError for an unknown one.
         ``prefix`` ``(n or 1, depth, positions)`` fixes the first codes in raster order. ``length``, of the data's first
         axis, may be more than the prior was trained on: its window then slides over the codes and keeps ``overlap``
         of the data, by default half; ToolkitError where the codes' grid has parts. ``compile`` speeds up sequential
         steps, after about a minute of preparation. A continuous bottleneck's latents are sampled from the unit normal,
         and there are no codes.
         """
-        generator, known = torch.Generator().manual_seed(seed), self._moved(conditions)
+        name = prior or self.config.chosen_prior().name if self.code_spec.depth else None
+        steps = length or self.sampled_spec(name).axes[0] if name else length
+        generator, known = torch.Generator().manual_seed(seed), self._conditions(conditions, n, steps, name)
         with compiled(compile):
             x, codes = sample(
                 self.autoencoder,
-                self.prior(prior) if self.code_spec.depth else None,
+                self.prior(name) if name else None,
                 n,
                 known,
                 SamplingOptions(temperature, top_k, top_p, guidance),
@@ -244,22 +255,7 @@ class Model:
         ToolkitError for an unknown condition or label, for too few or too many labels, and for a condition that
         neither the decoder nor the named prior sees.
         """
-        known = {condition.name: condition for condition in self.spec.conditions}
-        seen = {*self.config.decoder_conditions, *self._seen_by(prior)}
-        conditions = {}
-        for name, text in values.items():
-            if name not in known:
-                have = ", ".join(known) or "none"
-                raise ToolkitError(
-                    f"condition.{name}: no such condition{registry.did_you_mean(name, known)} (this run's: {have})"
-                )
-            if name not in seen:
-                raise ToolkitError(
-                    f"condition.{name}: nothing here was trained to see it; train with conditions.prior=[{name}] or"
-                    f" conditions.decoder=[{name}]"
-                )
-            conditions[name] = labels.values(known[name], text, n, self.spec.axes[0] if length is None else length)
-        return conditions
+        return known_conditions(values, self.spec, self._seen(prior), n, length)
 
     def _up(self, x: Tensor) -> Tensor:
         """Data as its own autoencoder takes it."""
@@ -280,102 +276,23 @@ class Model:
         """A length along the data's first axis, for what its own autoencoder models."""
         return -(-length * self.data.axes[0] // self.spec.axes[0])
 
-    def _seen_by(self, prior: str | None) -> tuple[str, ...]:
-        if prior is None:
-            return ()
-        config = self.run.prior_config(prior) if prior in self.run.priors() else self.config
-        return config.prior_conditions
-
-    def _check_code_spec(self, built: CodeSpec) -> None:
-        """ToolkitError where the codes of the parts, or of the base, are not those in spec.json."""
-        if built != self.code_spec:
-            raise ToolkitError(f"{self.run.path} says its codes are {self.code_spec}; its parts give {built}")
-        if self.base is not None:
-            below = self.base.code_spec
-            if (self.data.shape, {self.data.levels}) != (below.shape, set(below.codebook_sizes)):
-                raise ToolkitError(
-                    f"{self.run.path} is over codes {self.data.shape} of {self.data.levels} entries; those of its base"
-                    f" are {below.shape} of {below.codebook_sizes}"
-                )
-
-    def _prior_shape(self, checkpoint: Checkpoint, key: str) -> tuple[int, ...]:
-        """The grid or the axes that a prior was trained on; ToolkitError where its checkpoint has no valid ones.
-
-        They are the run's own where the codes' grid has parts.
-        """
-        shape = checkpoint.facts.get(key)
-        own = self.code_spec.grid if key == "grid" else self.data.axes
-        if (
-            not isinstance(shape, list)
-            or len(shape) != len(own)
-            or not all(type(n) is int and n > 0 for n in shape)
-            or prod(shape) > LARGEST_EXAMPLE
-            or (self.code_spec.parts and tuple(shape) != own)
-        ):
-            raise ToolkitError(
-                f"{checkpoint.path}: {key}={shape} is not valid for a prior over codes on {self.code_spec.grid} of data"
-                f" {self.data.axes}"
-            )
-        return tuple(shape)
-
-    def _trained(self, name: str) -> Prior:
-        """A prior at its last checkpoint; ToolkitError where it models codes of older weights."""
-        stage = read_newest(partial(self._newest, self.run.prior(name)), partial(self._read_prior, name))
-        stage.to(self.device).eval()
-        return stage.model
-
-    def _read_prior(self, name: str, checkpoint: Checkpoint) -> PriorStage:
-        self._check_current(name, checkpoint)
-        code_spec = replace(self.code_spec, grid=self._prior_shape(checkpoint, "grid"))
-        config = self.run.prior_config(name)
-        data = replace(self.data, axes=self._prior_shape(checkpoint, "axes"))
-        with self.run.blaming():
-            stage = build_prior_stage(config, code_spec, data, checkpoint)
-            checkpoint.load_weights(stage, averaged=True)
-        return stage
-
-    def _check_current(self, name: str, checkpoint: Checkpoint) -> None:
-        """ToolkitError where a prior models codes of older weights; a notice where those of its own are damaged."""
-        weights_hash, run = str(checkpoint.facts.get("autoencoder")), quote(str(self.run.path))
-        if weights_hash == self.checkpoint.weights_hash:
-            return
-        damaged = damaged_with(self.run.autoencoder, weights_hash)
-        if damaged is None:
-            raise ToolkitError(
-                f"prior={name} was trained on codes of an older autoencoder: "
-                f"toolkit train run={run} stage=prior prior={name} trains it again"
-            )
-        notice = f"prior={name} was trained on codes of {damaged}, which is damaged: toolkit train run={run} mends it"
-        if notice not in self.notices:
-            self.notices.append(notice)
+    def _seen(self, prior: str | None) -> set[str]:
+        """The conditions that the decoder or a prior sees."""
+        config = self.run.prior_config(prior) if prior in self.run.priors() and prior else self.config
+        return {*self.config.decoder_conditions, *(config.prior_conditions if prior else ())}
 
     @torch.no_grad()
     def _quantized(self, x: Tensor) -> Iterator[Quantized]:
         """The bottleneck's output, batch by batch."""
-        if x.dim() != 1 + len(self.data.shape) or x.shape[1] != self.data.channels or not len(x):
-            raise ValueError(f"x of shape {tuple(x.shape)}: a batch (n, *{self.data.shape}) is needed")
+        check_data(x, self.data)
         if tuple(x.shape[2:]) != self.data.axes:
             self.code_spec.refuse_parts(f"data of {tuple(x.shape[2:])}", f"give examples of {self.data.axes}")
         for part in x.split(BATCH):
-            yield self.autoencoder.quantize(part.to(self.device))
+            yield self.autoencoder.quantize(as_given(part.to(self.device), self.data))
 
-    def _newest(self, folder: Path) -> Checkpoint:
-        checkpoint = newest(folder, self.notices)
-        if checkpoint is None:
-            raise ToolkitError(
-                f"{folder} has no checkpoint yet: toolkit train run={quote(str(self.run.path))} continues this run"
-            )
-        return checkpoint
-
-    def _moved(self, conditions: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        return {name: value.to(self.device) for name, value in (conditions or {}).items()}
-
-    def _check_codes(self, codes: Tensor) -> None:
-        if codes.dim() != 2 + len(self.code_spec.grid) or codes.shape[1] > self.code_spec.depth or not len(codes):
-            raise ValueError(f"codes of shape {tuple(codes.shape)}: this run's are (n, *{self.code_spec.shape})")
-        if self.code_spec.parts and tuple(codes.shape[2:]) != self.code_spec.grid:
-            raise ValueError(f"codes on {tuple(codes.shape[2:])}: this run's lie on {self.code_spec.parts}, flat")
-        for depth, size in enumerate(self.code_spec.codebook_sizes[: codes.shape[1]]):
-            low, high = int(codes[:, depth].min()), int(codes[:, depth].max())
-            if low < 0 or high >= size:
-                raise ValueError(f"codes at depth {depth} range over {low}..{high}: this run's are 0..{size - 1}")
+    def _conditions(
+        self, given: Mapping[str, Tensor | str] | None, n: int, length: int | None = None, prior: str | None = None
+    ) -> dict[str, Tensor]:
+        """Conditions of n examples as tensors on the device."""
+        known = known_conditions(given or {}, self.spec, self._seen(prior), n, length)
+        return {name: value.to(self.device) for name, value in known.items()}

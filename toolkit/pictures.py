@@ -18,6 +18,7 @@ from toolkit.runs.codes import CachedCodes
 from toolkit.sample import sample
 from toolkit.spec import Condition
 from toolkit.training import Stage
+from toolkit.writing import replacing
 
 SHOWN = 8
 """Examples in a row."""
@@ -33,10 +34,8 @@ def plot_reconstructions(
     likelihood = stage.objective.bound(stage.model, batch.x, batch.conditions).likelihood
     mean = likelihood.mean
     x = likelihood.sample() if mean is None else dataset.spec.unscale(mean)
-    path.parent.mkdir(parents=True, exist_ok=True)
     texts = labels_of(dataset.spec.conditions, batch.conditions, n)
-    captions = Captions(title, ("original", "reconstruction"), (texts, []))
-    plot_captioned(dataset.plot, [batch.x.cpu(), x.cpu()], dataset.spec, path, captions)
+    _plot(dataset, [batch.x.cpu(), x.cpu()], path, Captions(title, ("original", "reconstruction"), (texts, [])))
 
 
 def plot_samples(
@@ -46,10 +45,15 @@ def plot_samples(
     batch = _shown(codes, 2 * SHOWN, model.device)
     generator = torch.Generator().manual_seed(seed)
     x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, SamplingOptions(), generator=generator)
-    path.parent.mkdir(parents=True, exist_ok=True)
     texts = labels_of(dataset.spec.conditions, batch.conditions, len(x))
     captions = Captions(title, (), [texts[i : i + SHOWN] for i in range(0, len(texts), SHOWN)])
-    plot_captioned(dataset.plot, x.cpu().split(SHOWN), dataset.spec, path, captions)
+    _plot(dataset, x.cpu().split(SHOWN), path, captions)
+
+
+def _plot(dataset: Dataset, rows: Sequence[Tensor], path: Path, captions: Captions) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        plot_captioned(dataset.plot, rows, dataset.spec, partial, captions)
 
 
 def spread(size: int, n: int) -> list[int]:

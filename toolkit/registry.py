@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -80,7 +80,7 @@ def find(kind: str, name: str) -> Registration:
         raise NotInstalledError(kind, name)
     if len(claims) > 1:
         owners = " and ".join(f"{claim.distribution} {claim.version} ({claim.target})" for claim in claims)
-        raise RegistryError(f"{kind}={name} is claimed by {owners}: uninstall one of them")
+        raise RegistryError(f"{kind}={name} is claimed by {owners}: {_cure(claims)}")
     return claims[0]
 
 
@@ -132,14 +132,31 @@ def conf_folders() -> tuple[tuple[str, Path], ...]:
 
 
 def problems() -> tuple[str, ...]:
-    """The plugins that cannot be read, a sentence each: their names are missing from the registry."""
-    return tuple(source.problem for source in sources() if source.problem)
+    """What of plugins cannot be read, a sentence each: these names are missing from the registry."""
+    unread = (source.problem for source in sources() if source.problem)
+    return (*unread, *(_mistyped(source, kind) for source in sources() for kind in source.kinds() if kind not in KINDS))
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """`` (did you mean x?)``, or nothing where no word is close."""
     near = difflib.get_close_matches(word, list(words), n=2, cutoff=0.6)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _cure(claims: Sequence[Registration]) -> str:
+    """What to do about a name that several claim: only others' parts can be renamed, only what is installed removed."""
+    own = [claim for claim in claims if claim.distribution != CORE]
+    folders = [claim for claim in own if claim.folder]
+    if folders:
+        return f"rename yours in {folders[0].folder}/pyproject.toml"
+    if len(own) < len(claims):
+        return f"the core's name is taken: uninstall {own[0].distribution}, or rename its part"
+    return "uninstall one of them"
+
+
+def _mistyped(source: Source, kind: str) -> str:
+    near = did_you_mean(f"toolkit.{kind}", [f"toolkit.{known}" for known in (*KINDS, CONF)])
+    return f"{source.name}: its entry points toolkit.{kind} are of no kind{near}: they are not read"
 
 
 def _known(kind: str) -> None:

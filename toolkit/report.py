@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol, final
 
 from toolkit import registry
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, printable
+from toolkit.writing import append_text
 
 SHOWN = ("loss", "nll", "nmse", "mse", "batch_perplexity", "bits_per_dim", "code_bits_per_dim", "perplexity")
 """Metrics worth a place in a line, in this order."""
@@ -68,7 +69,7 @@ class Lines:
         self._timed(self._pace.metrics(split, step, metrics))
 
     def note(self, text: str) -> None:
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
     def _timed(self, line: str) -> None:
         self.note(f"{datetime.now():%H:%M:%S} {line}")
@@ -176,7 +177,7 @@ class LogFile:
         self._report.note(text)
 
     def _write(self, text: str) -> None:
-        line = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n"
+        line = f"{datetime.now():%Y-%m-%d %H:%M:%S} {printable(text)}\n"
         if self._path is None:
             self._kept.append(line)
         else:
@@ -184,8 +185,8 @@ class LogFile:
 
     def _append(self, line: str) -> None:
         assert self._path is not None
-        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:  # a full disk ends no training here
-            file.write(line)
+        with suppress(OSError):  # a full disk ends no training here
+            append_text(self._path, line)
 
 
 class _Handler(logging.Handler):

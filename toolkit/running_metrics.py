@@ -28,8 +28,11 @@ class RunningMetrics:
         self._reset((), torch.device("cpu"))
 
     def add(self, step: int, metrics: dict[str, Tensor]) -> None:
-        if set(metrics) != set(self._names):
-            self._reset(tuple(metrics), next(iter(metrics.values())).device)
+        names = tuple(metrics)
+        if set(names) != set(self._names):
+            self._reset(names, next(iter(metrics.values())).device)
+        elif names != self._names:  # those of a checkpoint come in another order
+            self._reorder(names)
         values = torch.stack([metrics[name].detach().float() for name in self._names])
         bad = ~values.isfinite() & (self._first_bad == _NEVER)
         self._first_bad.masked_fill_(bad, step)
@@ -79,6 +82,10 @@ class RunningMetrics:
         names, device = self._names, self._sum.device
         self._reset(names, device)
         return dict(zip(names, means, strict=False))
+
+    def _reorder(self, names: tuple[str, ...]) -> None:
+        order = [self._names.index(name) for name in names]
+        self._names, self._sum, self._first_bad = names, self._sum[order], self._first_bad[order]
 
     def _reset(self, names: tuple[str, ...], device: torch.device) -> None:
         self._names, self._count = names, 0

@@ -21,8 +21,8 @@ from toolkit.model import Model, load
 from toolkit.prior import Prior
 from toolkit.runs.checkpoint import found
 from toolkit.runs.folder import Run
-from toolkit.runs.tensors import write_text
 from toolkit.spec import DataSpec
+from toolkit.writing import write_text
 
 
 class Measured(NamedTuple):
@@ -73,12 +73,12 @@ def measure(
     density = "the likelihood is a density, which has no bits per dim"
     trained = {"step": model.checkpoint.step, "prior_steps": prior_steps(model.run)}
     values = {"split": split, **trained, **evaluation.metrics_by_name()}
-    path = model.run.path / "evaluation.json"
+    path, notices = model.run.path / "evaluation.json", [density] if evaluation.density else []
     try:
         write_text(path, json.dumps(values, indent=1))
-    except OSError as e:
-        raise ToolkitError(f"{path}: {e.strerror or e}") from e
-    return Measured(values, [*model.notices, *evaluation.warnings, *([density] if evaluation.density else [])])
+    except OSError as e:  # what was measured is worth more than the file
+        notices.append(f"{path} could not be written: {e.strerror or e}")
+    return Measured(values, [*model.notices, *evaluation.warnings, *notices])
 
 
 def example_count(dataset: Dataset, split: str, limit: int | None = None) -> int:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ from toolkit.cli.alike import Row, unequal_counts, unequal_data, unequal_rates
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, number, show_plugin_notes, table
 from toolkit.config import RunConfig
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, printable
 
 if TYPE_CHECKING:
     from toolkit.runs.folder import Run
@@ -68,7 +69,7 @@ def main(args: list[str]) -> int:
     counts = dict.fromkeys(str(row.metrics.get("examples")) for row in rows)
     table(f"{options.split} split, {' or '.join(counts)} examples", header, cells)
     for path in _write(out, rows, options.split):
-        print(path)
+        print(printable(str(path)))
     return 0
 
 
@@ -191,18 +192,23 @@ def _out(options: CompareOptions) -> Path:
 
 def _write(out: Path, rows: Sequence[Row], split: str) -> list[Path]:
     """The comparison as JSON, as Markdown and as a picture; the files that were written."""
-    from toolkit.plots.comparison import plot_comparison
-    from toolkit.runs.tensors import write_text
+    from toolkit.writing import write_into, write_text
 
     runs = [{"run": str(row.run), "label": row.label, "metrics": row.metrics} for row in rows]
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "compare.json", json.dumps({"split": split, "runs": runs}, indent=1, ensure_ascii=False))
         write_text(out / "compare.md", _markdown(*_cells(rows)))
-        plotted = plot_comparison(out / "compare.png", [_point(row) for row in rows])
+        pictures = write_into(out, partial(_plot, [_point(row) for row in rows]))
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
-    return [out / name for name in ("compare.json", "compare.md", *(["compare.png"] if plotted else []))]
+    return [out / "compare.json", out / "compare.md", *pictures]
+
+
+def _plot(points: list[Any], folder: Path) -> list[Path]:
+    from toolkit.plots.comparison import plot_comparison
+
+    return [folder / "compare.png"] if plot_comparison(folder / "compare.png", points) else []
 
 
 def _point(row: Row) -> Any:
@@ -215,4 +221,4 @@ def _point(row: Row) -> Any:
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', '¦') for cell in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(printable(cell).replace('|', '¦') for cell in line)} |\n" for line in lines)

@@ -81,5 +81,5 @@ def main(args: list[str]) -> int:
     for file in paths[:SHOWN]:
         print(printable(str(file)))
     if len(paths) > SHOWN:
-        print(f"… {len(paths)} files in {out}")
+        print(f"… {len(paths)} files in {printable(str(out))}")
     return 0

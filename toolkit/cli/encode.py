@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, progress, show_plugin_notes
+from toolkit.errors import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,7 @@ def main(args: list[str]) -> int:
     per_second = codes_per_second(model)
     words += [f"{per_second:g} codes for a second of data"] if per_second else []
     print(", ".join([*words, f"in {seconds:.1f} s"]))
-    print(options.out)
+    print(printable(options.out))
     return 0
 
 

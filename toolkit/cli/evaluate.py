@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, number, progress, show_plugin_notes, table
+from toolkit.errors import printable
 
 if TYPE_CHECKING:
     from toolkit.metric import Metric
@@ -52,22 +53,21 @@ def main(args: list[str]) -> int:
             model, dataset, metrics, options.split, options.examples, options.batch_size, progress=report
         )
     notes(measured.notices)
-    pictures = _plot(metrics, model.run.samples)
     _print(measured.metrics)
-    for path in pictures:
-        print(path)
+    for path in _plot(metrics, model.run.samples):
+        print(printable(str(path)))
     return 0
 
 
 def _plot(metrics: Iterable[Metric], folder: Path) -> list[Path]:
     """The metrics' pictures, in the run's folder of samples."""
-    from toolkit.errors import ToolkitError
+    from toolkit.writing import write_into
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return [path for metric in metrics for path in metric.plot(folder)]
-    except OSError as e:
-        raise ToolkitError(f"{folder}: the pictures cannot be written: {e.strerror or e}") from e
+        return write_into(folder, lambda aside: [path for metric in metrics for path in metric.plot(aside)])
+    except OSError as e:  # the figures are there all the same
+        notes([f"the pictures could not be written to {folder}: {e.strerror or e}"])
+        return []
 
 
 def _print(values: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import groupby
@@ -22,6 +21,7 @@ from toolkit.runs.codes import write_codes
 from toolkit.sample import Progress, unwatched
 from toolkit.schema import signature
 from toolkit.spec import DataSpec
+from toolkit.writing import replacing
 
 
 def read_examples(model: Model, paths: list[Path], beginning: int | None = None) -> list[Tensor]:
@@ -106,7 +106,8 @@ def write_examples(model: Model, x: Iterable[Tensor], spec: DataSpec, out: Path,
     paths = []
     for i, example in enumerate(x):
         paths.append(out / f"{stem}-{i:04d}{model.files.suffix}")
-        model.files.write(example, spec, paths[-1])
+        with replacing(paths[-1]) as partial:
+            model.files.write(example, spec, partial)
     return paths
 
 
@@ -120,12 +121,8 @@ def write_named(
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.resolve().is_relative_to(home):
             raise ToolkitError(f"{path.parent} is a link that leads out of {out}: remove it, or take another out=")
-        partial = path.with_name(f".{os.getpid()}.partial{model.files.suffix}")
-        try:
+        with replacing(path) as partial:
             model.files.write(example, spec, partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         paths.append(path)
     return paths
 

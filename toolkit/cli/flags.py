@@ -19,6 +19,8 @@ _FLAGS: dict[str, tuple[str, ...] | None] = {
     "--config-dir": (),
 }
 """Hydra's flags that make sense here, with the values that they take: () for any, None for a flag without one."""
+_WITH = {"--package": ("--cfg",), "--resolve": ("--cfg", "--help")}
+"""Flags that mean something only with another."""
 
 
 def split(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -36,6 +38,9 @@ def split(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if flag not in _FLAGS:
             raise ToolkitError(f"{flag}: no such flag{did_you_mean(flag, _FLAGS)}; see toolkit train --help")
         flags[flag] = value if separator else _value(flag, remaining)
+    for flag, others in _WITH.items():
+        if flag in flags and not any(other in flags for other in others):
+            raise ToolkitError(f"{flag}: it goes with {' or '.join(others)}")
     return flags, words
 
 

@@ -10,6 +10,8 @@ from toolkit.cli.fresh import remove_empty
 from toolkit.cli.report import TrainReport, show_plugin_notes
 from toolkit.config import RunConfig
 from toolkit.distributed import rank
+from toolkit.errors import ToolkitError, printable
+from toolkit.failures import explain
 from toolkit.report import Silence
 from toolkit.stages import train
 
@@ -20,7 +22,12 @@ def train_run(config: RunConfig, folder: Path) -> float | None:
     The first SIGINT, SIGTERM or SIGUSR1 stops it after the step at hand, which is saved; a second one ends it at once.
     """
     with interrupts.handled():
-        return train(config, folder, report=Silence()) if rank() else _reported(config, folder)
+        try:
+            return train(config, folder, report=Silence()) if rank() else _reported(config, folder)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, BrokenPipeError) or not (text := explain(error)):
+                raise
+            raise ToolkitError(f"{text}\n{continues(folder)}") from error
 
 
 def _reported(config: RunConfig, folder: Path) -> float | None:
@@ -36,5 +43,5 @@ def _reported(config: RunConfig, folder: Path) -> float | None:
     except BaseException:
         remove_empty(folder)
         raise
-    print(folder)
+    print(printable(str(folder)))
     return score

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(folder: Path, own: re.Pattern[str], whole: bool) -> Iterator[Path]:
+def written_together(folder: Path, own: re.Pattern[str], whole: bool) -> Iterator[Path]:
     """Yields an empty folder, whose files appear in ``folder`` at the end; after an error, nothing has changed.
 
     ``whole``: the folder is replaced as one, whatever it held. Otherwise only files whose names match ``own``, those of

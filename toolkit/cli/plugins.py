@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from toolkit import registry
 from toolkit.cli.config.groups import shadows
 from toolkit.cli.probe import load_all
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, printable
 from toolkit.registry import KINDS, Registration
 from toolkit.schema import read, spell
 
@@ -54,14 +54,14 @@ def main(args: Sequence[str]) -> int:
     if unknown or len(kinds) > 2:
         raise ToolkitError(f"{' '.join(unknown or kinds)}: write toolkit plugins [KIND [NAME]] [--json] [--check]")
     if len(kinds) == 2:
-        print(_describe(kinds[0], kinds[1]))
+        print(printable(_describe(kinds[0], kinds[1])))
         return 0
     with _without_gc():
         registrations = [registration for kind in kinds or KINDS for registration in registry.registrations(kind)]
         rows = [_row(registration) for registration in registrations]
     rows = _checked(registrations, rows) if "--check" in args else rows
     problems = [*registry.problems(), *shadows()]
-    print(_json(rows, problems) if "--json" in args else _table(rows, problems))
+    print(_json(rows, problems) if "--json" in args else printable(_table(rows, problems)))
     broken = problems or any(row.problem for row in rows)
     if "--check" in args and "--json" not in args and not broken:
         print(f"all {len(rows)} load")

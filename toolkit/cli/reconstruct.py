@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, show_plugin_notes, watching
+from toolkit.errors import ToolkitError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,13 +43,15 @@ def main(args: list[str]) -> int:
 
     from toolkit.causal.sampling import compiled
     from toolkit.cli.files import build_dataset_of, read_examples, reconstruct_examples, unlabeled, write_examples
-    from toolkit.cli.outputs import replacing
+    from toolkit.cli.outputs import written_together
     from toolkit.dataset import collate
-    from toolkit.errors import ToolkitError
     from toolkit.model import load
     from toolkit.pictures import labels_of, spread
     from toolkit.plots.captions import plot_captioned
 
+    if options.files and options.dataset:
+        option = f"dataset.{next(iter(options.dataset))}"
+        raise ToolkitError(f"{option}: the files are read alone, without the dataset: leave it out, or the files")
     show_plugin_notes()
     model = load(options.run, options.device)
     notes(model.notices)
@@ -72,14 +75,14 @@ def main(args: list[str]) -> int:
     title = f"{model.run.path.name}: reconstructions, step {model.checkpoint.step}"
     own = re.compile(rf"{re.escape(SHEET)}|reconstruction-\d{{4,}}{re.escape(model.files.suffix)}")
     try:
-        with replacing(out, own, whole=False) as folder:
+        with written_together(out, own, whole=False) as folder:
             if options.files:
                 write_examples(model, reconstructions, model.spec, folder, "reconstruction")
             rows = beside(examples, reconstructions)
             plot_captioned(model.files.plot, rows, model.spec, folder / SHEET, _captions(title, names, rows))
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
-    print(out / SHEET)
+    print(printable(str(out / SHEET)))
     return 0
 
 

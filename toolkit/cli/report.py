@@ -96,7 +96,7 @@ class TrainReport:
 
     def note(self, text: str) -> None:
         if self._bars:
-            self._bars.console.print(text, markup=False)
+            self._bars.console.print(printable(text), markup=False)
         else:
             self._lines.note(text)
 
@@ -184,11 +184,11 @@ def notes(texts: list[str]) -> None:
 
 def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on standard output; the first column is text, the others are numbers or text."""
-    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    grid = Table(title=printable(title), title_justify="left", title_style="bold", header_style="bold")
     for i, column in enumerate(columns):
-        grid.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        grid.add_column(printable(column), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+        grid.add_row(*(Text(printable(cell)) for cell in row))
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(grid)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, watching
+from toolkit.errors import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +77,7 @@ def main(args: list[str]) -> int:
     options = parse("sample", SampleOptions, args)
 
     from toolkit.cli.files import unlabeled, write_codes_of, write_examples
-    from toolkit.cli.outputs import replacing
+    from toolkit.cli.outputs import written_together
     from toolkit.errors import ToolkitError
     from toolkit.model import load
     from toolkit.pictures import labels_of
@@ -114,7 +115,7 @@ def main(args: list[str]) -> int:
     texts = labels_of(model.spec.conditions, conditions, options.n)
     captions = Captions(_title(options, model, draw), (), [texts[i : i + row] for i in range(0, options.n, row)])
     try:
-        with replacing(out, _files(model.files.suffix), whole=not options.out) as folder:
+        with written_together(out, _files(model.files.suffix), whole=not options.out) as folder:
             plot_captioned(model.files.plot, x.split(row), spec, folder / SHEET, captions)
             write_examples(model, x, spec, folder, "sample")
             if model.code_spec.depth:
@@ -123,7 +124,7 @@ def main(args: list[str]) -> int:
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     print(", ".join([f"samples: {options.n}", *clock.speeds()]))
-    print(out / SHEET)
+    print(printable(str(out / SHEET)))
     return 0
 
 

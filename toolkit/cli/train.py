@@ -11,31 +11,32 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import hydra
 import yaml  # type: ignore[import-untyped]
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from toolkit import registry
 from toolkit.blame import blame
-from toolkit.cli import prior_sweep
+from toolkit.cli import prior_sweep, sweeps
 from toolkit.cli.config import errors, groups, source
 from toolkit.cli.config.check import validate
-from toolkit.cli.config.compose import VERSION, Composed, compose
+from toolkit.cli.config.compose import VERSION, Composed, compose, composed_node
 from toolkit.cli.config.quote import key_of, prepare, text
 from toolkit.cli.config.reopen import reopen
 from toolkit.cli.flags import split
 from toolkit.cli.fresh import create_folder, remove_empty
 from toolkit.cli.ranks import launch, torchrun
 from toolkit.config import RunConfig
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, printable
+from toolkit.failures import explain
+from toolkit.registry import did_you_mean
 
 _ASKING = ("--help", "--hydra-help", "--info", "--cfg")
-_MOST_CHECKED = 64
 _LOST = ("FailedJobError", "TerminatedWorkerError", "UncompletedJobError")
 """What submitit and joblib raise for a job that ended without an error, as where memory runs out."""
 CHECK = """toolkit check [experiment=NAME] [PART=NAME …] [PART.OPTION=VALUE …]
@@ -56,11 +57,8 @@ def _train(args: Sequence[str]) -> int:
     run, others = _run(words)
     if run:
         return _continue(run, others, flags)
-    if flags.get("--cfg") == "job":
-        return _print(compose(words, folder=_folder(flags), complete=False))
     if any(flag in flags for flag in _ASKING):
-        _hydra(flags, words)
-        return 0
+        return _answer(flags, words)
     more, folder = _checked(words, flags)
     try:
         _hydra(flags, [*words, *more])
@@ -77,6 +75,9 @@ def check(args: Sequence[str]) -> int:
         print(CHECK)
         return 0
     run, words = _run(words)
+    unused = [flag for flag in flags if run or flag != "--config-dir"]
+    if unused:
+        raise ToolkitError(f"{unused[0]}: toolkit check {'run=DIR ' if run else ''}does not take this flag")
     composed = _saved(run, words) if run else compose(words, folder=_folder(flags))
     _print_notices(composed.notices)
     from toolkit.cli.check import check as check_parts
@@ -90,7 +91,8 @@ def job(cfg: DictConfig) -> float | None:
     settings = HydraConfig.get()
     overrides = list(settings.overrides.task)
     if settings.mode == RunMode.MULTIRUN:
-        print(f"run {settings.job.num}: {settings.job.override_dirname.replace(',', ' ')}", flush=True)
+        title = settings.job.override_dirname.replace(",", " ")
+        print(printable(f"run {settings.job.num}: {title}"), flush=True)
     values, _ = validate(cfg, [key_of(word) for word in overrides], complete=True)
     folder = Path(settings.runtime.output_dir)
     try:
@@ -100,7 +102,7 @@ def job(cfg: DictConfig) -> float | None:
     except Exception as error:
         if settings.mode == RunMode.MULTIRUN:  # reported here, next to the run's title; Hydra continues with the others
             reason = error if isinstance(error, ToolkitError) else blame(error)
-            print(f"run {settings.job.num} failed: {reason}", file=sys.stderr, flush=True)
+            print(printable(f"run {settings.job.num} failed: {reason}"), file=sys.stderr, flush=True)
             raise
         _failures.append(error)  # of a single run Hydra would report in its own words
         return None
@@ -167,15 +169,41 @@ def _folder(flags: dict[str, str]) -> str | None:
     return str(Path(folder).resolve())
 
 
-def _print(composed: Composed) -> int:
-    _print_notices(composed.notices)
-    print(yaml.safe_dump(composed.values, sort_keys=False, allow_unicode=True), end="")
+def _answer(flags: dict[str, str], words: Sequence[str]) -> int:
+    """Prints what was asked for, and trains nothing."""
+    folder, multirun = _folder(flags), "--multirun" in flags
+    if flags.get("--cfg") == "job":
+        runs, total = sweeps.shown(words) if multirun else ([list(words)], 1)
+        for number, run in enumerate(runs):
+            if multirun:
+                print(printable(f"# run {number}: {' '.join(run)}"))
+            _print(compose(run, folder=folder, complete=False), flags.get("--package"))
+        if total > len(runs):
+            _print_notices([f"note: {total} runs in all"])
+        return 0
+    single = {flag: value for flag, value in flags.items() if flag != "--multirun"}
+    words = sweeps.checked(words)[0] if multirun else words
+    if "--hydra-help" not in flags:  # it composes nothing of ours
+        composed_node(prepare(words), folder)  # Hydra would act upon what it shows
+    _hydra(single, words)
     return 0
+
+
+def _print(composed: Composed, package: str | None) -> None:
+    _print_notices(composed.notices)
+    values: Any = composed.values
+    for key in package.split(".") if package else ():
+        if not isinstance(values, dict) or key not in values:
+            known = list(values) if isinstance(values, dict) else []
+            near = did_you_mean(key, known)
+            raise ToolkitError(f"--package {package}: no {key}{near}; there is {', '.join(known) or 'nothing in it'}")
+        values = values[key]
+    print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).removesuffix("...\n"), end="")
 
 
 def _print_notices(notices: Sequence[str]) -> None:
     for notice in notices:
-        print(notice, file=sys.stderr)
+        print(printable(notice), file=sys.stderr)
 
 
 def _checked(words: Sequence[str], flags: dict[str, str]) -> tuple[list[str], Path]:
@@ -184,51 +212,31 @@ def _checked(words: Sequence[str], flags: dict[str, str]) -> tuple[list[str], Pa
     if not any(key_of(word) in ("dataset", "experiment") for word in words):
         raise ToolkitError(_nothing_chosen(folder))
     multirun = "--multirun" in flags
-    runs = _singles(words) if multirun else [list(words)]
-    composed = [compose(run, folder=folder) for run in runs[:_MOST_CHECKED]]
+    composed = [compose(run, folder=folder) for run in (sweeps.checked(words) if multirun else [list(words)])]
     _print_notices(tuple(dict.fromkeys(notice for run in composed for notice in run.notices)))
-    constants = _constants(words) if multirun else []
-    folder_words, path = _folder_words(words, composed[0].experiment, multirun)
+    constants = sweeps.untitled(words) if multirun else []
+    folder_words, path = _folder_words(words, composed[0], multirun)
     return [*folder_words, *constants], path
 
 
-def _folder_words(words: Sequence[str], experiment: str | None, multirun: bool) -> tuple[list[str], Path]:
-    """Where the run is written: ``outputs/EXPERIMENT/TIME``, created here, unless the words say it.
+def _folder_words(words: Sequence[str], composed: Composed, multirun: bool) -> tuple[list[str], Path]:
+    """Where the run is written: ``outputs/EXPERIMENT/TIME``, created here, unless the words or YAML say it.
 
     A sweep's folder is printed.
     """
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    given = [word.partition("=")[2] for word in words if key_of(word) == key]
-    if given:
-        folder = given[-1]
+    typed = [word.partition("=")[2] for word in words if key_of(word) == key]
+    written = composed.sweep_dir if multirun else composed.run_dir
+    given = typed[-1] if typed else written
+    if given is not None:
+        folder = os.path.expanduser(given)
         _check_unused(folder, "*/config.yaml" if multirun else "config.yaml")
     else:
-        folder = str(create_folder(Path("outputs") / (experiment or ("sweep" if multirun else "custom"))))
+        parent = composed.experiment or ("sweep" if multirun else "custom")
+        folder = str(create_folder(Path("outputs") / parent))
     if multirun:
-        print(f"sweep: {folder}", flush=True)
-    return [] if given else [f"{key}={text(folder)}"], Path(folder)
-
-
-def _constants(words: Sequence[str]) -> list[str]:
-    """Keeps the words that all runs of a sweep share out of the runs' titles."""
-    parsed = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
-    keys = ",".join(text(override.key_or_group) for override in parsed if not override.is_sweep_override())
-    return [f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
-
-
-def _singles(words: Sequence[str]) -> list[list[str]]:
-    """A sweep's words as words of single runs: every value once, with the first values of the others."""
-    overrides = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
-    values = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-        if override.is_discrete_sweep()
-        else [str(override.input_line)]
-        for override in overrides
-        if not override.is_sweep_override() or override.is_discrete_sweep()
-    ]
-    first = [choices[0] for choices in values]
-    changed = [[*first[:i], value, *first[i + 1 :]] for i, choices in enumerate(values) for value in choices[1:]]
-    return [first, *changed]
+        print(printable(f"sweep: {folder}"), flush=True)
+    return [] if typed and folder == given else [f"{key}={text(folder)}"], Path(folder)
 
 
 def _check_unused(folder: str, runs: str) -> None:
@@ -253,14 +261,12 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
     with source.installed(), _argv([*arguments, *overrides]):
         try:
             hydra.main(config_path="pkg://toolkit.conf", config_name="train", **VERSION)(job)()
-            if _failures:
-                raise _failures.pop()
         except HydraException as error:
             raise errors.explain(error, words) from error
         except BrokenPipeError:  # of --help, to a reader that has closed the pipe
             raise
-        except OSError as error:  # before the job, Hydra only creates its folder
-            raise ToolkitError(f"the run's folder cannot be created: {error}") from error
+        except OSError as error:  # a job's own are not raised here: Hydra itself only creates its folder
+            raise ToolkitError(f"the run's folder cannot be created: {explain(error) or error}") from error
         except SystemExit as stop:  # after --help and the like
             if stop.code:
                 raise
@@ -268,6 +274,8 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
             if type(error).__name__ not in _LOST:
                 raise
             raise ToolkitError(_lost(error)) from error
+    if _failures:
+        raise _failures.pop()
 
 
 def _lost(error: Exception) -> str:

@@ -30,6 +30,7 @@ from toolkit.runs.formats import FORMAT, current_tensor, format_of
 from toolkit.runs.plain import read_json
 from toolkit.runs.tensors import (
     DamagedFileError,
+    OversizedFileError,
     Shape,
     check_fit,
     check_safetensors,
@@ -38,8 +39,8 @@ from toolkit.runs.tensors import (
     read_tensors,
     sha256,
     write_tensors,
-    write_text,
 )
+from toolkit.writing import write_text
 
 MODEL, STATE, FACTS = "model.safetensors", "state.safetensors", "state.json"
 CHECKSUM = "checksum"
@@ -267,7 +268,7 @@ def _check_written(path: Path, written: str | None) -> None:
     try:
         check_safetensors(path)
     except (DamagedFileError, ToolkitError) as e:
-        if not path.is_file() or sha256(path) != written:
+        if isinstance(e, OversizedFileError) or not path.is_file() or sha256(path) != written:
             raise (e if isinstance(e, DamagedFileError) else _changed(path)) from e
         if isinstance(e, DamagedFileError):
             raise ToolkitError(f"{path} has an inconsistent header: its hash is right, but {e}") from e

@@ -217,7 +217,8 @@ def _create(
         at += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)  # a link of that name leads elsewhere
+    with path.open("xb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         # The space is reserved, not only declared: writing a map to a full disk kills the process.
         if hasattr(os, "posix_fallocate"):

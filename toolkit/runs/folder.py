@@ -20,32 +20,28 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from math import isfinite, prod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from toolkit import registry, schema
+from toolkit import registry
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 from toolkit.registry import NotInstalledError
+from toolkit.runs import spec_file
 from toolkit.runs.checkpoint import newest
-from toolkit.runs.formats import FORMAT, current_config, current_spec
+from toolkit.runs.formats import FORMAT, current_config
 from toolkit.runs.log import Log
 from toolkit.runs.plain import read_json, read_yaml, write_yaml
-from toolkit.runs.tensors import write_text
-from toolkit.spec import CodeSpec, Condition, DataSpec
+from toolkit.spec import CodeSpec, DataSpec
+from toolkit.writing import write_text
 
 FILES = ("config.yaml", "components.json", "spec.json", "metrics.jsonl", "log.txt", "evaluation.json")
 FOLDERS = ("autoencoder", "priors", "codes", "samples", "base")
 DEEPEST = 32
 """Folders inside one another."""
-LARGEST_EXAMPLE = 1 << 27
-"""Numbers, and codes, of an example."""
-
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -114,25 +110,11 @@ class Run:
 
     def write_spec(self, data: DataSpec, code_spec: CodeSpec) -> None:
         """Writes them once: what a run was trained on does not change."""
-        path = self.path / "spec.json"
-        if not path.is_file():
-            codes = asdict(code_spec)
-            if not code_spec.parts:
-                del codes["parts"]  # most runs have none: their file is the same as before there were any
-            write_text(path, json.dumps({"format": FORMAT, "data": asdict(data), "codes": codes}, indent=1))
+        spec_file.write(self.path / "spec.json", data, code_spec)
 
     def spec(self) -> tuple[DataSpec, CodeSpec]:
         """Data and codes. ToolkitError where the file is missing or invalid."""
-        path = self.path / "spec.json"
-        try:
-            written = current_spec(read_json(path), path)
-            conditions = [_record(Condition, condition) for condition in written["data"].pop("conditions")]
-            data = _record(DataSpec, {**written["data"], "conditions": ()}, conditions=tuple(conditions))
-            code_spec = _record(CodeSpec, written["codes"])
-            _check_spec(data, code_spec)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
-            raise ToolkitError(f"{path} cannot be read: {e}") from e
-        return data, code_spec
+        return spec_file.read(self.path / "spec.json")
 
     # -- who provided the parts
 
@@ -287,30 +269,6 @@ def _check_entry(entry: os.DirEntry[str], home: Path) -> None:
             )
     elif not (entry.is_file() or entry.is_dir()):
         raise ToolkitError(f"{entry.path} is neither a file nor a folder: a run may hold nothing else")
-
-
-def _record(cls: type[Record], saved: Mapping[str, Any], **given: Any) -> Record:
-    """A dataclass of plain numbers from JSON; ValueError where a value has another type."""
-    types = {option.name: option for option in schema.fields(cls) if option.name not in given}
-    values = {name: schema.convert(types[name].type, saved[name]) for name in saved if name not in given}
-    return cls(**values, **given)
-
-
-def _check_spec(data: DataSpec, code_spec: CodeSpec) -> None:
-    """ValueError for numbers that no data can have."""
-    counts = (data.channels, *data.axes, *code_spec.grid, *code_spec.codebook_sizes)
-    sizes = [n for c in data.conditions for n in (c.size, c.stride)]
-    if min(*counts, *sizes, 1 if data.levels is None else data.levels) < 1 or not data.axes:
-        raise ValueError("a size is below 1")
-    if max(data.dims, prod(code_spec.shape), *code_spec.codebook_sizes, *sizes, data.levels or 1) > LARGEST_EXAMPLE:
-        raise ValueError(f"a size is above {LARGEST_EXAMPLE}")
-    aligned = code_spec.parts or len(code_spec.grid) == data.rank
-    if not aligned or not {len(data.varying), len(data.rates)} <= {0, data.rank}:
-        raise ValueError(f"{data.rank} axes do not match a grid of {code_spec.grid}, or the other values per axis")
-    if not all(isfinite(number) for number in (data.variance or 0.0, *(rate or 0.0 for rate in data.rates))):
-        raise ValueError("a number is not finite")
-    if any(c.labels and len(c.labels) != c.size for c in data.conditions):
-        raise ValueError("a condition has more or fewer labels than its size")
 
 
 WORD = re.compile(r"[A-Za-z0-9._+!-]{1,100}")

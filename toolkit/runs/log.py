@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.writing import append_text, replacing
+
 LONGEST_LINE = 1 << 16
 """Characters."""
 
@@ -21,8 +23,7 @@ class Log:
 
     def append(self, stage: str, split: str, step: int, metrics: dict[str, float]) -> None:
         line = {"stage": stage, "split": split, "step": step, **metrics}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_text(self.path, json.dumps(line) + "\n")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Line by line; torn or invalid lines are left out."""
@@ -41,14 +42,12 @@ class Log:
         """Drops the stage's lines after a step."""
         if not self.path.is_file():
             return
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
+        with replacing(self.path) as partial, partial.open("x", encoding="utf-8") as file:
             for line in self:
                 if line["stage"] != stage or line["step"] <= step:
                     file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(self.path)
 
 
 def _is_line(line: Any) -> bool:

@@ -46,6 +46,10 @@ class DamagedFileError(Exception):
     """A file that was torn or changed since it was written."""
 
 
+class OversizedFileError(DamagedFileError):
+    """A file that is far longer than its header declares: too long to be hashed for what it is."""
+
+
 class Shape(NamedTuple):
     """What is known of a tensor before it is read."""
 
@@ -81,6 +85,8 @@ def check_safetensors(path: Path) -> None:
         raise ToolkitError(f"{path} has an inconsistent header, or is not a safetensors file: {e}") from e
     if size < end:
         raise DamagedFileError(f"{path.name} is cut short")
+    if size > 2 * end + LARGEST_HEADER:
+        raise OversizedFileError(f"{path.name} has {size} bytes, {size - end} more than its header declares")
     try:
         safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError, ValueError) as e:
@@ -135,14 +141,6 @@ def _shown(shapes: Mapping[str, Shape], other: Mapping[str, Shape], name: str) -
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file, flushed to the disk."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

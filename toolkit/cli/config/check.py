@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +26,8 @@ def validate(composed: DictConfig, typed: Sequence[str], complete: bool) -> tupl
 
     ``typed`` are the dotted keys that the user wrote, which are never dropped.
     """
-    check = _Check(tuple(typed), complete)
     values = errors.resolved(composed)
+    check = _Check(tuple(typed), complete, _chosen_parts(composed))
     known = [*(option.name for option in _RUN), *KINDS, "conditions", *TRAINERS, "prior_dataset"]
     for key in values:
         if key not in known:
@@ -37,6 +38,7 @@ def validate(composed: DictConfig, typed: Sequence[str], complete: bool) -> tupl
         config[kind] = check.part(kind, kind, composed.get(kind), values.get(kind))
     check.likelihood(config)
     config["conditions"] = check.table("conditions", values["conditions"], _CONDITIONS)
+    _once(config["conditions"])
     for trainer, options in TRAINERS.items():
         config[trainer] = check.table(trainer, values.get(trainer), schema.fields(options))
         _ranged(options, config[trainer], f"{trainer}.")
@@ -50,6 +52,8 @@ class _Check:
 
     typed: tuple[str, ...]
     complete: bool
+    parts: Mapping[str, Signature]
+    """The chosen parts, by their keys."""
     notices: list[str] = field(default_factory=list)
 
     def part(self, kind: str, path: str, node: Any, values: Any) -> dict[str, Any] | None:
@@ -94,7 +98,7 @@ class _Check:
         for key, value in typed.items():
             option = component.option(key)
             if option is None:
-                raise ToolkitError(_no_option(component, "prior_dataset", key))
+                raise ToolkitError(self._no_option(component, "prior_dataset", key))
             config[key] = self.value(option, value, f"prior_dataset.{key}")
         return config
 
@@ -125,11 +129,18 @@ class _Check:
         unknown = [key for key in values if key != "name" and not component.option(key)]
         for key in unknown:
             if self._typed(f"{path}.{key}") or not _owners(component.kind, key):
-                raise ToolkitError(_no_option(component, path, key))
+                raise ToolkitError(self._no_option(component, path, key))
         if unknown:
             owners = set.intersection(*(_owners(component.kind, key) for key in unknown)) or {"another"}
             meant = f"set for {path}={' or '.join(sorted(owners))}"
             self.notices.append(f"note: {path}={component.name} has no {', '.join(unknown)} ({meant}): ignored")
+
+    def _no_option(self, component: Signature, path: str, key: str) -> str:
+        """An option that a part does not have, and which of the other chosen parts have one of this name."""
+        options = [option.name for option in component.options]
+        elsewhere = [f"{own}.{key}" for own, part in self.parts.items() if own != path and part.option(key)]
+        elsewhere += [f"{trainer}.{key}" for trainer, own in TRAINERS.items() if key in _names(own)]
+        return errors.no_option(f"{path}.{key}", str(find(component.kind, component.name)), options, elsewhere[:2])
 
     def _typed(self, key: str) -> bool:
         return any(word == key or word.startswith(f"{key}.") for word in self.typed)
@@ -148,10 +159,20 @@ def _chosen(kind: str, path: str, node: Any, values: Any) -> Signature:
     return signature(kind, name)
 
 
-def _no_option(component: Signature, path: str, key: str) -> str:
-    options = [option.name for option in component.options]
-    elsewhere = [f"{kind}.{key}" for kind in KINDS if kind != component.kind and _owners(kind, key)]
-    return errors.no_option(f"{path}.{key}", str(find(component.kind, component.name)), options, elsewhere)
+def _chosen_parts(composed: DictConfig) -> dict[str, Signature]:
+    """The parts that were chosen by name, except those that cannot be read, which is reported elsewhere."""
+    nodes = {kind: composed.get(kind) for kind in KINDS if kind not in LISTS}
+    nodes |= {f"{kind}.{name}": part for kind in LISTS for name, part in (composed.get(kind) or {}).items()}
+    parts: dict[str, Signature] = {}
+    for path, node in nodes.items():
+        name = chosen(node) if isinstance(node, DictConfig) else None
+        with suppress(ToolkitError):
+            parts |= {path: signature(path.partition(".")[0], name)} if name else {}
+    return parts
+
+
+def _names(options: type) -> list[str]:
+    return [option.name for option in schema.fields(options)]
 
 
 def _owners(kind: str, option: str) -> set[str]:
@@ -169,6 +190,14 @@ def mapping_of(values: Any, path: str) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise ToolkitError(f"{path}: expects {path}.OPTION=VALUE, got {values!r}")
     return dict(values)
+
+
+def _once(conditions: Mapping[str, list[str]]) -> None:
+    """ToolkitError where a part would see a condition twice."""
+    for part, names in conditions.items():
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ToolkitError(f"conditions.{part}=[{','.join(names)}]: it names {twice} twice")
 
 
 def _ranged(cls: type, config: Mapping[str, Any], prefix: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import hydra
@@ -13,11 +14,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from toolkit import registry
-from toolkit.cli.config import errors, groups, source
+from toolkit.cli.config import errors, groups, hydra_settings, source
 from toolkit.cli.config.check import validate
 from toolkit.cli.config.quote import key_of, prepare, text
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
+from toolkit.options import TRAINERS
 
 VERSION: dict[str, str] = {} if hydra.__version__ >= "1.4" else {"version_base": "1.3"}
 
@@ -34,6 +36,10 @@ class Composed:
     notices: tuple[str, ...] = ()
     """What the user should know, a line each: options that were dropped or are new since."""
     experiment: str | None = None
+    run_dir: str | None = None
+    """Where YAML says that the run is written, if it does."""
+    sweep_dir: str | None = None
+    """The same of a sweep."""
 
     @property
     def config(self) -> RunConfig:
@@ -49,12 +55,16 @@ def compose(words: Sequence[str], *, folder: str | None = None, complete: bool =
     """
     overrides = prepare(words)
     composed = composed_node(overrides, folder)
-    experiment = composed.pop("hydra").runtime.choices.get("experiment")
+    settings = composed.hydra
+    experiment = settings.runtime.choices.get("experiment")
+    run_dir, sweep_dir = (hydra_settings.given_folder(settings, _usual(), section) for section in ("run", "sweep"))
+    composed.pop("hydra")
     config, notices = validate(composed, [key_of(word) for word in overrides], complete)
-    return Composed(config, notices, experiment if experiment != "null" else None)
+    return Composed(config, notices, experiment if experiment != "null" else None, run_dir, sweep_dir)
 
 
 def composed_node(overrides: Sequence[str], folder: str | None) -> DictConfig:
+    """What the words compose, Hydra's own settings included, of which YAML has set no more than it may."""
     for word in overrides:
         _one_owner(*word.partition("=")[::2])
     if folder and not any(key_of(word) == "hydra.searchpath" for word in overrides):
@@ -62,10 +72,20 @@ def composed_node(overrides: Sequence[str], folder: str | None) -> DictConfig:
     try:
         with source.installed(), _own_hydra():
             composed = hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
+        hydra_settings.check(composed.hydra, _usual(), overrides)
     except errors.COMPOSING as error:
         raise errors.explain(error, overrides) from error
     OmegaConf.set_struct(composed, False)
     return composed
+
+
+@cache
+def _usual() -> Mapping[str, Any]:
+    """Hydra's own settings where nothing is chosen."""
+    nothing = [*(f"~{group}" for group in ("quantizer", "objective", "prior", *TRAINERS)), "metric=[]", "logger=[]"]
+    with source.installed(), _own_hydra():
+        composed = hydra.compose("train", overrides=nothing, return_hydra_config=True)
+    return hydra_settings.plain(composed.hydra)
 
 
 @contextmanager
@@ -81,10 +101,14 @@ def _own_hydra() -> Iterator[None]:
 
 
 def _one_owner(group: str, name: str) -> None:
-    """ToolkitError where more than one package provides a YAML file of this name."""
+    """ToolkitError where more than one package provides a YAML file of this name, or none is named."""
     kind = groups.kind_of(group)
+    if kind and name == "{}":
+        raise ToolkitError(f"{group}={{}}: this sets nothing; a part is chosen by its name, {group}=NAME")
     if group != "experiment" and (kind is None or name in registry.names(kind)):
         return
     owners = groups.claims(group, name)
     if len(owners) > 1:
-        raise ToolkitError(f"{group}={name} is provided by {' and '.join(owners)}: uninstall one of them")
+        raise ToolkitError(
+            f"{group}={name} is provided by {' and '.join(owners)}: rename yours, or uninstall one of them"
+        )

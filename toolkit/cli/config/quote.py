@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from toolkit import registry
 from toolkit.cli.config.groups import kind_of, listed
 from toolkit.errors import ToolkitError
-from toolkit.registry import KINDS
+from toolkit.registry import KINDS, LISTS
 from toolkit.schema import Option, signature
 
 TEXT = ("init", "run", "out", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -46,6 +46,8 @@ def _as_group(word: str) -> str:
 
 def _prepared(word: str, words: Sequence[str], multirun: bool) -> str:
     key, separator, value = word.partition("=")
+    if value == "null" and key in LISTS:
+        return f"{key}=[]"
     if value == "null" and (kind_of(key) or key == "experiment"):
         return f"~{key}"
     if key.startswith("prior_dataset."):  # its keys are the dataset's, which no YAML can list

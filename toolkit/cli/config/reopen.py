@@ -12,12 +12,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from toolkit.cli.config import errors, groups
 from toolkit.cli.config.check import mapping_of, validate
 from toolkit.cli.config.compose import Composed, composed_node
-from toolkit.cli.config.quote import key_of, prepare
+from toolkit.cli.config.quote import key_of, prepare, text
 from toolkit.errors import ToolkitError
 from toolkit.registry import KINDS, LISTS, find
 from toolkit.schema import signature
 
 _REPLACEABLE = ("prior", *LISTS)
+KEPT = ("dim", "seed", "init")
+"""Values that a saved run keeps, as what it has learned began with them."""
 
 
 def reopen(frozen: Mapping[str, Any], words: Sequence[str]) -> Composed:
@@ -90,14 +92,14 @@ def _same(word: str, frozen: Mapping[str, Any]) -> bool:
     saved = frozen.get(key)
     if key in KINDS and isinstance(saved, Mapping):
         return bool(value == saved.get("name"))
-    return key in ("dim", "seed") and value == str(saved)
+    return key in KEPT and value in ("null" if saved is None else str(saved), text(str(saved)))
 
 
 def _swaps(word: str, frozen: Mapping[str, Any]) -> bool:
     """Whether a word chooses another part; only those of ``_REPLACEABLE`` may be replaced in a saved run."""
     group = word.partition("=")[0].lstrip("+~")
-    if group in ("dim", "seed"):
-        saved = frozen.get(group)
+    if group in KEPT:
+        saved = "null" if frozen.get(group) is None else frozen.get(group)
         raise ToolkitError(f"{word}: a saved run keeps its {group} of {saved}; start a new run for another")
     if group == "experiment" or (groups.kind_of(group) and group.partition("/")[0] not in _REPLACEABLE):
         kept = f"a saved run keeps its parts, only {', '.join(f'{kind}=' for kind in _REPLACEABLE)} may change"

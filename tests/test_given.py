@@ -1,0 +1,115 @@
+"""What is given to a model in Python: its own form is taken, anything else is refused with what is wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import toolkit
+from toolkit.errors import ToolkitError
+from toolkit.given import check_data, codes_of
+from toolkit.model import Model
+from toolkit.spec import CodeSpec, DataSpec
+
+LEVELS = DataSpec(2, (8, 8), 8)
+FLOATS = DataSpec(1, (16,))
+CODES = CodeSpec((2, 2), (16, 4))
+
+
+@pytest.fixture(scope="module")
+def model(toys: None, toy_run: Path) -> Model:
+    return toolkit.load(toy_run, "cpu")
+
+
+def batch(spec: DataSpec = LEVELS) -> Tensor:
+    return torch.randint(8, (3, *spec.shape)) if spec.levels else torch.rand(3, *spec.shape) * 2 - 1
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32, torch.float64])
+def test_levels_of_any_type_are_taken(model: Model, dtype: torch.dtype) -> None:
+    x = batch(model.spec)
+    assert torch.equal(model.encode(x.to(dtype)), model.encode(x))
+    assert torch.equal(model.reconstruct(x.to(dtype)), model.reconstruct(x))
+
+
+@pytest.mark.parametrize(
+    ("x", "spec", "words"),
+    [
+        (lambda x: x / 7, LEVELS, ["scaled to [0, 1]", "0..7"]),
+        (lambda x: x / 3.5 - 1, LEVELS, ["scaled to [-1, 1]", "0..7"]),
+        (lambda x: x + 0.5, LEVELS, ["whole", "0..7"]),
+        (lambda x: x + 200, LEVELS, ["200..", "0..7"]),
+        (lambda x: x - 1, LEVELS, ["-1..", "0..7"]),
+        (lambda x: x.float() * float("nan"), LEVELS, ["nan", "0..7"]),
+        (lambda x: x > 3, LEVELS, ["bool", "0..7"]),
+        (lambda x: x[:, :1], LEVELS, ["(3, 1, 8, 8)", "(n, *(2, 8, 8))"]),
+        (lambda x: x[0], LEVELS, ["(2, 8, 8)", "(n, *(2, 8, 8))"]),
+        (lambda x: x[:0], LEVELS, ["(0, 2, 8, 8)"]),
+        (lambda x: x.tolist(), LEVELS, ["list", "tensor"]),
+        (lambda x: (x * 100).long(), FLOATS, ["int64", "[-1, 1]"]),
+        (lambda x: x * 255, FLOATS, ["[-1, 1]"]),
+        (lambda x: x / 0, FLOATS, ["[-1, 1]"]),
+    ],
+)
+def test_data_in_another_form_is_refused(x: object, spec: DataSpec, words: list[str]) -> None:
+    check_data(batch(spec), spec)
+    with pytest.raises(ValueError, match="x ") as caught:
+        check_data(x(batch(spec)), spec)  # type: ignore[operator]
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_model_refuses_scaled_data(model: Model) -> None:
+    x = batch(model.spec).float() / 7
+    for call in (model.encode, model.reconstruct):
+        with pytest.raises(ValueError, match="look scaled"):
+            call(x)
+
+
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (lambda c: c.float(), ["float32", "integers (n, *(2, 2, 2))", "below 16, 4"]),
+        (lambda c: c.bool(), ["bool", "integers"]),
+        (lambda c: c[0], ["(2, 2, 2)", "(n, *(2, 2, 2))"]),
+        (lambda c: c + 4, ["depth 1", "0..3"]),
+        (lambda c: c.tolist(), ["list"]),
+    ],
+)
+def test_codes_say_what_they_are(codes: object, words: list[str]) -> None:
+    whole = torch.arange(16).reshape(2, 2, 2, 2) % 4
+    for dtype in (torch.uint8, torch.uint16, torch.int32):
+        assert torch.equal(codes_of(whole.to(dtype), CODES), whole)
+    assert codes_of(whole[:, :1], CODES).shape == (2, 1, 2, 2)
+    with pytest.raises(ValueError, match="codes") as caught:
+        codes_of(codes(whole), CODES)  # type: ignore[operator]
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_samples_take_labels(model: Model) -> None:
+    (condition,) = model.spec.conditions
+    name, text = condition.name, ",".join(condition.labels[:2])
+    with pytest.raises(ToolkitError, match=rf"condition\.{name}: nothing here was trained to see it"):
+        model.sample(2, {name: text})
+    with pytest.raises(ToolkitError, match="no such condition"):
+        model.sample(2, {"nope": text})
+    with pytest.raises(ToolkitError, match="no such condition"):
+        model.decode(torch.zeros(1, *model.code_spec.shape, dtype=torch.long), {"nope": torch.zeros(1)})
+    with pytest.raises(ToolkitError, match="as text, or a tensor"):
+        model.sample(2, {name: 1})  # type: ignore[dict-item]
+
+
+def test_a_model_says_what_it_is(model: Model) -> None:
+    text = repr(model)
+    for word in (
+        "encoder=toy_conv",
+        "quantizer=vq",
+        "pixelcnn",
+        "(2, 8, 8)",
+        "8 levels",
+        "16 entries",
+        "bits per example",
+    ):
+        assert word in text, text

@@ -1,0 +1,60 @@
+"""A sweep's words as words of single runs: to check it before its first run, to look at it, and to title its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice, product
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from toolkit.cli.config.quote import prepare, text
+
+MOST = 64
+"""Runs that are checked or shown."""
+
+
+def checked(words: Sequence[str]) -> list[list[str]]:
+    """Single runs in which every value comes once, with the first values of the others.
+
+    At most ``MOST``, and every experiment, as each is a file of its own.
+    """
+    choices = _choices(words)
+    first = [values[0] for values in choices]
+    changed = [[*first[:i], value, *first[i + 1 :]] for i, values in enumerate(choices) for value in values[1:]]
+    runs = [first, *changed]
+    return runs[:MOST] + [run for run in runs[MOST:] if _experiment(run) != _experiment(first)]
+
+
+def shown(words: Sequence[str]) -> tuple[list[list[str]], int]:
+    """The first ``MOST`` runs, every combination of the values as it will be run, and how many there are in all."""
+    choices, total = _choices(words), 1
+    for values in choices:
+        total *= len(values)
+    return [list(run) for run in islice(product(*choices), MOST)], total
+
+
+def untitled(words: Sequence[str]) -> list[str]:
+    """Keeps the words that all runs of a sweep share out of the runs' titles."""
+    keys = ",".join(text(override.key_or_group) for override in _parsed(words) if not override.is_sweep_override())
+    return [f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
+
+
+def _choices(words: Sequence[str]) -> list[list[str]]:
+    """The single words that each word stands for; a search's, which has no end of values, is left out."""
+    return [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_discrete_sweep()
+        else [str(override.input_line)]
+        for override in _parsed(words)
+        if not override.is_sweep_override() or override.is_discrete_sweep()
+    ]
+
+
+def _parsed(words: Sequence[str]) -> list[Override]:
+    overrides: list[Override] = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
+    return overrides
+
+
+def _experiment(run: Sequence[str]) -> str:
+    return next((word for word in run if word.lstrip("+").startswith("experiment=")), "")

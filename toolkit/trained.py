@@ -1,0 +1,104 @@
+"""A run's trained priors: opened at their last checkpoints, where these belong to the run's autoencoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from pathlib import Path
+from shlex import quote
+
+import torch
+
+from toolkit.build import build_prior_stage
+from toolkit.errors import ToolkitError
+from toolkit.prior import Prior
+from toolkit.runs.checkpoint import Checkpoint, damaged_with, newest, read_newest
+from toolkit.runs.folder import Run
+from toolkit.runs.spec_file import LARGEST_EXAMPLE
+from toolkit.spec import CodeSpec, DataSpec
+from toolkit.training import PriorStage
+
+
+@dataclass(frozen=True)
+class TrainedPriors:
+    """The priors of an opened run.
+
+    ``autoencoder`` is the checkpoint whose codes they must have been trained on; ``notices`` gets what the user should
+    know of damaged ones.
+    """
+
+    run: Run
+    data: DataSpec
+    code_spec: CodeSpec
+    autoencoder: Checkpoint
+    device: torch.device
+    notices: list[str]
+
+    def open(self, name: str) -> Prior:
+        """A prior at its last checkpoint; ToolkitError where it models codes of older weights."""
+        stage = read_newest(partial(self._newest, name), partial(self._read, name))
+        stage.to(self.device).eval()
+        return stage.model
+
+    def axes(self, name: str) -> tuple[int, ...]:
+        """The axes of the data that a prior was trained on."""
+        return self._shape(self._newest(name), "axes")
+
+    def _newest(self, name: str) -> Checkpoint:
+        return newest_of(self.run, self.run.prior(name), self.notices)
+
+    def _read(self, name: str, checkpoint: Checkpoint) -> PriorStage:
+        self._check_current(name, checkpoint)
+        code_spec = replace(self.code_spec, grid=self._shape(checkpoint, "grid"))
+        config = self.run.prior_config(name)
+        data = replace(self.data, axes=self._shape(checkpoint, "axes"))
+        with self.run.blaming():
+            stage = build_prior_stage(config, code_spec, data, checkpoint)
+            checkpoint.load_weights(stage, averaged=True)
+        return stage
+
+    def _shape(self, checkpoint: Checkpoint, key: str) -> tuple[int, ...]:
+        """The grid or the axes that a prior was trained on; ToolkitError where its checkpoint has no valid ones.
+
+        They are the run's own where the codes' grid has parts.
+        """
+        shape = checkpoint.facts.get(key)
+        own = self.code_spec.grid if key == "grid" else self.data.axes
+        if (
+            not isinstance(shape, list)
+            or len(shape) != len(own)
+            or not all(type(n) is int and n > 0 for n in shape)
+            or prod(shape) > LARGEST_EXAMPLE
+            or (self.code_spec.parts and tuple(shape) != own)
+        ):
+            raise ToolkitError(
+                f"{checkpoint.path}: {key}={shape} is not valid for a prior over codes on {self.code_spec.grid} of data"
+                f" {self.data.axes}"
+            )
+        return tuple(shape)
+
+    def _check_current(self, name: str, checkpoint: Checkpoint) -> None:
+        """ToolkitError where a prior models codes of older weights; a notice where those of its own are damaged."""
+        weights_hash, run = str(checkpoint.facts.get("autoencoder")), quote(str(self.run.path))
+        if weights_hash == self.autoencoder.weights_hash:
+            return
+        damaged = damaged_with(self.run.autoencoder, weights_hash)
+        if damaged is None:
+            raise ToolkitError(
+                f"prior={name} was trained on codes of an older autoencoder: "
+                f"toolkit train run={run} stage=prior prior={name} trains it again"
+            )
+        notice = f"prior={name} was trained on codes of {damaged}, which is damaged: toolkit train run={run} mends it"
+        if notice not in self.notices:
+            self.notices.append(notice)
+
+
+def newest_of(run: Run, folder: Path, notices: list[str]) -> Checkpoint:
+    """The newest whole checkpoint of one of a run's stages; ToolkitError where it has none yet."""
+    checkpoint = newest(folder, notices)
+    if checkpoint is None:
+        raise ToolkitError(
+            f"{folder} has no checkpoint yet: toolkit train run={quote(str(run.path))} continues this run"
+        )
+    return checkpoint
