@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolkit import interrupts
-from toolkit.cli.continuing import continues
+from toolkit.cli.continuing import continues, machine_errors
 from toolkit.cli.fresh import remove_empty
 from toolkit.cli.report import TrainReport, show_plugin_notes
 from toolkit.config import RunConfig
@@ -19,7 +19,7 @@ def train_run(config: RunConfig, folder: Path) -> float | None:
 
     The first SIGINT, SIGTERM or SIGUSR1 stops it after the step at hand, which is saved; a second one ends it at once.
     """
-    with interrupts.handled():
+    with interrupts.handled(), machine_errors(folder):
         return train(config, folder, report=Silence()) if rank() else _reported(config, folder)
 
 

@@ -39,6 +39,7 @@ def main(args: list[str]) -> int:
     from toolkit.batches import split_batches
     from toolkit.causal.sampling import compiled
     from toolkit.cli.files import build_dataset_of, read_examples, reconstruct_examples, unlabeled, write_examples
+    from toolkit.continuation import changed_data
     from toolkit.errors import ToolkitError
     from toolkit.model import load
 
@@ -50,6 +51,7 @@ def main(args: list[str]) -> int:
         examples = read_examples(model, options.files)
     else:
         dataset = build_dataset_of(model.bottom, options.dataset)
+        notes(changed_data(model.run, dataset))
         batch = next(
             split_batches(dataset, "test", model.device, batch_size=options.examples, limit=options.examples), None
         )

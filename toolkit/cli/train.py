@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -29,9 +29,10 @@ from toolkit.cli.config.quote import key_of, prepare, text
 from toolkit.cli.config.reopen import reopen
 from toolkit.cli.flags import split
 from toolkit.cli.fresh import create_folder, remove_empty
+from toolkit.cli.jobs import ending_with_command, told_of_signals
 from toolkit.cli.ranks import launch, torchrun
 from toolkit.config import RunConfig
-from toolkit.errors import ToolkitError
+from toolkit.errors import RemoteError, ToolkitError
 
 _ASKING = ("--help", "--hydra-help", "--info", "--cfg")
 _MOST_CHECKED = 64
@@ -86,6 +87,11 @@ def check(args: Sequence[str]) -> int:
 def job(cfg: DictConfig) -> float | None:
     """One run, as Hydra's launcher starts it, possibly in another process; returns what a sweeper may minimize."""
     _set_start_method()
+    with ending_with_command():
+        return _job(cfg)
+
+
+def _job(cfg: DictConfig) -> float | None:
     settings = HydraConfig.get()
     overrides = list(settings.overrides.task)
     if settings.mode == RunMode.MULTIRUN:
@@ -98,8 +104,10 @@ def job(cfg: DictConfig) -> float | None:
         return _start(RunConfig.read(values), folder)
     except Exception as error:
         if settings.mode == RunMode.MULTIRUN:  # reported here, next to the run's title; Hydra continues with the others
-            reason = error if isinstance(error, ToolkitError) else blame(error)
+            reason = str(error) if isinstance(error, ToolkitError) else blame(error)
             print(f"run {settings.job.num} failed: {reason}", file=sys.stderr, flush=True)
+            if isinstance(error, OSError):  # where Hydra raises one, it could not create a folder
+                raise RemoteError(reason) from error
             raise
         _failures.append(error)  # of a single run Hydra would report in its own words
         return None
@@ -243,16 +251,14 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
     multirun = "--multirun" in flags
     arguments = [part for flag, value in flags.items() for part in ([flag, value] if value else [flag])]
     overrides = [] if "--hydra-help" in flags else prepare(words, multirun)  # it composes nothing of ours
-    with source.installed(), _argv([*arguments, *overrides]):
+    with source.installed(), _argv([*arguments, *overrides]), told_of_signals() if multirun else nullcontext():
         try:
             hydra.main(config_path="pkg://toolkit.conf", config_name="train", **VERSION)(job)()
-            if _failures:
-                raise _failures.pop()
         except HydraException as error:
             raise errors.explain(error, words) from error
         except BrokenPipeError:  # of --help, to a reader that has closed the pipe
             raise
-        except OSError as error:  # before the job, Hydra only creates its folder
+        except OSError as error:  # outside the job, Hydra only creates its folder
             raise ToolkitError(f"the run's folder cannot be created: {error}") from error
         except SystemExit as stop:  # after --help and the like
             if stop.code:
@@ -261,6 +267,8 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
             if type(error).__name__ not in _LOST:
                 raise
             raise ToolkitError(_lost(error)) from error
+    if _failures:
+        raise _failures.pop()
 
 
 def _lost(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 config.yaml        never rewritten; a continuation that changes values adds config-2.yaml, …
 components.json    kind: name, distribution, version, parameters
+data.json          the names, sizes and times of the files that the data came from
 spec.json          the data's and the codes' shapes and labels: sampling needs no dataset on disk
 autoencoder/       checkpoints of stage one
 priors/<name>/     checkpoints of stage two and the configuration it was trained with
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import isfinite, prod
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from toolkit import registry, schema
@@ -35,10 +37,11 @@ from toolkit.runs.checkpoint import newest
 from toolkit.runs.formats import FORMAT, current_config, current_spec
 from toolkit.runs.log import Log
 from toolkit.runs.plain import read_json, read_yaml, write_yaml
+from toolkit.runs.signature import edited, signed, with_hash, without_hash
 from toolkit.runs.tensors import write_text
 from toolkit.spec import CodeSpec, Condition, DataSpec
 
-FILES = ("config.yaml", "components.json", "spec.json", "metrics.jsonl", "log.txt", "evaluation.json")
+FILES = ("config.yaml", "components.json", "data.json", "spec.json", "metrics.jsonl", "log.txt", "evaluation.json")
 FOLDERS = ("autoencoder", "priors", "codes", "samples", "base")
 DEEPEST = 32
 """Folders inside one another."""
@@ -64,7 +67,8 @@ class Run:
         if not run.path.is_dir():
             raise ToolkitError(f"{key}={path}: no such folder")
         if not (run.path / "config.yaml").exists():
-            raise ToolkitError(f"{key}={path}: this folder holds no run (no config.yaml)")
+            cure = _copies(run.path) if run.autoencoder.is_dir() else ""
+            raise ToolkitError(f"{key}={path}: this folder holds no run (no config.yaml){cure}")
         _check_folder(run.path)
         return run
 
@@ -110,28 +114,42 @@ class Run:
         config.chosen_prior()
         return config
 
+    def edited(self, prior: str | None = None) -> list[str]:
+        """A notice where the newest configuration, or a prior's, is not as it was written."""
+        files = _configs(self.path if prior is None else self.prior(prior))
+        return edited(files[-1]) if files else []
+
     # -- shapes and labels
 
     def write_spec(self, data: DataSpec, code_spec: CodeSpec) -> None:
         """Writes them once: what a run was trained on does not change."""
-        path = self.path / "spec.json"
-        if not path.is_file():
+        if self.spec_damage():
             codes = asdict(code_spec)
             if not code_spec.parts:
                 del codes["parts"]  # most runs have none: their file is the same as before there were any
-            write_text(path, json.dumps({"format": FORMAT, "data": asdict(data), "codes": codes}, indent=1))
+            values = with_hash({"format": FORMAT, "data": asdict(data), "codes": codes})
+            write_text(self.path / "spec.json", json.dumps(values, indent=1))
+
+    def spec_damage(self) -> str:
+        """Why ``spec.json`` is not what was written, or is not there; training writes it again. Empty: it is whole."""
+        try:
+            without_hash(read_json(self.path / "spec.json"))
+        except (OSError, ValueError) as e:
+            return str(e)
+        return ""
 
     def spec(self) -> tuple[DataSpec, CodeSpec]:
         """Data and codes. ToolkitError where the file is missing or invalid."""
         path = self.path / "spec.json"
         try:
-            written = current_spec(read_json(path), path)
+            written = current_spec(without_hash(read_json(path)), path)
             conditions = [_record(Condition, condition) for condition in written["data"].pop("conditions")]
             data = _record(DataSpec, {**written["data"], "conditions": ()}, conditions=tuple(conditions))
             code_spec = _record(CodeSpec, written["codes"])
             _check_spec(data, code_spec)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
-            raise ToolkitError(f"{path} cannot be read: {e}") from e
+            again = f"\ntoolkit train run={quote(str(self.path))} writes it again" if self.spec_damage() else ""
+            raise ToolkitError(f"{path} cannot be read: {e}{again}") from e
         return data, code_spec
 
     # -- who provided the parts
@@ -157,9 +175,9 @@ class Run:
         except NotInstalledError as e:
             raise self._missing(e) from e
         except ToolkitError as e:
-            moved = self._moved()
-            if moved and moved not in str(e):
-                raise ToolkitError(f"{e}\n{moved}") from e
+            known = [line for line in (self._moved(), *self.edited()) if line and line not in str(e)]
+            if known:
+                raise ToolkitError("\n".join([str(e), *known])) from e
             raise
 
     def _missing(self, error: NotInstalledError) -> ToolkitError:
@@ -217,7 +235,7 @@ def write_config(folder: Path, config: RunConfig) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     name = f"config-{_number(files[-1]) + 1}.yaml" if files else "config.yaml"
-    write_text(folder / name, write_yaml({"format": FORMAT, **config.values()}))
+    write_text(folder / name, signed(write_yaml({"format": FORMAT, **config.values()})))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -226,10 +244,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         values = read_yaml(path)
     except (OSError, ValueError) as e:
-        raise ToolkitError(f"{path} cannot be read: {e}") from e
+        raise ToolkitError(f"{path} cannot be read: {e}{_copies(folder)}") from e
     if not isinstance(values, dict):
-        raise ToolkitError(f"{path} holds no configuration")
+        raise ToolkitError(f"{path} holds no configuration{_copies(folder)}")
     return current_config(values, path)
+
+
+def _copies(folder: Path) -> str:
+    """What to do about a configuration that is lost: where it may be found again."""
+    above = folder.parent.parent if folder.parent.name == "priors" else folder
+    others = sorted(
+        path for path in (above / "config.yaml", *above.glob("priors/*/config.yaml")) if path.parent != folder
+    )
+    return f"\nput a copy of it back{f', such as {others[0]}' if others else ''}"
 
 
 def _read(folder: Path) -> RunConfig:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
-from toolkit.dataset import SPLITS
+from toolkit.dataset import SPLITS, SourceFile
 from toolkit.datasets.files import ErrorPolicy, require_folder, scan, set_aside, split_sizes, windows
 from toolkit.datasets.variance import estimate_variance
 from toolkit_audio import PACKAGE
@@ -70,6 +71,8 @@ class CorpusDataset(AudioDataset):
         phone_map: a JSON object that maps phones to the class that they count as; null: none.
         on_error: whether a file that cannot be read stops the run, or is skipped with a warning.
     """
+
+    path_options = ("root", "lists", "phones", "phone_map")
 
     def __init__(
         self,
@@ -143,6 +146,15 @@ class CorpusDataset(AudioDataset):
             lambda index: utterances[numbers[index, 0]].path,
             lambda index: self._example(utterances[numbers[index, 0]], int(numbers[index, 1]), generator),
         )
+
+    def source_files(self) -> Iterable[SourceFile]:
+        """Sounds, and alignments under the name ``phones/…``."""
+        for split, utterances in self.splits.items():
+            for path, speaker, _ in utterances:
+                yield SourceFile(path, os.path.join(self.root, path), split, speaker)
+                if self.phones and path in self.phones.files:
+                    file = self.phones.files[path]
+                    yield SourceFile(f"phones/{file}", os.path.join(self.phones.folder, file), split)
 
     def _example(self, utterance: Utterance, start: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         sound, length, rate = self.sounds[utterance.path], self.spec.axes[0], sample_rate_of(self.spec)

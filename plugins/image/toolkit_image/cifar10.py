@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import tarfile
 import zlib
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from math import prod
 from pathlib import Path
 from typing import IO, Any, NamedTuple, final
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
+from toolkit.dataset import SourceFile
 from toolkit_image.files import ImageDataset
 
 FOLDER = "cifar-10-batches-py"
@@ -97,6 +98,12 @@ class CIFAR10Dataset(ImageDataset):
             flipped = torch.tensor([self._flips(generator) for generator in generators])
             x[flipped] = x[flipped].flip(-1)
         return {"x": x, "class": labels[places]}
+
+    def source_files(self) -> Iterable[SourceFile]:
+        path = _find(self.root)
+        if path.is_file():
+            return [SourceFile(path.name, str(path))]
+        return [SourceFile(name, str(path / name)) for name in (*TRAIN, TEST)]
 
     def _read(self, split: str) -> tuple[Tensor, Tensor]:
         """Images and labels of a split."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
-from toolkit.dataset import SPLITS
+from toolkit.dataset import SPLITS, SourceFile
 from toolkit.datasets.files import (
     ErrorPolicy,
     find_files,
@@ -94,6 +94,11 @@ class FolderDataset(ImageDataset):
         return self.policy.example(
             split, index, len(paths), paths.__getitem__, lambda index: self._example(paths[index], generator)
         )
+
+    def source_files(self) -> Iterable[SourceFile]:
+        for split, paths in self.splits.items():
+            for path in paths:
+                yield SourceFile(path, os.path.join(self.root, path), split, class_folder(path))
 
     def _example(self, path: str, generator: torch.Generator | None) -> dict[str, Tensor]:
         across, down, mirror = CENTER if generator is None else torch.rand(3, generator=generator).tolist()
