@@ -70,7 +70,6 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
 def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float | None:
     with raise_together():
         torch.manual_seed(config.seed)
-        config, allowed = with_absolute_paths(config), config.trainer.allow_changed_data
         dataset = open_dataset(config, base=run.base)
         checkpoint = newest(run.autoencoder, [])
         stage = build_stage(config, dataset.spec, checkpoint)
@@ -82,11 +81,12 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         with torch.random.fork_rng([]):
             notices = check_continuation(run, config, dataset.spec, stage, files)
         if asks_for_source(config) and not run.base.is_dir():
-            notices += check_data(Path(config.dataset.options["run"]), files, allowed)
+            notices += check_data(Path(config.dataset.options["run"]), files, config.trainer.allow_changed_data)
         notices += run.edited()
         if config.init and checkpoint is None:
             notices += initialize(stage, config.init)
-    config = replace(config, trainer=replace(config.trainer, allow_changed_data=False))  # it is for this command alone
+    allowed = config.trainer.allow_changed_data  # by this command alone: it is not saved
+    config = with_absolute_paths(replace(config, trainer=replace(config.trainer, allow_changed_data=False)))
     on_rank0(lambda: report.add(build_loggers(config, run.path)))
     seed_noise(config.seed)
     notices += on_rank0(partial(_write, run, config, dataset, stage, files)) or []

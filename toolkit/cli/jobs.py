@@ -39,8 +39,8 @@ def told_of_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: handler for number in interrupts.STOPPING if (handler := signal.getsignal(number))}
-    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    handlers = {number: signal.getsignal(number) for number in interrupts.STOPPING}
+    before = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     with TemporaryDirectory(prefix="toolkit-") as name:
 
         def stop(number: int, frame: FrameType | None) -> None:

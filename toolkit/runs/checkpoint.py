@@ -42,8 +42,7 @@ from toolkit.runs.tensors import (
     write_text,
 )
 
-MODEL, STATE, FACTS = "model.safetensors", "state.safetensors", "state.json"
-CHECKSUM = "checksum"
+MODEL, STATE, FACTS, CHECKSUM = "model.safetensors", "state.safetensors", "state.json", "checksum"
 TRIES = 20
 """To read a checkpoint beside a training, which may delete it meanwhile."""
 
@@ -280,7 +279,6 @@ def _changed(path: Path) -> DamagedFileError:
 
 
 def _quoted_run(folder: Path) -> str:
-    """The run of a stage's folder."""
     return quote(str(folder.parent if folder.parent.name != "priors" else folder.parent.parent))
 
 
