@@ -83,8 +83,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, toys: None) -> tuple[Path, Pa
 def older_of(run: Path, young: Path, name: Path) -> Path:
     """What a file may have been before: that of the checkpoint before, or of another run."""
     step = name.parent.name
-    before = run / name.parent.with_name("step-00000003") / name.name
-    return before if step.startswith("step-") and step != "step-00000003" else young / name
+    if step.startswith("step-") and step != "step-00000003":
+        return run / name.parent.with_name("step-00000003") / name.name
+    return young / name
 
 
 def sampled(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, bytes | None]:

@@ -150,8 +150,9 @@ class CorpusDataset(AudioDataset):
     def source_files(self) -> Iterable[SourceFile]:
         """Sounds, and alignments under the name ``phones/…``."""
         for split, utterances in self.splits.items():
-            for path, speaker, _ in utterances:
-                yield SourceFile(path, os.path.join(self.root, path), split, speaker)
+            for utterance in utterances:
+                path = utterance.path
+                yield SourceFile(path, os.path.join(self.root, path), split, utterance.speaker)
                 if self.phones and path in self.phones.files:
                     file = self.phones.files[path]
                     yield SourceFile(f"phones/{file}", os.path.join(self.phones.folder, file), split)
