@@ -583,7 +583,7 @@ def test_a_signal_while_codes_are_encoded(failing: list[str], tmp_path: Path) ->
     words = ["dataset.after=100000000", "dataset.nap=2.0", "trainer.validate_every=100", "prior_trainer.batch_size=1"]
     process = started(*failing, *words, "trainer.steps=2", "trainer.validate_examples=1", "trainer.pictures_every=100")
     codes = tmp_path / "run" / "codes"
-    until(lambda: (codes / "train.safetensors").is_file(), 120)
+    until(lambda: (codes / "train.safetensors").is_file())
     time.sleep(1)
     os.kill(process.pid, signal.SIGTERM)
     status, out, _ = ended(process)
@@ -607,8 +607,8 @@ def test_ranks_do_not_outlive_the_command(failing: list[str], tmp_path: Path, mo
     assert not list(aside.glob("toolkit-*"))
 
 
-def until(there: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+def until(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not there():
         assert time.monotonic() < deadline
         time.sleep(0.05)
