@@ -25,10 +25,11 @@ from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
 from toolkit.optimization import Optimization
 from toolkit.running_metrics import RunningMetrics
-from toolkit.runs.checkpoint import Checkpoint, set_random_state
+from toolkit.runs.checkpoint import Checkpoint
 from toolkit.runs.codes import HASH, cache_key, check_codes, encode_batches, read_codes
 from toolkit.runs.folder import Run
 from toolkit.runs.log import Log
+from toolkit.runs.random_state import set_random_state
 from toolkit.runs.tensors import check_safetensors
 from toolkit.stages import train
 

@@ -564,16 +564,32 @@ def test_two_ranks_lose_no_step_to_a_signal(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_signal_during_validation(failing: list[str], tmp_path: Path) -> None:
-    """Several ranks end the validation first, and agree in the steps after it."""
-    words = ["dataset.after=100000000", "dataset.nap=1.0", "trainer.validate_every=3"]
-    process = started(*failing, *words)
-    until(lambda: (tmp_path / "run" / "metrics.jsonl").is_file() and len(list(Run(tmp_path / "run").log)) > 0)
+@pytest.mark.parametrize("checkpoint_every", [3, 100])
+def test_a_signal_during_validation(failing: list[str], tmp_path: Path, checkpoint_every: int) -> None:
+    """All ranks leave it after the example at hand, and its step is saved, unless it is already."""
+    words = ["dataset.after=100000000", "dataset.nap=5.0", "trainer.validate_every=3", "trainer.batch_size=1"]
+    process = started(*failing, *words, "trainer.log_every=1", f"trainer.checkpoint_every={checkpoint_every}")
+    until(lambda: (tmp_path / "run" / "metrics.jsonl").is_file() and len(list(Run(tmp_path / "run").log)) == 3)
     time.sleep(1)
     os.kill(process.pid, signal.SIGINT)
     assert ended(process)[0] == 130
-    names = sorted(path.name for path in (tmp_path / "run" / "autoencoder").iterdir())
-    assert names == ["step-00000003", "step-00000005"]
+    assert [path.name for path in (tmp_path / "run" / "autoencoder").iterdir()] == ["step-00000003"]
+    assert not any(line["split"] == "val" for line in Run(tmp_path / "run").log)
+
+
+@pytest.mark.slow
+def test_a_signal_while_codes_are_encoded(failing: list[str], tmp_path: Path) -> None:
+    """All ranks stop after the batch at hand, and what they have written of the codes is removed."""
+    words = ["dataset.after=100000000", "dataset.nap=2.0", "trainer.validate_every=100", "prior_trainer.batch_size=1"]
+    process = started(*failing, *words, "trainer.steps=2", "trainer.validate_examples=1", "trainer.pictures_every=100")
+    codes = tmp_path / "run" / "codes"
+    until(lambda: (codes / "train.safetensors").is_file())
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGTERM)
+    status, out, _ = ended(process)
+    assert status == 143
+    assert "continues from autoencoder/step-00000002" in out
+    assert [path.name for path in codes.iterdir()] == ["train.safetensors"]
 
 
 @pytest.mark.slow
@@ -592,7 +608,7 @@ def test_ranks_do_not_outlive_the_command(failing: list[str], tmp_path: Path, mo
 
 
 def until(there: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not there():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from toolkit import interrupts
 from toolkit.dataset import Examples, collate
-from toolkit.errors import RemoteTraceback, ToolkitError
+from toolkit.distributed import all_gather_object, ranks
+from toolkit.errors import Interrupted, RemoteTraceback, ToolkitError
 
 GPU_WORKERS = 4
 """Default number of loading processes with a GPU; on a CPU they would take the cores that train."""
@@ -90,6 +91,19 @@ def split_batches(
     order = [range(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
     share = stretch(len(order), rank, ranks)
     return _load(_Plain(examples, split), order[share.start : share.stop], device, workers, share.start)
+
+
+def stoppable(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches; of several ranks, all stop together, with Interrupted, once a signal has asked one of them to.
+
+    They agree behind the last batch of each, to which all must come. On one rank a signal is not waited for.
+    """
+    for batch in batches:
+        if ranks() > 1 and interrupts.asked():
+            break
+        yield batch
+    if ranks() > 1 and (stop := max(all_gather_object(interrupts.asked()))):
+        raise Interrupted(stop)
 
 
 def stretch(size: int, rank: int, ranks: int) -> range:

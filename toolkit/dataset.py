@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,19 @@ def collate(
     return batch
 
 
+class SourceFile(NamedTuple):
+    """A file that examples come from."""
+
+    name: str
+    """By what it is known wherever the dataset lies: its path below the dataset's folder."""
+    path: str
+    """Where it is."""
+    split: str = ""
+    """The split that it counts in; empty: all, or none."""
+    label: str = ""
+    """The label that it counts as, such as its class; empty: none."""
+
+
 class Dataset(ABC):
     """Examples of one modality, by split, and their files.
 
@@ -50,6 +63,9 @@ class Dataset(ABC):
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     """Extensions, in lower case, of the files in a folder that ``read`` is for; none: of all files."""
+
+    path_options: ClassVar[tuple[str, ...]] = ("root",)
+    """Options that are paths of files or folders, if it has them: a run keeps them absolute."""
 
     spec: DataSpec
 
@@ -78,6 +94,14 @@ class Dataset(ABC):
         Examples that are parts of one file differ in what follows its stem.
         """
         return f"{split}/{index:06d}"
+
+    def source_files(self) -> Iterable[SourceFile]:
+        """All files that its examples and their labels come from; none where they are computed from its options.
+
+        A run records them, by name, size and time, and is not continued on others without being told to. Nothing is
+        read for it.
+        """
+        return ()
 
     @classmethod
     @abstractmethod

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import Interrupted, ToolkitError
 
 Result = TypeVar("Result")
 BETWEEN_RUNS = timedelta(days=7)
@@ -140,7 +140,8 @@ def all_gather_object(value: Result) -> list[Result]:
 def raise_together() -> Iterator[None]:
     """All ranks leave the block without an error, or none does.
 
-    Where some fail, the lowest of them raises its own error and the others raise PeerError, all at the same place.
+    Where some fail, the lowest of them raises its own error and the others raise PeerError, all at the same place; but
+    Interrupted is raised by whom it came to.
     """
     error: BaseException | None = None
     try:
@@ -157,7 +158,7 @@ def _settle(error: BaseException | None) -> None:
     failed = torch.zeros(ranks())
     failed[rank()] = error is not None
     all_reduce_sum(failed)
-    if error is not None and int(failed.argmax()) == rank():
+    if error is not None and (int(failed.argmax()) == rank() or isinstance(error, Interrupted)):
         raise error
     if failed.any():
         raise PeerError(f"rank {int(failed.argmax())} failed") from error

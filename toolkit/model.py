@@ -23,7 +23,7 @@ from toolkit.given import as_given, check_data, codes_of, described, known_condi
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.quantizer import Quantized
 from toolkit.rollout import within
-from toolkit.runs.checkpoint import Checkpoint, read_newest
+from toolkit.runs.checkpoint import Checkpoint, found, read_newest
 from toolkit.runs.folder import Run
 from toolkit.runs.spec_file import check_codes
 from toolkit.sample import BATCH, Progress, decode, decode_latents, sample, unwatched
@@ -73,6 +73,7 @@ class Model:
     def __init__(self, run: Run, device: torch.device) -> None:
         self.run, self.device, self.notices = run, device, list[str]()
         self.config = run.config()
+        self.notices += run.edited()
         self.data: DataSpec
         self.code_spec: CodeSpec
         self.data, self.code_spec = run.spec()
@@ -134,10 +135,10 @@ class Model:
         prior = build_prior(replace(self.config, prior=PartConfig(name, {})), self.code_spec, self.data).to(self.device)
         if any(True for _ in prior.parameters()):
             have = ", ".join(self.run.priors()) or "none"
-            raise ToolkitError(
-                f"prior={name} was not trained on this run (trained: {have}): "
-                f"toolkit train run={quote(str(self.run.path))} stage=prior prior={name}"
-            )
+            lost = f"has checkpoints, but {self.run.prior(name) / 'config.yaml'} is gone"
+            why = lost if found(self.run.prior(name)) else f"was not trained on this run (trained: {have})"
+            again = f"toolkit train run={quote(str(self.run.path))} stage=prior prior={name}"
+            raise ToolkitError(f"prior={name} {why}: {again}")
         return prior
 
     def sampled_spec(self, name: str | None = None) -> DataSpec:

@@ -102,6 +102,8 @@ class AutoencoderTrainerOptions(TrainerOptions):
     """Step at which the critic begins to learn."""
     timeout: float = 10.0
     """Minutes after which a rank that the others wait for is lost, and the run ends."""
+    allow_changed_data: bool = False
+    """Whether this command goes on though the data's files are not those that the run was trained on; not saved."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

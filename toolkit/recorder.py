@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import Any, NoReturn, TypeVar, final
 
 import torch
 
 from toolkit import interrupts
 from toolkit.batches import TrainBatches
 from toolkit.device import peak_memory
-from toolkit.distributed import Largest, broadcast_object, on_rank0, raise_together, rank, ranks
+from toolkit.distributed import Largest, PeerError, broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import Interrupted, NotFiniteError, ToolkitError
 from toolkit.fit import device_of
 from toolkit.optimization import Optimization
@@ -23,6 +23,8 @@ from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.checkpoint import Checkpoint, found, newest, save, set_aside
 from toolkit.runs.folder import Run
 from toolkit.training import Metrics
+
+Result = TypeVar("Result")
 
 
 @final
@@ -46,6 +48,8 @@ class Recorder:
         self.validate, self.plot = validate, plot
         self.running = RunningMetrics()
         self._saved = self._recorded = -1
+        self._apart = False
+        """Whether the metrics' sums are each rank's own, since they were last averaged."""
 
     def resume(self) -> None:
         """Goes back to the newest whole checkpoint, or to the start; the log is cut to match."""
@@ -80,7 +84,7 @@ class Recorder:
                 self._follow(updates, batches)
             except KeyboardInterrupt as e:
                 if isinstance(e, Interrupted) or not interrupts.asked():
-                    self._save_interrupted()
+                    self._save_interrupted(together=isinstance(e, Interrupted))
                 raise
             if interrupts.asked():
                 raise Interrupted(interrupts.asked())
@@ -95,7 +99,8 @@ class Recorder:
             self._recorded = step
             logs, saves = (last or step % every == 0 for every in (options.log_every, options.checkpoint_every))
             stop = largest(interrupts.asked(), now=last)
-            if logs or saves:
+            self._apart = not (logs or saves)
+            if not self._apart:
                 running.average()
             if logs or saves or stop:
                 with raise_together():  # all ranks stop together
@@ -104,7 +109,7 @@ class Recorder:
                 self._log("train", running.drain() | {"learning_rate": rate} | clock.metrics(step))
             with clock.stopped():
                 if saves or stop:  # first of all: a validation may fail, or be stopped, and is then made up for
-                    self.save(apart=not (logs or saves))
+                    self.save()
                 if stop:
                     raise Interrupted(stop)
                 self._evaluate(*self._due(step, last))
@@ -160,38 +165,54 @@ class Recorder:
         step = self.optimization.step
         if validates and self.validate:
             with raise_together():
-                metrics = self._with_averages(self.validate)
+                metrics = self._with_averages(self.validate, stoppable=ranks() == 1)
             self._log("val", metrics)
         if plots and self.plot:
-            on_rank0(partial(self._with_averages, partial(self.plot, self._picture(step))))
+            stop = on_rank0(partial(self._plotted, partial(self.plot, self._picture(step))))
+            if stop := broadcast_object(stop):
+                raise Interrupted(stop)
+
+    def _plotted(self, plot: Callable[[], None]) -> int:
+        """Plots; returns the number of a signal that has ended it, for all ranks to know."""
+        try:
+            self._with_averages(plot, stoppable=True)
+        except Interrupted as e:
+            return e.number
+        return 0
 
     def _picture(self, step: int) -> Path:
         return self.run.samples / f"{self.stage}-{step:08d}.png"
 
-    def save(self, apart: bool = False) -> None:
-        """``apart``: the metrics' sums are each rank's own."""
+    def save(self) -> None:
+        """Saves the last step; all ranks take part."""
         step, keep = self.optimization.step, self.optimization.options.keep
         self._saved = step
-        save(self.folder, self.optimization, self.facts, self.running.state(apart), keep=keep)
+        save(self.folder, self.optimization, self.facts, self.running.state(self._apart), keep=keep)
 
-    def _save_interrupted(self) -> None:
-        """Saves the last step, unless that is done or the interrupt came in the middle of the next one."""
+    def _save_interrupted(self, together: bool) -> None:
+        """Saves the last step, unless that is done or the interrupt came in the middle of the next one.
+
+        ``together``: all ranks were interrupted at the same place.
+        """
         step = self.optimization.step
-        if ranks() > 1 or self._saved == step or self._recorded != step or not self.optimization.intact:
+        alone = ranks() > 1 and not together
+        if alone or self._saved == step or self._recorded != step or not self.optimization.intact:
             return
-        with suppress(NotFiniteError):
-            self.running.check()
-            if self.optimization.finite():
-                self.save()
+        with suppress(NotFiniteError, PeerError):
+            with raise_together():
+                self.running.check()
+                if not self.optimization.finite():
+                    raise NotFiniteError
+            self.save()
 
-    def _with_averages(self, act: Callable[[], Any]) -> Any:
+    def _with_averages(self, act: Callable[[], Result], stoppable: bool) -> Result:
         """Calls ``act`` with the averaged weights, and leaves training's random numbers alone.
 
-        On one rank a signal ends ``act`` at once: several could not agree on it.
+        ``stoppable``: a signal ends ``act`` at once.
         """
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        stoppable = interrupts.allowed() if ranks() == 1 else nullcontext()
-        with torch.random.fork_rng(devices), self.optimization.averaged(), stoppable:
+        signals = interrupts.allowed() if stoppable else nullcontext()
+        with torch.random.fork_rng(devices), self.optimization.averaged(), signals:
             result = act()
         self.optimization.module.train()
         return result

@@ -13,6 +13,7 @@ from toolkit import registry
 from toolkit.batches import split_batches
 from toolkit.build import build_metrics
 from toolkit.config import PartConfig, RunConfig
+from toolkit.continuation import changed_data
 from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluate_parts
@@ -78,7 +79,7 @@ def measure(
         write_text(path, json.dumps(values, indent=1))
     except OSError as e:  # what was measured is worth more than the file
         notices.append(f"{path} could not be written: {e.strerror or e}")
-    return Measured(values, [*model.notices, *evaluation.warnings, *notices])
+    return Measured(values, [*model.notices, *evaluation.warnings, *notices, *changed_data(model.run, dataset)])
 
 
 def example_count(dataset: Dataset, split: str, limit: int | None = None) -> int:

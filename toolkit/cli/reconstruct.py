@@ -44,6 +44,7 @@ def main(args: list[str]) -> int:
     from toolkit.causal.sampling import compiled
     from toolkit.cli.files import build_dataset_of, read_examples, reconstruct_examples, unlabeled, write_examples
     from toolkit.cli.outputs import written_together
+    from toolkit.continuation import changed_data
     from toolkit.dataset import collate
     from toolkit.model import load
     from toolkit.pictures import labels_of, spread
@@ -60,6 +61,7 @@ def main(args: list[str]) -> int:
         examples = read_examples(model, options.files)
     else:
         dataset = build_dataset_of(model.bottom, options.dataset)
+        notes(changed_data(model.run, dataset))
         places = spread(dataset.size("test"), options.examples)
         if not places:
             raise ToolkitError("the test split has no examples: name files to reconstruct")

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -30,9 +30,10 @@ from toolkit.cli.config.quote import key_of, prepare, text
 from toolkit.cli.config.reopen import reopen
 from toolkit.cli.flags import split
 from toolkit.cli.fresh import create_folder, remove_empty
+from toolkit.cli.jobs import ending_with_command, told_of_signals
 from toolkit.cli.ranks import launch, torchrun
 from toolkit.config import RunConfig
-from toolkit.errors import ToolkitError, printable
+from toolkit.errors import RemoteError, ToolkitError, printable
 from toolkit.failures import explain
 from toolkit.registry import did_you_mean
 
@@ -88,6 +89,11 @@ def check(args: Sequence[str]) -> int:
 def job(cfg: DictConfig) -> float | None:
     """One run, as Hydra's launcher starts it, possibly in another process; returns what a sweeper may minimize."""
     _set_start_method()
+    with ending_with_command():
+        return _job(cfg)
+
+
+def _job(cfg: DictConfig) -> float | None:
     settings = HydraConfig.get()
     overrides = list(settings.overrides.task)
     if settings.mode == RunMode.MULTIRUN:
@@ -101,8 +107,10 @@ def job(cfg: DictConfig) -> float | None:
         return _start(RunConfig.read(values), folder)
     except Exception as error:
         if settings.mode == RunMode.MULTIRUN:  # reported here, next to the run's title; Hydra continues with the others
-            reason = error if isinstance(error, ToolkitError) else blame(error)
+            reason = str(error) if isinstance(error, ToolkitError) else blame(error)
             print(printable(f"run {settings.job.num} failed: {reason}"), file=sys.stderr, flush=True)
+            if isinstance(error, OSError):  # where Hydra raises one, it could not create a folder
+                raise RemoteError(reason) from error
             raise
         _failures.append(error)  # of a single run Hydra would report in its own words
         return None
@@ -258,7 +266,7 @@ def _hydra(flags: dict[str, str], words: Sequence[str]) -> None:
     multirun = "--multirun" in flags
     arguments = [part for flag, value in flags.items() for part in ([flag, value] if value else [flag])]
     overrides = [] if "--hydra-help" in flags else prepare(words, multirun)  # it composes nothing of ours
-    with source.installed(), _argv([*arguments, *overrides]):
+    with source.installed(), _argv([*arguments, *overrides]), told_of_signals() if multirun else nullcontext():
         try:
             hydra.main(config_path="pkg://toolkit.conf", config_name="train", **VERSION)(job)()
         except HydraException as error:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
-from toolkit.dataset import Dataset
+from toolkit.dataset import Dataset, SourceFile
 from toolkit.spec import CodeSpec, DataSpec
 
 
@@ -44,6 +44,8 @@ class CodesDataset(Dataset):
         run: the other run's folder.
     """
 
+    path_options = ("run",)
+
     def __init__(self, source: Source, *, run: str) -> None:
         code_spec = source.code_spec
         if not code_spec.depth:
@@ -75,6 +77,9 @@ class CodesDataset(Dataset):
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         row = self.source.dataset.example(split, index, None)
         return {**row, "x": self.source.quantize(row["x"].unsqueeze(0))[0]}
+
+    def source_files(self) -> Iterable[SourceFile]:
+        return self.source.dataset.source_files()
 
     def read(self, path: Path, spec: DataSpec) -> Tensor:  # type: ignore[override]
         x = self.source.files.read(path, self.source.spec)

@@ -23,11 +23,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from toolkit.distributed import all_gather, on_rank0, rank
+from toolkit.distributed import on_rank0
 from toolkit.errors import ToolkitError
 from toolkit.optimization import Optimization
 from toolkit.runs.formats import FORMAT, current_tensor, format_of
 from toolkit.runs.plain import read_json
+from toolkit.runs.random_state import LARGEST_RANDOM, random_state, set_random_state
 from toolkit.runs.tensors import (
     DamagedFileError,
     OversizedFileError,
@@ -42,12 +43,9 @@ from toolkit.runs.tensors import (
 )
 from toolkit.writing import write_text
 
-MODEL, STATE, FACTS = "model.safetensors", "state.safetensors", "state.json"
-CHECKSUM = "checksum"
+MODEL, STATE, FACTS, CHECKSUM = "model.safetensors", "state.safetensors", "state.json", "checksum"
 TRIES = 20
 """To read a checkpoint beside a training, which may delete it meanwhile."""
-LARGEST_RANDOM = 1 << 16
-"""Bytes of a random number generator's state."""
 
 Result = TypeVar("Result")
 
@@ -282,7 +280,6 @@ def _changed(path: Path) -> DamagedFileError:
 
 
 def _quoted_run(folder: Path) -> str:
-    """The run of a stage's folder."""
     return quote(str(folder.parent if folder.parent.name != "priors" else folder.parent.parent))
 
 
@@ -301,25 +298,3 @@ def _check_state(saved: Mapping[str, Shape], optimization: Optimization) -> None
         }
         if shape != wanted.get(kind):
             raise ValueError(f"it holds {name} {shape.shape} of {str(shape.dtype).removeprefix('torch.')}")
-
-
-def random_state() -> dict[str, Tensor]:
-    """States of the generators of every rank; all take part. Rank 0's are named without a number."""
-    own = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        own["cuda"] = torch.cuda.get_rng_state()
-    return {_random(number, name): t for name, state in own.items() for number, t in enumerate(all_gather(state))}
-
-
-def set_random_state(state: dict[str, Tensor]) -> None:
-    """Restores this rank's generators; a rank that was not saved keeps its own."""
-    setters = {"cpu": torch.set_rng_state}
-    if torch.cuda.is_available():
-        setters["cuda"] = torch.cuda.set_rng_state
-    for name, setter in setters.items():
-        if _random(rank(), name) in state:
-            setter(state[_random(rank(), name)])
-
-
-def _random(number: int, name: str) -> str:
-    return f"random.{number}.{name}" if number else f"random.{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toolkit import interrupts
 from toolkit.autoencoder import Autoencoder
-from toolkit.batches import split_batches, stretch
+from toolkit.batches import split_batches, stoppable, stretch
 from toolkit.dataset import Examples
 from toolkit.distributed import broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import ToolkitError
@@ -58,7 +60,8 @@ class CodeCache:
             path, size = self.folder / f"{split}.safetensors", examples.size(split)
             key = cache_key(*self.depends_on, [split, size])
             if not broadcast_object(on_rank0(partial(self._is_fresh, path, key, size))):
-                self._encode(path, {"key": key}, examples, split)
+                with interrupts.deferred() if ranks() > 1 else nullcontext():
+                    self._encode(path, {"key": key}, examples, split)
             splits[split] = read_codes(path)[0]
         return CachedCodes(splits)
 
@@ -73,11 +76,13 @@ class CodeCache:
             batches = split_batches(
                 examples, split, self.device, batch_size=batch, workers=self.workers, rank=number, ranks=count
             )
-            codes = encode_batches(self.autoencoder, batches)
+            codes = encode_batches(self.autoencoder, stoppable(batches))
             if count == 1:
                 write_codes(path, self.code_spec, codes, size, metadata, self.report.step)
             elif own:
                 write_codes(_part(path, number), self.code_spec, codes, own, metadata, self._of_all(size))
+            else:
+                list(codes)  # none, but the others agree with this rank on stopping
         if count > 1:
             on_rank0(partial(self._join, path, metadata, size))
 

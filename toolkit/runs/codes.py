@@ -24,6 +24,7 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
 from toolkit.errors import ToolkitError
 from toolkit.nn.noise import seeded
+from toolkit.runs.aside import aside
 from toolkit.runs.formats import FORMAT, current_condition, format_of
 from toolkit.runs.tensors import DamagedFileError, check_safetensors
 from toolkit.spec import CodeSpec
@@ -102,9 +103,10 @@ def write_codes(
 ) -> None:
     """Streams ``size`` examples into one safetensors file, which appears whole or not at all.
 
+    Processes that write the same file do not meet: the last one to end replaces what the others wrote.
     ValueError where the batches hold another number of examples.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = aside(path)
     maps: dict[str, np.ndarray] = {}
     at = 0
     try:

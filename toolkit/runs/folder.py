@@ -2,6 +2,7 @@
 
 config.yaml        never rewritten; a continuation that changes values adds config-2.yaml, …
 components.json    kind: name, distribution, version, parameters
+data.json          the names, sizes and times of the files that the data came from
 spec.json          the data's and the codes' shapes and labels: sampling needs no dataset on disk
 autoencoder/       checkpoints of stage one
 priors/<name>/     checkpoints of stage two and the configuration it was trained with
@@ -35,10 +36,11 @@ from toolkit.runs.checkpoint import newest
 from toolkit.runs.formats import FORMAT, current_config
 from toolkit.runs.log import Log
 from toolkit.runs.plain import read_json, read_yaml, write_yaml
+from toolkit.runs.signature import edited, signed
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.writing import write_text
 
-FILES = ("config.yaml", "components.json", "spec.json", "metrics.jsonl", "log.txt", "evaluation.json")
+FILES = ("config.yaml", "components.json", "data.json", "spec.json", "metrics.jsonl", "log.txt", "evaluation.json")
 FOLDERS = ("autoencoder", "priors", "codes", "samples", "base")
 DEEPEST = 32
 """Folders inside one another."""
@@ -60,7 +62,8 @@ class Run:
         if not run.path.is_dir():
             raise ToolkitError(f"{key}={path}: no such folder")
         if not (run.path / "config.yaml").exists():
-            raise ToolkitError(f"{key}={path}: this folder holds no run (no config.yaml)")
+            cure = _copies(run.path) if run.autoencoder.is_dir() else ""
+            raise ToolkitError(f"{key}={path}: this folder holds no run (no config.yaml){cure}")
         _check_folder(run.path)
         return run
 
@@ -106,6 +109,11 @@ class Run:
         config.chosen_prior()
         return config
 
+    def edited(self, prior: str | None = None) -> list[str]:
+        """A notice where the newest configuration, or a prior's, is not as it was written."""
+        files = _configs(self.path if prior is None else self.prior(prior))
+        return edited(files[-1]) if files else []
+
     # -- shapes and labels
 
     def write_spec(self, data: DataSpec, code_spec: CodeSpec) -> None:
@@ -139,9 +147,9 @@ class Run:
         except NotInstalledError as e:
             raise self._missing(e) from e
         except ToolkitError as e:
-            moved = self._moved()
-            if moved and moved not in str(e):
-                raise ToolkitError(f"{e}\n{moved}") from e
+            known = [line for line in (self._moved(), *self.edited()) if line and line not in str(e)]
+            if known:
+                raise ToolkitError("\n".join([str(e), *known])) from e
             raise
 
     def _missing(self, error: NotInstalledError) -> ToolkitError:
@@ -199,7 +207,7 @@ def write_config(folder: Path, config: RunConfig) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     name = f"config-{_number(files[-1]) + 1}.yaml" if files else "config.yaml"
-    write_text(folder / name, write_yaml({"format": FORMAT, **config.values()}))
+    write_text(folder / name, signed(write_yaml({"format": FORMAT, **config.values()})))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -208,10 +216,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         values = read_yaml(path)
     except (OSError, ValueError) as e:
-        raise ToolkitError(f"{path} cannot be read: {e}") from e
+        raise ToolkitError(f"{path} cannot be read: {e}{_copies(folder)}") from e
     if not isinstance(values, dict):
-        raise ToolkitError(f"{path} holds no configuration")
+        raise ToolkitError(f"{path} holds no configuration{_copies(folder)}")
     return current_config(values, path)
+
+
+def _copies(folder: Path) -> str:
+    """What to do about a configuration that is lost: where it may be found again."""
+    above = folder.parent.parent if folder.parent.name == "priors" else folder
+    others = sorted(
+        path for path in (above / "config.yaml", *above.glob("priors/*/config.yaml")) if path.parent != folder
+    )
+    return f"\nput a copy of it back{f', such as {others[0]}' if others else ''}"
 
 
 def _read(folder: Path) -> RunConfig:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite, prod
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from toolkit import schema
 from toolkit.errors import ToolkitError
 from toolkit.runs.formats import FORMAT, current_spec
 from toolkit.runs.plain import read_json
+from toolkit.runs.signature import with_hash, without_hash
 from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.writing import write_text
 
@@ -23,24 +25,35 @@ Record = TypeVar("Record")
 
 
 def write(path: Path, data: DataSpec, code_spec: CodeSpec) -> None:
-    """Writes data and codes, unless they are there."""
-    if not path.is_file():
+    """Writes data and codes, unless they are there as they were written."""
+    if damage(path):
         codes = asdict(code_spec)
         if not code_spec.parts:
             del codes["parts"]  # most runs have none: their file is the same as before there were any
-        write_text(path, json.dumps({"format": FORMAT, "data": asdict(data), "codes": codes}, indent=1))
+        values = with_hash({"format": FORMAT, "data": asdict(data), "codes": codes})
+        write_text(path, json.dumps(values, indent=1))
+
+
+def damage(path: Path) -> str:
+    """Why the file is not what was written, or is not there; training writes it again. Empty: it is whole."""
+    try:
+        without_hash(read_json(path))
+    except (OSError, ValueError) as e:
+        return str(e)
+    return ""
 
 
 def read(path: Path) -> tuple[DataSpec, CodeSpec]:
     """Data and codes. ToolkitError where the file is missing or invalid."""
     try:
-        written = current_spec(read_json(path), path)
+        written = current_spec(without_hash(read_json(path)), path)
         conditions = [_record(Condition, condition) for condition in written["data"].pop("conditions")]
         data = _record(DataSpec, {**written["data"], "conditions": ()}, conditions=tuple(conditions))
         code_spec = _record(CodeSpec, written["codes"])
         _check(data, code_spec)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
-        raise ToolkitError(f"{path} cannot be read: {e}") from e
+        again = f"\ntoolkit train run={quote(str(path.parent))} writes it again" if damage(path) else ""
+        raise ToolkitError(f"{path} cannot be read: {e}{again}") from e
     return data, code_spec
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
-from toolkit.dataset import SPLITS
+from toolkit.dataset import SPLITS, SourceFile
 from toolkit.datasets.files import (
     ErrorPolicy,
     log_once,
@@ -83,6 +84,8 @@ class CorpusDataset(AudioDataset):
         phone_map: a JSON object that maps phones to the class that they count as; null: none.
         on_error: whether a file that cannot be read stops the run, or is skipped with a warning.
     """
+
+    path_options = ("root", "lists", "phones", "phone_map")
 
     def __init__(
         self,
@@ -163,6 +166,16 @@ class CorpusDataset(AudioDataset):
         numbers, utterances = self.windows[split], self.splits[split]
         place = self.policy.place(index, len(numbers), lambda place: utterances[numbers[place, 0]].path)
         return part_name(utterances[numbers[place, 0]].path, int(numbers[place, 1]))
+
+    def source_files(self) -> Iterable[SourceFile]:
+        """Sounds, and alignments under the name ``phones/…``."""
+        for split, utterances in self.splits.items():
+            for utterance in utterances:
+                path = utterance.path
+                yield SourceFile(path, os.path.join(self.root, path), split, utterance.speaker)
+                if self.phones and path in self.phones.files:
+                    file = self.phones.files[path]
+                    yield SourceFile(f"phones/{file}", os.path.join(self.phones.folder, file), split)
 
     def _example(self, utterance: Utterance, start: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         sound, length, rate = self.sounds[utterance.path], self.spec.axes[0], sample_rate_of(self.spec)

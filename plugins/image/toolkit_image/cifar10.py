@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
+from toolkit.dataset import SourceFile
 from toolkit_image.cifar10_batch import LARGEST, ORIGIN, Batch, read_batch
 from toolkit_image.files import ImageDataset
 
@@ -86,6 +87,12 @@ class CIFAR10Dataset(ImageDataset):
             flipped = torch.tensor([self._flips(generator) for generator in generators])
             x[flipped] = x[flipped].flip(-1)
         return {"x": x, "class": labels[places]}
+
+    def source_files(self) -> Iterable[SourceFile]:
+        path = _find(self.root)
+        if path.is_file():
+            return [SourceFile(path.name, str(path))]
+        return [SourceFile(name, str(path / name)) for name in (*TRAIN, TEST)]
 
     def _read(self, split: str) -> tuple[Tensor, Tensor]:
         """Images and labels of a split."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
+from toolkit.dataset import SourceFile
 from toolkit.datasets.files import (
     ErrorPolicy,
     find_files,
@@ -102,6 +103,11 @@ class FolderDataset(ImageDataset):
     def example_name(self, split: str, index: int) -> str:
         paths = self.splits[split]
         return paths[self.policy.place(index, len(paths), paths.__getitem__)]
+
+    def source_files(self) -> Iterable[SourceFile]:
+        for split, paths in self.splits.items():
+            for path in paths:
+                yield SourceFile(path, os.path.join(self.root, path), split, class_folder(path))
 
     def _example(self, path: str, generator: torch.Generator | None) -> dict[str, Tensor]:
         across, down, mirror = CENTER if generator is None else torch.rand(3, generator=generator).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 from math import isfinite
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
+from toolkit.dataset import SourceFile
 from toolkit.datasets.variance import estimate_variance
 from toolkit_video.clips import ClipDataset
 from toolkit_video.corpus import SAMPLE, Corpus
@@ -101,6 +103,15 @@ class ActionsDataset(ClipDataset):
         """``x`` (channels, frames, size, size) uint8 and ``action``, (frames,) int64 or (frames, columns) float."""
         path, numbers, x = self.corpus.window(split, index, generator)
         return {"x": x, "action": torch.from_numpy(self.actions[path][numbers])}
+
+    def source_files(self) -> Iterable[SourceFile]:
+        """Videos, the files with their actions, and the names of the actions."""
+        for file in self.corpus.source_files():
+            yield file
+            beside = self._beside(file.name)
+            yield SourceFile(beside.relative_to(self.corpus.root).as_posix(), str(beside), file.split)
+        if (names := self.corpus.root / NAMES).is_file():
+            yield SourceFile(NAMES, str(names))
 
     def _named(self, lag: int) -> tuple[Condition, dict[str, np.ndarray]]:
         """The condition, and by path the label of every frame."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from toolkit import ToolkitError
-from toolkit.dataset import SPLITS
+from toolkit.dataset import SPLITS, SourceFile
 from toolkit.datasets.files import (
     ErrorPolicy,
     find_files,
@@ -119,6 +120,12 @@ class Corpus:
         numbers, paths = self.windows[split], self.splits[split]
         place = self.policy.place(index, len(numbers), lambda place: paths[numbers[place, 0]])
         return part_name(paths[numbers[place, 0]], int(numbers[place, 1]))
+
+    def source_files(self, label: Callable[[str], str] = lambda _: "") -> Iterable[SourceFile]:
+        """``label`` gives a file's label."""
+        for split, paths in self.splits.items():
+            for path in paths:
+                yield SourceFile(path, os.path.join(self.root, path), split, label(path))
 
     def _window(self, path: str, begin: int, generator: torch.Generator | None) -> Window:
         frames, *size = self.axes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, final
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec
+from toolkit.dataset import SourceFile
 from toolkit.datasets.files import folder_split
 from toolkit.datasets.variance import estimate_variance
 from toolkit_video.clips import ClipDataset
@@ -91,6 +93,9 @@ class FolderDataset(ClipDataset):
             return {"x": x}
         # a video outside a class folder has no known class: index "size"
         return {"x": x, "class": torch.tensor(self.classes.get(class_of(path, self.labels), len(self.classes)))}
+
+    def source_files(self) -> Iterable[SourceFile]:
+        return self.corpus.source_files(lambda path: class_of(path, self.labels))
 
 
 def class_of(path: str, labels: Literal["folder", "file", "none"]) -> str:

@@ -52,7 +52,7 @@ def _check_stage(stage: str, typed: Sequence[str]) -> None:
         return
     unused = {"prior": ("trainer",), "autoencoder": ("prior_trainer", "prior")}.get(stage, ())
     for word in typed:
-        if word.partition(".")[0] in unused:
+        if word.partition(".")[0] in unused and word != "trainer.allow_changed_data":
             raise ToolkitError(f"{word}: this run continues with stage={stage}, which does not use it; add stage=all")
 
 

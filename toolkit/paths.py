@@ -1,0 +1,32 @@
+"""The paths in a run's configuration: absolute, so that a run finds its data from every folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from toolkit import registry
+from toolkit.config import RunConfig
+from toolkit.dataset import Dataset
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The configuration with the dataset's ``path_options`` and ``init`` absolute, from the current folder on.
+
+    Those that begin with ``~`` are left as they are: they depend on the user, not on the folder.
+    """
+    dataset: type[Dataset] = registry.load("dataset", config.dataset.name)
+    named = dataset.path_options
+    return replace(
+        config,
+        dataset=replace(config.dataset, options=_absolute(config.dataset.options, named)),
+        prior_dataset=_absolute(config.prior_dataset, named),
+        init=config.init and str(Path(config.init).absolute()),
+    )
+
+
+def _absolute(options: Mapping[str, Any], named: tuple[str, ...]) -> dict[str, Any]:
+    relative = {key for key in named if isinstance(options.get(key), str) and not options[key].startswith("~")}
+    return {key: str(Path(value).absolute()) if key in relative else value for key, value in options.items()}

@@ -1,0 +1,155 @@
+"""Stage two of a run: a prior over the codes of its autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from toolkit import collapse
+from toolkit.autoencoder import code_spec_on, encoded_grid
+from toolkit.build import build_prior
+from toolkit.continuation import check_data, is_current
+from toolkit.dataset import Dataset, Examples, SourceFile
+from toolkit.device import choose_device
+from toolkit.distributed import all_gather_object, all_reduce_sum, broadcast_object, on_rank0, rank, ranks, seed_noise
+from toolkit.errors import ToolkitError
+from toolkit.model import Model, open_dataset
+from toolkit.optimization import Optimization
+from toolkit.pictures import plot_samples
+from toolkit.provenance import components
+from toolkit.quantizer import Quantizer
+from toolkit.recorder import Recorder
+from toolkit.report import Report
+from toolkit.running_metrics import histogram
+from toolkit.runs.checkpoint import Checkpoint, damaged_with, found, newest
+from toolkit.runs.codes import CachedCodes
+from toolkit.runs.data import record
+from toolkit.runs.folder import Run, write_config
+from toolkit.spec import CodeSpec, DataSpec
+from toolkit.staging import Staging
+from toolkit.training import PriorStage
+
+
+def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: str | None, allowed: bool) -> None:
+    """Trains the configured prior over the codes of the run's newest autoencoder.
+
+    ``files`` is a hash of what is known of the data's files; ``allowed``: whether the files of ``prior_dataset`` may
+    be others than those of the prior's checkpoints. ToolkitError where they are and may not, or the codes have
+    collapsed.
+    """
+    run, config, report = staging.run, staging.config, staging.report
+    options = config.prior_trainer
+    model = Model(run, choose_device(options.device))
+    for notice in on_rank0(partial(_damage, run)) or []:
+        report.note(notice)
+    name = config.chosen_prior().name
+    if config.prior_dataset:
+        dataset = open_dataset(config, config.prior_dataset, run.base)
+        examples = dataset
+        checked = on_rank0(partial(_check_files, run, name, dataset.source_files(), allowed, report))
+        files = broadcast_object(checked)
+    code_spec = _code_spec_of(model, dataset.spec)
+    torch.manual_seed(config.seed + 1)
+    prior = build_prior(config, code_spec, dataset.spec)
+    seed_noise(config.seed + 1)
+    on_rank0(partial(run.write_components, components(config, {"prior": prior})))
+    if not any(True for _ in prior.parameters()):
+        report.note(f"prior={name} has nothing to train")
+        return
+    codes = staging.cache(run, config, model, code_spec, files).read(examples)
+    if not options.allow_collapsed:
+        _refuse_collapsed(codes, code_spec, model.autoencoder.quantizer)
+    stage = PriorStage(prior)
+    optimization = Optimization(stage.to(model.device), options)
+    on_rank0(partial(_rename_stale, run, name, model.checkpoint, report))
+    on_rank0(partial(write_config, run.prior(name), config))
+    if config.prior_dataset:
+        on_rank0(partial(_write_files, run, name, dataset))
+
+    @torch.no_grad()
+    def validate() -> dict[str, float]:
+        stage.eval()
+        batches = staging.share(codes, "val", options)
+        own = [stage.model.loss(batch.x, batch.conditions).cpu() for batch in batches]
+        losses = [loss for losses in all_gather_object(own) for loss in losses]
+        return {"loss": float(torch.cat(losses).double().mean())}
+
+    def plot(path: Path) -> None:
+        title = f"{run.path.name}: samples of prior {name}, step {optimization.step}, seed {config.seed}"
+        plot_samples(path, model, stage.model, codes, dataset, config.seed, title)
+
+    axes = {"grid": list(code_spec.grid), "axes": list(dataset.spec.axes)}
+    recorder = Recorder(
+        run,
+        f"prior-{name}",
+        run.prior(name),
+        optimization,
+        report,
+        facts={"autoencoder": model.checkpoint.weights_hash, **axes},
+        validate=validate if codes.size("val") else None,
+        plot=staging.pictured(f"prior-{name}", optimization, plot) if codes.size("val") else None,
+    )
+    recorder.resume()
+    staging.loop(recorder, stage, codes, config.seed + 1)
+
+
+def _damage(run: Run) -> list[str]:
+    """What to know of the autoencoder's checkpoints."""
+    notices: list[str] = []
+    newest(run.autoencoder, notices)
+    return notices
+
+
+def _check_files(run: Run, name: str, files: Iterable[SourceFile], allowed: bool, report: Report) -> str | None:
+    """A hash of what is known of the files of ``prior_dataset``, once they are compared with the prior's."""
+    now = record(files)
+    if found(run.prior(name)):
+        for notice in check_data(run.prior(name), now, allowed):
+            report.note(notice)
+    return now.digest if now else None
+
+
+def _write_files(run: Run, name: str, dataset: Dataset) -> None:
+    if now := record(dataset.source_files()):
+        now.write(run.prior(name))
+
+
+def _rename_stale(run: Run, name: str, checkpoint: Checkpoint, report: Report) -> None:
+    """Keeps a prior over an older autoencoder's codes under another name, and training starts at 0."""
+    trained = newest(run.prior(name), [])
+    if trained is None or is_current(trained, checkpoint):
+        return
+    number = 1 + sum(1 for _ in run.path.glob(f"priors/{name}.old-*"))
+    kept = run.prior(f"{name}.old-{number}")
+    damaged = damaged_with(run.autoencoder, str(trained.facts.get("autoencoder")))
+    run.prior(name).rename(kept)
+    run.log.cut(f"prior-{name}", 0)
+    other = f"{damaged}, which is damaged" if damaged else "an older autoencoder"
+    report.note(f"prior={name} was trained on codes of {other}: kept as {kept}, starting again")
+
+
+def _code_spec_of(model: Model, data: DataSpec) -> CodeSpec:
+    """The codes of a prior's examples, which may be longer than the autoencoder's. ToolkitError where they may not."""
+    autoencoder = model.autoencoder
+    code_spec = code_spec_on(autoencoder.quantizer, encoded_grid(autoencoder.encoder, data, autoencoder.quantizer))
+    if data.axes != model.data.axes:
+        code_spec.refuse_parts("prior_dataset", f"give it examples of {model.data.axes}, as the autoencoder has")
+    return code_spec
+
+
+def _refuse_collapsed(codes: CachedCodes, code_spec: CodeSpec, quantizer: Quantizer) -> None:
+    """ToolkitError where almost no codes are in use: a prior would learn them in no time, and sample noise."""
+    counts = torch.zeros(sum(code_spec.codebook_sizes), dtype=torch.double)
+    for part in islice(codes.stretches("train"), rank(), None, ranks()):
+        counts += histogram(part, code_spec)
+    all_reduce_sum(counts)
+    warning = collapse.warning(counts, code_spec, quantizer)
+    if warning:
+        raise ToolkitError(
+            f"{warning}\n"
+            "no prior is trained, its samples would be noise: prior_trainer.allow_collapsed=true trains one anyway"
+        )

@@ -1,0 +1,94 @@
+"""What both stages of a run share: their shares of a split, their loop, and the codes between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit import registry
+from toolkit.batches import Batch, TrainBatches, split_batches, stoppable
+from toolkit.config import RunConfig
+from toolkit.dataset import Examples
+from toolkit.device import choose_device
+from toolkit.distributed import rank, ranks
+from toolkit.fit import device_of
+from toolkit.logged import Logged
+from toolkit.model import Model
+from toolkit.optimization import Optimization
+from toolkit.options import TrainerOptions
+from toolkit.recorder import Recorder
+from toolkit.runs.checkpoint import found
+from toolkit.runs.code_cache import CodeCache
+from toolkit.runs.folder import Run
+from toolkit.spec import CodeSpec
+from toolkit.training import PriorStage, Stage, train_steps
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A run that is being trained."""
+
+    run: Run
+    config: RunConfig
+    report: Logged
+
+    def share(self, examples: Examples, split: str, options: TrainerOptions, shared: bool = True) -> Iterator[Batch]:
+        """This rank's stretch of what a validation reads, or all of it."""
+        batches = split_batches(
+            examples,
+            split,
+            choose_device(options.device),
+            batch_size=options.batch_size,
+            limit=options.validate_examples,
+            workers=0,
+            rank=rank() if shared else 0,
+            ranks=ranks() if shared else 1,
+        )
+        return stoppable(batches)
+
+    def pictured(self, stage: str, optimization: Optimization, plot: Callable[[Path], None]) -> Callable[[Path], None]:
+        """The function that plots a picture, which the loggers then get, too."""
+
+        def plotted(path: Path) -> None:
+            plot(path)
+            self.report.picture(stage, optimization.step, path)
+
+        return plotted
+
+    def loop(self, recorder: Recorder, stage: Stage | PriorStage, examples: Examples, seed: int) -> None:
+        """Runs the training loop from where the checkpoint stopped, and records it."""
+        optimization, options = recorder.optimization, recorder.optimization.options
+        if not options.steps and not found(recorder.folder):
+            recorder.finish()
+            return
+        if optimization.done:
+            recorder.make_up()
+            self.report.note(f"{recorder.stage}: all {options.steps} steps are done")
+            return
+        batches = TrainBatches(
+            examples,
+            device_of(stage),
+            batch_size=options.batch_size,
+            seed=seed,
+            start=optimization.step * options.accumulate,
+            workers=options.workers,
+            rank=rank(),
+            ranks=ranks(),
+        )
+        recorder.follow(train_steps(stage, batches, optimization), batches)
+
+    def cache(self, run: Run, config: RunConfig, model: Model, code_spec: CodeSpec, files: str | None) -> CodeCache:
+        """The cache of a run's codes of its data; ``files`` is a hash of what is known of the data's files."""
+        version = registry.find("dataset", config.dataset.name).version
+        dataset = {**config.dataset.values(), **config.prior_dataset}
+        return CodeCache(
+            run.codes,
+            model.autoencoder,
+            code_spec,
+            (model.checkpoint.weights_hash, dataset, version, *([] if files is None else [files])),
+            model.device,
+            config.prior_trainer.batch_size,
+            config.prior_trainer.workers,
+            self.report,
+        )
