@@ -150,6 +150,19 @@ def test_a_recording_begins_and_ends_anywhere(tmp_path: Path) -> None:
     assert shown[:20] == list(range(shown[0], shown[0] + 20))
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "avi", "ts", "h264"])
+@pytest.mark.parametrize("part", [0.75, 0.9])
+def test_a_recording_that_was_interrupted_is_as_long_as_it_is(suffix: str, part: float, tmp_path: Path) -> None:
+    path = save(
+        tmp_path / f"a.{suffix}", numbered(40, 192, 256), 25, options={"g": "12", "preset": "medium", "bf": "2"}
+    )
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    shown = numbers(read(path))
+    assert 4 < len(shown) < 40
+    assert shown[:-3] == list(range(len(shown) - 3))  # the last ones may lack a part
+
+
 def test_frames_that_change_their_shape_are_refused(tmp_path: Path) -> None:
     """Two films of other shapes, one after the other."""
     for name, width in (("a.ts", 64), ("b.ts", 96)):
