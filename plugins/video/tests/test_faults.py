@@ -153,7 +153,9 @@ def test_a_recording_begins_and_ends_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["mkv", "avi", "ts", "h264"])
 @pytest.mark.parametrize("part", [0.75, 0.9])
 def test_a_recording_that_was_interrupted_is_as_long_as_it_is(suffix: str, part: float, tmp_path: Path) -> None:
-    path = save(tmp_path / f"a.{suffix}", numbered(40), 25, options={"g": "12", "preset": "medium", "bf": "2"})
+    path = save(
+        tmp_path / f"a.{suffix}", numbered(40, 192, 256), 25, options={"g": "12", "preset": "medium", "bf": "2"}
+    )
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
     shown = numbers(read(path))
