@@ -83,7 +83,8 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     if torch.compiler.is_exporting():
         return _nearest(z, codebook)
     if torch.compiler.is_compiling() or isinstance(z, FakeTensor):
-        return _opaque(z, codebook)
+        nearest_entries: Tensor = _opaque(z, codebook)
+        return nearest_entries
     return _nearest(z, codebook)
 
 
@@ -229,7 +230,8 @@ def _two_smallest(distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _without(distances: Tensor, row: Tensor, indices: Tensor) -> Tensor:
     """The smallest of each row but for one, which is overwritten."""
     distances.view(-1).index_fill_(0, row * distances.shape[1] + indices, torch.inf)
-    return distances.amin(1)
+    smallest: Tensor = distances.amin(1)
+    return smallest
 
 
 def _few_smallest(distances: Tensor) -> Tensor:

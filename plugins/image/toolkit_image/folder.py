@@ -28,6 +28,7 @@ from toolkit.datasets.files import (
     visible,
 )
 from toolkit.datasets.variance import estimate_variance
+from toolkit.ranges import PositiveInt
 from toolkit_image.files import MODES, ImageDataset, image_size, read_image, refuse_bombs, too_small
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ class FolderDataset(ImageDataset):
         self,
         *,
         root: str,
-        size: int = 128,
-        channels: int = 3,
+        size: PositiveInt = 128,
+        channels: PositiveInt = 3,
         crop: Literal["center", "random"] = "center",
         flip: bool = False,
         on_error: Literal["skip", "stop"] = "stop",
