@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
 from toolkit.errors import ToolkitError
 from toolkit.ranges import Decay, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, range_of, refusal
@@ -138,8 +138,7 @@ class RunOptions:
 
 def _check_ranges(options: TrainerOptions | RunOptions) -> None:
     """ToolkitError for a number that is not in its field's range, or not finite."""
-    cls: Hashable = type(options)
-    for name, allowed in _ranges(cls).items():
+    for name, allowed in _ranges(cast(Hashable, type(options))).items():
         value = getattr(options, name)
         reason = refusal(value, allowed)
         if reason:
@@ -147,5 +146,5 @@ def _check_ranges(options: TrainerOptions | RunOptions) -> None:
 
 
 @cache
-def _ranges(cls: Hashable) -> dict[str, Range | None]:
+def _ranges(cls: Any) -> dict[str, Range | None]:
     return {name: range_of(wanted) for name, wanted in get_type_hints(cls, include_extras=True).items()}

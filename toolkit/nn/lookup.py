@@ -240,4 +240,5 @@ def _few_smallest(distances: Tensor) -> Tensor:
     few = blocks.amin(2).topk(min(FEW, blocks.shape[1]), largest=False, sorted=False).indices
     inside = blocks.gather(1, few.unsqueeze(2).expand(-1, -1, BLOCK)).flatten(1)
     best = inside.topk(FEW, largest=False, sorted=False).indices
-    return few.gather(1, best // BLOCK) * BLOCK + best % BLOCK
+    codes: Tensor = few.gather(1, best // BLOCK) * BLOCK + best % BLOCK
+    return codes
