@@ -20,7 +20,7 @@ import yaml
 from mkdocs.structure.files import File
 
 from toolkit import registry
-from toolkit.schema import Option, Signature, read, spell
+from toolkit.schema import Option, Signature, read
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ("plugins/image/samples.png",)
@@ -89,7 +89,7 @@ def _part(registration: registry.Registration, signature: Signature) -> str:
 
 def _row(option: Option) -> str:
     default = "*required*" if option.required else f"`{_value(option.default)}`"
-    wanted = f"a {option.nested}, by name" if option.nested else spell(option.type)
+    wanted = f"a {option.nested}, by name" if option.nested else option.wanted
     cells = (f"`{option.name}`", default, html.escape(wanted), html.escape(option.doc, quote=False))
     return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
 

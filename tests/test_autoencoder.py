@@ -356,7 +356,7 @@ def _raise(error: Exception) -> Callable[[object], object]:
         ),
         (
             lambda: {"decoder": BrokenDecoder(4, plain_likelihood(SOUND), _wrong_nats)},
-            r"BrokenDecoder has a log_prob of shape \(2, 16\): expected one number per example",
+            r"BrokenDecoder gives a log_prob of shape \(2, 16\), not \(2,\): one number for each example",
         ),
     ],
 )

@@ -11,7 +11,11 @@ from toolkit.errors import ToolkitError
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.spec import CodeSpec, Condition, DataSpec
 
-CONDITIONS = (Condition("kind", 3), Condition("move", 2, per_step=True), Condition("force", 2, real=True))
+CONDITIONS = (
+    Condition("kind", 3),
+    Condition("move", 2, per_step=True),
+    Condition("force", 2, per_step=True, real=True),
+)
 
 
 def test_whole_conditions_give_one_feature_each() -> None:
@@ -121,3 +125,11 @@ def test_a_prior_knows_the_order_of_the_steps_of_a_code() -> None:
     with torch.no_grad():
         nats = prior.log_prob(codes, {"move": moves})
     assert (nats[0] - nats[1]).abs() > 1e-6
+
+
+def test_a_value_for_the_whole_example_has_no_steps() -> None:
+    """Not even where their number is that of the grid's positions."""
+    style = ConditionEmbedding((Condition("style", 512, real=True),), 5)
+    assert style({"style": torch.randn(2, 512)}, 2).shape == (2, 5)
+    with pytest.raises(ToolkitError, match=r"condition\.style has shape \(2, 7, 512\): expected \(2, 512\)"):
+        style({"style": torch.randn(2, 7, 512)}, 2)

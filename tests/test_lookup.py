@@ -82,3 +82,123 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += 1
         return func(*args, **(kwargs or {}))
+
+
+def excess(z: Tensor, codebook: Tensor, codes: Tensor) -> float:
+    """By what share the squared distances of the codes exceed the smallest, both in float64."""
+    z, codebook = z.double(), codebook.double()
+    best = torch.cat([(part[:, None] - codebook).square().sum(2).amin(1) for part in z.split(16)])
+    chosen = (z - codebook[codes]).square().sum(1)
+    return float(((chosen - best) / best.clamp(min=1e-300)).max())
+
+
+def uniform(*shape: int) -> Tensor:
+    return torch.rand(*shape) * 2 - 1
+
+
+def in_two_clusters(size: int, dim: int) -> Tensor:
+    """Far from one another, and each a thousandth of that wide."""
+    return torch.cat([100 + 0.1 * torch.randn(size // 2, dim), -100 + 0.1 * torch.randn(size // 2, dim)])
+
+
+def on_a_diagonal(size: int, dim: int) -> Tensor:
+    """Entries of a codebook that collapsed to one direction."""
+    return uniform(size, 1) * torch.randn(1, dim)
+
+
+TABLES = {
+    "a fine line": uniform(4096, 1),
+    "a finer line": uniform(16384, 1),
+    "a line far away": 1000 + uniform(4096, 1),
+    "a plane": uniform(16384, 2),
+    "a fine plane": torch.cartesian_prod(torch.linspace(-1, 1, 64), torch.linspace(0, 1e-3, 64)),
+    "four dims": torch.randn(4096, 4),
+    "far away": 1e4 + torch.randn(512, 64),
+    "normal": torch.randn(1024, 64),
+    "clusters": in_two_clusters(512, 8),
+    "a diagonal": on_a_diagonal(4096, 16),
+}
+
+each_table = pytest.mark.parametrize("codebook", TABLES.values(), ids=TABLES)
+
+
+def among(codebook: Tensor, n: int = 64) -> Tensor:
+    """Latents about as far from entries as these are from one another."""
+    entries = codebook[torch.randint(len(codebook), (n,))]
+    others = codebook[torch.randint(len(codebook), (n,))]
+    gaps = torch.cdist(codebook[:16], codebook)
+    gap = gaps.masked_fill_(gaps == 0, torch.inf).amin(1).median()
+    return torch.cat([entries + gap * torch.randn_like(entries), (entries + others) / 2])
+
+
+SUMMED = 4
+"""Units in the last place of a squared distance that is summed in float32: for each of its roundings, and a few."""
+
+
+@each_table
+def test_nothing_is_nearer(codebook: Tensor) -> None:
+    """But for the rounding of (z - e)^2 itself, in float32."""
+    z = among(codebook)
+    ulps = SUMMED + codebook.shape[1] ** 0.5
+    assert excess(z, codebook, nearest(z, codebook)) <= ulps * torch.finfo(torch.float32).eps
+
+
+@each_table
+def test_an_entry_is_nearest_to_itself(codebook: Tensor) -> None:
+    distinct = codebook.unique(dim=0)
+    distinct = distinct[torch.randperm(len(distinct))]
+    assert torch.equal(nearest(distinct, distinct), torch.arange(len(distinct)))
+
+
+@each_table
+def test_the_first_of_equal_entries_is_nearest(codebook: Tensor) -> None:
+    z = among(codebook, 32)
+    assert torch.equal(nearest(z, torch.cat([codebook, codebook.flip(0)])), nearest(z, codebook))
+
+
+@pytest.mark.parametrize("tile", [1 << 12, 1 << 16])
+@each_table
+def test_tiles_and_rows_do_not_matter(monkeypatch: pytest.MonkeyPatch, codebook: Tensor, tile: int) -> None:
+    z = among(codebook, 8)
+    expected = torch.cat([nearest(one, codebook) for one in z.split(1)])
+    monkeypatch.setattr(lookup, "TILE", tile)
+    assert torch.equal(nearest(z, codebook), expected)
+
+
+@each_table
+def test_half_precision_is_compared_as_its_numbers_are(codebook: Tensor) -> None:
+    z = among(codebook).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(nearest(z, codebook), nearest(z.float(), codebook))
+
+
+@pytest.mark.parametrize("name", ["a fine line", "normal", "clusters"])
+def test_a_compiled_lookup_is_the_same(name: str) -> None:
+    torch._dynamo.reset()
+    codebook = TABLES[name]
+    z, compiled = among(codebook), torch.compile(nearest, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(z, codebook), nearest(z, codebook))
+
+
+class Lookup(torch.nn.Module):
+    def forward(self, z: Tensor, codebook: Tensor) -> Tensor:
+        return nearest(z, codebook)
+
+
+@pytest.mark.parametrize("name", ["a fine line", "a fine plane", "four dims", "far away", "normal"])
+def test_an_exported_lookup_is_as_near(name: str) -> None:
+    """Among the few that seem nearest, as on a GPU: enough but where many entries are as near as rounding."""
+    codebook = TABLES[name]
+    z = among(codebook)
+    rows = {0: torch.export.Dim("rows", max=1 << 20)}
+    graph = torch.export.export(Lookup(), (z[:5], codebook), dynamic_shapes=(rows, None)).module()
+    ulps = SUMMED + codebook.shape[1] ** 0.5
+    assert excess(z, codebook, graph(z, codebook)) <= ulps * torch.finfo(torch.float32).eps
+
+
+@each_table
+def test_few_candidates_are_nearly_always_enough(codebook: Tensor) -> None:
+    """What a GPU does, here on the CPU."""
+    z = among(codebook)
+    few = lookup._among_few(z, lookup._table(codebook)) if codebook.shape[1] > 1 else nearest(z, codebook)
+    assert (few == nearest(z, codebook)).float().mean() > 0.5

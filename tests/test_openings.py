@@ -243,7 +243,7 @@ def test_a_factor_multiplies_a_parts_learning_rate() -> None:
         ({"learning_rate_factors": {"encoder": 0.0}}, "learning_rate_factors.encoder=0.0: must be above 0"),
         ({"critic_learning_rate": 0.0}, "critic_learning_rate=0.0: must be above 0"),
         ({"critic_betas": (0.5, 1.0)}, "critic_betas"),
-        ({"floor": 1.5}, "floor=1.5: must be between 0 and 1"),
+        ({"floor": 1.5}, "floor=1.5: must be at most 1"),
         ({"steps": -1}, "steps=-1: must be at least 0"),
     ],
     ids=str,

@@ -11,9 +11,20 @@ from torch import Tensor, nn
 
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
-from toolkit.fit import BrokenPartError, MisfitError, as_misfit, device_of, example, fakes, title
-from toolkit.likelihood import Distribution
-from toolkit.quantizer import Posterior, Quantized, Quantizer
+from toolkit.fit import (
+    BrokenPartError,
+    MisfitError,
+    as_misfit,
+    check_numbers,
+    check_returned,
+    device_of,
+    example,
+    fakes,
+    title,
+    where_provable,
+)
+from toolkit.likelihood import Distribution, check_distribution
+from toolkit.quantizer import Posterior, Quantized, Quantizer, check_quantizer
 from toolkit.spec import CodeSpec, Condition, DataSpec
 
 
@@ -39,6 +50,7 @@ class Autoencoder(nn.Module):
         decoder_conditions: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
+        check_quantizer(quantizer)
         self.data, self.decoder_conditions = data, decoder_conditions
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
         self.grid = encoded_grid(encoder, data, quantizer)
@@ -96,27 +108,35 @@ class Autoencoder(nn.Module):
                     self.quantizer,
                     f"gives codes {tuple(quantized.codes.shape)}, not {codes}: its code_grid says where codes lie",
                 )
-            latents = (2, self.quantizer.dim, *grid)
-            if tuple(quantized.z.shape) != latents:
-                raise BrokenPartError(self.quantizer, f"gives latents {tuple(quantized.z.shape)}, not {latents}")
+            if quantized.codes.dtype != torch.int64:
+                raise BrokenPartError(self.quantizer, f"gives codes of type {quantized.codes.dtype}, not int64")
+            check_returned(self.quantizer, "latents", quantized.z, (2, self.quantizer.dim, *grid))
+            for name in ("loss", "kl"):
+                check_returned(self.quantizer, f"a {name}", getattr(quantized, name), (2,), "one for each example")
+            check_numbers(self.quantizer, "metrics", quantized.metrics)
+            if self.quantizer.depth:
+                with where_provable(self.quantizer, f"in embed of codes {codes[1:]}"):
+                    self._fit_embed(quantized.codes, grid)
             self._fit_decoder(quantized.z, grid)
+
+    def _fit_embed(self, codes: Tensor, grid: tuple[int, ...]) -> None:
+        latents, dim = self.quantizer.embed(codes), self.quantizer.dim
+        if latents.dim() > 1 and latents.shape[1] != dim:
+            raise BrokenPartError(self.quantizer, f"has an embed that gives {latents.shape[1]} channels, dim is {dim}")
+        check_returned(self.quantizer, "embedded codes", latents, (2, dim, *grid))
 
     def _fit_decoder(self, z: Tensor, grid: tuple[int, ...]) -> None:
         source = f"{title(self.encoder)} makes a grid of {grid}"
         none = {condition.name: _none(condition, self.data, z.device) for condition in self.data.conditions}
         with as_misfit(self.decoder, f"on latents {tuple(z.shape[1:])} ({source})"):
             likelihood = self.decode(z, none)
-        if likelihood.shape != self.data.shape:
+        if isinstance(likelihood, Distribution) and likelihood.shape != self.data.shape:
             raise MisfitError(
                 f"{title(self.decoder)} gives {likelihood.shape}, the data is {self.data.shape}: {source}; "
                 "change the encoder's or the decoder's strides, or the data's size"
             )
         with as_misfit(self.decoder, f"in log_prob of data {self.data.shape}"):
-            nats = likelihood.log_prob(example(self.data, self.decoder))
-        if tuple(nats.shape) != (2,):
-            raise BrokenPartError(
-                self.decoder, f"has a log_prob of shape {tuple(nats.shape)}: expected one number per example, (2,)"
-            )
+            check_distribution(self.decoder, likelihood, self.data)
 
 
 def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tuple[int, ...]:
@@ -128,6 +148,8 @@ def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tupl
         raise BrokenPartError(
             encoder, f"on data {data.shape} gives latents {tuple(z.shape[1:])}: expected (dim, *grid)"
         )
+    if not z.is_floating_point():
+        raise BrokenPartError(encoder, f"gives latents of type {z.dtype}, not floats")
     if z.shape[1] != quantizer.channels:
         raise MisfitError(
             f"{title(encoder)} gives {z.shape[1]} channels, {title(quantizer)} takes {quantizer.channels}"

@@ -19,13 +19,25 @@ from toolkit.dataset import Dataset
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
 from toolkit.errors import ToolkitError
-from toolkit.fit import BrokenPartError, MisfitError, as_misfit, fakes, label, title
-from toolkit.likelihood import Likelihood
+from toolkit.fit import (
+    MisfitError,
+    as_misfit,
+    check_declared,
+    check_numbers,
+    check_returned,
+    device_of,
+    example,
+    fakes,
+    label,
+    title,
+    where_provable,
+)
+from toolkit.likelihood import Likelihood, check_distribution
 from toolkit.logger import Logger
 from toolkit.metric import Metric
 from toolkit.objective import Objective
 from toolkit.prior import Prior
-from toolkit.quantizer import Quantizer
+from toolkit.quantizer import Quantizer, check_quantizer
 from toolkit.runs.checkpoint import Checkpoint
 from toolkit.runs.limits import no_larger
 from toolkit.spec import CodeSpec, Condition, DataSpec
@@ -62,6 +74,8 @@ def make(kind: str, chosen: PartConfig, key: str | None = None, /, **offered: An
         raise ToolkitError(f"{choice} cannot be built with these options: {blame(e)}") from e
     if isinstance(part, nn.Module):
         label(part, choice, _package(kind, name))
+    if isinstance(part, Quantizer):
+        check_quantizer(part)
     return part
 
 
@@ -106,6 +120,7 @@ def build_autoencoder(config: RunConfig, data: DataSpec) -> Autoencoder:
     }
     if config.likelihood:
         likelihood: Likelihood = make("likelihood", config.likelihood, data=seen)
+        fit_likelihood(likelihood, seen)
         offered["likelihood"] = likelihood
     decoder: Decoder = make("decoder", config.decoder, **offered)
     names = tuple(c.name for c in chosen_conditions(config, data, "decoder"))
@@ -118,7 +133,26 @@ def build_objective(config: RunConfig, autoencoder: Autoencoder) -> Objective:
         raise MisfitError(
             f"{title(objective)} needs a quantizer with a posterior over codes; {title(autoencoder.quantizer)} has none"
         )
+    fit_objective(objective, autoencoder)
     return objective
+
+
+def fit_objective(objective: Objective, autoencoder: Autoencoder) -> None:
+    """BrokenPartError where its bound or its loss has another shape than their interface says."""
+    x = example(autoencoder.data, autoencoder)
+    with fakes(objective, autoencoder):
+        try:
+            bound = objective.bound(autoencoder, x, {})
+            with torch.enable_grad():
+                output = objective(autoencoder, x, {})
+        except ToolkitError:
+            raise
+        except Exception:  # it may need values, or gradients in training mode, or a part fails: training will tell
+            return
+        for name in ("data_nats", "code_nats"):
+            check_returned(objective, name, getattr(bound, name), (2,), "one number for each example")
+        check_returned(objective, "a loss", output.loss, (), "the mean over the batch")
+        check_numbers(objective, "terms", output.terms)
 
 
 def build_prior(config: RunConfig, code_spec: CodeSpec, data: DataSpec) -> Prior:
@@ -134,11 +168,27 @@ def build_prior(config: RunConfig, code_spec: CodeSpec, data: DataSpec) -> Prior
             )
     conditions = tuple(c.resample(data.axes[0], code_spec.grid[0]) for c in chosen)
     prior: Prior = make("prior", config.chosen_prior(), code_spec=code_spec, conditions=conditions)
-    with fakes(prior), as_misfit(prior, f"on codes {code_spec.shape}"):
-        nats = prior.loss(torch.zeros(2, *code_spec.shape, dtype=torch.long), {})
-    if tuple(nats.shape) != (2,):
-        raise BrokenPartError(prior, f"gives two examples a loss of shape {tuple(nats.shape)}, not (2,)")
+    fit_prior(prior, code_spec)
     return prior
+
+
+def fit_prior(prior: Prior, code_spec: CodeSpec) -> None:
+    """BrokenPartError where a prior's loss or log_prob of codes has another shape than its interface says."""
+    with fakes(prior), as_misfit(prior, f"on codes {code_spec.shape}"):
+        codes = torch.zeros(2, *code_spec.shape, dtype=torch.long)
+        check_returned(prior, "a loss", prior.loss(codes, {}), (2,), "one number for each example")
+        if prior.tractable:
+            with where_provable(prior, f"in log_prob of codes {code_spec.shape}"):
+                check_returned(prior, "a log_prob", prior.log_prob(codes, {}), (2,), "one number for each example")
+
+
+def fit_likelihood(likelihood: Likelihood, data: DataSpec) -> None:
+    """BrokenPartError where a likelihood gives no distribution over the data."""
+    check_declared(likelihood, "likelihood", {"channels": "the channels that a decoder must give it"})
+    given = (likelihood.channels, *data.axes)
+    with fakes(likelihood), as_misfit(likelihood, f"on parameters {given}"):
+        distribution = likelihood(torch.zeros(2, *given, device=device_of(likelihood)))
+        check_distribution(likelihood, distribution, data)
 
 
 def build_metrics(config: RunConfig, model: Autoencoder) -> list[Metric]:

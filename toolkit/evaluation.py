@@ -13,7 +13,7 @@ import torch
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
 from toolkit.distributed import all_gather_object, broadcast_object, on_rank0, ranks
-from toolkit.metric import Metric, can_merge
+from toolkit.metric import Metric, can_merge, measured
 from toolkit.nn.noise import seeded
 from toolkit.objective import Objective
 from toolkit.prior import Prior
@@ -197,7 +197,7 @@ def _evaluation(sums: _Sums, metrics: list[Metric], autoencoder: Autoencoder) ->
         entropy=0.0 if entropy < 1e-6 * rate else entropy,
         rate=code_spec.rate if code_spec.depth else None,
         intractable=tuple(sums.intractable),
-        metrics={name: value for metric in metrics for name, value in metric.compute().items()},
+        metrics={name: value for metric in metrics for name, value in measured(metric).items()},
         warnings=intractable + [text for metric in metrics for text in metric.warnings()],
     )
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+)
 
 from toolkit.errors import ToolkitError
 from toolkit.spec import DataSpec
@@ -70,6 +76,56 @@ def as_misfit(part: nn.Module, doing: str) -> Iterator[None]:
     except Exception as e:
         text = str(e).strip() or type(e).__name__
         raise MisfitError(f"{title(part)} {doing}: {text.splitlines()[0]}{_home(part, e)}") from e
+
+
+@contextmanager
+def where_provable(part: nn.Module, doing: str) -> Iterator[None]:
+    """The same, but for what fake tensors cannot show, as it depends on values, or is not offered: it passes."""
+    try:
+        with as_misfit(part, doing):
+            yield
+    except MisfitError as error:
+        if not isinstance(error.__cause__, _BY_VALUE):
+            raise
+
+
+_BY_VALUE = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    NotImplementedError,
+    UnsupportedFakeTensorException,
+)
+
+
+def check_returned(part: nn.Module, what: str, value: Any, shape: tuple[int, ...], per: str = "") -> None:
+    """BrokenPartError unless a part's result is floats of this shape; ``per`` says what the shape stands for."""
+    if not isinstance(value, Tensor):
+        raise BrokenPartError(part, f"gives {type(value).__name__} as {what}, not a tensor")
+    if tuple(value.shape) != shape:
+        raise BrokenPartError(part, f"gives {what} of shape {tuple(value.shape)}, not {shape}{per and f': {per}'}")
+    if not value.is_floating_point():
+        raise BrokenPartError(part, f"gives {what} of type {value.dtype}, not floats")
+
+
+def check_numbers(part: nn.Module, what: str, values: Any) -> None:
+    """BrokenPartError unless it is a dict of 0-d tensors."""
+    if not isinstance(values, Mapping):
+        raise BrokenPartError(part, f"gives {type(values).__name__} as {what}, not a dict of 0-d tensors")
+    for name, value in values.items():
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if shape != ():
+            raise BrokenPartError(part, f"gives {what} with {name} of shape {shape}, not a 0-d tensor")
+
+
+def check_declared(part: nn.Module, kind: str, attributes: Mapping[str, str]) -> None:
+    """BrokenPartError unless a part has positive ints of these names; they come with their meanings."""
+    for name, meaning in attributes.items():
+        try:
+            value = getattr(part, name)
+        except AttributeError:
+            raise BrokenPartError(part, f"has no {name}: a {kind} must set {name}, {meaning}") from None
+        if type(value) is not int or value < 1:
+            raise BrokenPartError(part, f"has {name}={value!r}: a {kind} must set {name}, {meaning}, as a positive int")
 
 
 def _home(part: nn.Module, error: Exception | None = None) -> str:

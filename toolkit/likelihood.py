@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from toolkit.fit import BrokenPartError, check_returned, example, where_provable
+from toolkit.spec import DataSpec
+
 
 class Distribution(ABC):
     """p(x given z) for a batch; what a decoder returns.
@@ -61,3 +64,17 @@ class Likelihood(nn.Module, ABC):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+
+def check_distribution(part: nn.Module, distribution: object, data: DataSpec) -> None:
+    """BrokenPartError unless what a part gives is a distribution over two examples of the data."""
+    if not isinstance(distribution, Distribution):
+        given = "a tensor" if isinstance(distribution, Tensor) else type(distribution).__name__
+        raise BrokenPartError(part, f"gives {given}, not a Distribution")
+    if distribution.shape != data.shape:
+        raise BrokenPartError(part, f"gives a distribution over {distribution.shape}, not {data.shape}")
+    nats = distribution.log_prob(example(data, part))
+    check_returned(part, "a log_prob", nats, (2,), "one number for each example")
+    with where_provable(part, "in the mean"):
+        if distribution.mean is not None:
+            check_returned(part, "a mean", distribution.mean, (2, *data.shape))

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from toolkit.errors import ToolkitError
 from toolkit.objective import Bound
 
 
@@ -59,6 +60,18 @@ class Metric(ABC):
     def plot(self, folder: Path) -> list[Path]:
         """Writes plots of what was measured, if any, to an existing folder, and returns their paths."""
         return []
+
+
+def measured(metric: Metric) -> dict[str, float]:
+    """Its metrics; ToolkitError where they are not numbers by name."""
+    metrics: object = metric.compute()
+    if not isinstance(metrics, Mapping):
+        raise ToolkitError(f"{type(metric).__name__}.compute gives {type(metrics).__name__}, not a dict of floats")
+    for name, value in metrics.items():
+        if not isinstance(value, float | int):
+            wrong = f"{type(value).__name__}{f' of shape {tuple(value.shape)}' if isinstance(value, Tensor) else ''}"
+            raise ToolkitError(f"{type(metric).__name__}.compute gives {wrong} as {name}, not a float")
+    return dict(metrics)
 
 
 def can_merge(metric: Metric) -> bool:

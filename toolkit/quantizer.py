@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
 from toolkit.errors import NotFiniteError, ToolkitError
-from toolkit.fit import title
+from toolkit.fit import BrokenPartError, check_declared, title
 from toolkit.spec import CodeGrid
 
 
@@ -141,6 +141,19 @@ class Quantizer(nn.Module, ABC):
                 f"{title(self)}: latents are NaN or infinite; check the data for such values, or train the encoder with"
                 " a lower learning_rate"
             )
+
+
+def check_quantizer(quantizer: Quantizer) -> None:
+    """BrokenPartError where it does not set what a quantizer must."""
+    widths = {"channels": "the channels that it takes", "dim": "the channels that it gives the decoder"}
+    check_declared(quantizer, "quantizer", widths)
+    sizes, depth = getattr(quantizer, "codebook_sizes", None), getattr(quantizer, "depth", None)
+    if not isinstance(sizes, tuple) or not all(type(size) is int and size > 0 for size in sizes):
+        text = f"has codebook_sizes={sizes!r}: a quantizer must set it, one positive int for each depth"
+        raise BrokenPartError(quantizer, text)
+    if depth != len(sizes):
+        text = f"has depth={depth!r} and codebook_sizes={sizes}: a quantizer must set depth, the number of these"
+        raise BrokenPartError(quantizer, text)
 
 
 def _sample(log_probs: Tensor, n: int) -> Tensor:

@@ -3,8 +3,9 @@
 The bare ``*`` of a constructor separates what the composition gives, matched by name, from the options
 after it. An option is plain data (bool, int, float, str, None, Literal and list, tuple, dict of these)
 or a nested part, annotated ``Callable[[int], Quantizer]`` with any interface, whose default is a registered
-class. Its meaning is in the class's docstring, under "Args:", or else in the annotation, which several classes
-may share: ``Depth = Annotated[int, Doc("how many blocks")]``.
+class. Its numbers are finite, and in the ``Range`` of its type, if that has one (``toolkit.ranges``). Its meaning is in
+the class's docstring, under "Args:", or else in the annotation, which several classes may share: ``Depth =
+Annotated[PositiveInt, Doc("how many blocks")]``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 
 from toolkit import signatures
 from toolkit.errors import ToolkitError
+from toolkit.ranges import Range, range_of, refusal
 from toolkit.registry import Registration, find, registrations
 from toolkit.signatures import RuleError, Scope, SourceError
 
@@ -45,6 +47,13 @@ class Option:
     nested: str | None = None
     """The kind of a nested part."""
     doc: str = ""
+    range: Range | None = None
+    """Of every number in it."""
+
+    @property
+    def wanted(self) -> str:
+        """Its type and range, as the user writes them."""
+        return f"{spell(self.type)}, {self.range}" if self.range else spell(self.type)
 
     @property
     def required(self) -> bool:
@@ -66,15 +75,19 @@ class Option:
     def convert(self, value: Any, where: str = "") -> Any:
         """A plain value as the constructor takes it: lists become tuples where the type says so.
 
-        ToolkitError, beginning with ``where``, if the value is of another type. A nested part's value is
-        returned as it is.
+        ToolkitError, beginning with ``where``, if the value is of another type, or has a number that is out of range,
+        NaN or infinite. A nested part's value is returned as it is.
         """
         if self.nested:
             return value
         try:
-            return convert(self.type, value)
+            converted = convert(self.type, value)
         except ValueError as error:
             raise ToolkitError(f"{where or self.name}: {error}") from None
+        reason = refusal(converted, self.range)
+        if reason:
+            raise ToolkitError(f"{where or self.name}={value}: {reason}")
+        return converted
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,7 @@ def read(registration: Registration) -> Signature:
 
 def fields(cls: type) -> tuple[Option, ...]:
     """The fields of a dataclass as options, described by metadata's ``help`` or the string below each."""
-    hints = get_type_hints(cls)
+    hints, ranged = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     notes: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         notes |= _field_notes(base)
@@ -126,6 +139,7 @@ def fields(cls: type) -> tuple[Option, ...]:
             hints[field.name],
             _field_default(field),
             doc=field.metadata.get("help", notes.get(field.name, "")),
+            range=range_of(ranged[field.name]),
         )
         for field in dataclasses.fields(cls)
     )
@@ -226,7 +240,8 @@ def _option(scope: Scope, argument: ast.arg, default: ast.expr | None, docs: Map
     wanted = signatures.plain_type(home, node)
     if wanted is None:
         raise RuleError(scope, argument, _refusal(name, argument.annotation))
-    return Option(name, wanted, _default(scope, name, wanted, default), None, doc)
+    allowed = signatures.range_of(scope, argument.annotation)
+    return Option(name, wanted, _default(scope, name, wanted, default, allowed), None, doc, allowed)
 
 
 def _refusal(name: str, node: ast.expr) -> str:
@@ -237,13 +252,17 @@ def _refusal(name: str, node: ast.expr) -> str:
     return f"{name}: {written} is not plain data; move it before the * if the composition gives it"
 
 
-def _default(scope: Scope, name: str, wanted: Any, node: ast.expr | None) -> Any:
+def _default(scope: Scope, name: str, wanted: Any, node: ast.expr | None, allowed: Range | None) -> Any:
     if node is None:
         return MISSING
     try:
-        return convert(wanted, signatures.literal(scope, node))
+        value = convert(wanted, signatures.literal(scope, node))
     except ValueError as error:
         raise RuleError(scope, node, f"{name}: its default {ast.unparse(node)} {error}") from None
+    reason = refusal(value, allowed)
+    if reason:
+        raise RuleError(scope, node, f"{name}: its default {ast.unparse(node)} {reason}")
+    return value
 
 
 def _registered(scope: Scope, kind: str, name: str, default: ast.expr) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from toolkit.errors import ToolkitError
 from toolkit.modules import locate
+from toolkit.ranges import Range
 from toolkit.registry import KINDS, Registration
 
 INTERFACES = {target.partition(":")[2]: kind for kind, target in KINDS.items()}
@@ -192,6 +193,40 @@ def annotation(scope: Scope, node: ast.expr) -> Annotation:
         else:
             break
     return Annotation(scope, node, doc)
+
+
+def range_of(scope: Scope, node: ast.expr, depth: int = 0) -> Range | None:
+    """The ``Range`` somewhere in an annotation; RuleError where its bounds are not literals."""
+    node = unquoted(node)
+    alias = scope.look(node.id) if isinstance(node, ast.Name) and node.id not in _PLAIN else None
+    if depth > _DEEPEST:
+        return None
+    if alias and isinstance(alias[1], ast.expr):
+        return range_of(alias[0], alias[1], depth + 1)
+    if isinstance(node, ast.Call) and _last(node.func) == "Range":
+        return _range(scope, node)
+    return next((found for part in _types(node) if (found := range_of(scope, part, depth + 1))), None)
+
+
+def _types(node: ast.expr) -> list[ast.expr]:
+    """The expressions in an annotation that may name a type or a range; strings in some places are other things."""
+    if isinstance(node, ast.BinOp):
+        return [node.left, node.right]
+    if not isinstance(node, ast.Subscript) or _last(node.value) == "Literal":
+        return []
+    first, *others = _inside(node)
+    texts = _last(node.value) == "Annotated"
+    return [first, *(other for other in others if not (texts and isinstance(other, ast.Constant)))]
+
+
+def _range(scope: Scope, node: ast.Call) -> Range:
+    names = ("least", "most", "above", "below")
+    words = [*zip(names, node.args, strict=False), *((str(word.arg), word.value) for word in node.keywords)]
+    try:
+        return Range(**{name: literal(scope, value) for name, value in words})
+    except (TypeError, ValueError):
+        text = f"{ast.unparse(node)}: give numbers, or constants that are, for any of {', '.join(names)}"
+        raise RuleError(scope, node, text) from None
 
 
 def part_kind(node: ast.expr) -> str | None:

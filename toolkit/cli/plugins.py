@@ -17,7 +17,7 @@ from toolkit.cli.config.groups import shadows
 from toolkit.cli.probe import load_all
 from toolkit.errors import ToolkitError, printable
 from toolkit.registry import KINDS, Registration
-from toolkit.schema import read, spell
+from toolkit.schema import read
 
 USAGE = f"""toolkit plugins [KIND [NAME]] [--json] [--check]
 
@@ -88,7 +88,7 @@ def _describe(kind: str, name: str) -> str:
     lines = [str(registry.find(kind, name)), "", textwrap.indent(about, "  "), ""]
     for option in component.options:
         default = "" if option.required else f"={'null' if option.default is None else option.default}"
-        wanted = f"a {option.nested}, by name" if option.nested else spell(option.type)
+        wanted = f"a {option.nested}, by name" if option.nested else option.wanted
         lines.append(f"  {option.name}{default}  ({wanted})")
         if option.doc:
             lines.append(textwrap.indent(textwrap.fill(option.doc, 90), "      "))

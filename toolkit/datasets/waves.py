@@ -14,6 +14,7 @@ from torch import Tensor
 
 from toolkit.dataset import SPLITS, Dataset
 from toolkit.plots.sheet import plot_sheet
+from toolkit.ranges import PositiveInt
 from toolkit.spec import Condition, DataSpec
 
 PACES = {"slow": (1 / 32, 1 / 16), "medium": (1 / 12, 1 / 8), "fast": (1 / 6, 1 / 4)}
@@ -43,12 +44,12 @@ class WavesDataset(Dataset):
     def __init__(
         self,
         *,
-        axes: tuple[int, ...] = (16, 16),
-        channels: int = 1,
-        levels: int | None = 8,
-        train_size: int = 20_000,
-        val_size: int = 2_000,
-        test_size: int = 2_000,
+        axes: tuple[PositiveInt, ...] = (16, 16),
+        channels: PositiveInt = 1,
+        levels: PositiveInt | None = 8,
+        train_size: PositiveInt = 20_000,
+        val_size: PositiveInt = 2_000,
+        test_size: PositiveInt = 2_000,
     ) -> None:
         if not axes or min(axes) < 1:
             raise ValueError(f"axes={list(axes)}: waves need at least one axis, each of at least 1 position")

@@ -11,6 +11,7 @@ from toolkit.decoder import Decoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.patches import from_patches
+from toolkit.ranges import PositiveInt
 from toolkit.spec import Condition
 
 
@@ -34,8 +35,8 @@ class PatchDecoder(Decoder):
         conditions: tuple[Condition, ...],
         likelihood: Likelihood,
         *,
-        patch: int = 4,
-        hidden: int = 128,
+        patch: PositiveInt = 4,
+        hidden: PositiveInt = 128,
     ) -> None:
         super().__init__()
         if patch < 1:

@@ -16,6 +16,7 @@ from toolkit.decoder import Decoder
 from toolkit.likelihoods.categorical import require_levels
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.conv import conv
+from toolkit.ranges import Fraction, PositiveInt
 from toolkit.spec import Condition, DataSpec
 
 
@@ -44,12 +45,12 @@ class PixelCNNDecoder(Decoder):
         dim: int,
         conditions: tuple[Condition, ...],
         *,
-        hidden: int = 128,
-        layers: int = 10,
-        kernel_size: int = 5,
-        head: int = 256,
-        dropout: float = 0.0,
-        condition_dropout: float = 0.1,
+        hidden: PositiveInt = 128,
+        layers: PositiveInt = 10,
+        kernel_size: PositiveInt = 5,
+        head: PositiveInt = 256,
+        dropout: Fraction = 0.0,
+        condition_dropout: Fraction = 0.1,
     ) -> None:
         super().__init__()
         sizes = (require_levels(data, "choose another decoder, and likelihood=normal"),) * data.channels

@@ -16,6 +16,7 @@ from toolkit.likelihoods.categorical import require_levels
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.conv import conv
 from toolkit.nn.residual import residual_stack
+from toolkit.ranges import Fraction, NonNegative, NonNegativeInt, PositiveInt
 from toolkit.spec import Condition, DataSpec
 
 
@@ -54,17 +55,17 @@ class WaveNetDecoder(Decoder):
         grid: tuple[int, ...],
         conditions: tuple[Condition, ...],
         *,
-        hidden: int = 64,
-        blocks: int = 2,
-        layers: int = 10,
-        skip: int = 256,
-        head: int = 256,
-        context: int = 128,
-        context_blocks: int = 2,
-        dropout: float = 0.0,
-        condition_dropout: float = 0.1,
-        history_dropout: float = 0.0,
-        history_noise: float = 0.0,
+        hidden: PositiveInt = 64,
+        blocks: PositiveInt = 2,
+        layers: PositiveInt = 10,
+        skip: PositiveInt = 256,
+        head: PositiveInt = 256,
+        context: PositiveInt = 128,
+        context_blocks: NonNegativeInt = 2,
+        dropout: Fraction = 0.0,
+        condition_dropout: Fraction = 0.1,
+        history_dropout: Fraction = 0.0,
+        history_noise: NonNegative = 0.0,
     ) -> None:
         super().__init__()
         sizes = (require_levels(data, "choose another decoder, and likelihood=normal"),) * data.channels

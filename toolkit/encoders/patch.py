@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from toolkit.encoder import Encoder
 from toolkit.nn.patches import to_patches
+from toolkit.ranges import PositiveInt
 from toolkit.spec import DataSpec
 
 
@@ -26,7 +27,7 @@ class PatchEncoder(Encoder):
     causal = True
     context = (0, 0)
 
-    def __init__(self, data: DataSpec, dim: int, *, patch: int = 4, hidden: int = 128) -> None:
+    def __init__(self, data: DataSpec, dim: int, *, patch: PositiveInt = 4, hidden: PositiveInt = 128) -> None:
         super().__init__()
         if patch < 1:
             raise ValueError(f"patch={patch}: at least 1")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from toolkit.encoder import Encoder
 from toolkit.nn.conv import CONV, conv
 from toolkit.nn.residual import residual_stack
+from toolkit.ranges import NonNegativeInt, PositiveInt
 from toolkit.spec import DataSpec
 
 
@@ -25,7 +26,9 @@ class PoolEncoder(Encoder):
         residual_blocks: residual blocks before each halving.
     """
 
-    def __init__(self, data: DataSpec, dim: int, *, hidden: int = 128, residual_blocks: int = 1) -> None:
+    def __init__(
+        self, data: DataSpec, dim: int, *, hidden: PositiveInt = 128, residual_blocks: NonNegativeInt = 1
+    ) -> None:
         super().__init__()
         if data.rank not in CONV:
             raise ValueError(f"works on 1 to 3 axes, but this data has {data.rank}")

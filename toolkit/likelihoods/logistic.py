@@ -12,6 +12,7 @@ from torch import Tensor
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.likelihoods.categorical import choose, require_levels
 from toolkit.nn.noise import uniform
+from toolkit.ranges import PositiveInt
 from toolkit.spec import DataSpec
 
 SMALLEST_SCALE = -7.0
@@ -31,7 +32,7 @@ class LogisticLikelihood(Likelihood):
         mixtures: logistics per number.
     """
 
-    def __init__(self, data: DataSpec, *, mixtures: int = 5) -> None:
+    def __init__(self, data: DataSpec, *, mixtures: PositiveInt = 5) -> None:
         super().__init__()
         require_levels(data)
         if not data.ordered:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.nn.noise import uniform
+from toolkit.ranges import Positive
 from toolkit.spec import DataSpec
 
 
@@ -26,7 +27,7 @@ class NormalLikelihood(Likelihood):
         learned: train the scale, one for all of x, from that start.
     """
 
-    def __init__(self, data: DataSpec, *, scale: float | None = None, learned: bool = False) -> None:
+    def __init__(self, data: DataSpec, *, scale: Positive | None = None, learned: bool = False) -> None:
         super().__init__()
         if not data.ordered:
             raise ValueError("a distribution over numbers, but this data is unordered: choose categorical")

@@ -11,9 +11,12 @@ from torch.nn import functional as F
 from typing_extensions import Doc
 
 from toolkit.distributed import all_reduce_sum
+from toolkit.ranges import NonNegative, PositiveInt
 
-CodebookSize = Annotated[int, Doc("entries of the codebook, K.")]
-Commitment = Annotated[float, Doc("beta, the weight of |z - sg[e]|^2; the paper finds no change between 0.1 and 2.")]
+CodebookSize = Annotated[PositiveInt, Doc("entries of the codebook, K.")]
+Commitment = Annotated[
+    NonNegative, Doc("beta, the weight of |z - sg[e]|^2; the paper finds no change between 0.1 and 2.")
+]
 
 
 def single(codebook_size: CodebookSize) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing_extensions import Doc
 
 from toolkit.distributed import ranks
 from toolkit.nn.kmeans import kmeans, sample_rows
+from toolkit.ranges import NonNegative
 
 _Init = Literal["data", "kmeans", "random"]
 
@@ -18,7 +19,7 @@ Init = Annotated[
     _Init, Doc("where entries start: at latents of the first training batch, at their k-means, or at random.")
 ]
 DeadCodeThreshold = Annotated[
-    float,
+    NonNegative,
     Doc(
         "share of latents / codebook_size, in a moving average, below which an entry is revived at a latent of the"
         " batch; 0 revives none."

@@ -70,7 +70,7 @@ def _check(condition: Condition, value: Tensor, batch: int) -> None:
     shape, steps_per_code = tuple(value.shape), condition.steps_per_code
     if shape == (batch, *size):
         return
-    steps = condition.per_step or condition.real
+    steps = condition.per_step
     if (
         steps
         and len(shape) == 2 + len(size)

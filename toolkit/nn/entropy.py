@@ -11,15 +11,16 @@ from typing_extensions import Doc
 
 from toolkit.distributed import all_reduce_sum, ranks
 from toolkit.nn import lookup
+from toolkit.ranges import NonNegative, Positive
 
 Entropy = Annotated[
-    float,
+    NonNegative,
     Doc(
         "weight of E[H(p)] - H(E[p]), p = softmax(-|z - e|^2 / entropy_temperature) over entries, in training: sure"
         " assignments of latents, even use of entries."
     ),
 ]
-EntropyTemperature = Annotated[float, Doc("in units of squared distance; about 0.01 where latents are normalized.")]
+EntropyTemperature = Annotated[Positive, Doc("in units of squared distance; about 0.01 where latents are normalized.")]
 
 
 @final

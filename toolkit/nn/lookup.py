@@ -1,8 +1,8 @@
-"""The nearest entry of a codebook, in tiles of distances, and the gradient past it."""
+"""How latents and entries are compared, the nearest entry in tiles of distances, and the gradient past it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, final
+from typing import Annotated, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 from typing_extensions import Doc
 
+from toolkit.nn import exact
 from toolkit.nn.codebook import channels_last, straight_through, upcast
 from toolkit.nn.rotation import rotation
 
@@ -38,6 +39,9 @@ ROWS = 128
 
 BLOCK = 64
 """Neighboring distances that are first reduced to their minimum."""
+
+FEW = 4
+"""Entries among which the nearest is chosen exactly where every row must cost the same: on a GPU, in a graph."""
 
 
 @final
@@ -68,27 +72,76 @@ class Lookup:
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """Index ``(n,)`` of the entry nearest to each row of z ``(n, dim)``; codebook ``(codebook_size, dim)``.
 
-    The first of equally near ones. Never has all n x codebook_size distances in memory, but in a graph that is
-    exported, where the number of rows must stay free. Distances are
-    ``|e|^2 - 2 z e``, as ``|z|^2`` is the same for every entry, relative to the entries' mean: far from the origin,
-    where all numbers are large and similar, they would be lost to rounding. Computed in at least float32 under any
-    autocast: in bfloat16 neighboring entries are confused.
+    The first of equally near ones, by squared distances ``(z - e)^2`` summed over dim in at least float32, under any
+    autocast: in bfloat16 neighboring entries are confused. To find it, distances are first expanded to
+    ``|e|^2 - 2 z e``, which is a matrix product, never with all n x codebook_size in memory but in a graph that is
+    exported, where the number of rows must stay free. An expanded distance is rounded by up to a known bound; where the
+    bound leaves more than one entry, they are compared directly. On a GPU and in an exported graph, where no row may
+    cost more than another, those are the ``FEW`` that seem nearest; at most four dims are compared directly there, and
+    a single dim is sorted and searched everywhere.
     """
+    if torch.compiler.is_exporting():
+        return _nearest(z, codebook)
+    if torch.compiler.is_compiling() or isinstance(z, FakeTensor):
+        nearest_entries: Tensor = _opaque(z, codebook)
+        return nearest_entries
+    return _nearest(z, codebook)
+
+
+@torch.library.custom_op("toolkit::nearest", mutates_args=())
+def _opaque(z: Tensor, codebook: Tensor) -> Tensor:
+    """``nearest`` as one operation of a compiled graph: which entries it compares directly depends on the data."""
+    return _nearest(z, codebook)
+
+
+@_opaque.register_fake
+def _(z: Tensor, codebook: Tensor) -> Tensor:
+    return z.new_empty(len(z), dtype=torch.int64)
+
+
+class _Table(NamedTuple):
+    """A codebook, ready to be searched."""
+
+    entries: Tensor
+    center: Tensor
+    """Their mean: far from the origin, where all numbers are large and similar, differences are lost to rounding."""
+    parts: list[tuple[Tensor, Tensor]]
+    """Of whole blocks of centered entries, -2 e and ``|e|^2``; what fills the last block is infinitely far."""
+    rows: int
+    """How many latents to compare at once."""
+
+    def centered(self, z: Tensor) -> Tensor:
+        return z.to(self.center) - self.center
+
+
+def _nearest(z: Tensor, codebook: Tensor) -> Tensor:
     with torch.autocast(z.device.type, enabled=False):
         codebook = upcast(codebook)
-        center = codebook.mean(0)
-        entries = _whole_blocks(codebook - center)
-        rows, columns = _tile(len(entries), tile_size(z.device))
-        parts = [(-2 * part, part.square().sum(1)) for part in entries.split(columns)]
-        # Fake rows need no memory, but every tile of them time; a graph would fix how many tiles there are.
-        whole = isinstance(z, FakeTensor) or torch.compiler.is_exporting()
-        tiles = [_nearest(tile.to(codebook.dtype) - center, parts) for tile in ([z] if whole else z.split(rows))]
-        return torch.cat(tiles).clamp(max=len(codebook) - 1)
+        if codebook.shape[1] == 1:
+            return exact.on_a_line(z[:, 0].to(codebook.dtype), codebook[:, 0])
+        table = _table(codebook)
+        whole = torch.compiler.is_exporting()  # a graph would fix how many tiles there are
+        if z.device.type == "cpu" and not whole:
+            return _among_all(z, table)
+        return torch.cat([_among_few(tile, table) for tile in ([z] if whole else z.split(table.rows))])
 
 
 def tile_size(device: torch.device) -> int:
     """Distances in memory at once on a device."""
     return TILE if device.type == "cpu" else GPU_TILE
+
+
+def _table(codebook: Tensor) -> _Table:
+    center = codebook.mean(0)
+    missing = -len(codebook) % BLOCK
+    entries = F.pad(codebook - center, (0, 0, 0, missing))
+    norms = F.pad(entries[: len(codebook)].square().sum(1), (0, missing), value=torch.inf)
+    numbers = tile_size(codebook.device)
+    rows, columns = _tile(len(entries), numbers)
+    parts = [(-2 * part, of_part) for part, of_part in zip(entries.split(columns), norms.split(columns), strict=True)]
+    if codebook.device.type != "cpu":  # where as many entries are compared directly for every row
+        rows = min(rows, max(1, numbers // (FEW * len(parts) * codebook.shape[1])))
+    return _Table(codebook, center, parts, rows)
 
 
 def _tile(size: int, numbers: int) -> tuple[int, int]:
@@ -97,17 +150,52 @@ def _tile(size: int, numbers: int) -> tuple[int, int]:
     return max(1, numbers // columns), columns
 
 
-def _whole_blocks(codebook: Tensor) -> Tensor:
-    """Fills the last block with copies of the last entry: none is nearer than the last entry itself."""
-    return F.pad(codebook.T, (0, -len(codebook) % BLOCK), mode="replicate").T
+def _among_all(z: Tensor, table: _Table) -> Tensor:
+    """Nearest entries of rows, with a second look at those where rounding may have decided."""
+    tiles = [_two_smallest_of(table.centered(tile), table) for tile in z.split(table.rows)]
+    value, nearest, second, norm = (torch.cat(tensors) for tensors in zip(*tiles, strict=True))
+    limit = value + exact.margin(norm, value, z.shape[1])
+    doubtful = ((second <= limit) & limit.isfinite()).nonzero().flatten()
+    for some in doubtful.split(max(1, TILE // len(table.entries))) if len(doubtful) else ():
+        centered = table.centered(z[some])
+        pairs = [(_linear(centered, *part) <= limit[some].unsqueeze(1)).nonzero() for part in table.parts]
+        nearest[some] = exact.nearest_of_pairs(z[some].to(table.entries), table.entries, _joined(pairs, table), TILE)
+    return nearest.clamp_(max=len(table.entries) - 1)
 
 
-def _nearest(z: Tensor, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Nearest entries of a tile of rows, over the codebook's parts: -2 e, and ``|e|^2``."""
-    minima = [_smallest(_linear(z, entries, norms)) for entries, norms in parts]
-    values, codes = (torch.stack(tensors) for tensors in zip(*minima, strict=True))
+def _two_smallest_of(z: Tensor, table: _Table) -> tuple[Tensor, ...]:
+    """Of centered rows the smallest expanded distance, its entry, the second smallest distance, and ``|z|``."""
+    smallest = [_two_smallest(_linear(z, *part)) for part in table.parts]
+    norm = torch.linalg.vector_norm(z, dim=1)
+    if len(smallest) == 1:
+        return *smallest[0], norm
+    values, codes, seconds = (torch.stack(tensors) for tensors in zip(*smallest, strict=True))
     part = values.argmin(0, keepdim=True)
-    return (codes.gather(0, part) + part * len(parts[0][0])).squeeze(0)
+    value, code = values.gather(0, part).squeeze(0), codes.gather(0, part) + part * len(table.parts[0][0])
+    second = torch.minimum(seconds.amin(0), values.scatter_(0, part, torch.inf).amin(0))
+    return value, code.squeeze(0), second, norm
+
+
+def _joined(pairs: list[Tensor], table: _Table) -> Tensor:
+    """Rows and columns ``(pairs, 2)`` of the parts as rows and entries."""
+    for index, of_part in enumerate(pairs):
+        of_part[:, 1] += index * len(table.parts[0][0])
+    return torch.cat(pairs)
+
+
+def _among_few(z: Tensor, table: _Table) -> Tensor:
+    """Nearest entries of rows, as operations of fixed shapes."""
+    z = z.to(table.entries)
+    centered, offset, chosen = table.centered(z), 0, []
+    for entries, norms in table.parts:
+        if entries.shape[1] <= exact.TINY:
+            distances = exact.squares(centered, -entries / 2).masked_fill(norms.isinf(), torch.inf)
+        else:
+            distances = _linear(centered, entries, norms)
+        chosen.append(offset + _few_smallest(distances))
+        offset += len(entries)
+    codes = torch.cat(chosen, 1).clamp(max=len(table.entries) - 1)
+    return exact.nearest_of_few(z, table.entries, codes)
 
 
 def _linear(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -123,14 +211,34 @@ def _linear(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.addmm(bias, z, weight.T)
 
 
-def _smallest(distances: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and index of the smallest of each row.
+def _two_smallest(distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Value and index of the smallest of each row, and the value of the second smallest.
 
     Finding an index is several times slower than finding a value, so it is done in one block of the row only.
     """
     blocks = distances.unflatten(1, (-1, BLOCK))
     rows, per_row, _ = blocks.shape
-    block = blocks.amin(2).argmin(1)
-    first = torch.arange(0, rows * per_row, per_row, device=block.device)
-    values, indices = blocks.flatten(0, 1).index_select(0, first + block).min(1)
-    return values, block * BLOCK + indices
+    minima = blocks.amin(2)
+    block = minima.argmin(1)
+    row = torch.arange(rows, device=block.device)
+    inside = blocks.flatten(0, 1).index_select(0, row * per_row + block)
+    values, indices = inside.min(1)
+    second = torch.minimum(_without(minima, row, block), _without(inside, row, indices))
+    return values, block * BLOCK + indices, second
+
+
+def _without(distances: Tensor, row: Tensor, indices: Tensor) -> Tensor:
+    """The smallest of each row but for one, which is overwritten."""
+    distances.view(-1).index_fill_(0, row * distances.shape[1] + indices, torch.inf)
+    smallest: Tensor = distances.amin(1)
+    return smallest
+
+
+def _few_smallest(distances: Tensor) -> Tensor:
+    """Indices ``(rows, few)`` of the smallest of each row: they lie in the blocks with the smallest minima."""
+    blocks = distances.unflatten(1, (-1, BLOCK))
+    few = blocks.amin(2).topk(min(FEW, blocks.shape[1]), largest=False, sorted=False).indices
+    inside = blocks.gather(1, few.unsqueeze(2).expand(-1, -1, BLOCK)).flatten(1)
+    best = inside.topk(FEW, largest=False, sorted=False).indices
+    codes: Tensor = few.gather(1, best // BLOCK) * BLOCK + best % BLOCK
+    return codes

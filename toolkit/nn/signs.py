@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from toolkit.nn.entropy import entropy, over_ranks
+from toolkit.ranges import NonNegative, Positive, PositiveInt
 
 LARGEST = 24
 """Most bits of one code: with more, a table over its values would not fit into memory."""
@@ -17,11 +18,11 @@ LARGEST = 24
 MOST = 1 << 16
 """Most bits of a position, which are channels of the latents."""
 
-Bits = Annotated[int, Doc("channels of the latents; the codes of a position number 2^bits.")]
-Heads = Annotated[int, Doc("codes per position, of bits / heads bits each.")]
-EntropyWeight = Annotated[float, Doc("weight of the entropy terms.")]
-Diversity = Annotated[float, Doc("gamma, the weight of the second entropy against the first.")]
-Temperature = Annotated[float, Doc("of the distribution in the entropy terms.")]
+Bits = Annotated[PositiveInt, Doc("channels of the latents; the codes of a position number 2^bits.")]
+Heads = Annotated[PositiveInt, Doc("codes per position, of bits / heads bits each.")]
+EntropyWeight = Annotated[NonNegative, Doc("weight of the entropy terms.")]
+Diversity = Annotated[NonNegative, Doc("gamma, the weight of the second entropy against the first.")]
+Temperature = Annotated[Positive, Doc("of the distribution in the entropy terms.")]
 
 
 @final

@@ -13,6 +13,7 @@ from toolkit.distributed import all_reduce_sum
 from toolkit.objective import Bound, Loss, Objective
 from toolkit.objectives.baseline import Baseline
 from toolkit.objectives.samples import sample_codes, single_sample_bound, with_gradient_of
+from toolkit.ranges import Decay, PositiveInt
 from toolkit.spec import DataSpec
 
 
@@ -39,7 +40,7 @@ class NVIL(Objective):
 
     needs_posterior = True
 
-    def __init__(self, data: DataSpec, *, hidden: int = 100, decay: float = 0.8) -> None:
+    def __init__(self, data: DataSpec, *, hidden: PositiveInt = 100, decay: Decay = 0.8) -> None:
         super().__init__()
         if hidden < 1:
             raise ValueError(f"hidden={hidden}: at least 1")

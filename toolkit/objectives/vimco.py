@@ -12,6 +12,7 @@ from torch import Tensor
 from toolkit.autoencoder import Autoencoder
 from toolkit.objective import Bound, Loss, Objective
 from toolkit.objectives.samples import sample_codes, with_gradient_of
+from toolkit.ranges import PositiveInt
 
 
 @final
@@ -37,7 +38,7 @@ class VIMCO(Objective):
 
     needs_posterior = True
 
-    def __init__(self, *, samples: int = 50) -> None:
+    def __init__(self, *, samples: PositiveInt = 50) -> None:
         super().__init__()
         if samples < 2:
             raise ValueError(f"samples={samples}: at least 2, since the others are each sample's baseline")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from toolkit.spec import DataSpec
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image as Picture
     from PIL.ImageFont import FreeTypeFont
     from torch import Tensor
 
@@ -86,12 +86,14 @@ def _at(texts: Sequence[str], index: int) -> str:
     return texts[index] if index < len(texts) else ""
 
 
-def _composed(pictures: Sequence[Path], blocks: Sequence[_Block], title: str) -> Image | None:
+def _composed(pictures: Sequence[Path], blocks: Sequence[_Block], title: str) -> Picture | None:
     """All blocks below the title; None where a dataset's plots are not pictures that can be read."""
-    from PIL import Image, ImageDraw
+    from PIL.Image import new
+    from PIL.Image import open as opened
+    from PIL.ImageDraw import Draw
 
     try:
-        parts = [Image.open(picture).convert("RGB") for picture in pictures]
+        parts = [opened(picture).convert("RGB") for picture in pictures]
     except OSError:
         return None
     font = _font()
@@ -101,8 +103,8 @@ def _composed(pictures: Sequence[Path], blocks: Sequence[_Block], title: str) ->
     top = LINE + GAP if title else 0
     width = max(left + max(part.width for part in parts), _width(font, title) + 2 * GAP)
     height = top + sum(head + part.height for head, part in zip(heads, parts, strict=True))
-    sheet = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(sheet)
+    sheet = new("RGB", (width, height), "white")
+    draw = Draw(sheet)
     draw.text((GAP, GAP // 2), title, INK, font)
     for block, head, part in zip(blocks, heads, parts, strict=True):
         for i, text in enumerate(block.above):
@@ -119,9 +121,9 @@ def _composed(pictures: Sequence[Path], blocks: Sequence[_Block], title: str) ->
 
 def _font() -> FreeTypeFont:
     from matplotlib import get_data_path
-    from PIL import ImageFont
+    from PIL.ImageFont import truetype
 
-    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", SIZE)
+    return truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", SIZE)
 
 
 def _width(font: FreeTypeFont, text: str) -> int:

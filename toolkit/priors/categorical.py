@@ -14,6 +14,7 @@ from toolkit.causal.sampling import check_prefix, guided, sample_logits, uniform
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.priors.autoregressive import check_guidance
+from toolkit.ranges import Fraction
 from toolkit.spec import CodeSpec, Condition
 
 SPEED = 16.0
@@ -32,7 +33,7 @@ class CategoricalPrior(Prior):
     """
 
     def __init__(
-        self, code_spec: CodeSpec, conditions: tuple[Condition, ...], *, condition_dropout: float = 0.1
+        self, code_spec: CodeSpec, conditions: tuple[Condition, ...], *, condition_dropout: Fraction = 0.1
     ) -> None:
         super().__init__()
         self.code_spec, self.condition_dropout = code_spec, condition_dropout

@@ -16,6 +16,7 @@ from toolkit.nn.codebook import upcast
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.priors.autoregressive import check_guidance
+from toolkit.ranges import Fraction, NonNegative, PositiveInt
 from toolkit.spec import CodeSpec, Condition
 
 
@@ -47,13 +48,13 @@ class MaskGITPrior(Prior):
         code_spec: CodeSpec,
         conditions: tuple[Condition, ...],
         *,
-        hidden: int = 256,
-        layers: int = 8,
-        heads: int = 8,
-        passes: int = 12,
-        choice_temperature: float = 4.5,
-        dropout: float = 0.0,
-        condition_dropout: float = 0.1,
+        hidden: PositiveInt = 256,
+        layers: PositiveInt = 8,
+        heads: PositiveInt = 8,
+        passes: PositiveInt = 12,
+        choice_temperature: NonNegative = 4.5,
+        dropout: Fraction = 0.0,
+        condition_dropout: Fraction = 0.1,
     ) -> None:
         super().__init__()
         if passes < 1:

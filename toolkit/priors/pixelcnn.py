@@ -6,6 +6,7 @@ from typing import final
 
 from toolkit.causal.pixelcnn import PixelCNN
 from toolkit.priors.autoregressive import AutoregressivePrior
+from toolkit.ranges import Fraction, PositiveInt
 from toolkit.spec import CodeSpec, Condition
 
 
@@ -30,12 +31,12 @@ class PixelCNNPrior(AutoregressivePrior):
         code_spec: CodeSpec,
         conditions: tuple[Condition, ...],
         *,
-        hidden: int = 128,
-        layers: int = 10,
-        kernel_size: int = 5,
-        head: int = 256,
-        dropout: float = 0.0,
-        condition_dropout: float = 0.1,
+        hidden: PositiveInt = 128,
+        layers: PositiveInt = 10,
+        kernel_size: PositiveInt = 5,
+        head: PositiveInt = 256,
+        dropout: Fraction = 0.0,
+        condition_dropout: Fraction = 0.1,
     ) -> None:
         trunk = PixelCNN(
             len(code_spec.grid),

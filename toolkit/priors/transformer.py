@@ -6,6 +6,7 @@ from typing import final
 
 from toolkit.causal.transformer import Transformer
 from toolkit.priors.autoregressive import AutoregressivePrior
+from toolkit.ranges import Fraction, PositiveInt
 from toolkit.spec import CodeSpec, Condition
 
 
@@ -29,12 +30,12 @@ class TransformerPrior(AutoregressivePrior):
         code_spec: CodeSpec,
         conditions: tuple[Condition, ...],
         *,
-        hidden: int = 256,
-        layers: int = 8,
-        heads: int = 8,
-        head: int = 256,
-        dropout: float = 0.0,
-        condition_dropout: float = 0.1,
+        hidden: PositiveInt = 256,
+        layers: PositiveInt = 8,
+        heads: PositiveInt = 8,
+        head: PositiveInt = 256,
+        dropout: Fraction = 0.0,
+        condition_dropout: Fraction = 0.1,
     ) -> None:
         trunk = Transformer(
             code_spec.grid,

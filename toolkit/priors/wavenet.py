@@ -6,6 +6,7 @@ from typing import final
 
 from toolkit.causal.wavenet import WaveNet
 from toolkit.priors.autoregressive import AutoregressivePrior
+from toolkit.ranges import Fraction, PositiveInt
 from toolkit.spec import CodeSpec, Condition
 
 
@@ -28,13 +29,13 @@ class WaveNetPrior(AutoregressivePrior):
         code_spec: CodeSpec,
         conditions: tuple[Condition, ...],
         *,
-        hidden: int = 128,
-        blocks: int = 2,
-        layers: int = 6,
-        skip: int = 256,
-        head: int = 256,
-        dropout: float = 0.0,
-        condition_dropout: float = 0.1,
+        hidden: PositiveInt = 128,
+        blocks: PositiveInt = 2,
+        layers: PositiveInt = 6,
+        skip: PositiveInt = 256,
+        head: PositiveInt = 256,
+        dropout: Fraction = 0.0,
+        condition_dropout: Fraction = 0.1,
     ) -> None:
         if len(code_spec.grid) != 1:
             raise ValueError(

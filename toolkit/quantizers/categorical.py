@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.nn import codebook as table
 from toolkit.quantizer import Posterior, Quantized, Quantizer
+from toolkit.ranges import Positive, PositiveInt
 
 
 @final
@@ -38,11 +39,11 @@ class CategoricalQuantizer(Quantizer):
         self,
         dim: int,
         *,
-        codebook_size: int = 512,
+        codebook_size: PositiveInt = 512,
         relaxation: Literal["straight_through", "soft"] = "straight_through",
-        temperature: float = 1.0,
-        final_temperature: float = 0.5,
-        anneal_steps: int = 10_000,
+        temperature: Positive = 1.0,
+        final_temperature: Positive = 0.5,
+        anneal_steps: PositiveInt = 10_000,
     ) -> None:
         super().__init__()
         self.codebook_sizes = table.single(codebook_size)

@@ -13,6 +13,7 @@ from toolkit.nn.codebook_init import CodebookInit, DeadCodeThreshold, Init, NewE
 from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
 from toolkit.nn.lookup import Gradient, Lookup, Normalize, nearest
 from toolkit.quantizer import Quantized, Quantizer
+from toolkit.ranges import Decay
 
 
 @final
@@ -43,7 +44,7 @@ class EMAQuantizer(Quantizer):
         *,
         codebook_size: CodebookSize = 512,
         commitment: Commitment = 0.25,
-        decay: float = 0.99,
+        decay: Decay = 0.99,
         init: Init = "data",
         dead_code_threshold: DeadCodeThreshold = 0.1,
         gradient: Gradient = "straight_through",

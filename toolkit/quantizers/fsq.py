@@ -12,6 +12,7 @@ from toolkit.nn import codebook as table
 from toolkit.nn import signs
 from toolkit.nn.lattice import fixed
 from toolkit.quantizer import Quantized, Quantizer
+from toolkit.ranges import PositiveInt
 
 MARGIN = 1e-3
 """How far bounded latents reach beyond the outermost levels, as a share, so that rounding can give those, too."""
@@ -37,7 +38,7 @@ class FSQQuantizer(Quantizer):
 
     depth = 1
 
-    def __init__(self, *, levels: tuple[int, ...] = (8, 5, 5, 5)) -> None:
+    def __init__(self, *, levels: tuple[PositiveInt, ...] = (8, 5, 5, 5)) -> None:
         super().__init__()
         if not levels or min(levels) < 3:
             raise ValueError(f"levels={list(levels)}: at least one channel, of at least 3 levels each (2: lfq or bsq)")

@@ -11,6 +11,7 @@ from toolkit.nn import signs
 from toolkit.nn.lattice import fixed
 from toolkit.nn.signs import Bits, Diversity, EntropyWeight, Heads, Temperature
 from toolkit.quantizer import Quantized, Quantizer
+from toolkit.ranges import NonNegative
 
 
 @final
@@ -38,7 +39,7 @@ class LFQQuantizer(Quantizer):
         *,
         bits: Bits = 18,
         heads: Heads = 2,
-        commitment: float = 0.25,
+        commitment: NonNegative = 0.25,
         entropy: EntropyWeight = 0.1,
         diversity: Diversity = 1.0,
         temperature: Temperature = 0.01,

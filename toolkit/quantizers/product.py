@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.ranges import PositiveInt
 from toolkit.spec import CodeGrid
 
 
@@ -31,7 +32,7 @@ class ProductQuantizer(Quantizer):
         dim: int,
         *,
         inner: Callable[[int], Quantizer] = VectorQuantizer,
-        groups: int = 2,
+        groups: PositiveInt = 2,
         shared: bool = False,
     ) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toolkit.nn import codebook as table
 from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.ranges import PositiveInt
 from toolkit.spec import CodeGrid
 
 
@@ -27,7 +28,9 @@ class ProjectedQuantizer(Quantizer):
         codebook_dim: the dim that the inner quantizer gets.
     """
 
-    def __init__(self, dim: int, *, inner: Callable[[int], Quantizer] = VectorQuantizer, codebook_dim: int = 8) -> None:
+    def __init__(
+        self, dim: int, *, inner: Callable[[int], Quantizer] = VectorQuantizer, codebook_dim: PositiveInt = 8
+    ) -> None:
         super().__init__()
         if codebook_dim < 1:
             raise ValueError(f"codebook_dim={codebook_dim}: at least 1")

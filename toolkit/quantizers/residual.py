@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toolkit.nn import codebook as table
 from toolkit.quantizer import Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.ranges import Fraction, PositiveInt
 from toolkit.spec import CodeGrid
 
 
@@ -37,8 +38,8 @@ class ResidualQuantizer(Quantizer):
         dim: int,
         *,
         inner: Callable[[int], Quantizer] = VectorQuantizer,
-        depth: int = 4,
-        dropout: float = 0.0,
+        depth: PositiveInt = 4,
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__()
         if depth < 1:

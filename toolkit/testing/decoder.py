@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.decoder import Decoder
-from toolkit.likelihood import Distribution, Likelihood
+from toolkit.fit import fakes
+from toolkit.likelihood import Distribution, Likelihood, check_distribution
 from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.nn.receptive_field import receptive_field
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.context import CHUNKS, ROOM, chunks, in_float64, randomized
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
-from toolkit.testing.laws import PartLaws
+from toolkit.testing.laws import PartLaws, as_assertion
 from toolkit.testing.parts import plain_likelihood, random_data
 
 KIND = Condition("kind", 3)
@@ -75,6 +76,12 @@ class DecoderSuite(PartLaws):
         distribution = self.decoder()(self._latents(3), {})
         assert isinstance(distribution, Distribution)
         assert distribution.shape == self.data.shape
+
+    def test_its_results_fit_a_model(self) -> None:
+        """What ``toolkit check`` asks of a distribution's shapes and types."""
+        decoder = self.decoder()
+        with fakes(decoder), as_assertion():
+            check_distribution(decoder, decoder(torch.zeros(2, self.dim, *self.grid), {}), self.data)
 
     def test_its_rank_is_that_of_the_data(self) -> None:
         assert self.decoder().rank in (None, self.data.rank)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from toolkit.errors import ToolkitError
 
 BROKEN = "breaks the law:"
 
@@ -94,6 +97,15 @@ class PartLaws(Laws, ABC):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             return self.outcome(part)
+
+
+@contextmanager
+def as_assertion() -> Iterator[None]:
+    """A ToolkitError as the failure of a law."""
+    try:
+        yield
+    except ToolkitError as error:
+        raise AssertionError(str(error)) from error
 
 
 def assert_same(actual: Tensor, expected: Tensor, what: str) -> None:

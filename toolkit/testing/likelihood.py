@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from toolkit.build import fit_likelihood
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.spec import DataSpec
-from toolkit.testing.laws import PartLaws
+from toolkit.testing.laws import PartLaws, as_assertion
 from toolkit.testing.parts import random_data
 
 SAMPLES = 20_000
@@ -53,6 +54,12 @@ class LikelihoodSuite(PartLaws):
         assert distribution.shape == data.shape
         assert distribution.log_prob(random_data(data, 5)).shape == (5,)
         assert distribution.mean is None or distribution.mean.shape == (5, *data.shape)
+
+    def test_its_results_fit_a_model(self) -> None:
+        """What ``toolkit check`` asks of a distribution's shapes and types."""
+        likelihood, data = self.make(self.data()), self.data()
+        with as_assertion():
+            fit_likelihood(likelihood, data)
 
     def test_samples_are_data(self) -> None:
         data = self.data()

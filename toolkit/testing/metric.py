@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.metric import Metric, can_merge
+from toolkit.metric import Metric, can_merge, measured
 from toolkit.objectives.elbo import ELBO
 from toolkit.spec import DataSpec
-from toolkit.testing.laws import Laws
+from toolkit.testing.laws import Laws, as_assertion
 from toolkit.testing.parts import point_autoencoder, random_conditions, random_data
 
 EXAMPLES = 12
@@ -66,7 +66,8 @@ class MetricSuite(Laws, ABC):
         assert self.after(groups).compute() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
     def test_metrics_are_finite_numbers(self) -> None:
-        metrics = self.after([list(range(EXAMPLES))]).compute()
+        with as_assertion():
+            metrics = measured(self.after([list(range(EXAMPLES))]))
         assert metrics
         for name, value in metrics.items():
             assert isinstance(value, float), f"{name} is {type(value).__name__}"

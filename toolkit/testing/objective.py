@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.autoencoder import Autoencoder
+from toolkit.build import fit_objective
 from toolkit.decoder import Decoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.objective import Loss, Objective
 from toolkit.quantizer import Quantizer
 from toolkit.spec import CodeSpec, Condition, DataSpec
-from toolkit.testing.laws import PartLaws
+from toolkit.testing.laws import PartLaws, as_assertion
 from toolkit.testing.parts import PointEncoder, plain_likelihood, point_autoencoder, random_data
 from toolkit.training import Stage
 
@@ -105,6 +106,11 @@ class ObjectiveSuite(PartLaws):
         with torch.no_grad():
             losses = [objective(autoencoder, x.expand(n, *x.shape[1:]), {}).loss.item() for n in (256, 512)]
         assert losses[1] == pytest.approx(losses[0], rel=0.2)
+
+    def test_its_results_fit_a_model(self) -> None:
+        """What ``toolkit check`` asks of the loss's and the bound's shapes and types."""
+        with as_assertion():
+            fit_objective(self.make(self.data), self.autoencoder())
 
     def test_terms_are_finite_scalars(self) -> None:
         output = self.make(self.data)(self.autoencoder(), random_data(self.data, 4), {})

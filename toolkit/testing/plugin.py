@@ -8,9 +8,10 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from packaging.requirements import Requirement
@@ -105,6 +106,27 @@ class PluginSuite(Laws):
         if model.code_spec.depth:
             build_prior(config, model.code_spec, data)
 
+    def test_its_options_refuse_numbers_or_work_with_them(self, component: Registration) -> None:
+        """Each is tried with -1, 0, NaN, infinity and 1e30, a count with -1, 0 and 2**62: it is refused by an error
+        that names the option, or the model has a finite loss. What its type accepts must not be too much to allocate.
+        """
+        options = [option for option in schema.read(component).options if not option.nested]
+        accepted = [pair for option in options for pair in self._accepted(component, option)]
+        if not accepted:
+            return
+        from toolkit.cli.config.compose import compose
+        from toolkit.testing.options import outcome, with_option
+
+        config = compose(self._model_with(component)).config
+        for name, value in accepted:
+            one = f"{component.kind}.{name}={value}"
+            try:
+                reason, wrong = outcome(with_option(config, component, name, value))
+            except Exception as error:
+                raise AssertionError(f"{one} is not refused, and fails: {type(error).__name__}: {error}") from error
+            assert not reason or name in reason, f"{one} is refused without its name: {reason}"
+            assert not wrong, f"{one} is accepted, and {', '.join(wrong)} is NaN or infinite"
+
     def test_it_composes(self, yaml: Path) -> None:
         from toolkit.cli.config.compose import compose
         from toolkit.cli.config.groups import kind_of
@@ -140,6 +162,16 @@ class PluginSuite(Laws):
         wanted |= {self._inside(schema.read(component).file) for component in self._registrations()}
         missing = sorted(wanted - files)
         assert not missing, f"{wheel.name} lacks {', '.join(missing)}: see package-data in its pyproject.toml"
+
+    def _accepted(self, component: Registration, option: schema.Option) -> Iterator[tuple[str, Any]]:
+        """Values out of the ordinary that the option's type accepts."""
+        from toolkit.testing.options import HUGE, refusal, tried
+
+        for value, number in tried(option):
+            one = f"{component.kind}.{option.name}={value}"
+            if not refusal(partial(option.convert, value)):
+                assert number != HUGE, f"{one} is accepted: say the most in its type, as those of toolkit.ranges do"
+                yield option.name, value
 
     def _model_with(self, component: Registration) -> list[str]:
         word = f"{component.kind}={component.name}"

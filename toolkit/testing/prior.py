@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from toolkit.build import fit_prior
 from toolkit.causal.network import Trunk
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.causal import check_prefill
 from toolkit.testing.counting import every, goodness_of_fit, histogram
-from toolkit.testing.laws import PartLaws
+from toolkit.testing.laws import PartLaws, as_assertion
 
 CODES = CodeSpec((2, 2), (3, 2))
 CODE_SPECS = (
@@ -28,7 +29,7 @@ CODE_SPECS = (
     CodeSpec((2, 1, 2), (3, 2)),
 )
 KIND = Condition("kind", 3)
-CONDITIONS = (KIND, Condition("move", 2, per_step=True), Condition("force", 2, real=True))
+CONDITIONS = (KIND, Condition("move", 2, per_step=True), Condition("force", 2, per_step=True, real=True))
 
 each_code_spec = pytest.mark.parametrize(
     "code_spec", CODE_SPECS, ids=lambda code_spec: f"{code_spec.grid}x{code_spec.depth}"
@@ -70,6 +71,12 @@ class PriorSuite(PartLaws):
 
     def _code_spec(self) -> CodeSpec:
         return next(code_spec for code_spec in CODE_SPECS if len(code_spec.grid) in self.ranks)
+
+    def test_its_results_fit_a_model(self) -> None:
+        """What ``toolkit check`` asks of shapes and types."""
+        code_spec = self._code_spec()
+        with as_assertion():
+            fit_prior(self.prior(code_spec).float(), code_spec)
 
     @each_code_spec
     def test_probabilities_of_all_code_maps_sum_to_one(self, code_spec: CodeSpec) -> None:

@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from toolkit.autoencoder import Autoencoder
 from toolkit.errors import ToolkitError
 from toolkit.fit import label
 from toolkit.quantizer import Quantized, Quantizer
+from toolkit.spec import DataSpec
 from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
-from toolkit.testing.laws import assert_same
+from toolkit.testing.laws import as_assertion, assert_same
+from toolkit.testing.parts import PointDecoder, PointEncoder, plain_likelihood
 from toolkit.testing.posterior import PosteriorLaws, assert_codes, code_spec_of
 from toolkit.testing.ranks import as_ranks
 
@@ -42,6 +45,15 @@ class QuantizerSuite(PosteriorLaws):
             assert per_example.isfinite().all()
         assert all(value.dim() == 0 for value in quantized.metrics.values())
         assert_codes(quantized.codes, quantizer)
+
+    def test_its_results_fit_a_model(self) -> None:
+        """What ``toolkit check`` asks of shapes and types, of codes embedded, too."""
+        quantizer = self.quantizer().float()
+        label(quantizer, "quantizer=this")
+        data = DataSpec(2, tuple(self.latents(quantizer, (3, 4)).shape[2:]), levels=3)
+        decoder = PointDecoder(quantizer.dim, plain_likelihood(data))
+        with as_assertion():
+            Autoencoder(data, PointEncoder(data, quantizer.channels), quantizer, decoder)
 
     @each_grid
     def test_embedding_the_codes_gives_the_latents(self, grid: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from toolkit.datasets.files import (
     windows,
 )
 from toolkit.datasets.variance import estimate_variance
+from toolkit.ranges import NonNegative, PositiveInt, Range
 from toolkit_audio import PACKAGE
 from toolkit_audio.alignment import label_rate
 from toolkit_audio.files import AudioDataset
@@ -91,12 +92,12 @@ class CorpusDataset(AudioDataset):
         self,
         *,
         root: str,
-        sample_rate: int = 16000,
-        seconds: float = 1.0,
+        sample_rate: PositiveInt = 16000,
+        seconds: Annotated[float, Range(above=0, most=86400)] = 1.0,
         form: Literal["mulaw", "pcm16", "float"] = "mulaw",
         crop: Literal["random", "fixed"] = "random",
-        trim: float | None = None,
-        loudness: float | None = None,
+        trim: NonNegative | None = None,
+        loudness: Annotated[float, Range(least=-100, most=0)] | None = None,
         held_out: Literal["utterances", "speakers"] = "utterances",
         lists: str | None = None,
         phones: str | None = None,
@@ -198,7 +199,9 @@ class CorpusDataset(AudioDataset):
         names, stride = self.phones.names, sample_rate // label_rate(sample_rate)
         return (speaker, Condition("phone", len(names), names, per_step=True, stride=stride))
 
-    def _scan(self, paths: list[str], sample_rate: int, trim: float | None, loudness: float | None) -> dict[str, Sound]:
+    def _scan(
+        self, paths: list[str], sample_rate: int, trim: NonNegative | None, loudness: float | None
+    ) -> dict[str, Sound]:
         """The files that can be read, by path."""
         if trim is None and loudness is None:
             unpack = partial(_whole, sample_rate=sample_rate)
@@ -254,7 +257,7 @@ def _marks(numbers: list[list[int]]) -> tuple[Mark, ...]:
     return tuple(Mark(*mark) for mark in numbers)
 
 
-def _measured(path: Path, sample_rate: int, trim: float | None, with_loudness: bool) -> list[Any]:
+def _measured(path: Path, sample_rate: int, trim: NonNegative | None, with_loudness: bool) -> list[Any]:
     """Start, samples, loudness and peak, from the whole file; its rate, its length, and where decoding may begin."""
     sound = read_span(path, 0, None, sample_rate)
     start, stop = (0, len(sound)) if trim is None else sounding(sound, sample_rate, trim)

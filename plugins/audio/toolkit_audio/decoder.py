@@ -14,6 +14,7 @@ from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
 from toolkit.nn.context import decoder_context
 from toolkit.nn.conv import conv, up
 from toolkit.nn.residual import residual_stack
+from toolkit.ranges import NonNegativeInt, PositiveInt
 from toolkit_audio.rectified import rectified
 
 QUIET = 0.1
@@ -43,10 +44,10 @@ class ConvDecoder(Decoder):
         conditions: tuple[Condition, ...],
         likelihood: Likelihood,
         *,
-        hidden: int = 256,
-        narrowest: int = 64,
-        residual_blocks: int = 2,
-        strides: tuple[int, ...] = (2, 2, 2, 2, 2, 2),
+        hidden: PositiveInt = 256,
+        narrowest: PositiveInt = 64,
+        residual_blocks: NonNegativeInt = 2,
+        strides: tuple[PositiveInt, ...] = (2, 2, 2, 2, 2, 2),
     ) -> None:
         super().__init__()
         self.likelihood = likelihood

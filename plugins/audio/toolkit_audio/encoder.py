@@ -13,6 +13,7 @@ from toolkit import DataSpec, Encoder
 from toolkit.nn.context import encoder_context
 from toolkit.nn.conv import conv, down
 from toolkit.nn.residual import residual_stack
+from toolkit.ranges import NonNegativeInt, PositiveInt
 from toolkit_audio.rectified import rectified
 
 
@@ -40,11 +41,11 @@ class ConvEncoder(Encoder):
         data: DataSpec,
         dim: int,
         *,
-        hidden: int = 256,
-        narrowest: int | None = None,
-        strides: tuple[int, ...] = (2, 2, 2, 2, 2, 2),
+        hidden: PositiveInt = 256,
+        narrowest: PositiveInt | None = None,
+        strides: tuple[PositiveInt, ...] = (2, 2, 2, 2, 2, 2),
         norm: bool = False,
-        residual_blocks: int = 0,
+        residual_blocks: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
         self.data, self.stride = data, (prod(strides),)

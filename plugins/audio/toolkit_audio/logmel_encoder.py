@@ -9,6 +9,7 @@ from torch import Tensor
 
 from toolkit import DataSpec, Encoder
 from toolkit.nn.context import encoder_context
+from toolkit.ranges import PositiveInt
 from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
 from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform
 
@@ -31,7 +32,7 @@ class LogMelEncoder(Encoder):
 
     rank = 1
 
-    def __init__(self, data: DataSpec, dim: int, *, hop: int = 640, window: int = 640) -> None:
+    def __init__(self, data: DataSpec, dim: int, *, hop: PositiveInt = 640, window: PositiveInt = 640) -> None:
         super().__init__()
         if window < hop:
             raise ValueError(f"window={window}: at least as long as hop={hop}, or samples between windows are ignored")

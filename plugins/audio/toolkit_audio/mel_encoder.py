@@ -11,6 +11,7 @@ from toolkit import DataSpec, Encoder
 from toolkit.nn.context import encoder_context
 from toolkit.nn.conv import conv, down
 from toolkit.nn.residual import residual_stack
+from toolkit.ranges import NonNegativeInt, PositiveInt
 from toolkit_audio.logmel_encoder import LogMelEncoder
 from toolkit_audio.rectified import rectified
 
@@ -41,13 +42,13 @@ class MelEncoder(Encoder):
         data: DataSpec,
         dim: int,
         *,
-        hidden: int = 256,
-        hop: int = 160,
-        window: int = 512,
-        bands: int = 80,
-        width: int = 3,
-        strides: tuple[int, ...] = (2, 2),
-        residual_blocks: int = 2,
+        hidden: PositiveInt = 256,
+        hop: PositiveInt = 160,
+        window: PositiveInt = 512,
+        bands: PositiveInt = 80,
+        width: PositiveInt = 3,
+        strides: tuple[PositiveInt, ...] = (2, 2),
+        residual_blocks: NonNegativeInt = 2,
     ) -> None:
         super().__init__()
         if width % 2 == 0:

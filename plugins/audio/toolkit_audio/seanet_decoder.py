@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from toolkit import Condition, Decoder, Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.context import decoder_context
+from toolkit.ranges import PositiveInt
 from toolkit_audio.seanet import KERNEL, PaddedConv, PaddedUp, units
 
 
@@ -36,8 +37,8 @@ class SeanetDecoder(Decoder):
         conditions: tuple[Condition, ...],
         likelihood: Likelihood,
         *,
-        hidden: int = 32,
-        strides: tuple[int, ...] = (8, 5, 4, 2),
+        hidden: PositiveInt = 32,
+        strides: tuple[PositiveInt, ...] = (8, 5, 4, 2),
         causal: bool = False,
     ) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolkit import DataSpec, Encoder
 from toolkit.nn.context import encoder_context
+from toolkit.ranges import PositiveInt
 from toolkit_audio.seanet import KERNEL, PaddedConv, units
 from toolkit_audio.waveform import scaled_to_waveform
 
@@ -33,8 +34,8 @@ class SeanetEncoder(Encoder):
         data: DataSpec,
         dim: int,
         *,
-        hidden: int = 32,
-        strides: tuple[int, ...] = (2, 4, 5, 8),
+        hidden: PositiveInt = 32,
+        strides: tuple[PositiveInt, ...] = (2, 4, 5, 8),
         causal: bool = False,
     ) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from toolkit import Autoencoder, Bound, DataSpec, Loss, Objective, ToolkitError
 from toolkit.objectives.elbo import ELBO
+from toolkit.ranges import NonNegative, PositiveInt
 from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
 from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform
 
@@ -40,11 +41,11 @@ class STFTObjective(Objective):
         data: DataSpec,
         *,
         inner: Callable[[], Objective] = ELBO,
-        weight: float = 1.0,
-        convergence: float = 1.0,
-        share: float = 1.0,
-        windows: tuple[int, ...] = (256, 512, 1024, 2048),
-        mel_bands: int | None = None,
+        weight: NonNegative = 1.0,
+        convergence: NonNegative = 1.0,
+        share: NonNegative = 1.0,
+        windows: tuple[PositiveInt, ...] = (256, 512, 1024, 2048),
+        mel_bands: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         if not windows or min(windows) < 4:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, final
+from typing import Annotated, Literal, NamedTuple, final
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from toolkit import Condition, DataSpec
 from toolkit.dataset import SPLITS
+from toolkit.ranges import PositiveInt, Range
 from toolkit_audio.alignment import label_rate
 from toolkit_audio.files import AudioDataset
 from toolkit_audio.spans import SILENCE
@@ -80,12 +81,12 @@ class VowelsDataset(AudioDataset):
     def __init__(
         self,
         *,
-        sample_rate: int = 8000,
-        seconds: float = 1.0,
+        sample_rate: PositiveInt = 8000,
+        seconds: Annotated[float, Range(above=0, most=86400)] = 1.0,
         form: Literal["mulaw", "pcm16", "float"] = "mulaw",
-        train_size: int = 2000,
-        val_size: int = 200,
-        test_size: int = 200,
+        train_size: PositiveInt = 2000,
+        val_size: PositiveInt = 200,
+        test_size: PositiveInt = 200,
     ) -> None:
         if sample_rate < 4000 or label_rate(sample_rate) != 100:
             raise ValueError(f"sample_rate={sample_rate}: a multiple of 100, at least 4000, is needed")

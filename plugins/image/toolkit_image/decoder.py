@@ -14,6 +14,7 @@ from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
 from toolkit.nn.context import decoder_context
 from toolkit.nn.conv import conv, up, up_stack
 from toolkit.nn.residual import residual_stack
+from toolkit.ranges import NonNegativeInt, PositiveInt
 
 
 @final
@@ -37,10 +38,10 @@ class ConvDecoder(Decoder):
         conditions: tuple[Condition, ...],
         likelihood: Likelihood,
         *,
-        hidden: int = 256,
-        residual_blocks: int = 2,
-        residual_hidden: int | None = None,
-        strides: tuple[int, ...] = (2, 2),
+        hidden: PositiveInt = 256,
+        residual_blocks: NonNegativeInt = 2,
+        residual_hidden: PositiveInt | None = None,
+        strides: tuple[PositiveInt, ...] = (2, 2),
     ) -> None:
         super().__init__()
         self.likelihood = likelihood

@@ -12,6 +12,7 @@ from toolkit import DataSpec, Encoder
 from toolkit.nn.context import encoder_context
 from toolkit.nn.conv import conv, down, down_stack
 from toolkit.nn.residual import residual_stack
+from toolkit.ranges import NonNegativeInt, PositiveInt
 
 
 @final
@@ -32,10 +33,10 @@ class ConvEncoder(Encoder):
         data: DataSpec,
         dim: int,
         *,
-        hidden: int = 256,
-        residual_blocks: int = 2,
-        residual_hidden: int | None = None,
-        strides: tuple[int, ...] = (2, 2),
+        hidden: PositiveInt = 256,
+        residual_blocks: NonNegativeInt = 2,
+        residual_hidden: PositiveInt | None = None,
+        strides: tuple[PositiveInt, ...] = (2, 2),
     ) -> None:
         super().__init__()
         self.data = data

@@ -30,6 +30,7 @@ from toolkit.datasets.files import (
     visible,
 )
 from toolkit.datasets.variance import estimate_variance
+from toolkit.ranges import PositiveInt
 from toolkit_image.decoding import image_size, refuse_bombs, suffixes
 from toolkit_image.files import MODES, ImageDataset, read_image, too_small
 
@@ -69,8 +70,8 @@ class FolderDataset(ImageDataset):
         self,
         *,
         root: str,
-        size: int = 128,
-        channels: int = 3,
+        size: PositiveInt = 128,
+        channels: PositiveInt = 3,
         crop: Literal["center", "random"] = "center",
         flip: bool = False,
         on_error: Literal["skip", "stop"] = "stop",

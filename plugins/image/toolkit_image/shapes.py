@@ -13,6 +13,7 @@ from torch import Tensor
 
 from toolkit import Condition, DataSpec
 from toolkit.dataset import SPLITS
+from toolkit.ranges import PositiveInt
 from toolkit_image.files import ImageDataset
 
 Plane: TypeAlias = Any
@@ -111,7 +112,12 @@ class ShapesDataset(ImageDataset):
     """
 
     def __init__(
-        self, *, size: int = 32, train_size: int = 20_000, val_size: int = 2_000, test_size: int = 2_000
+        self,
+        *,
+        size: PositiveInt = 32,
+        train_size: PositiveInt = 20_000,
+        val_size: PositiveInt = 2_000,
+        test_size: PositiveInt = 2_000,
     ) -> None:
         if size < 8:
             raise ValueError(f"size={size}: shapes need at least 8 pixels")

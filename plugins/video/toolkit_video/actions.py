@@ -17,6 +17,7 @@ from torch import Tensor
 from toolkit import Condition, DataSpec, ToolkitError
 from toolkit.dataset import SourceFile
 from toolkit.datasets.variance import estimate_variance
+from toolkit.ranges import NonNegativeInt, Positive, PositiveInt
 from toolkit_video.clips import ClipDataset
 from toolkit_video.corpus import SAMPLE, Corpus
 
@@ -59,14 +60,14 @@ class ActionsDataset(ClipDataset):
         *,
         root: str,
         actions: Literal["names", "numbers"] = "names",
-        lag: int = 0,
-        frames: int = 16,
-        rate: float | None = None,
-        size: int = 64,
-        channels: int = 3,
+        lag: NonNegativeInt = 0,
+        frames: PositiveInt = 16,
+        rate: Positive | None = None,
+        size: PositiveInt = 64,
+        channels: PositiveInt = 3,
         start: Literal["random", "fixed"] = "random",
         crop: Literal["center", "random"] = "center",
-        memory: int = 256,
+        memory: NonNegativeInt = 256,
         on_error: Literal["skip", "stop"] = "stop",
     ) -> None:
         if lag < 0:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toolkit import Condition, Decoder, Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
 from toolkit.nn.context import decoder_context
+from toolkit.ranges import NonNegativeInt, PositiveInt
 from toolkit_video.layers import Conv, Up, check_strides, residual_stack
 
 
@@ -37,11 +38,11 @@ class ConvDecoder(Decoder):
         conditions: tuple[Condition, ...],
         likelihood: Likelihood,
         *,
-        hidden: int = 128,
-        residual_blocks: int = 2,
-        residual_hidden: int | None = None,
-        strides: tuple[tuple[int, int, int], ...] = ((2, 2, 2), (1, 2, 2)),
-        attention: int = 0,
+        hidden: PositiveInt = 128,
+        residual_blocks: NonNegativeInt = 2,
+        residual_hidden: PositiveInt | None = None,
+        strides: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = ((2, 2, 2), (1, 2, 2)),
+        attention: NonNegativeInt = 0,
         causal: bool = False,
     ) -> None:
         super().__init__()

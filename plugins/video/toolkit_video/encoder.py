@@ -11,6 +11,7 @@ from torch import Tensor
 from toolkit import DataSpec, Encoder
 from toolkit.nn.context import encoder_context
 from toolkit.nn.conv import down_stack
+from toolkit.ranges import NonNegativeInt, PositiveInt
 from toolkit_video.layers import Conv, check_strides, down, residual_stack
 
 
@@ -35,11 +36,11 @@ class ConvEncoder(Encoder):
         data: DataSpec,
         dim: int,
         *,
-        hidden: int = 128,
-        residual_blocks: int = 2,
-        residual_hidden: int | None = None,
-        strides: tuple[tuple[int, int, int], ...] = ((1, 2, 2), (2, 2, 2)),
-        attention: int = 0,
+        hidden: PositiveInt = 128,
+        residual_blocks: NonNegativeInt = 2,
+        residual_hidden: PositiveInt | None = None,
+        strides: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = ((1, 2, 2), (2, 2, 2)),
+        attention: NonNegativeInt = 0,
         causal: bool = False,
     ) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from toolkit import Condition, DataSpec
 from toolkit.dataset import SourceFile
 from toolkit.datasets.files import folder_split
 from toolkit.datasets.variance import estimate_variance
+from toolkit.ranges import NonNegativeInt, Positive, PositiveInt
 from toolkit_video.clips import ClipDataset
 from toolkit_video.corpus import SAMPLE, SUFFIXES, Corpus
 
@@ -49,14 +50,14 @@ class FolderDataset(ClipDataset):
         self,
         *,
         root: str,
-        frames: int = 16,
-        rate: float | None = None,
-        size: int = 64,
-        channels: int = 3,
+        frames: PositiveInt = 16,
+        rate: Positive | None = None,
+        size: PositiveInt = 64,
+        channels: PositiveInt = 3,
         start: Literal["random", "fixed"] = "random",
         crop: Literal["center", "random"] = "center",
         labels: Literal["folder", "file", "none"] = "folder",
-        memory: int = 256,
+        memory: NonNegativeInt = 256,
         on_error: Literal["skip", "stop"] = "stop",
     ) -> None:
         self.corpus = Corpus(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from toolkit import Condition, DataSpec
 from toolkit.dataset import SPLITS
+from toolkit.ranges import PositiveInt
 from toolkit_video.clips import ClipDataset
 
 Plane: TypeAlias = Any
@@ -58,11 +59,11 @@ class SpritesDataset(ClipDataset):
     def __init__(
         self,
         *,
-        size: int = 24,
-        frames: int = 16,
-        train_size: int = 4_000,
-        val_size: int = 400,
-        test_size: int = 400,
+        size: PositiveInt = 24,
+        frames: PositiveInt = 16,
+        train_size: PositiveInt = 4_000,
+        val_size: PositiveInt = 400,
+        test_size: PositiveInt = 400,
     ) -> None:
         if size < 12:
             raise ValueError(f"size={size}: sprites need at least 12 pixels")

@@ -106,7 +106,7 @@ class _Check:
         """One value, converted to the option's type."""
         if isinstance(value, str) and value == schema.MISSING:
             if self.complete:
-                raise ToolkitError(f"{path}: no value; add {path}=VALUE ({schema.spell(option.type)})")
+                raise ToolkitError(f"{path}: no value; add {path}=VALUE ({option.wanted})")
             return None
         return plain(option.convert(value, path))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from toolkit import Condition, Dataset, DataSpec
 from toolkit.dataset import SPLITS
+from toolkit.ranges import PositiveInt
 
 RATIOS = {"1:1": (1, 1), "1:2": (1, 2), "2:3": (2, 3), "3:4": (3, 4)}
 """Periods across and down of one closed curve."""
@@ -38,7 +39,12 @@ class LissajousDataset(Dataset):
     suffix: ClassVar[str] = ".csv"
 
     def __init__(
-        self, *, length: int = 64, train_size: int = 10_000, val_size: int = 1_000, test_size: int = 1_000
+        self,
+        *,
+        length: PositiveInt = 64,
+        train_size: PositiveInt = 10_000,
+        val_size: PositiveInt = 1_000,
+        test_size: PositiveInt = 1_000,
     ) -> None:
         if length < 8:
             raise ValueError(f"length={length}: a curve needs at least 8 points")

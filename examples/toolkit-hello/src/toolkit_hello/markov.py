@@ -15,6 +15,7 @@ from toolkit.causal.sampling import check_prefix, guided, sample_logits, uniform
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.prior import PLAIN
 from toolkit.priors.autoregressive import check_guidance
+from toolkit.ranges import Fraction
 
 
 @final
@@ -30,7 +31,7 @@ class MarkovPrior(Prior):
     """
 
     def __init__(
-        self, code_spec: CodeSpec, conditions: tuple[Condition, ...], *, condition_dropout: float = 0.1
+        self, code_spec: CodeSpec, conditions: tuple[Condition, ...], *, condition_dropout: Fraction = 0.1
     ) -> None:
         super().__init__()
         self.code_spec, self.condition_dropout = code_spec, condition_dropout

@@ -1,0 +1,38 @@
+"""Every numeric option of the core's parts takes numbers that work, and refuses all others."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from toolkit import registry
+from toolkit.registry import CORE, Registration
+from toolkit.testing import PluginSuite
+
+LINE = ("dataset.axes=[16]",)
+SMALL = ("prior.hidden=8", "prior.layers=2", "prior.head=8")
+
+
+class Core(PluginSuite):
+    distribution = CORE
+    model = (*PluginSuite.model, "dataset.axes=[8,8]")
+    beside: ClassVar = {
+        "encoder=pool": ["decoder.patch=8"],
+        "decoder=wavenet": [*LINE, "decoder.blocks=1", "decoder.layers=2", "decoder.context=8"],
+        "decoder=pixelcnn": ["decoder.hidden=8", "decoder.head=8", "decoder.layers=2"],
+        "objective=nvil": ["quantizer=categorical"],
+        "objective=vimco": ["quantizer=categorical"],
+        "prior=wavenet": [*LINE, "prior.hidden=8", "prior.blocks=1", "prior.layers=2"],
+        "prior=maskgit": SMALL[:2],
+        "prior=pixelcnn": SMALL,
+        "prior=transformer": SMALL,
+    }
+
+
+COMPONENTS = [one for kind in registry.KINDS for one in registry.registrations(kind) if one.distribution == CORE]
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda one: f"{one.kind}={one.name}")
+def test_options_refuse_numbers_or_work_with_them(component: Registration) -> None:
+    Core().test_its_options_refuse_numbers_or_work_with_them(component)
