@@ -16,7 +16,7 @@ import toolkit
 from toolkit import ToolkitError
 from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
-from toolkit.cli.files import decode_varying
+from toolkit.cli.long import decode_varying
 from toolkit.runs.codes import read_codes
 from toolkit.runs.plain import read_json
 from toolkit.spec import CodeSpec

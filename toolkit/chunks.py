@@ -17,6 +17,7 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.fit import device_of, title
 from toolkit.quantizer import Quantized
 from toolkit.rollout import within
+from toolkit.sample import BATCH
 
 AT_ONCE = 32
 """Examples of the length that a model was trained on, whose positions go through it at once."""
@@ -87,7 +88,7 @@ class _Kept:
 def whole_encoding(autoencoder: Autoencoder) -> str | None:
     """Why data can only be encoded whole; None where chunks of it can."""
     encoder, quantizer = autoencoder.encoder, autoencoder.quantizer
-    if autoencoder.code_spec.parts or not quantizer.local:
+    if not _separately(autoencoder):
         return f"{title(quantizer)} quantizes all positions together"
     if not _folded(autoencoder, encoder.rank) and encoder.context is None:
         return f"{title(encoder)} declares no context"
@@ -109,6 +110,8 @@ def quantized(autoencoder: Autoencoder, pieces: Iterable[Tensor]) -> Iterator[Qu
     before, after = (0, 0) if whole else _encoder_context(autoencoder, stride)
     size = None if whole else _size(autoencoder, before + after)
     for window in slide(pieces, size and size * stride, before * stride, after * stride):
+        if (axes := tuple(window.t.shape[2:])) != autoencoder.data.axes:
+            autoencoder.code_spec.refuse_parts(f"data of {axes}", f"give examples of {autoencoder.data.axes}")
         with torch.no_grad():
             result = autoencoder.quantize(window.t.to(device))
         if whole:
@@ -117,6 +120,14 @@ def quantized(autoencoder: Autoencoder, pieces: Iterable[Tensor]) -> Iterator[Qu
         to_the_end = window.own.stop == window.t.shape[2]
         own = slice(window.own.start // stride, None if to_the_end else window.own.stop // stride)
         yield result._replace(z=result.z[:, :, own], codes=result.codes[:, :, own])
+
+
+def embedded(autoencoder: Autoencoder, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Codes in pieces to latents in pieces."""
+    device, separate = device_of(autoencoder), _separately(autoencoder)
+    for codes in pieces if separate else (window.t for window in slide(pieces, None)):
+        with torch.no_grad():
+            yield torch.cat([autoencoder.embed(part) for part in codes.to(device).split(BATCH)])
 
 
 def decoded(
@@ -154,6 +165,11 @@ def padded(pieces: Iterable[Tensor], stride: int) -> Iterator[Tensor]:
             yield piece
     if last is not None and length % stride:
         yield last.expand(*(-1 if axis != 2 else stride - length % stride for axis in range(last.dim())))
+
+
+def _separately(autoencoder: Autoencoder) -> bool:
+    """Whether a position is quantized whatever the others are."""
+    return autoencoder.quantizer.local and not autoencoder.code_spec.parts
 
 
 def _folded(autoencoder: Autoencoder, rank: int | None) -> bool:

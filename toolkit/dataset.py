@@ -114,14 +114,18 @@ class Dataset(ABC):
         """Writes one example ``(channels, *axes)`` to a file."""
 
     @classmethod
-    def pieces(cls, path: Path, spec: DataSpec) -> tuple[int, Iterator[Tensor]]:
-        """What ``read`` gives, as pieces ``(channels, positions, …)`` along the first axis, in order, and their length.
+    def pieces(cls, path: Path, spec: DataSpec) -> Iterator[Tensor]:
+        """What ``read`` gives, as pieces ``(channels, positions, …)`` along the first axis, in order.
 
         A dataset of files that may be longer than memory holds reads them as they are asked for. Errors as of ``read``,
         at once or with a piece.
         """
-        x = cls.read(path, spec)
-        return x.shape[1], iter((x,))
+        yield cls.read(path, spec)
+
+    @classmethod
+    def length(cls, path: Path, spec: DataSpec) -> int:
+        """Positions along the first axis of what ``read`` gives."""
+        return cls.read(path, spec).shape[1]
 
     @classmethod
     def write_pieces(cls, pieces: Iterable[Tensor], spec: DataSpec, path: Path) -> None:

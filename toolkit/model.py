@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,14 +19,13 @@ from toolkit.config import PartConfig, RunConfig
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
 from toolkit.errors import ToolkitError
-from toolkit.given import as_given, check_data, codes_of, described, known_conditions
+from toolkit.flow import Drawing, Flow, at_once
+from toolkit.given import check_data, codes_of, described, known_conditions
 from toolkit.prior import Prior, SamplingOptions
-from toolkit.quantizer import Quantized
-from toolkit.rollout import within
 from toolkit.runs.checkpoint import Checkpoint, found, read_newest
 from toolkit.runs.folder import Run
 from toolkit.runs.spec_file import check_codes
-from toolkit.sample import BATCH, Progress, decode, decode_latents, sample, unwatched
+from toolkit.sample import Progress, sample, unwatched
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.trained import TrainedPriors, newest_of
 from toolkit.training import Stage
@@ -156,13 +155,24 @@ class Model:
         None. Other axes than the run's give another grid. ValueError for other channels and values, ToolkitError for a
         continuous bottleneck, and for other axes where the codes have parts.
         """
-        return self.quantize(self._up(x))
+        check_data(x, self.spec)
+        return torch.cat([torch.cat(list(self.encode_pieces([part])), 2) for part in self._split(x)])
+
+    def encode_pieces(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """``encode`` for examples that come in pieces ``(batch, channels, positions, …)`` along their first axis.
+
+        Codes come in pieces, too, as soon as there are any: with parts that declare their ``context``, memory does not
+        grow with the examples' length.
+        """
+        self._require_codes()
+        return self._flow.encoded(pieces)
 
     def quantize(self, x: Tensor) -> Tensor:
         """``encode`` for what its own autoencoder models, which are the base's codes where there is a base."""
-        if not self.code_spec.depth:
-            raise ToolkitError(f"{self.run.path}: this run's bottleneck is continuous: it has no codes")
-        return torch.cat([quantized.codes for quantized in self._quantized(x)])
+        self._require_codes()
+        check_data(x, self.data)
+        flow = Flow(self.autoencoder)
+        return torch.cat([torch.cat(list(flow.encoded([part])), 2) for part in self._split(x)])
 
     def decode(
         self,
@@ -179,9 +189,23 @@ class Model:
         other types, other shapes, and codes out of range; ToolkitError for an unknown condition or label.
         """
         codes = codes_of(codes, self.code_spec)
-        generator, known = torch.Generator().manual_seed(seed), self._conditions(conditions, len(codes))
-        x = decode(self.autoencoder, codes.to(self.device), known, generator=generator, progress=progress)
-        return self._down(x, known, generator, False, progress)
+        drawing, known = self._drawing(seed, progress), self._conditions(conditions, len(codes))
+        return torch.cat(list(self._flow.decoded([codes], known, drawing)), 2)
+
+    def decode_pieces(
+        self,
+        pieces: Iterable[Tensor],
+        conditions: Mapping[str, Tensor | str] | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress = unwatched,
+    ) -> Iterator[Tensor]:
+        """``decode`` for codes that come in pieces ``(batch, depth, positions, …)``; see ``encode_pieces``.
+
+        A tensor of conditions per step has them for all positions; those of labels are as of one example.
+        """
+        checked = (codes_of(codes, self.code_spec) for codes in pieces)
+        return self._flow.decoded(checked, self._conditions(conditions, 1), self._drawing(seed, progress))
 
     @torch.no_grad()
     def reconstruct(
@@ -193,10 +217,22 @@ class Model:
         progress: Progress = unwatched,
     ) -> Tensor:
         """Data, as ``encode`` takes it, through the bottleneck and back; ``conditions``, ``seed``: see ``decode``."""
-        generator, known = torch.Generator().manual_seed(seed), self._conditions(conditions, len(x))
-        z = torch.cat([quantized.z for quantized in self._quantized(self._up(x))])
-        x = decode_latents(self.autoencoder, z, known, generator=generator, progress=progress)
-        return self._down(x, known, generator, False, progress)
+        check_data(x, self.spec)
+        drawing, known = self._drawing(seed, progress), self._conditions(conditions, len(x))
+        z = torch.cat([torch.cat([q.z for q in self._flow.quantized([part])], 2) for part in self._split(x)])
+        return torch.cat(list(self._flow.unfolded([z], known, drawing)), 2)
+
+    def reconstruct_pieces(
+        self,
+        pieces: Iterable[Tensor],
+        conditions: Mapping[str, Tensor | str] | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress = unwatched,
+    ) -> Iterator[Tensor]:
+        """``reconstruct`` for examples that come in pieces; see ``encode_pieces`` and ``decode_pieces``."""
+        z = (quantized.z for quantized in self._flow.quantized(pieces))
+        return self._flow.unfolded(z, self._conditions(conditions, 1), self._drawing(seed, progress))
 
     def sample(
         self,
@@ -243,7 +279,7 @@ class Model:
                 noise=noise,
                 progress=progress,
             )
-            x = self._down(x, known, generator, noise, progress)
+            x = torch.cat(list(self._flow.lowered([x], known, Drawing(generator, noise, progress))), 2)
         return Sample(x if length is None else x[:, :, :length], codes)
 
     def labels(
@@ -258,20 +294,23 @@ class Model:
         """
         return known_conditions(values, self.spec, self._seen(prior), n, length)
 
-    def _up(self, x: Tensor) -> Tensor:
-        """Data as its own autoencoder takes it."""
-        return x if self.base is None else self.base.encode(x)
+    @cached_property
+    def _flow(self) -> Flow:
+        return Flow(self.autoencoder, None if self.base is None else self.base._flow)
 
-    def _down(
-        self, x: Tensor, conditions: Mapping[str, Tensor], generator: torch.Generator, noise: bool, progress: Progress
-    ) -> Tensor:
-        """Its own autoencoder's output as data, through all bases below."""
-        if self.base is None:
-            return x
-        base = self.base
-        known = within(conditions, base.data.conditions, 0, x.shape[2] * base.data.axes[0] // base.code_spec.grid[0])
-        x = decode(base.autoencoder, x, known, generator=generator, noise=noise, progress=progress)
-        return base._down(x, conditions, generator, noise, progress)
+    def whole_because(self) -> list[str]:
+        """Why an example goes through the parts whole, however long it is; nothing where it goes in chunks."""
+        return self._flow.whole()
+
+    def _drawing(self, seed: int, progress: Progress = unwatched) -> Drawing:
+        return Drawing(torch.Generator().manual_seed(seed), progress=progress)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split(at_once(x.shape[2], self.spec.axes[0]))
+
+    def _require_codes(self) -> None:
+        if not self.code_spec.depth:
+            raise ToolkitError(f"{self.run.path}: this run's bottleneck is continuous: it has no codes")
 
     def _own_length(self, length: int) -> int:
         """A length along the data's first axis, for what its own autoencoder models."""
@@ -281,15 +320,6 @@ class Model:
         """The conditions that the decoder or a prior sees."""
         config = self.run.prior_config(prior) if prior in self.run.priors() and prior else self.config
         return {*self.config.decoder_conditions, *(config.prior_conditions if prior else ())}
-
-    @torch.no_grad()
-    def _quantized(self, x: Tensor) -> Iterator[Quantized]:
-        """The bottleneck's output, batch by batch."""
-        check_data(x, self.data)
-        if tuple(x.shape[2:]) != self.data.axes:
-            self.code_spec.refuse_parts(f"data of {tuple(x.shape[2:])}", f"give examples of {self.data.axes}")
-        for part in x.split(BATCH):
-            yield self.autoencoder.quantize(as_given(part.to(self.device), self.data))
 
     def _conditions(
         self, given: Mapping[str, Tensor | str] | None, n: int, length: int | None = None, prior: str | None = None

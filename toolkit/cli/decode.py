@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, watching
 from toolkit.errors import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHOWN = 16
 """File names printed."""
@@ -40,7 +44,8 @@ def main(args: list[str]) -> int:
     import torch
 
     from toolkit.causal.sampling import compiled
-    from toolkit.cli.files import decode_varying, kept_labels, unlabeled, write_named
+    from toolkit.cli.files import kept_labels, unlabeled, write_named
+    from toolkit.cli.long import decode_varying
     from toolkit.cli.named import KEY, from_bytes, targets
     from toolkit.errors import ToolkitError
     from toolkit.model import load
@@ -61,21 +66,21 @@ def main(args: list[str]) -> int:
     if arrays["codes"].size > MOST:
         raise ToolkitError(f"{path} holds {arrays['codes'].size:,} codes: at most {MOST:,} are decoded at once")
     codes = torch.from_numpy(np.array(arrays["codes"])).long()
+    out = Path(options.out)
     try:
         names = from_bytes(arrays[KEY], len(codes)) if KEY in arrays else [""] * len(codes)
         conditions = {**kept_labels(model, arrays), **model.labels(options.condition, len(codes))}
         notes(unlabeled(model, conditions))
         with watching() as report, compiled(options.compile):
+            x: Iterable[Iterable[Tensor]]
             if "axes" in arrays:
                 x = decode_varying(model, codes, torch.from_numpy(np.array(arrays["axes"])), conditions, report)
             else:
-                x = list(model.decode(codes, conditions, progress=report).cpu())
+                x = ([example] for example in model.decode(codes, conditions, progress=report).cpu())
+            out.mkdir(parents=True, exist_ok=True)
+            paths = write_named(model, x, model.spec, out, targets(names, model.files.suffix, path.stem))
     except ValueError as e:
         raise ToolkitError(f"{path}: {e}") from e
-    out = Path(options.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        paths = write_named(model, x, model.spec, out, targets(names, model.files.suffix, path.stem))
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     for file in paths[:SHOWN]:

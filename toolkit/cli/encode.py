@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from toolkit.cli.encoding import Item
+    from toolkit.cli.long import LongFile
     from toolkit.model import Model
 
 
@@ -71,11 +72,15 @@ def main(args: list[str]) -> int:
 
 def _files(model: Model, words: list[Path]) -> list[Item]:
     from toolkit.cli.encoding import Item
-    from toolkit.cli.files import read_examples
+    from toolkit.cli.long import LongFile, read
     from toolkit.cli.named import find, names_of
 
-    def reader(path: Path) -> Callable[[], dict[str, Tensor]]:
-        return lambda: {"x": read_examples(model, [path])[0]}
+    def reader(path: Path) -> Callable[[], dict[str, Tensor] | LongFile]:
+        def example() -> dict[str, Tensor] | LongFile:
+            x = read(model, path)
+            return x if isinstance(x, LongFile) else {"x": x}
+
+        return example
 
     files, passed = find(words, model.files.suffixes)
     if passed:

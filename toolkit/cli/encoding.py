@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from toolkit.cli.files import encode_examples
+from toolkit.cli.long import LongFile, encode
 from toolkit.cli.named import KEY, to_bytes
 from toolkit.model import Model
 from toolkit.runs.codes import code_type, write_codes
@@ -28,8 +29,8 @@ class Item(NamedTuple):
 
     name: Callable[[], str]
     """After it is read, also where another file had to take its place."""
-    read: Callable[[], dict[str, Tensor]]
-    """``x`` and, where it is labeled, its conditions."""
+    read: Callable[[], dict[str, Tensor] | LongFile]
+    """``x`` and, where it is labeled, its conditions; or a file to be read in pieces."""
 
 
 class Encoded(NamedTuple):
@@ -75,20 +76,39 @@ def codes_per_second(model: Model) -> float | None:
 
 
 def _encoded(model: Model, items: Sequence[Item], progress: Callable[[int], None]) -> Iterator[list[Encoded]]:
-    """Some examples at a time."""
+    """Some examples at a time, or a long file."""
     waiting: list[tuple[str, dict[str, Tensor]]] = []
     for number, item in enumerate(items, 1):
         row = item.read()
+        if isinstance(row, LongFile):
+            if waiting:
+                yield _together(model, waiting)
+                waiting = []
+            codes, axes = encode(model, row)
+            yield [Encoded(item.name(), _kept(model, codes), axes, {})]
+            progress(number)
+            continue
         waiting.append((item.name(), row))
         if len(waiting) < BATCH and number < len(items) and sum(row["x"].numel() for _, row in waiting) < MOST:
             continue
-        codes = encode_examples(model, [row["x"] for _, row in waiting])
-        yield [
-            Encoded(name, code.numpy().astype(code_type(model.code_spec)), tuple(row.pop("x").shape[1:]), row)
-            for (name, row), code in zip(waiting, codes, strict=True)
-        ]
+        yield _together(model, waiting)
         waiting = []
         progress(number)
+    if waiting:
+        yield _together(model, waiting)
+
+
+def _together(model: Model, rows: Sequence[tuple[str, dict[str, Tensor]]]) -> list[Encoded]:
+    codes = encode_examples(model, [row["x"] for _, row in rows])
+    return [
+        Encoded(name, _kept(model, code), tuple(row.pop("x").shape[1:]), row)
+        for (name, row), code in zip(rows, codes, strict=True)
+    ]
+
+
+def _kept(model: Model, codes: Tensor) -> np.ndarray:
+    """Codes as they wait for the file, in its type."""
+    return codes.numpy().astype(code_type(model.code_spec))
 
 
 def _joined(group: Sequence[Encoded], longest: int) -> dict[str, Tensor]:

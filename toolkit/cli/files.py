@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -24,27 +25,32 @@ from toolkit.spec import DataSpec
 from toolkit.writing import replacing
 
 
-def read_examples(model: Model, paths: list[Path], beginning: int | None = None) -> list[Tensor]:
-    """One example ``(channels, *axes)`` per file, or the first ``beginning`` positions along the first axis.
+def read_example(model: Model, path: Path, beginning: int | None = None) -> Tensor:
+    """The example ``(channels, *axes)`` in a file, or its first ``beginning`` positions along the first axis.
 
     ToolkitError naming a file that cannot be read.
     """
-    rows, spec = [], model.spec
+    spec = model.spec
     if beginning is not None and any(spec.rates[:1]):
         # Data in time is read no further; a picture is read whole, and then cut.
         spec = replace(spec, axes=(beginning, *spec.axes[1:]))
-    for path in paths:
-        if path.is_dir():
-            raise ToolkitError(f"{path} is a folder: name its files, such as {path}/*")
-        if not path.is_file():
-            raise ToolkitError(f"{path}: no such file")
-        try:
-            rows.append(model.files.read(path, spec)[:, :beginning])
-        except ValueError as e:
-            raise ToolkitError(f"{path}: {e}") from e
-        except OSError as e:
-            raise ToolkitError(f"{path}: {e.strerror or e}") from e
-    return rows
+    with named(path):
+        return model.files.read(path, spec)[:, :beginning]
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """ToolkitError naming a file that is none, or cannot be read."""
+    if path.is_dir():
+        raise ToolkitError(f"{path} is a folder: name its files, such as {path}/*")
+    if not path.is_file():
+        raise ToolkitError(f"{path}: no such file")
+    try:
+        yield
+    except ValueError as e:
+        raise ToolkitError(f"{path}: {e}") from e
+    except OSError as e:
+        raise ToolkitError(f"{path}: {e.strerror or e}") from e
 
 
 def reconstruct_examples(
@@ -53,7 +59,7 @@ def reconstruct_examples(
     """Examples through the bottleneck and back, each with its own length; neighbors of one shape are batched."""
     reconstructions: list[Tensor] = []
     for rows in _alike(examples):
-        x = _padded(model, torch.stack([examples[i] for i in rows]))
+        x = pad(model, torch.stack([examples[i] for i in rows]))
         known = {name: value[rows] for name, value in conditions.items()}
         x = model.reconstruct(x, known, progress=progress).cpu()
         reconstructions += [row[_extent(examples[i])] for i, row in zip(rows, x, strict=True)]
@@ -64,7 +70,7 @@ def encode_examples(model: Model, examples: list[Tensor]) -> list[Tensor]:
     """The codes ``(depth, *grid)`` of each example."""
     codes: list[Tensor] = []
     for rows in _alike(examples):
-        codes += model.encode(_padded(model, torch.stack([examples[i] for i in rows]))).cpu()
+        codes += model.encode(pad(model, torch.stack([examples[i] for i in rows]))).cpu()
     return codes
 
 
@@ -73,9 +79,10 @@ def _alike(examples: list[Tensor]) -> list[list[int]]:
     return [list(rows) for _, rows in groupby(range(len(examples)), key=lambda i: examples[i].shape)]
 
 
-def _padded(model: Model, x: Tensor) -> Tensor:
-    """A batch whose varying axes are padded to a whole number of codes, by repeating their last positions."""
-    for axis, stride in enumerate(strides(model)):
+def pad(model: Model, x: Tensor, first: int = 0) -> Tensor:
+    """A batch whose varying axes, from ``first`` on, are padded to a whole number of codes, by repeating their last
+    positions."""
+    for axis, stride in list(enumerate(strides(model)))[first:]:
         length = x.shape[2 + axis]
         positions = torch.arange(-(-length // stride) * stride).clamp(max=length - 1)
         x = x.index_select(2 + axis, positions)
@@ -112,17 +119,18 @@ def write_examples(model: Model, x: Iterable[Tensor], spec: DataSpec, out: Path,
 
 
 def write_named(
-    model: Model, x: Iterable[Tensor], spec: DataSpec, out: Path, names: Iterable[PurePosixPath]
+    model: Model, x: Iterable[Iterable[Tensor]], spec: DataSpec, out: Path, names: Iterable[PurePosixPath]
 ) -> list[Path]:
-    """A file per example, below a folder. No link is written through; ToolkitError for one that leads out of it."""
+    """A file per example, which comes in pieces, below a folder. No link is written through; ToolkitError for one that
+    leads out of it."""
     home, paths = out.resolve(), []
-    for example, name in zip(x, names, strict=True):
+    for pieces, name in zip(x, names, strict=True):
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.resolve().is_relative_to(home):
             raise ToolkitError(f"{path.parent} is a link that leads out of {out}: remove it, or take another out=")
         with replacing(path) as partial:
-            model.files.write(example, spec, partial)
+            model.files.write_pieces(pieces, spec, partial)
         paths.append(path)
     return paths
 
@@ -135,23 +143,7 @@ def write_codes_of(
     write_codes(path, model.code_spec, ({"codes": codes} for codes in parts), n, metadata)
 
 
-def decode_varying(
-    model: Model, codes: Tensor, axes: Tensor, conditions: dict[str, Tensor], progress: Progress = unwatched
-) -> list[Tensor]:
-    """Decodes codes that are filled up to the longest, each example with its own axes."""
-    model.code_spec.refuse_parts("codes of several lengths", "encode the files with this run")
-    _check_axes(axes, len(codes), [n * stride for n, stride in zip(codes.shape[2:], strides(model), strict=True)])
-    examples = []
-    for i, lengths in enumerate(axes.tolist()):
-        grid = (slice(-(-length // stride)) for length, stride in zip(lengths, strides(model), strict=True))
-        row = codes[i : i + 1][(slice(None), slice(None), *grid)]
-        known = {name: value[i : i + 1] for name, value in conditions.items()}
-        x = model.decode(row, known, progress=progress)[0]
-        examples.append(x[(slice(None), *map(slice, lengths))].cpu())
-    return examples
-
-
-def _check_axes(axes: Tensor, n: int, most: list[int]) -> None:
+def check_axes(axes: Tensor, n: int, most: list[int]) -> None:
     matches = axes.dtype == torch.int64 and tuple(axes.shape) == (n, len(most))
     if not matches or (axes < 1).any() or (axes > torch.tensor(most)).any():
         raise ValueError(f"its axes are not the lengths of {n} examples, from 1 to {most}")

@@ -12,8 +12,12 @@ from toolkit.cli.report import COMPILE, notes, show_plugin_notes, watching
 from toolkit.errors import ToolkitError, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
+    from toolkit.cli.long import LongFile
+    from toolkit.model import Model
     from toolkit.plots.captions import Captions
 
 IN_A_ROW = 8
@@ -42,7 +46,9 @@ def main(args: list[str]) -> int:
     options = parse("reconstruct", ReconstructOptions, args)
 
     from toolkit.causal.sampling import compiled
-    from toolkit.cli.files import build_dataset_of, read_examples, reconstruct_examples, unlabeled, write_examples
+    from toolkit.cli.files import build_dataset_of, unlabeled
+    from toolkit.cli.long import beginning, reconstruct_all
+    from toolkit.cli.long import read as read_file
     from toolkit.cli.outputs import written_together
     from toolkit.continuation import changed_data
     from toolkit.dataset import collate
@@ -58,7 +64,8 @@ def main(args: list[str]) -> int:
     notes(model.notices)
     conditions: dict[str, Any] = {}
     if options.files:
-        examples = read_examples(model, options.files)
+        read = [read_file(model, path) for path in options.files]
+        examples = [beginning(example) for example in read]
     else:
         dataset = build_dataset_of(model.bottom, options.dataset)
         notes(changed_data(model.run, dataset))
@@ -66,11 +73,10 @@ def main(args: list[str]) -> int:
         if not places:
             raise ToolkitError("the test split has no examples: name files to reconstruct")
         conditions = collate(dataset, "test", places, None)
-        examples = list(conditions.pop("x"))
+        read = examples = list(conditions.pop("x"))
     conditions = {**conditions, **model.labels(options.condition, len(examples))}
     notes(unlabeled(model, conditions))
-    with watching() as report, compiled(options.compile):
-        reconstructions = reconstruct_examples(model, examples, conditions, report)
+    notes(_whole(model, read))
     out = Path(options.out) if options.out else model.run.samples
     labels = labels_of(model.spec.conditions, conditions, len(examples))
     names = [path.name for path in options.files] or labels
@@ -78,14 +84,30 @@ def main(args: list[str]) -> int:
     own = re.compile(rf"{re.escape(SHEET)}|reconstruction-\d{{4,}}{re.escape(model.files.suffix)}")
     try:
         with written_together(out, own, whole=False) as folder:
-            if options.files:
-                write_examples(model, reconstructions, model.spec, folder, "reconstruction")
+            targets = [folder / f"reconstruction-{i:04d}{model.files.suffix}" for i in range(len(read))]
+            with watching() as report, compiled(options.compile):
+                reconstructions = reconstruct_all(model, read, conditions, targets if options.files else [], report)
             rows = beside(examples, reconstructions)
             plot_captioned(model.files.plot, rows, model.spec, folder / SHEET, _captions(title, names, rows))
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     print(printable(str(out / SHEET)))
     return 0
+
+
+def _whole(model: Model, examples: Sequence[Tensor | LongFile]) -> list[str]:
+    """What to know of long files."""
+    from toolkit.cli.long import LongFile
+
+    long = [example.path for example in examples if isinstance(example, LongFile)]
+    if not long:
+        return []
+    rate = model.spec.rates[0] if model.spec.rates else None
+    shown = next(example for example in examples if isinstance(example, LongFile)).beginning.shape[1]
+    of = f"{shown / rate:g} seconds" if rate else f"{shown} positions"
+    reasons = "; ".join(model.whole_because())
+    whole = [f"long files are taken whole, which may take much memory: {reasons}"] if reasons else []
+    return [f"the sheet shows the first {of} of {', '.join(path.name for path in long)}", *whole]
 
 
 def _captions(title: str, names: list[str], rows: list[Tensor]) -> Captions:

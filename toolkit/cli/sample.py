@@ -145,7 +145,7 @@ def _title(options: SampleOptions, model: Model, draw: str) -> str:
 
 def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:
     """The codes ``(1, depth, positions)`` of a file's beginning; ToolkitError where it ends inside a code."""
-    from toolkit.cli.files import encode_examples, read_examples
+    from toolkit.cli.files import encode_examples, read_example
     from toolkit.errors import ToolkitError
 
     if options.prefix_file is None:
@@ -161,7 +161,7 @@ def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:
         raise ToolkitError(
             f"prefix.frames={frames}: give a multiple of {stride:g}, from {stride:g} to {stride * most:g}"
         )
-    (x,) = read_examples(model, [options.prefix_file], min(frames, length))
+    x = read_example(model, options.prefix_file, min(frames, length))
     (codes,) = encode_examples(model, [x])
     return codes[None].flatten(2)
 

@@ -44,10 +44,19 @@ class AudioDataset(Dataset):
         return from_waveform(sound, spec).unsqueeze(0)
 
     @classmethod
-    def pieces(cls, path: Path, spec: DataSpec) -> tuple[int, Iterator[Tensor]]:
-        """As ``read``, some samples at a time."""
-        rate, header = sample_rate_of(spec), read_header(path)
-        return length_at(header.samples, header.rate, rate), _pieces(path, spec, rate)
+    def pieces(cls, path: Path, spec: DataSpec) -> Iterator[Tensor]:
+        """As ``read``, about a second at a time."""
+        rate, length = sample_rate_of(spec), 0
+        for sound in _watched(path, map(torch.from_numpy, _joined(read_pieces(path, rate), rate))):
+            length += len(sound)
+            yield from_waveform(sound, spec).unsqueeze(0)
+        if not length:
+            raise ValueError("it has no samples")
+
+    @classmethod
+    def length(cls, path: Path, spec: DataSpec) -> int:
+        header = read_header(path)
+        return length_at(header.samples, header.rate, sample_rate_of(spec))
 
     @classmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
@@ -73,11 +82,6 @@ def write_wav(path: Path, sounds: Iterable[np.ndarray], rate: int, codec: str, f
             frame.sample_rate = rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-
-
-def _pieces(path: Path, spec: DataSpec, rate: int) -> Iterator[Tensor]:
-    for sound in _watched(path, map(torch.from_numpy, _joined(read_pieces(path, rate), rate))):
-        yield from_waveform(sound, spec).unsqueeze(0)
 
 
 def _joined(sounds: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
