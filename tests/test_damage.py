@@ -107,13 +107,13 @@ def outcome(run: Path, name: Path, whole: Path, expected: bytes | None, capsys: 
     """What came of a damaged run, in a word; AssertionError for what may not come of it."""
     words = (name.name, name.parent.name)
     status, said, codes = sampled(run, capsys)
-    assert status in (0, 2), said
+    assert status in (0, 2), f"status {status}: {said}"
     assert codes == expected or any(word in said for word in words), f"sampled in silence: {said}"
     if name.parts[0] in ("autoencoder", "priors") and name.parent.name.startswith("step-"):
         assert status == 0, f"stuck though a checkpoint is whole: {said}"
     first = "sampled alike" if codes == expected else "sampled otherwise, and said so" if status == 0 else "refused"
     status, said = continued(run, capsys)
-    assert status in (0, 2), said
+    assert status in (0, 2), f"status {status}: {said}"
     if status:
         assert any(word in said for word in words), f"refused for another reason: {said}"
         assert not name.parent.name.startswith("step-"), f"stuck though a checkpoint is whole: {said}"
@@ -151,7 +151,7 @@ def test_damage_is_told_or_mended(
         try:
             table[outcome(run, name, whole, expected, capsys)] += 1
         except AssertionError as e:
-            faults.append(f"{number}: {act.__name__} {name}: {str(e).splitlines()[0]}")
+            faults.append(f"{number}: {act.__name__} {name}: {' / '.join(str(e).splitlines())[:1000]}")
         shutil.rmtree(folder)
     print(*(f"{count:4} {words}" for words, count in table.most_common()), *faults, sep="\n")
     assert not faults

@@ -23,10 +23,10 @@ from toolkit import __main__ as command
 from toolkit.runs.folder import Run
 
 KILLS, PAIRS = (int(os.environ.get(f"TOOLKIT_{name}", "4")) for name in ("KILLS", "PAIRS"))
-STEPS = 900
+STEPS = 300
 COMMAND = [sys.executable, "-m", "toolkit", "train"]
 SCHEDULE = trainers(f"steps={STEPS}", "batch_size=4", "workers=0", "log_every=1", "checkpoint_every=40", "ema=0.9")
-EVERY = trainers("validate_every=300", "pictures_every=450")
+EVERY = trainers("validate_every=100", "pictures_every=150")
 WORDS = [*TILES, *VQ, *PIXELCNN, *SCHEDULE, *EVERY, "prior_trainer.allow_collapsed=true"]
 TWO = ["trainer.ranks=2"]
 
