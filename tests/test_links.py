@@ -32,6 +32,7 @@ def victims(run: Path, names: list[str]) -> dict[Path, bytes]:
     outside = run.parent / "outside.txt"
     outside.write_text("mine")
     for i, name in enumerate(names):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).unlink(missing_ok=True)
         if i:
             os.link(outside, run / name)
@@ -42,7 +43,8 @@ def victims(run: Path, names: list[str]) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_no_command_writes_through_a_link(run: Path, flip: bool) -> None:
-    names = ["samples/samples.png", "samples/sample-0000.json", "samples/samples.safetensors", "evaluation.json"]
+    draw = "samples/pixelcnn-seed0"
+    names = [f"{draw}/samples.png", f"{draw}/sample-0000.json", f"{draw}/samples.safetensors", "evaluation.json"]
     names += ["samples/reconstructions.png", "samples/codebook.png"]
     before = victims(run, names[::-1] if flip else names)
     assert command(["sample", f"run={run}", "n=2"]) == 0

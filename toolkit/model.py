@@ -306,7 +306,8 @@ class Model:
         return Drawing(torch.Generator().manual_seed(seed), progress=progress)
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
-        return x.split(at_once(x.shape[2], self.spec.axes[0]))
+        parts: tuple[Tensor, ...] = x.split(at_once(x.shape[2], self.spec.axes[0]))
+        return parts
 
     def _require_codes(self) -> None:
         if not self.code_spec.depth:

@@ -82,10 +82,7 @@ def _files(model: Model, words: list[Path]) -> list[Item]:
 
         return example
 
-    files, passed = find(words, model.files.suffixes)
-    if passed:
-        suffixes = ", ".join(model.files.suffixes)
-        notes([f"{passed} file{'s' if passed > 1 else ''} passed over, other than {suffixes}"])
+    files = find(words, model.files.suffixes)
     named = zip(files, names_of(files, words), strict=True)
     return [Item(partial(str, name), reader(path)) for path, name in named]
 

@@ -21,23 +21,22 @@ KEY = "files"
 """The tensor of names in a file of codes."""
 
 
-def find(words: Sequence[Path], suffixes: tuple[str, ...]) -> tuple[list[Path], int]:
-    """The files that are named and those in folders that are named; and how many in folders are passed over.
+def find(words: Sequence[Path], suffixes: tuple[str, ...]) -> list[Path]:
+    """The files that are named and those in folders that are named.
 
     In folders only those with one of the suffixes count, if there are any suffixes. ToolkitError for a folder without.
     """
-    files, passed = [], 0
+    files = []
     for word in words:
         if not word.is_dir():
             files.append(word)
             continue
-        there = find_files(word, ("",))
-        some = [name for name in there if not suffixes or name.lower().endswith(suffixes)]
+        some = find_files(word, suffixes or ("",))
         if not some:
-            raise ToolkitError(f"{word}: no files in it that this run's data can be read from ({', '.join(suffixes)})")
+            these = f" ({', '.join(suffixes)})" if suffixes else ""
+            raise ToolkitError(f"{word}: no files in it that this run's data can be read from{these}")
         files += [word / name for name in some]
-        passed += len(there) - len(some)
-    return files, passed
+    return files
 
 
 def names_of(files: Sequence[Path], words: Sequence[Path]) -> list[str]:

@@ -63,6 +63,7 @@ def main(args: list[str]) -> int:
     model = load(options.run, options.device)
     notes(model.notices)
     conditions: dict[str, Any] = {}
+    read: Sequence[Tensor | LongFile]
     if options.files:
         read = [read_file(model, path) for path in options.files]
         examples = [beginning(example) for example in read]

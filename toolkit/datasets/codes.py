@@ -85,6 +85,15 @@ class CodesDataset(Dataset):
         x = self.source.files.read(path, self.source.spec)
         return self.source.encode(x.unsqueeze(0))[0]
 
+    def pieces(self, path: Path, spec: DataSpec) -> Iterator[Tensor]:  # type: ignore[override]
+        yield self.read(path, spec)
+
+    def length(self, path: Path, spec: DataSpec) -> int:  # type: ignore[override]
+        return self.read(path, spec).shape[1]
+
+    def write_pieces(self, pieces: Iterable[Tensor], spec: DataSpec, path: Path) -> None:  # type: ignore[override]
+        self.write(torch.cat(list(pieces), 1), spec, path)
+
     def write(self, x: Tensor, spec: DataSpec, path: Path) -> None:  # type: ignore[override]
         self.source.files.write(self._decoded(x.unsqueeze(0))[0], self.source.spec, path)
 
