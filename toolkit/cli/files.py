@@ -33,7 +33,7 @@ def read_example(model: Model, path: Path, beginning: int | None = None) -> Tens
     spec = model.spec
     if beginning is not None and any(spec.rates[:1]):
         # Data in time is read no further; a picture is read whole, and then cut.
-        spec = replace(spec, axes=(beginning, *spec.axes[1:]))
+        spec = replace(spec, axes=(beginning, *spec.axes[1:]), varying=())
     with named(path):
         return model.files.read(path, spec)[:, :beginning]
 

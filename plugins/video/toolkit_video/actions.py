@@ -18,7 +18,7 @@ from toolkit import Condition, DataSpec, ToolkitError
 from toolkit.dataset import SourceFile
 from toolkit.datasets.variance import estimate_variance
 from toolkit.ranges import NonNegativeInt, Positive, PositiveInt
-from toolkit_video.clips import ClipDataset
+from toolkit_video.clips import VARYING, ClipDataset
 from toolkit_video.corpus import SAMPLE, Corpus
 
 SUFFIXES = (".csv", ".txt", ".npy")
@@ -89,7 +89,12 @@ class ActionsDataset(ClipDataset):
             action, self.actions = self._numbered(lag)
         self.corpus.arrange()
         self.spec = DataSpec(
-            channels, self.corpus.axes, levels=256, rates=(self.corpus.rate, None, None), conditions=(action,)
+            channels,
+            self.corpus.axes,
+            levels=256,
+            varying=VARYING,
+            rates=(self.corpus.rate, None, None),
+            conditions=(action,),
         )
         self.corpus.log()
         self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from math import ceil
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from toolkit import Dataset, DataSpec
 from toolkit_video.pictures import FORMATS, KEEPING, crop
-from toolkit_video.reading import read_frames, read_timeline
+from toolkit_video.reading import Timeline, read_timeline, stream_frames
 
 ENCODING = {"crf": "8", "preset": "medium", "g": "16", "x264-params": "chromaloc=1"}
 """Hardly lossier than the conversion of RGB to the file's colors and back. ``chromaloc`` states where the conversion
@@ -30,6 +31,10 @@ MARGIN, BREAK = 2, 8
 """Pixels between the frames of a contact sheet, and above a new column."""
 LEGIBLE = 64
 """Pixels that the longer side of a frame is enlarged to on a contact sheet, at most."""
+VARYING = (True, False, False)
+"""Files may have other numbers of frames than examples."""
+PIECE = 32
+"""Frames read at a time."""
 SHOWN = 24
 """Frames of a clip on a contact sheet, at most."""
 
@@ -45,25 +50,35 @@ class ClipDataset(Dataset):
 
     @classmethod
     def read(cls, path: Path, spec: DataSpec) -> Tensor:
-        """The first frames of anything that FFmpeg decodes, at the spec's rate.
+        """The frames of anything that FFmpeg decodes, at the spec's rate: all, or the first where lengths do not vary.
 
         ToolkitError if the file cannot be read; ValueError if it has fewer or smaller frames, or the spec has other
         channels.
         """
+        return torch.cat(list(cls.pieces(path, spec)), 1)
+
+    @classmethod
+    def pieces(cls, path: Path, spec: DataSpec) -> Iterator[Tensor]:
+        """As ``read``, some frames at a time."""
         if spec.channels not in FORMATS:
             raise ValueError(f"video has 1 or 3 channels, not {spec.channels}")
-        frames, height, width = spec.axes
-        timeline, rate = read_timeline(path), frame_rate(spec)
-        shown = timeline.frames(rate)
-        if len(shown) < frames:
-            raise ValueError(f"{too_few(len(shown), rate)} required: {frames}")
-        read = read_frames(path, timeline, shown[:frames], spec.channels, (height, width))
-        return to_clip(crop(read, (height, width)))
+        timeline, size = read_timeline(path), (spec.axes[1], spec.axes[2])
+        frames = stream_frames(path, timeline, _shown(timeline, spec), spec.channels, size)
+        while piece := list(islice(frames, PIECE)):
+            yield to_clip(crop(np.stack(piece), size))
+
+    @classmethod
+    def length(cls, path: Path, spec: DataSpec) -> int:
+        return len(_shown(read_timeline(path), spec))
 
     @classmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
         """An MP4 file (H.264, 4:2:0, BT.709) that common players accept; frames too small for them are enlarged."""
-        write_mp4(path, frames_of(x), frame_rate(spec))
+        cls.write_pieces((x,), spec, path)
+
+    @classmethod
+    def write_pieces(cls, pieces: Iterable[Tensor], spec: DataSpec, path: Path) -> None:
+        write_mp4(path, (frame for x in pieces for frame in frames_of(x)), frame_rate(spec))
 
     @classmethod
     def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
@@ -94,17 +109,18 @@ def frames_of(x: Tensor) -> np.ndarray:
     return frames.repeat(3, 3) if frames.shape[3] == 1 else frames
 
 
-def write_mp4(path: Path, frames: np.ndarray, rate: float) -> None:
-    """Frames ``(frames, height, width, 3)``, uint8, at a rate per second, small ones enlarged by a whole factor."""
-    factor = enlargement(*frames.shape[1:3])
+def write_mp4(path: Path, frames: Iterable[np.ndarray], rate: float) -> None:
+    """Frames ``(height, width, 3)`` of one shape, uint8; small ones are enlarged by a whole factor."""
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(10_000))
-        stream.width, stream.height = factor * frames.shape[2], factor * frames.shape[1]
         stream.pix_fmt, stream.options = "yuv420p", dict(ENCODING)
-        context, reformatter = stream.codec_context, VideoReformatter()
+        context, reformatter, factor = stream.codec_context, VideoReformatter(), 0
         context.color_range, context.colorspace = ColorRange.MPEG, BT709
         context.color_primaries = context.color_trc = BT709
         for pixels in frames:
+            if not factor:
+                factor = enlargement(*pixels.shape[:2])
+                stream.width, stream.height = factor * pixels.shape[1], factor * pixels.shape[0]
             frame = av.VideoFrame.from_ndarray(pixels.repeat(factor, 0).repeat(factor, 1), format="rgb24")
             frame = reformatter.reformat(
                 frame,
@@ -115,6 +131,17 @@ def write_mp4(path: Path, frames: np.ndarray, rate: float) -> None:
             )
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def _shown(timeline: Timeline, spec: DataSpec) -> np.ndarray:
+    """The numbers of the frames that are read; ValueError where there are fewer than clips have whose length is one."""
+    rate, frames = frame_rate(spec), spec.axes[0]
+    shown = timeline.frames(rate)
+    if any(spec.varying[:1]):
+        return shown
+    if len(shown) < frames:
+        raise ValueError(f"{too_few(len(shown), rate)} required: {frames}")
+    return shown[:frames]
 
 
 def enlargement(height: int, width: int) -> int:

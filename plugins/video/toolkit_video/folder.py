@@ -17,7 +17,7 @@ from toolkit.dataset import SourceFile
 from toolkit.datasets.files import folder_split
 from toolkit.datasets.variance import estimate_variance
 from toolkit.ranges import NonNegativeInt, Positive, PositiveInt
-from toolkit_video.clips import ClipDataset
+from toolkit_video.clips import VARYING, ClipDataset
 from toolkit_video.corpus import SAMPLE, SUFFIXES, Corpus
 
 
@@ -76,7 +76,12 @@ class FolderDataset(ClipDataset):
         self.classes = {name: i for i, name in enumerate(sorted(names, key=os.fsencode))}
         conditions = (Condition("class", len(self.classes), tuple(self.classes)),) if self.classes else ()
         self.spec = DataSpec(
-            channels, self.corpus.axes, levels=256, rates=(self.corpus.rate, None, None), conditions=conditions
+            channels,
+            self.corpus.axes,
+            levels=256,
+            varying=VARYING,
+            rates=(self.corpus.rate, None, None),
+            conditions=conditions,
         )
         self.corpus.log()
         self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))

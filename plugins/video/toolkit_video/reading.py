@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -205,12 +206,40 @@ def read_frames(
             break
     missing = [number for number in wanted if number not in converted]
     if missing:
-        raise ToolkitError(f"{path}: cut short or changed, no frame at {timeline.times[missing[0]]:.2f} s")
-    shapes = list(dict.fromkeys(frame.shape[:2] for frame in converted.values()))
-    if len(shapes) > 1:
-        (height, width), (higher, wider) = shapes[:2]
-        raise ToolkitError(f"{path}: its frames change from {width} x {height} to {wider} x {higher} (width x height)")
+        raise _lost(path, timeline, missing[0])
+    first = converted[wanted[0]]
+    for frame in converted.values():
+        _require_same(path, first, frame)
     return np.stack([converted[number] for number in wanted])
+
+
+def stream_frames(
+    path: Path, timeline: Timeline, numbers: Sequence[int] | np.ndarray, channels: int, size: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    """The frames that ``read_frames`` gives for ascending numbers, one after the other, however many: the file is
+    decoded once, from its beginning."""
+    wanted = np.asarray(numbers)
+    counts = Counter(wanted.tolist())
+    first: np.ndarray | None = None
+    with opened(path) as (container, stream):
+        convert = Converter(channels, size, aspect_of(stream))
+        for number, frame in _wanted(container, stream, timeline, None, set(counts)):
+            pixels = convert(frame)
+            first = pixels if first is None else first
+            _require_same(path, first, pixels)
+            yield from (pixels for _ in range(counts.pop(number)))
+    if counts:
+        raise _lost(path, timeline, min(counts))
+
+
+def _lost(path: Path, timeline: Timeline, number: int) -> ToolkitError:
+    return ToolkitError(f"{path}: cut short or changed, no frame at {timeline.times[number]:.2f} s")
+
+
+def _require_same(path: Path, first: np.ndarray, frame: np.ndarray) -> None:
+    if first.shape != frame.shape:
+        (height, width), (higher, wider) = first.shape[:2], frame.shape[:2]
+        raise ToolkitError(f"{path}: its frames change from {width} x {height} to {wider} x {higher} (width x height)")
 
 
 def _places(timeline: Timeline, first: int) -> Iterator[int | None]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from toolkit import Condition, DataSpec
 from toolkit.dataset import SPLITS
 from toolkit.ranges import PositiveInt
-from toolkit_video.clips import ClipDataset
+from toolkit_video.clips import VARYING, ClipDataset
 
 Plane: TypeAlias = Any
 """A number at every pixel: an array ``(size, size)`` of float64."""
@@ -77,6 +77,7 @@ class SpritesDataset(ClipDataset):
             3,
             (frames, size, size),
             levels=256,
+            varying=VARYING,
             rates=(RATE, None, None),
             variance=VARIANCE,
             conditions=(Condition("action", len(ACTIONS), tuple(ACTIONS), per_step=True),),

@@ -1,0 +1,136 @@
+"""A long recording goes through the commands in pieces, and comes out as if it had gone through whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_sounds import noise, save
+from test_experiments import DATA, places
+from tiny_audio import TINY
+
+import toolkit
+from toolkit import chunks
+from toolkit.__main__ import run as command
+from toolkit.cli import long
+from toolkit.runs.codes import read_codes
+from toolkit_audio.reading import read_header, read_span
+
+
+@pytest.fixture
+def run(voices: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    words = ["experiment=audio_codec", *TINY, *DATA["audio_codec"], *places("audio_codec", voices)]
+    assert command(["train", *words, "stage=autoencoder", f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+def at_once(monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
+    for module in (chunks, long):
+        monkeypatch.setattr(module, "AT_ONCE", examples)
+
+
+def results(run: Path, file: Path, out: Path) -> dict[str, np.ndarray]:
+    """What the three commands make of a file."""
+    assert command(["encode", f"run={run}", str(file), f"out={out / 'codes.safetensors'}"]) == 0
+    assert command(["decode", f"run={run}", str(out / "codes.safetensors"), f"out={out / 'decoded'}"]) == 0
+    assert command(["reconstruct", f"run={run}", str(file), f"out={out / 'reconstructed'}"]) == 0
+    arrays = read_codes(out / "codes.safetensors")[0]
+    (decoded,) = (out / "decoded").glob("*.wav")
+    rate = read_header(decoded).rate
+    return {
+        "codes": np.array(arrays["codes"]),
+        "axes": np.array(arrays["axes"]),
+        "decoded": read_span(decoded, 0, None, rate),
+        "reconstructed": read_span(out / "reconstructed" / "reconstruction-0000.wav", 0, None, rate),
+    }
+
+
+def test_in_pieces_as_if_whole(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = toolkit.load(run, "cpu")
+    rate = int(model.spec.rates[0] or 0)
+    file = save(tmp_path / "long.wav", noise(5 + 123 / rate, rate), rate)
+    at_once(monkeypatch, 1 << 20)
+    whole = results(run, file, tmp_path / "whole")
+    assert "the sheet shows the first" not in capsys.readouterr().err
+    at_once(monkeypatch, 2)
+    pieces = results(run, file, tmp_path / "pieces")
+    told = capsys.readouterr().err
+    assert f"the sheet shows the first {2 * model.spec.axes[0] / rate:g} seconds of long.wav" in told
+    assert "taken whole" not in told
+    assert pieces["axes"].tolist() == whole["axes"].tolist() == [[5 * rate + 123]]
+    assert np.array_equal(pieces["codes"], whole["codes"])
+    for name in ("decoded", "reconstructed"):
+        assert len(pieces[name]) == len(whole[name]) == 5 * rate + 123
+        assert np.abs(pieces[name] - whole[name]).max() <= 1.5 / 32768
+        assert np.array_equal(pieces[name], pieces["decoded"])
+
+
+def test_in_python(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toolkit.load(run, "cpu")
+    stride = model.spec.axes[0] // model.code_spec.grid[0]
+    x = torch.rand(2, 1, 200 * stride) * 1.8 - 0.9
+    at_once(monkeypatch, 1 << 20)
+    codes, again = model.encode(x), model.reconstruct(x)
+    at_once(monkeypatch, 2)
+    assert model.whole_because() == []
+    assert torch.equal(model.encode(x), codes)
+    torch.testing.assert_close(model.reconstruct(x), again, atol=1e-5, rtol=0)
+    pieces = list(model.encode_pieces(x.split(1000, 2)))
+    assert len(pieces) > 1
+    assert torch.equal(torch.cat(pieces, 2), codes)
+    decoded = torch.cat(list(model.decode_pieces(codes[:1].split(7, 2))), 2)
+    torch.testing.assert_close(decoded, model.decode(codes[:1]), atol=1e-5, rtol=0)
+
+
+def test_parts_without_a_context_take_it_whole(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toolkit.load(run, "cpu")
+    monkeypatch.setattr(model.autoencoder.decoder, "context", None)
+    assert "declares no context" in model.whole_because()[0]
+    at_once(monkeypatch, 2)
+    x = torch.rand(1, 1, 64 * model.spec.axes[0]) * 1.8 - 0.9
+    (piece,) = model.reconstruct_pieces(x.split(5000, 2))
+    assert piece.shape == x.shape
+
+
+HOUR = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from toolkit.__main__ import run
+from toolkit_audio.files import write_wav
+rate, run_dir, out = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+seconds = 3600
+tone = (8000 * np.sin(2 * np.pi * 220 * np.arange(rate) / rate)).astype(np.int16)[None]
+write_wav(out / "hour.wav", (tone for _ in range(seconds)), rate, "pcm_s16le", "s16")
+assert run(["reconstruct", f"run={run_dir}", str(out / "hour.wav"), f"out={out / 'o'}"]) == 0
+print("peak MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_an_hour_in_bounded_memory(voices: Path, tmp_path: Path) -> None:
+    """At 64 channels: well below 2 GiB, most of which are libraries."""
+    folder = tmp_path / "run"
+    wide = [
+        "encoder.hidden=64",
+        "decoder.hidden=64",
+        "dim=8",
+        "quantizer.inner.codebook_size=16",
+        "dataset.seconds=0.2",
+    ]
+    words = ["experiment=audio_codec", *TINY, *wide, *places("audio_codec", voices), "stage=autoencoder"]
+    assert command(["train", *words, f"hydra.run.dir={folder}"]) == 0
+    rate = str(int(toolkit.load(folder, "cpu").spec.rates[0] or 0))
+    words = [sys.executable, "-c", HOUR, rate, str(folder), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    assert int(done.stdout.split()[-1]) < 2048
+    assert read_header(tmp_path / "o" / "reconstruction-0000.wav").samples == 3600 * int(rate)
