@@ -55,8 +55,23 @@ def check(config: RunConfig) -> int:
     if field:
         one = "a latent" if model.code_spec.parts else "a code"
         facts.append((f"{one} sees, of the data", _shape(field)))
+    if any(data.varying[:1]):
+        facts += [("longer data", text) for text in _chunks(model)]
     table("codes", ("", "value"), facts)
     return 0
+
+
+def _chunks(model: Any) -> list[str]:
+    """How data that is longer than this goes through: in chunks, each with the context of its part, or whole."""
+    from toolkit.chunks import whole_decoding, whole_encoding
+
+    encoding, decoding = whole_encoding(model), whole_decoding(model)
+    before, after = model.encoder.context or (0, 0)
+    earlier, later = model.decoder.context or (0, 0)
+    return [
+        f"encoded whole: {encoding}" if encoding else f"encoded in chunks, {before} positions before and {after} after",
+        f"decoded whole: {decoding}" if decoding else f"decoded in chunks, {earlier} codes before and {later} after",
+    ]
 
 
 LARGEST = 1 << 22

@@ -99,6 +99,18 @@ def test_parts_without_a_context_take_it_whole(run: Path, tmp_path: Path, monkey
     assert piece.shape == x.shape
 
 
+@pytest.mark.parametrize(("decoder", "text"), [("audio_seanet", "decoded in chunks, "), ("wavenet", "decoded whole: ")])
+def test_check_says_how_longer_data_goes_through(
+    decoder: str, text: str, voices: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["dataset=audio_folder", f"dataset.root={voices}", "dataset.seconds=0.128", "dim=8"]
+    words += ["encoder=audio_seanet", f"decoder={decoder}", "quantizer=vq", "likelihood=categorical", "prior=wavenet"]
+    assert command(["check", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "encoded in chunks, " in shown
+    assert text in shown
+
+
 HOUR = """
 import resource, sys
 from pathlib import Path
