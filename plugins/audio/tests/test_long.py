@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from made_sounds import noise, save
-from test_experiments import DATA, places
 from tiny_audio import TINY
 
 import toolkit
@@ -20,11 +19,13 @@ from toolkit.cli import long
 from toolkit.runs.codes import read_codes
 from toolkit_audio.reading import read_header, read_span
 
+SMALL = ["dataset.seconds=0.2", "encoder.hidden=4", "decoder.hidden=4", "dim=8", "quantizer.inner.codebook_size=16"]
+
 
 @pytest.fixture
 def run(voices: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "run"
-    words = ["experiment=audio_codec", *TINY, *DATA["audio_codec"], *places("audio_codec", voices)]
+    words = ["experiment=audio_codec", *TINY, *SMALL, f"dataset.root={voices}"]
     assert command(["train", *words, "stage=autoencoder", f"hydra.run.dir={folder}"]) == 0
     return folder
 
@@ -103,7 +104,7 @@ def test_parts_without_a_context_take_it_whole(run: Path, tmp_path: Path, monkey
 def test_check_says_how_longer_data_goes_through(
     decoder: str, text: str, voices: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["dataset=audio_folder", f"dataset.root={voices}", "dataset.seconds=0.128", "dim=8"]
+    words = ["dataset=audio_folder", f"dataset.root={voices}", "dataset.seconds=0.12", "dim=8"]
     words += ["encoder=audio_seanet", f"decoder={decoder}", "quantizer=vq", "likelihood=categorical", "prior=wavenet"]
     assert command(["check", *words]) == 0
     shown = capsys.readouterr().out
@@ -137,7 +138,7 @@ def test_an_hour_in_bounded_memory(voices: Path, tmp_path: Path) -> None:
         "quantizer.inner.codebook_size=16",
         "dataset.seconds=0.2",
     ]
-    words = ["experiment=audio_codec", *TINY, *wide, *places("audio_codec", voices), "stage=autoencoder"]
+    words = ["experiment=audio_codec", *TINY, *wide, f"dataset.root={voices}", "stage=autoencoder"]
     assert command(["train", *words, f"hydra.run.dir={folder}"]) == 0
     rate = str(int(toolkit.load(folder, "cpu").spec.rates[0] or 0))
     words = [sys.executable, "-c", HOUR, rate, str(folder), str(tmp_path)]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from made_clips import numbered, numbers, save
-from test_experiments import DATA
 from tiny_video import TINY
 
 import toolkit
@@ -49,7 +48,7 @@ def test_in_pieces_as_if_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    words = ["experiment=video_sprites", *TINY, *DATA["video_sprites"], "stage=autoencoder"]
+    words = ["experiment=video_sprites", *TINY, "dataset.val_size=2", "dataset.test_size=2", "stage=autoencoder"]
     assert command(["train", *words, f"hydra.run.dir={run}"]) == 0
     model = toolkit.load(run, "cpu")
     frames = 5 * model.spec.axes[0] + 3
