@@ -23,8 +23,8 @@ LONGEST = (
 """Files whose tests start first, so that of several processes none is left alone with one of them at the end."""
 
 
-TRACED = ("test_it_compiles_whole", "test_it_exports")
-"""Laws that take seconds each, most of them torch's own: of a file's classes, all but the first check them slowly."""
+LONG_LAWS = ("test_it_compiles_whole", "test_it_exports", "test_its_options_refuse_numbers_or_work_with_them")
+"""Laws that take seconds each: of a file's classes, and of a package's parts, all but the first check them slowly."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before what is slow is left out
@@ -36,8 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
     first: dict[tuple[Path, str], str] = {}
     for item in items:
-        law, suite = getattr(item, "originalname", ""), item.nodeid.split("::")[1]
-        if law in TRACED and first.setdefault((item.path, law), suite) != suite:
+        law, suite = getattr(item, "originalname", ""), item.nodeid.split("::", 1)[1]
+        suite = suite if "options" in law else suite.split("::")[0]
+        if law in LONG_LAWS and first.setdefault((item.path, law), suite) != suite:
             item.add_marker(pytest.mark.slow)
 
 

@@ -283,7 +283,7 @@ def test_a_run_is_continued(plugin: Path, trained: list[Any], capsys: pytest.Cap
     assert command.run(["train", "run=a run", "trainer.steps=5"]) == 0
     assert trained[0][0] == {**config, "trainer": {**config["trainer"], "steps": 5}}
     assert trained[0][1] == Path("a run")
-    assert "without flags" in fails(capsys, "train", "run=a run", "-m")
+    assert "several priors" in fails(capsys, "train", "run=a run", "-m")
     assert "nowhere" in fails(capsys, "train", "run=nowhere")
 
 

@@ -13,7 +13,7 @@ import pytest
 from messages import assert_names
 from toys import PIXELCNN, TILES, TOY, plugged_in, trainers
 
-from toolkit import ToolkitError, stages
+from toolkit import ToolkitError, second_stage
 from toolkit import __main__ as command
 from toolkit.cli.compare import run_folders
 from toolkit.cli.config.compose import compose
@@ -263,14 +263,14 @@ def test_a_prior_that_fails_does_not_stop_the_others(sweep: Path, capsys: pytest
     words = ["stage=prior", "prior=maskgit,categorical", "prior_trainer.allow_collapsed=true", "-m"]
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
-        built = stages.build_prior
+        built = second_stage.build_prior
 
         def build_prior(config: Any, *given: Any) -> Any:
             if config.prior.name == "maskgit":
                 raise ToolkitError("no such luck")
             return built(config, *given)
 
-        patch.setattr(stages, "build_prior", build_prior)
+        patch.setattr(second_stage, "build_prior", build_prior)
         assert command.run(["train", f"run={sweep}/0", *words]) == 2
     captured = capsys.readouterr()
     assert "prior=maskgit failed: no such luck" in captured.out

@@ -311,7 +311,7 @@ def test_a_part_that_breaks_hurts_only_who_selects_it() -> None:
         ("metric=[c_met,c_mit]", "metric=c_mit: … c_met"),
         ("metric.c_met.shar=1", "metric.c_met.shar: metric=c_met … compose-plugin 2"),
         ("trainer.steps=-1", "trainer.steps=-1: … 0"),
-        ("prior_trainer.ema=1", "prior_trainer.ema=1.0: … 0 … 1"),
+        ("prior_trainer.ema=1", "prior_trainer.ema=1.0: … below 1"),
         ("trainer.betas=[0.1]", "trainer.betas: … 2 … [0.1]"),
         ("trainer.stps=1", "trainer.stps: … steps?"),
         ("trainer.optimizer=lion", "trainer.optimizer: … adam, adamw … 'lion'"),

@@ -79,7 +79,7 @@ def _check(condition: Condition, value: Tensor, batch: int) -> None:
     ):
         return
     counted = "steps" if steps_per_code == 1 else f"a multiple of {steps_per_code} steps"
-    expected = ", ".join(map(str, (batch, counted, *size) if steps else (batch,)))
+    expected = ", ".join(map(str, (batch, counted, *size) if steps else (batch, *size)))
     raise ToolkitError(f"condition.{condition.name} has shape {shape}: expected ({expected})")
 
 

@@ -194,7 +194,7 @@ def test_files_that_cannot_be_reconstructed(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["dataset.seconds=0"], "at least one sample"),
+        (["dataset.seconds=0"], "dataset.seconds=0.0: must be above 0"),
         (["dataset.sample_rate=12"], "sample_rate=12: at least 1000"),
         (["dataset.form=mu"], "mulaw"),
         (["dataset.phones=nowhere"], "nowhere: no such folder; dataset.phones=FOLDER says"),

@@ -328,9 +328,9 @@ def test_an_action_that_a_run_does_not_know(told: Callable[..., str], plays: Pat
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["dataset.frames=0"], "at least one frame"),
-        (["dataset.rate=0"], "rate=0.0: more than 0"),
-        (["dataset.size=0"], "at least one pixel"),
+        (["dataset.frames=0"], "dataset.frames=0: must be at least 1"),
+        (["dataset.rate=0"], "dataset.rate=0.0: must be above 0"),
+        (["dataset.size=0"], "dataset.size=0: must be at least 1"),
         (["dataset.channels=2"], "3 for color or 1 for gray"),
         (["dataset.crop=middle"], "center"),
         (["dataset.root=nowhere"], "no such folder"),
