@@ -57,6 +57,8 @@ def ends(
         if done.faults:
             short = [word for word in words if word not in data.words]
             faults.append(f"{number}: {changed} {short}\n    {'; '.join(done.faults)}\n    {done.said[-600:]!r}")
+            with capsys.disabled():  # at once, as the others may take minutes
+                print(faults[-1], flush=True)
     shutil.rmtree(folder / "home", ignore_errors=True)
     print(*(f"{count:4} {what!r}" for what, count in sorted(table.items())), f"longest {longest:.1f} s", sep="\n")
     assert not faults, f"{len(faults)} of {len(numbers)}\n" + "\n".join(faults)

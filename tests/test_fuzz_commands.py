@@ -70,7 +70,7 @@ def prepare(folder: Path, home: Path, number: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    "numbers", [range(40), pytest.param(range(40, 540), marks=pytest.mark.slow)], ids=["40", "500"]
+    "numbers", [range(20), pytest.param(range(20, 520), marks=pytest.mark.slow)], ids=["20", "500"]
 )
 def test_any_words(
     folder: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, numbers: range
