@@ -414,6 +414,9 @@ def test_plugins_knows_its_words(capsys: pytest.CaptureFixture[str]) -> None:
         ("toolkit train init=some/", ["init=some/run/"]),
         ("toolkit check experiment=d_", ["experiment=d_small "]),
         ("toolkit train 'unclosed experi", ["experiment="]),
+        ("toolkit new-plugin comp", ["component="]),
+        ("toolkit smaple run=x ", []),
+        ("toolkit s(ample run=x ", []),
     ],
 )
 def test_completion(plugin: Path, line: str, found: list[str]) -> None:

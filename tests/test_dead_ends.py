@@ -103,6 +103,30 @@ def test_a_sweep_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sweeper:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("word", "facts"),
+    [
+        ("stage", "stage … KEY=VALUE"),
+        ("objective=\u2028", r"objective=\u2028 … cannot be read"),
+        ("dim=range(0)", "dim=range(0): this has no values"),
+        ("dim=range(0,1,0)", "dim=range(0,1,0): its values cannot be listed"),
+        ("dim=range(0,1000000000)", "dim=range(0,1000000000): this has too many values"),
+        ("prior=glob(nope*)", "prior=glob(nope*): this has no values"),
+        ("dim=glob(*)", "dim=glob(*): this has no values"),
+    ],
+)
+def test_a_sweep_that_is_none(capsys: pytest.CaptureFixture[str], toy_run: Path, word: str, facts: str) -> None:
+    assert_names(mistake(capsys, "train", *TILES, "-m", word), facts)
+    assert_names(mistake(capsys, "train", *TILES, "-m", "--cfg", "job", word), facts)
+    if word.startswith("prior=") or "=" not in word:
+        assert_names(mistake(capsys, "train", f"run={toy_run}", "-m", word), facts)
+
+
+def test_a_sweep_over_all_that_a_pattern_matches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(["train", *TILES, "-m", "prior=glob(p*)", "--cfg", "job"]) == 0
+    assert "prior=pixelcnn" in capsys.readouterr().out
+
+
 def test_a_part_of_the_configuration_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["train", *TILES, "--cfg", "job", "-p", "trainer"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["batch_size"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -250,3 +251,15 @@ def test_other_files_in_a_folder_are_passed_over_and_counted(
     encode(run, tmp_path / "c.safetensors", photos)
     assert len(names(tmp_path / "c.safetensors")) == 3
     assert "photos: 3 files; passed over: 1 .txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_codes_take_the_place_of_no_device_and_no_folder(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    out = tmp_path / "out.safetensors"
+    os.mkfifo(out) if kind == "pipe" else out.mkdir()
+    before = out.stat().st_ino
+    assert command(["encode", f"run={run}", "split=test", f"out={out}"]) == 2
+    assert f"out={out}: this is a {'device or a pipe' if kind == 'pipe' else 'folder'}" in capsys.readouterr().err
+    assert out.stat().st_ino == before

@@ -52,6 +52,13 @@ LONG = "x" * 256
             "the processes that load data have too many files open … ulimit -n … trainer.workers=0",
         ),
         (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried"),
+            "memory ran out … alloc_cpu",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "memory ran out … 2.00 GiB"),
+        (RuntimeError("Storage size calculation overflowed with sizes=[9, 9]"), "memory ran out … sizes=[9, 9]"),
+        (MemoryError(), "memory ran out"),
+        (
             OSError("Caught OSError in DataLoader worker process 0.\nOSError: [Errno 24] Too many open files"),
             "the processes that load data have too many files open … ulimit -n … trainer.workers=0",
         ),

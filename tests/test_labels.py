@@ -95,3 +95,21 @@ def test_mistakes(
     with pytest.raises(ToolkitError) as error:
         values(condition, text, 2, 4)
     assert_names(str(error.value), message)
+
+
+def npy(shape: str, content: bytes = b"") -> bytes:
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\x03\x04", b"\x93NUMPY", npy("()", bytes(8)), npy("(1000000000000,)"), npy(f"({10**30},)"), npy("x")],
+    ids=["empty", "a zip", "cut", "one number", "10**12 numbers", "10**30 numbers", "no shape"],
+)
+def test_an_array_that_is_none_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(content)
+    with pytest.raises(ToolkitError) as caught:
+        values(FORCE, str(path), 1, 3)
+    assert_names(str(caught.value), f"condition.force={path}: not a file of labels or numbers")

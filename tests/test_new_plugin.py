@@ -79,6 +79,8 @@ def test_a_component_that_is_added_is_there_at_the_next_command(
         (["{}/fresh", "--component", "prior=My-Prior"], "in small letters, digits and _"),
         (["{}/fresh", "--component", "quantizer=ema"], "discrete-toolkit provides quantizer=ema already"),
         (["{}/fresh", "--component", "prior=a", "--component", "metric=a"], "two parts are called a"),
+        (["{}/fresh", "--component", "prior=class"], "--component prior=class: class is a word of Python"),
+        (["{}/import", "--component", "prior=mine"], "import is a word of Python"),
         (["{}/Fresh!", "--component", "prior=mine"], "a package's name consists of small letters"),
         (["{}/torch", "--component", "prior=mine"], "a module torch exists already"),
         (["{}", "--component", "prior=mine"], "a package's name|exists already"),

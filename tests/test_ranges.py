@@ -10,7 +10,7 @@ import pytest
 from toolkit.errors import ToolkitError
 from toolkit.options import AutoencoderTrainerOptions, RunOptions
 from toolkit.ranges import PositiveInt, Range, range_of, refusal
-from toolkit.schema import signature
+from toolkit.schema import Option, signature
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,9 @@ def test_ranges_are_spelled_and_found() -> None:
     assert str(Range(1, 2147483647)) == "at least 1"
     assert refusal({"a": [1, (2, -1)]}, Range(0)) == "must be at least 0"
     assert not refusal([True, "x", None, 3], Range(2))
+
+
+@pytest.mark.parametrize(("kind", "number"), [(int, 10**400), (int, -(1 << 63)), (float, 10**400)])
+def test_a_number_that_no_float_can_hold_is_refused(kind: type, number: int) -> None:
+    with pytest.raises(ToolkitError, match=r"^x[:=]"):
+        Option("x", kind, 1).convert(number, "x")

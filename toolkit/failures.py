@@ -25,6 +25,9 @@ _WHY = {
 }
 """What the system reports of files, by errno."""
 
+MOST = 200
+"""Characters that are shown of a message of others."""
+
 _LOADING = (
     (
         re.compile(r"too many open files|items of ancdata|unable to open shared memory object", re.IGNORECASE),
@@ -46,6 +49,13 @@ _LOADING = (
 _OF_LOADING = ("DataLoader worker", "</torch_", "Communication with the workers", "items of ancdata")
 """Words that such an error has."""
 
+_MEMORY = re.compile(
+    r"(?:can't|cannot|unable to) allocate|not enough memory|out of memory|storage size calculation overflowed"
+    r"|std::bad_alloc|numel: integer multiplication overflow",
+    re.IGNORECASE,
+)
+"""What PyTorch raises where memory runs out, or a tensor is larger than any memory."""
+
 
 def explain(error: BaseException) -> str | None:
     """A failure of the system in a sentence, with the file; None for any other error."""
@@ -56,4 +66,8 @@ def explain(error: BaseException) -> str | None:
         return f"{os.fsdecode(named)}: {_WHY[error.errno]}" if named else f"{_WHY[error.errno]} ({error})"
     if isinstance(error, OSError | RuntimeError) and any(words in str(error) for words in _OF_LOADING):
         return next((text for pattern, text in _LOADING if pattern.search(str(error))), None)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _MEMORY.search(str(error))):
+        where = str(error).strip().splitlines()[:1]
+        why = f" ({where[0][:MOST]})" if where else ""
+        return f"memory ran out: fewer examples at once, shorter ones, or a smaller model take less{why}"
     return None

@@ -92,7 +92,12 @@ def _lines(path: Path) -> list[str]:
     if path.suffix != ".npy":
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         return [line for line in lines if line]
-    rows = np.load(path, allow_pickle=False).tolist()
+    try:
+        rows = np.lib.format.open_memmap(path, mode="r").tolist()  # which allocates nothing that the file does not hold
+    except OverflowError as e:
+        raise ValueError(str(e)) from e
+    if not isinstance(rows, list):
+        raise ValueError("it holds one number, not a row for each step")
     return [" ".join(map(str, row)) if isinstance(row, list) else str(row) for row in rows]
 
 

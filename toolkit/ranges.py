@@ -13,6 +13,8 @@ from typing import Annotated, Any, get_args
 
 LARGEST = 2147483647
 """The most that is counted: 2**31 - 1."""
+BITS_64 = 1 << 63
+"""What the size of a whole number is below."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def range_of(wanted: Any) -> Range | None:
 def refusal(value: Any, allowed: Range | None) -> str:
     """What is wrong with the first wrong number of an option's value; empty where none is."""
     for number in _numbers(value):
+        if isinstance(number, int) and abs(number) >= BITS_64:  # which may be too large to be a float at all
+            return "must be a number of 64 bits"
         if not isfinite(number):
             return "must be a finite number"
         if allowed and (reason := allowed.refusal(number)):

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 
 from toolkit import signatures
 from toolkit.errors import ToolkitError
-from toolkit.ranges import Range, range_of, refusal
+from toolkit.ranges import BITS_64, Range, range_of, refusal
 from toolkit.registry import Registration, find, registrations
 from toolkit.signatures import RuleError, Scope, SourceError
 
@@ -157,7 +157,7 @@ def convert(wanted: Any, value: Any) -> Any:
         return origin(_items(origin, parts, value))
     if origin is dict and isinstance(value, Mapping):
         return {convert(parts[0], key): convert(parts[1], item) for key, item in value.items()}
-    if wanted is float and type(value) is int:
+    if wanted is float and type(value) is int and abs(value) < BITS_64:
         return float(value)
     if origin is None and type(value) is wanted:
         return value

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from toolkit import schema
 from toolkit.errors import ToolkitError
+from toolkit.ranges import BITS_64, LARGEST
 from toolkit.registry import did_you_mean
 from toolkit.schema import Option
 
@@ -98,13 +99,16 @@ def _take(word: str, options: dict[str, Option], values: dict[str, Any]) -> None
 
 AT_LEAST = {"n": 1, "examples": 1, "frames": 1, "batch_size": 1, "seed": 0}
 """The smallest values of options that several commands share."""
+AT_MOST = {"seed": BITS_64 - 1}
+"""The largest ones, where they are not those of counts."""
 
 
 def _in_range(value: Any, key: str) -> Any:
     if value is not None and value < AT_LEAST.get(key, value):
         raise ToolkitError(f"{key}={value}: must be at least {AT_LEAST[key]}")
-    if key == "seed" and value >= 1 << 63:
-        raise ToolkitError(f"seed={value}: must be below 2**63")
+    most = AT_MOST.get(key, LARGEST)
+    if isinstance(value, int) and value > most:
+        raise ToolkitError(f"{key}={value}: must be at most {most}")
     return value
 
 

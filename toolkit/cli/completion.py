@@ -178,7 +178,10 @@ def _choices(key: str, words: Sequence[str]) -> tuple[Any, ...]:
 
 def _options(command: str, words: Sequence[str], last: str) -> Iterator[str]:
     """The keys and values of a command that composes nothing."""
-    known = keyed(getattr(import_module(f"toolkit.cli.{command}"), f"{command.capitalize()}Options"))
+    if command not in COMMANDS:
+        return
+    module = import_module(COMMANDS[command][0].partition(":")[0])
+    known = keyed(getattr(module, f"{command.title().replace('-', '')}Options"))
     key, separator, value = last.partition("=")
     if separator:
         yield from (f"{key}={candidate}" for candidate in _option_values(key, value, known.get(key), words))

@@ -46,12 +46,14 @@ def main(args: list[str]) -> int:
     options = parse("encode", EncodeOptions, args)
 
     from toolkit.cli.encoding import codes_per_second, write
+    from toolkit.cli.outputs import require_file
     from toolkit.errors import ToolkitError
     from toolkit.model import load
 
     if bool(options.files) == bool(options.split):
         usage = "toolkit encode run=DIR FILES-OR-FOLDERS… out=F.safetensors, or split=test in place of files"
         raise ToolkitError(f"{'files and split: give one of them' if options.files else 'no files'}: {usage}")
+    require_file(Path(options.out))
     show_plugin_notes()
     model = load(options.run, options.device)
     notes(model.notices)

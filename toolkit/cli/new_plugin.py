@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import keyword
 import os
 import re
 import shutil
@@ -123,6 +124,7 @@ def _component(word: str) -> Component:
         raise ToolkitError(
             f"--component {word}: write KIND=NAME, the name in small letters, digits and _, such as quantizer=my_own"
         )
+    _not_python(name, f"--component {word}")
     if kind not in KINDS:
         raise ToolkitError(
             f"--component {word}: no kind of component is called {kind}{did_you_mean(kind, KINDS)}; kinds:"
@@ -134,10 +136,16 @@ def _component(word: str) -> Component:
     return Component(kind, name)
 
 
+def _not_python(name: str, where: str) -> None:
+    if keyword.iskeyword(name):
+        raise ToolkitError(f"{where}: {name} is a word of Python, which no module can be called: choose another name")
+
+
 def _package(path: Path) -> str:
     package = path.name.replace("-", "_")
     if not WORD.fullmatch(package):
         raise ToolkitError(f"{path}: a package's name consists of small letters, digits, - and _, such as my-plugin")
+    _not_python(package, str(path))
     if importlib.util.find_spec(package) is not None:
         raise ToolkitError(f"{path}: a module {package} exists already: choose another name")
     return package

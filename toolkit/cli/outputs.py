@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from toolkit.errors import ToolkitError
+
 
 @contextmanager
 def written_together(folder: Path, own: re.Pattern[str], whole: bool) -> Iterator[Path]:
@@ -49,3 +51,14 @@ def _move(staged: Path, folder: Path, own: re.Pattern[str]) -> None:
             path.unlink()
     for path in staged.iterdir():
         path.replace(folder / path.name)
+
+
+def require_file(path: Path) -> None:
+    """ToolkitError where a file cannot be written to a path: a folder, or a device or pipe, whose place it would take.
+
+    A renamed file replaces what has its name; by root that may be ``/dev/null``.
+    """
+    if path.is_dir():
+        raise ToolkitError(f"out={path}: this is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise ToolkitError(f"out={path}: this is a device or a pipe; name a file")

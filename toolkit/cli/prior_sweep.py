@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from toolkit.blame import blame
-from toolkit.cli.config.quote import key_of, prepare
+from toolkit.cli import sweeps
+from toolkit.cli.config.quote import key_of
 from toolkit.errors import ToolkitError
 
 
 def singles(words: Sequence[str]) -> list[list[str]]:
     """The words of one continuation for each prior. ToolkitError where another word has several values, or none has."""
-    overrides = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
+    overrides = sweeps.parsed(words)
     for override in overrides:
         if override.is_sweep_override() and override.get_key_element() != "prior":
             raise ToolkitError(
@@ -24,7 +23,7 @@ def singles(words: Sequence[str]) -> list[list[str]]:
     if not swept:
         raise ToolkitError("-m with run=DIR trains several priors over one autoencoder: add prior=NAME,NAME")
     others = [word for word in words if key_of(word) != "prior"]
-    return [[*others, f"prior={value}"] for value in swept[-1].sweep_string_iterator()]
+    return [[*others, f"prior={value}"] for value in sweeps.values(swept[-1])]
 
 
 def train_each(runs: Sequence[tuple[str, Callable[[], object]]], report: Callable[[str], None]) -> None:

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from itertools import islice, product
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 
+from toolkit import registry
+from toolkit.cli.config import errors, groups
 from toolkit.cli.config.quote import prepare, text
+from toolkit.errors import ToolkitError
 
 MOST = 64
 """Runs that are checked or shown."""
+LONGEST = 100_000
+"""Values that a word may have."""
 
 
 def checked(words: Sequence[str]) -> list[list[str]]:
@@ -36,23 +41,45 @@ def shown(words: Sequence[str]) -> tuple[list[list[str]], int]:
 
 def untitled(words: Sequence[str]) -> list[str]:
     """Keeps the words that all runs of a sweep share out of the runs' titles."""
-    keys = ",".join(text(override.key_or_group) for override in _parsed(words) if not override.is_sweep_override())
+    keys = ",".join(text(override.key_or_group) for override in parsed(words) if not override.is_sweep_override())
     return [f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
+
+
+def values(override: Override) -> list[str]:
+    """The values of a word that has several; ToolkitError where they cannot be listed, or there are none."""
+    value, group = override.value(), str(override.key_or_group)
+    try:
+        if isinstance(value, Glob):
+            kind = groups.kind_of(group)
+            found = value.filter([*(registry.names(kind) if kind else ()), *groups.presets(group)])
+        else:
+            found = list(islice(override.sweep_string_iterator(), LONGEST + 1))
+    except (*errors.COMPOSING, TypeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise ToolkitError(f"{override.input_line}: its values cannot be listed: {reason}") from error
+    if not 0 < len(found) <= LONGEST:
+        raise ToolkitError(f"{override.input_line}: this has {'too many' if found else 'no'} values")
+    return found
 
 
 def _choices(words: Sequence[str]) -> list[list[str]]:
     """The single words that each word stands for; a search's, which has no end of values, is left out."""
     return [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        [f"{override.get_key_element()}={value}" for value in values(override)]
         if override.is_discrete_sweep()
         else [str(override.input_line)]
-        for override in _parsed(words)
+        for override in parsed(words)
         if not override.is_sweep_override() or override.is_discrete_sweep()
     ]
 
 
-def _parsed(words: Sequence[str]) -> list[Override]:
-    overrides: list[Override] = OverridesParser.create().parse_overrides(prepare(words, multirun=True))
+def parsed(words: Sequence[str]) -> list[Override]:
+    """The words of a sweep; ToolkitError for one that cannot be read."""
+    prepared = prepare(words, multirun=True)
+    try:
+        overrides: list[Override] = OverridesParser.create().parse_overrides(prepared)
+    except errors.COMPOSING as error:
+        raise errors.explain(error, prepared) from error
     return overrides
 
 
