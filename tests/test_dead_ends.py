@@ -127,6 +127,22 @@ def test_a_sweep_over_all_that_a_pattern_matches(capsys: pytest.CaptureFixture[s
     assert "prior=pixelcnn" in capsys.readouterr().out
 
 
+def test_a_number_that_no_float_can_hold() -> None:
+    assert_names(refused(f"trainer.clip={'9' * 400}"), "trainer.clip … finite number")
+
+
+@pytest.mark.parametrize("words", [["compare", "RUN"], ["sample", "run=RUN"], ["reconstruct", "run=RUN"]])
+def test_a_folder_that_is_a_file_is_refused_before_the_work(
+    capsys: pytest.CaptureFixture[str], toy_run: Path, tmp_path: Path, words: list[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    before = {path for path in toy_run.rglob("*") if path.is_file()}
+    for out in (tmp_path / "file", tmp_path / "file" / "inside"):
+        given = [word.replace("RUN", str(toy_run)) for word in words]
+        assert_names(mistake(capsys, *given, f"out={out}"), f"out={out}: {tmp_path / 'file'} is a file")
+    assert {path for path in toy_run.rglob("*") if path.is_file()} == before
+
+
 def test_a_part_of_the_configuration_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["train", *TILES, "--cfg", "job", "-p", "trainer"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["batch_size"] > 0

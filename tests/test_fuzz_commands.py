@@ -84,6 +84,8 @@ def test_any_words(
         longest = max(longest, done.seconds)
         if done.faults:
             faults.append(f"{number}: {words}\n    {'; '.join(done.faults)}\n    {done.said[-600:]!r}")
+            with capsys.disabled():  # at once, as the others may take minutes
+                print(faults[-1], flush=True)
         monkeypatch.chdir(home.parent / "elsewhere")
     print(*(f"{count:4} {what!r}" for what, count in sorted(table.items())), f"longest {longest:.1f} s", sep="\n")
     assert not faults, f"{len(faults)} of {len(numbers)}\n" + "\n".join(faults)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cli.alike import Row, unequal_counts, unequal_data, unequal_rates
 from toolkit.cli.arguments import parse
+from toolkit.cli.outputs import require_folder
 from toolkit.cli.report import notes, number, show_plugin_notes, table
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError, printable
@@ -61,6 +62,7 @@ def main(args: list[str]) -> int:
     options = parse("compare", CompareOptions, args)
     if not options.runs:
         raise ToolkitError("no runs: toolkit compare RUNS…, with run folders or folders of runs")
+    require_folder(_out(options))
     show_plugin_notes()
     rows = _rows(run_folders(options.runs), options)
     notes([*unequal_data(rows), *unequal_rates(rows), *unequal_counts(rows)])

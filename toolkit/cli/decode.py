@@ -47,6 +47,7 @@ def main(args: list[str]) -> int:
     from toolkit.cli.files import kept_labels, unlabeled, write_named
     from toolkit.cli.long import decode_varying
     from toolkit.cli.named import KEY, from_bytes, targets
+    from toolkit.cli.outputs import require_folder
     from toolkit.errors import ToolkitError
     from toolkit.model import load
     from toolkit.runs.codes import read_codes
@@ -58,6 +59,7 @@ def main(args: list[str]) -> int:
     path = options.files[0]
     if not path.is_file():
         raise ToolkitError(f"{path}: no such file")
+    require_folder(Path(options.out))
     model = load(options.run, options.device)
     notes(model.notices)
     arrays, metadata = read_codes(path)

@@ -62,3 +62,10 @@ def require_file(path: Path) -> None:
         raise ToolkitError(f"out={path}: this is a folder; name a file in it")
     if path.exists() and not path.is_file():
         raise ToolkitError(f"out={path}: this is a device or a pipe; name a file")
+
+
+def require_folder(path: Path) -> None:
+    """ToolkitError where no folder can be, as a file is in its place; asked before the work, not after it."""
+    place = next(place for place in (path, *path.parents) if place.exists())
+    if not place.is_dir():
+        raise ToolkitError(f"out={path}: {place} is a file; name a folder")

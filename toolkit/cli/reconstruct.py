@@ -49,7 +49,7 @@ def main(args: list[str]) -> int:
     from toolkit.cli.files import build_dataset_of, unlabeled
     from toolkit.cli.long import beginning, reconstruct_all
     from toolkit.cli.long import read as read_file
-    from toolkit.cli.outputs import written_together
+    from toolkit.cli.outputs import require_folder, written_together
     from toolkit.continuation import changed_data
     from toolkit.dataset import collate
     from toolkit.model import load
@@ -59,6 +59,8 @@ def main(args: list[str]) -> int:
     if options.files and options.dataset:
         option = f"dataset.{next(iter(options.dataset))}"
         raise ToolkitError(f"{option}: the files are read alone, without the dataset: leave it out, or the files")
+    if options.out:
+        require_folder(Path(options.out))
     show_plugin_notes()
     model = load(options.run, options.device)
     notes(model.notices)

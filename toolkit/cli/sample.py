@@ -77,7 +77,7 @@ def main(args: list[str]) -> int:
     options = parse("sample", SampleOptions, args)
 
     from toolkit.cli.files import unlabeled, write_codes_of, write_examples
-    from toolkit.cli.outputs import written_together
+    from toolkit.cli.outputs import require_folder, written_together
     from toolkit.errors import ToolkitError
     from toolkit.model import load
     from toolkit.pictures import labels_of
@@ -85,6 +85,8 @@ def main(args: list[str]) -> int:
     from toolkit.prior import SamplingOptions
 
     SamplingOptions(options.temperature, options.top_k, options.top_p)  # rejects wrong values before a run is opened
+    if options.out:
+        require_folder(Path(options.out))
     model = load(options.run, options.device)
     name = options.prior or model.config.chosen_prior().name
     spec = _spec(options, model.sampled_spec(name))

@@ -34,12 +34,13 @@ from toolkit.options import TRAINERS
 from toolkit.registry import KINDS, did_you_mean
 from toolkit.runs.formats import LOGGERS
 
-COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
+COMPOSING = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError, OverflowError)
 """What composing raises for the user's mistakes."""
 
 
 # What only Hydra's text says: its exceptions have no field for the file, nor for the word that does not compose.
 _FILE = re.compile(r"In '([^']+)'")
+_KEY = re.compile(r"full_key: (\S+)")
 _SEVERAL = re.compile(r"Ambiguous value for argument '([^']*)'")
 _NO_GROUP = re.compile(r"Could not override '([^']+)'. No match in the defaults list")
 _NO_NAME = "Config group override must be a string"
@@ -61,6 +62,9 @@ def explain(error: BaseException, words: Sequence[str]) -> ToolkitError:
         return ToolkitError(_unreadable(error, words))
     if isinstance(error, RecursionError):
         return ToolkitError("a YAML file includes itself: a preset must not have the name of a component")
+    if isinstance(error, OverflowError):  # a whole number that no float can hold, which OmegaConf lets through
+        key = _KEY.search(str(error))
+        return ToolkitError(f"{key[1] if key else 'a value'}: must be a finite number")
     for inner in (error, error.__cause__, error.__context__):
         if isinstance(inner, OmegaConfBaseException):
             return ToolkitError(_unfit(error, inner, words))
