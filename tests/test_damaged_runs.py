@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -102,3 +103,22 @@ def test_a_damaged_checkpoint_of_init_is_told(
     flip(toy_copy.autoencoder / "step-00000006" / "model.safetensors")
     train_toy("stage=autoencoder", f"init={toy_copy.path}", name="second")
     assert "step-00000006 is damaged" in capsys.readouterr().out
+
+
+def test_lines_of_the_log_that_are_none_are_left_out(toy_copy: Run) -> None:
+    """Such as torn ones, and numbers that no float holds."""
+    path, lines = toy_copy.path / "metrics.jsonl", list(toy_copy.log)
+    good = path.read_text()
+    huge = json.dumps({"stage": "autoencoder", "split": "val", "step": 6, "nll": 10**400})
+    for line in (
+        huge,
+        huge.replace('"nll"', '"step"'),
+        "7",
+        "{}",
+        "[" * 9999,
+        '{"stage": "autoencoder", "spl',
+        "\0" * 99,
+    ):
+        path.write_text(good + line)
+        assert list(toy_copy.log) == lines
+        assert command.run(["train", f"run={toy_copy.path}"]) == 0
