@@ -31,7 +31,10 @@ from toolkit import distributed, training
 from toolkit.batches import TrainBatches
 from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
 from toolkit.cli.config.compose import compose
+from toolkit.cli.ranks import launch
+from toolkit.cli.ranks.worker import RankReport
 from toolkit.config import RunConfig
+from toolkit.errors import Interrupted
 from toolkit.optimization import Optimization
 from toolkit.recorder import CLOCKED
 from toolkit.running_metrics import RunningMetrics
@@ -287,6 +290,18 @@ def test_a_killed_loading_process_is_this_ranks_own(monkeypatch: pytest.MonkeyPa
     with pytest.raises(RuntimeError, match="DataLoader worker") as error:
         distributed.all_reduce_sum(torch.zeros(1))
     assert not distributed.is_peer_failure(error.value)
+
+
+def test_whose_signal_ended_the_ranks(tmp_path: Path) -> None:
+    """The command's is a stop; one rank's own is told; the launcher's, once another rank was lost, is neither."""
+    reports = {rank: RankReport("stopped", 1.0, signal=signal.SIGTERM, own=rank == 1) for rank in (0, 1)}
+    with pytest.raises(Interrupted) as stop:
+        launch._fail(reports, {0: 1, 1: 1}, [], signal.SIGTERM, 10.0, tmp_path)
+    assert stop.value.number == signal.SIGTERM
+    with pytest.raises(toolkit.ToolkitError, match=r"^rank 1 was ended by SIGTERM, and the others stopped with it\n"):
+        launch._fail(reports, {0: 1, 1: 1}, [], 0, 10.0, tmp_path)
+    with pytest.raises(toolkit.ToolkitError, match=r"^rank 0 was killed by SIGKILL"):
+        launch._fail({1: reports[1]}, {0: -signal.SIGKILL}, [], 0, 10.0, tmp_path)
 
 
 @pytest.mark.parametrize(("text", "peer"), [("[/src/gloo/tcp/pair.cc:1] closed", True), ("shapes 2 and 3", False)])
