@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from toys import PIXELCNN, SIX_STEPS, TILES, VQ, plugged_in
+from toys import SMALL, VQ, plugged_in
+
+from toolkit.runs.folder import Run
 
 torch.set_num_threads(1)
 
@@ -57,8 +60,29 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("toy") / "run"
     with plugged_in():
-        train(compose([*TILES, *VQ, *PIXELCNN, *SIX_STEPS]).config, folder)
+        train(compose([*SMALL, *VQ]).config, folder)
     return folder
+
+
+@pytest.fixture
+def toy_copy(toy_run: Path, tmp_path: Path) -> Run:
+    """A copy of it, which is what ``train_toy()`` gives, without training."""
+    shutil.copytree(toy_run, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+@pytest.fixture
+def train_toy(tmp_path: Path) -> Callable[..., Run]:
+    """Trains the toy with further words into a folder of the test's."""
+    from toolkit.cli.config.compose import compose
+    from toolkit.stages import train
+
+    def act(*words: str, name: str = "run") -> Run:
+        quantizer = [] if any(word.startswith("quantizer=") for word in words) else VQ
+        train(compose([*SMALL, *quantizer, *words]).config, tmp_path / name)
+        return Run(tmp_path / name)
+
+    return act
 
 
 @pytest.fixture(autouse=True)

@@ -3,14 +3,17 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import NoReturn
 
 import pytest
 import torch
+from messages import assert_names
 from torch import Tensor
 
 from toolkit.batches import Batch, TrainBatches, split_batches
 from toolkit.dataset import collate
 from toolkit.errors import ToolkitError
+from toolkit.failures import explain
 
 CPU = torch.device("cpu")
 
@@ -127,6 +130,26 @@ def test_waiting_is_counted() -> None:
     assert loading.waited == 0
     next(loading)
     assert loading.waited > 0
+
+
+class Breaking(Numbers):
+    """Its connection breaks: to the process that loads it, or in there to where it gets its data."""
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        raise ConnectionResetError("no network")
+
+
+def test_a_killed_process_that_hands_over_a_batch_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(self: object) -> NoReturn:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr("toolkit.batches.SETTLING", 0.0)
+    with pytest.raises(ConnectionResetError, match="no network"):
+        next(TrainBatches(Breaking(10), CPU, batch_size=2, seed=0, workers=1))
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._next_data", killed)
+    with pytest.raises(RuntimeError) as error:
+        next(TrainBatches(Numbers(10), CPU, batch_size=2, seed=0, workers=1))
+    assert_names(explain(error.value) or "", "a process that loads data was killed")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -40,6 +40,14 @@ LONG = "x" * 256
             "a process that loads data was killed … memory … trainer.workers=0",
         ),
         (
+            RuntimeError("DataLoader worker (pid 5) is killed by signal: Segmentation fault. "),
+            "a process that loads data was ended by a signal (Segmentation fault) … trainer.workers=0",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 5) exited unexpectedly with exit code 7. Details are lost due to"),
+            "a process that loads data ended with status 7 … trainer.workers=0",
+        ),
+        (
             RuntimeError("DataLoader worker (pid 5) is killed by signal: Bus error. It is possible that dataloader's"),
             "the processes that load data have no room left in /dev/shm … trainer.workers=0",
         ),

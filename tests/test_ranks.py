@@ -31,7 +31,10 @@ from toolkit import distributed, training
 from toolkit.batches import TrainBatches
 from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
 from toolkit.cli.config.compose import compose
+from toolkit.cli.ranks import launch
+from toolkit.cli.ranks.worker import RankReport
 from toolkit.config import RunConfig
+from toolkit.errors import Interrupted
 from toolkit.optimization import Optimization
 from toolkit.recorder import CLOCKED
 from toolkit.running_metrics import RunningMetrics
@@ -276,6 +279,31 @@ def test_a_collective_that_fails_says_that_a_peer_is_gone(monkeypatch: pytest.Mo
         assert distributed.is_peer_failure(error.value)
 
 
+def test_a_killed_loading_process_is_this_ranks_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handler that raises it runs wherever the rank is, also in a collective."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", killed)
+    with pytest.raises(RuntimeError, match="DataLoader worker") as error:
+        distributed.all_reduce_sum(torch.zeros(1))
+    assert not distributed.is_peer_failure(error.value)
+
+
+def test_whose_signal_ended_the_ranks(tmp_path: Path) -> None:
+    """The command's is a stop; one rank's own is told; the launcher's, once another rank was lost, is neither."""
+    reports = {rank: RankReport("stopped", 1.0, signal=signal.SIGTERM, own=rank == 1) for rank in (0, 1)}
+    with pytest.raises(Interrupted) as stop:
+        launch._fail(reports, {0: 1, 1: 1}, [], signal.SIGTERM, 10.0, tmp_path)
+    assert stop.value.number == signal.SIGTERM
+    with pytest.raises(toolkit.ToolkitError, match=r"^rank 1 was ended by SIGTERM, and the others stopped with it\n"):
+        launch._fail(reports, {0: 1, 1: 1}, [], 0, 10.0, tmp_path)
+    with pytest.raises(toolkit.ToolkitError, match=r"^rank 0 was killed by SIGKILL"):
+        launch._fail({1: reports[1]}, {0: -signal.SIGKILL}, [], 0, 10.0, tmp_path)
+
+
 @pytest.mark.parametrize(("text", "peer"), [("[/src/gloo/tcp/pair.cc:1] closed", True), ("shapes 2 and 3", False)])
 def test_a_parts_own_error_in_a_pass_stays_its_own(text: str, peer: bool) -> None:
     with (
@@ -327,7 +355,8 @@ class FailingDataset(ToyDataset):
                 raise ToolkitError("example 12 is cut short")
             if self.how == "failure":
                 raise KeyError("example 12")
-            os.kill(os.getpid(), getattr(signal, self.how))
+            if self.left == -1:
+                os.kill(os.getpid(), getattr(signal, self.how))
         if self.left < 0 and self.how == "sleep":
             time.sleep(1000)
         return super().example(split, index, generator)
@@ -491,6 +520,36 @@ def test_a_failing_rank_ends_all(failing: list[str], how: str, status: int, told
     assert "Traceback" not in err
     assert len(err.splitlines()) <= 3
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_ended_by_someone_else_is_told(failing: list[str], tmp_path: Path, rank: int) -> None:
+    """All stop with it and save, as when the command is stopped; but that was not, so this is no 143."""
+    words = ["dataset.how=SIGTERM", f"dataset.rank={rank}", "trainer.checkpoint_every=100000"]
+    code, _, err = train(*failing, *words)
+    (checkpoint,) = (tmp_path / "run" / "autoencoder").iterdir()
+    again = f"toolkit train run={tmp_path / 'run'} continues from autoencoder/{checkpoint.name}"
+    assert (code, err) == (
+        2,
+        f"toolkit train: rank {rank} was ended by SIGTERM, and the others stopped with it\n{again}\n",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(
+    ("how", "says"), [("SIGKILL", "was killed, which is what"), ("SIGSEGV", "was ended by a signal")]
+)
+def test_a_loading_process_that_is_killed_is_told(
+    failing: list[str], tmp_path: Path, how: str, says: str, ranks: int
+) -> None:
+    """Of several ranks, by the one that reports first: the loading processes of all end so."""
+    words = [f"trainer.ranks={ranks}", "dataset.rank=0", "trainer.workers=1", "trainer.checkpoint_every=2"]
+    code, _, err = train(*failing, *words, f"dataset.how={how}")
+    told, again = err.replace("rank 1: ", "").splitlines()
+    assert (code, told.partition(says)[0]) == (2, "toolkit train: a process that loads data ")
+    assert again.startswith(f"toolkit train run={tmp_path / 'run'} ")
 
 
 @pytest.mark.slow

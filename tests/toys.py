@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
+from torch import Tensor
 
 from toolkit.recorder import CLOCKED
+from toolkit.runs.folder import Run
 
 TOY = Path(__file__).resolve().parent / "toy"
 TILES = ["dataset=toy_tiles", "encoder=toy_conv", "decoder=toy_conv", "likelihood=categorical", "dim=4"]
@@ -30,6 +33,8 @@ SIX_STEPS = [
     *trainers("batch_size=4", "workers=0"),
     *("trainer.steps=6", "trainer.log_every=2", "trainer.checkpoint_every=3", "prior_trainer.steps=3"),
 ]
+SMALL = [*TILES, *PIXELCNN, *SIX_STEPS]
+"""All but the quantizer of a run that takes a second."""
 
 
 @contextmanager
@@ -52,3 +57,15 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     """The log without what depends on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in CLOCKED} for line in lines]
+
+
+def weights(run: Run, step: int = 6) -> dict[str, Tensor]:
+    """Those of an autoencoder's checkpoint."""
+    return load_file(run.autoencoder / f"step-{step:08d}" / "model.safetensors")
+
+
+def flip(path: Path) -> None:
+    """Changes one bit of a file, near its end."""
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(bytes(content))

@@ -23,6 +23,11 @@ from toolkit.errors import Interrupted, RemoteTraceback, ToolkitError
 GPU_WORKERS = 4
 """Default number of loading processes with a GPU; on a CPU they would take the cores that train."""
 
+SETTLING = 1.0
+"""Seconds after which the system has told of a process that was killed."""
+_CAUGHT = "Caught "
+"""How torch begins an error that was raised in a process that loads data."""
+
 
 class Batch:
     """x ``(batch, channels, *axes)`` and its conditions; ``number`` counts the batches of a split."""
@@ -128,10 +133,21 @@ def _load(
         # its own, or each new loader would advance the generator that training uses
         generator=torch.Generator(),
     )
-    for number, tensors in enumerate(loader, start):
+    for number, tensors in enumerate(_unless_killed(loader), start):
         if isinstance(tensors, _Mistake):
             raise ToolkitError(tensors.text) from RemoteTraceback(tensors.trace)
         yield Batch(tensors, device, number)
+
+
+def _unless_killed(loader: DataLoader[Any]) -> Iterator[Any]:
+    """What it loads. A process that is killed while it hands over a batch is told as any other that is killed."""
+    try:
+        yield from loader
+    except (ConnectionError, EOFError) as e:
+        if not loader.num_workers or str(e).startswith(_CAUGHT):
+            raise
+        time.sleep(SETTLING)  # torch says by which signal, as soon as the system has told it
+        raise RuntimeError("DataLoader worker (pid unknown) exited unexpectedly") from e
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from toolkit.errors import Interrupted, ToolkitError
+from toolkit.failures import explain
 
 Result = TypeVar("Result")
 BETWEEN_RUNS = timedelta(days=7)
@@ -306,6 +307,8 @@ def _collective() -> Iterator[None]:
     try:
         yield
     except RuntimeError as e:
+        if explain(e):  # this rank's own: torch raises it wherever it is when a process that loads data ends
+            raise
         raise _failed(e) from e
 
 

@@ -40,9 +40,17 @@ _LOADING = (
         " trainer.workers=0",
     ),
     (
-        re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)"),
+        re.compile(r"DataLoader worker \(pid.*exited unexpectedly with exit code (?P<what>-?\d+)"),
+        "a process that loads data ended with status {what}; with trainer.workers=0 what ended it shows",
+    ),
+    (
+        re.compile(r"DataLoader worker \(pid.*(killed by signal: Killed|exited unexpectedly)"),
         "a process that loads data was killed, which is what the system does when memory runs out: trainer.workers=N"
         " with fewer of them, or trainer.workers=0, takes less",
+    ),
+    (
+        re.compile(r"DataLoader worker \(pid.*killed by signal: (?P<what>[\w ]+)"),
+        "a process that loads data was ended by a signal ({what}); trainer.workers=0 loads without such processes",
     ),
 )
 """What PyTorch raises where processes that load data have failed, and what it means."""
@@ -65,9 +73,16 @@ def explain(error: BaseException) -> str | None:
         named = error.filename if isinstance(error.filename, str | bytes) else None
         return f"{os.fsdecode(named)}: {_WHY[error.errno]}" if named else f"{_WHY[error.errno]} ({error})"
     if isinstance(error, OSError | RuntimeError) and any(words in str(error) for words in _OF_LOADING):
-        return next((text for pattern, text in _LOADING if pattern.search(str(error))), None)
+        return _of_loading(str(error))
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _MEMORY.search(str(error))):
         where = str(error).strip().splitlines()[:1]
         why = f" ({where[0][:MOST]})" if where else ""
         return f"memory ran out: fewer examples at once, shorter ones, or a smaller model take less{why}"
+    return None
+
+
+def _of_loading(message: str) -> str | None:
+    for pattern, text in _LOADING:
+        if match := pattern.search(message):
+            return text.format(**match.groupdict())
     return None

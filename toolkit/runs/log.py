@@ -53,7 +53,10 @@ class Log:
 def _is_line(line: Any) -> bool:
     if not isinstance(line, dict) or not isinstance(line.get("step"), int):
         return False
-    metrics = (value for key, value in line.items() if key not in ("stage", "split"))
-    return all(isinstance(line.get(key), str) for key in ("stage", "split")) and all(
-        isinstance(value, int | float) for value in metrics
-    )
+    numbers = (value for key, value in line.items() if key not in ("stage", "split"))
+    return all(isinstance(line.get(key), str) for key in ("stage", "split")) and all(map(_is_number, numbers))
+
+
+def _is_number(value: Any) -> bool:
+    """Not an integer that no float holds, which a damaged line may have."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63)

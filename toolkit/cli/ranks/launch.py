@@ -56,7 +56,7 @@ def train(config: RunConfig, folder: Path) -> float | None:
     if any(process.exitcode for process in processes):
         statuses = {r: processes[r].exitcode or 0 for r in ranks if r not in killed}
         lost = sorted(killed - reports.keys())
-        _fail(reports, statuses, lost, config.trainer.timeout, folder)
+        _fail(reports, statuses, lost, stopped, config.trainer.timeout, folder)
     if stopped:
         raise Interrupted(stopped)  # when all was done: what comes after it is not begun
     return reports[0].score
@@ -106,13 +106,18 @@ def _send(process: BaseProcess, number: signal.Signals) -> None:
 
 
 def _fail(
-    reports: dict[int, RankReport], statuses: dict[int, int], lost: list[int], timeout: float, folder: Path
+    reports: dict[int, RankReport],
+    statuses: dict[int, int],
+    lost: list[int],
+    stopped: int,
+    timeout: float,
+    folder: Path,
 ) -> NoReturn:
     """Raises the failure that the others followed from.
 
     That is the earliest report of a rank's own failure; else a rank that died without a report; else one that had to
-    be ended, as the others no longer waited for it; else a report of another rank's failure. Where a signal stopped
-    one, that is no failure.
+    be ended, as the others no longer waited for it; else a report of another rank's failure. Where the signal
+    ``stopped`` came to the command, that is no failure.
     """
     again = continues(folder)
     early = sorted(reports, key=lambda rank: reports[rank].time)
@@ -120,9 +125,13 @@ def _fail(
     for rank in early:
         if reports[rank].ended in ("mistake", "failure"):
             _raise(rank, reports[rank])
-    stopped = [reports[rank].signal for rank in early if reports[rank].ended == "stopped"]
-    if stopped:
-        raise Interrupted(stopped[0])
+    ended = [rank for rank in early if reports[rank].ended == "stopped" and rank in statuses]
+    if stopped and (ended or not silent):
+        raise Interrupted(stopped)
+    if ended:
+        rank = next((rank for rank in ended if reports[rank].own), ended[0])
+        name = signal.Signals(reports[rank].signal).name
+        raise ToolkitError(f"rank {rank} was ended by {name}, and the others stopped with it\n{again}")
     if silent:
         raise ToolkitError(f"rank {silent[0]} {_death(statuses[silent[0]])}, and the others were ended\n{again}")
     aftermath = [rank for rank in early if reports[rank].ended == "aftermath"]
@@ -132,7 +141,7 @@ def _fail(
         )
     for rank in aftermath:
         _raise(rank, reports[rank])
-    raise Interrupted
+    raise RemoteError(f"the ranks ended without a report\n{again}")
 
 
 def _raise(rank: int, report: RankReport) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import time
 import traceback
 import warnings
 from dataclasses import asdict, dataclass
-from multiprocessing import connection, parent_process
+from multiprocessing import active_children, connection, parent_process
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -34,6 +35,8 @@ class RankReport:
     score: float | None = None
     signal: int = 0
     """The one that stopped it."""
+    own: bool = False
+    """Whether that came to this rank, and not to another one."""
 
 
 def work(rank: int, shared: str, config: RunConfig, folder: Path, stops: connection.Connection) -> None:
@@ -50,7 +53,9 @@ def work(rank: int, shared: str, config: RunConfig, folder: Path, stops: connect
         report = RankReport("done", time.time(), score=_train(rank, f"file://{shared}/meeting", config, folder))
     except BaseException as error:
         report = _report(error)
+        _end_loading()
     _write(shared, rank, report)
+    gc.collect()  # semaphores that are still held would be called leaked on the terminal
     hard_exit(report.ended != "done")
 
 
@@ -91,7 +96,8 @@ def _train(rank: int, url: str, config: RunConfig, folder: Path) -> float | None
 
 def _report(error: BaseException) -> RankReport:
     if isinstance(error, KeyboardInterrupt):  # before torch is imported: an interrupted import leaves it incomplete
-        return RankReport("stopped", time.time(), signal=getattr(error, "number", signal.SIGINT))
+        number = getattr(error, "number", signal.SIGINT)
+        return RankReport("stopped", time.time(), signal=number, own=bool(interrupts.asked()))
     from toolkit.distributed import is_peer_failure
 
     trace = "".join(traceback.format_exception(error))
@@ -100,6 +106,15 @@ def _report(error: BaseException) -> RankReport:
     if isinstance(error, ToolkitError):
         return RankReport("mistake", time.time(), str(error), trace)
     return RankReport("failure", time.time(), blame(error), trace)
+
+
+def _end_loading() -> None:
+    """Ends the processes that load data, for which torch would wait once the error is gone; and lets no signal in."""
+    for number in interrupts.STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch raises an error for each of them
+    for process in active_children():
+        process.kill()
 
 
 def _write(shared: str, rank: int, report: RankReport) -> None:

@@ -1,0 +1,168 @@
+"""The suite of datasets catches what goes wrong in parts of its kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from random import random
+from typing import Any
+
+import pytest
+import torch
+from planted import assert_catches
+from torch import Tensor
+from toy.toy_plugin import TilesDataset, WavesDataset
+
+from toolkit.dataset import Dataset, collate
+from toolkit.spec import Condition, DataSpec
+from toolkit.testing.dataset import DatasetSuite
+
+
+class Tiles(TilesDataset):  # type: ignore[misc]
+    """Levels to be broken."""
+
+
+class Waves(WavesDataset):  # type: ignore[misc]
+    """Real numbers to be broken."""
+
+
+Generators = Sequence[torch.Generator] | None
+
+
+class DatasetCase(DatasetSuite):
+    def __init__(self, part: type[Dataset] = Tiles) -> None:
+        self.of = part
+
+    def make(self) -> Dataset:
+        return self.of()
+
+
+class Whimsical(Tiles):
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return super().example(split, int(random() * 8), generator)
+
+
+class Ungoverned(Tiles):
+    """Draws from torch's generator, not from the one that it is given."""
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return made if generator is None else {**made, "x": torch.randint(8, made["x"].shape)}
+
+
+class OneTooMany(Tiles):
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return {**made, "x": made["x"] + 1}
+
+
+class Lengthwise(Tiles):
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return {**made, "x": made["x"].movedim(0, -1)}
+
+
+class SixteenBit(Waves):
+    """Samples as integers have them, not in [-1, 1]."""
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return {**made, "x": made["x"] * 32767}
+
+
+class Unlabelled(Tiles):
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return {"x": super().example(split, index, generator)["x"]}
+
+
+class FromOne(Tiles):
+    """Labels from 1 on."""
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return {**made, "kind": made["kind"] + 2}
+
+
+class Leaking(Tiles):
+    """Tests on what was trained on."""
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return super().example("train", index, generator)
+
+
+class LossyFiles(Tiles):
+    @classmethod
+    def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
+        path.write_text(json.dumps((x // 2 * 2).tolist()))
+
+
+class Batching(Tiles):
+    """Reads a batch at once, which the base does one by one."""
+
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        return collate(self, split, indices, generators)
+
+
+class OutOfOrder(Batching):
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        return super().batch(split, sorted(indices), generators)
+
+
+class OneGeneratorForAll(Batching):
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        return super().batch(split, indices, None if generators is None else [generators[0]] * len(indices))
+
+
+class Sparing(Batching):
+    """Keeps a batch in fewer bytes."""
+
+    def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
+        whole = super().batch(split, indices, generators)
+        return {**whole, "x": whole["x"].byte()}
+
+
+class Unpicklable(Tiles):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = lambda x: x
+
+
+class Pictureless(Tiles):
+    @classmethod
+    def plot(cls, rows: Any, spec: DataSpec, path: Path) -> None:
+        path.write_bytes(b"GIF89a")
+
+
+class Twins(Tiles):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = DataSpec(2, (8, 8), 8, conditions=(Condition("kind", 3, ("a", "b", "a")),))
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (Whimsical, "without a generator nothing is random"),
+        (Ungoverned, "a generator decides what is random"),
+        (OneTooMany, "examples have the shape type and range of the spec"),
+        (Lengthwise, "examples have the shape type and range of the spec"),
+        (SixteenBit, "examples have the shape type and range of the spec"),
+        (Unlabelled, "examples carry every condition"),
+        (FromOne, "examples carry every condition"),
+        (Leaking, "splits start with different examples"),
+        (LossyFiles, "what is written is read back"),
+        (OutOfOrder, "a batch is its examples"),
+        (OneGeneratorForAll, "a batch is its examples"),
+        (Sparing, "a batch is its examples"),
+        (Unpicklable, "a worker gets the same dataset"),
+        (Pictureless, "plot writes a png"),
+        (Twins, "label names are unique"),
+    ],
+)
+def test_a_broken_dataset_is_caught(broken: type[Dataset], law: str, tmp_path: Path) -> None:
+    words: dict[str, Any] = {"random": True} if law == "a batch is its examples" else {}
+    if law in ("what is written is read back", "plot writes a png"):
+        words = {"tmp_path": tmp_path}
+    sound = next(cls for cls in (Waves, Batching, Tiles) if issubclass(broken, cls))
+    assert_catches(DatasetCase(sound), DatasetCase(broken), law, **words)

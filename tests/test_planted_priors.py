@@ -1,0 +1,160 @@
+"""The suite of priors catches what goes wrong in parts of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from planted import assert_catches
+from torch import Tensor
+
+from toolkit.causal.transformer import Transformer, TransformerState
+from toolkit.prior import PLAIN, Prior, SamplingOptions
+from toolkit.priors.categorical import CategoricalPrior
+from toolkit.priors.transformer import TransformerPrior
+from toolkit.spec import CodeSpec, Condition
+from toolkit.testing.prior import PriorSuite
+
+
+class Table(CategoricalPrior):  # type: ignore[misc]
+    """A table of probabilities to be broken."""
+
+
+class PriorCase(PriorSuite):
+    def __init__(self, part: type[Table] = Table) -> None:
+        self.of = part
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return self.of(code_spec, conditions)
+
+
+Codes = Tensor
+Known = Mapping[str, Tensor]
+
+
+class Unnormalized(Table):
+    def log_prob(self, codes: Codes, conditions: Known) -> Tensor:
+        return super().log_prob(codes, conditions) + 0.01
+
+
+class Peeking(Table):
+    """Is surer of a code the more often it comes, later ones included."""
+
+    def log_prob(self, codes: Codes, conditions: Known) -> Tensor:
+        return super().log_prob(codes, conditions) + (codes == 0).flatten(1).double().mean(1)
+
+
+class MeanOverPositions(Table):
+    def log_prob(self, codes: Codes, conditions: Known) -> Tensor:
+        return super().log_prob(codes, conditions) / codes[0].numel()
+
+
+class Grouping(Table):
+    def log_prob(self, codes: Codes, conditions: Known) -> Tensor:
+        nats = super().log_prob(codes, conditions)
+        return nats.mean().expand(len(codes))
+
+
+class LabelZero(Table):
+    def log_prob(self, codes: Codes, conditions: Known) -> Tensor:
+        return super().log_prob(codes, {"kind": torch.zeros(len(codes), dtype=torch.int64), **conditions})
+
+
+class Deaf(Table):
+    """Ignores the conditions wherever they are."""
+
+    def _logits(self, conditions: Known, n: int, *args: Any) -> Any:
+        return super()._logits({}, n, *args)
+
+
+class Unconditioned(Table):
+    def sample(self, n: int, conditions: Known, *args: Any, **words: Any) -> Tensor:
+        return super().sample(n, {}, *args, **words)
+
+
+class Turned(Table):
+    """Draws in raster order and lays the codes down in another."""
+
+    def sample(self, *args: Any, **words: Any) -> Tensor:
+        return super().sample(*args, **words).flip(-1)
+
+
+class GlobalNoise(Table):
+    def sample(self, n: int, conditions: Known, sampling: SamplingOptions = PLAIN, **words: Any) -> Tensor:
+        return super().sample(n, conditions, sampling, **{**words, "generator": None})
+
+
+class Forgetful(Table):
+    def sample(self, n: int, conditions: Known, sampling: SamplingOptions = PLAIN, **words: Any) -> Tensor:
+        return super().sample(n, conditions, sampling, **{**words, "prefix": None})
+
+
+class Untaught(Table):
+    def loss(self, codes: Codes, conditions: Known) -> Tensor:
+        return super().loss(codes, conditions).detach().requires_grad_()
+
+
+GRID = {"code_spec": CodeSpec((2, 3), (3,))}
+
+
+@pytest.mark.parametrize(
+    ("broken", "law", "words"),
+    [
+        (Unnormalized, "probabilities of all code maps sum to one", GRID),
+        (Peeking, "probabilities of all code maps sum to one", GRID),
+        (MeanOverPositions, "probabilities sum to one under any condition", {"kind": 1}),
+        (Grouping, "examples do not influence one another", {}),
+        (LabelZero, "a missing condition means none", {}),
+        (Deaf, "probabilities depend on conditions", {}),
+        (Unconditioned, "samples fit log prob under a condition", {}),
+        (Turned, "samples fit log prob", GRID),
+        (GlobalNoise, "a seed decides the codes", {}),
+        (Forgetful, "the prefix is kept", {"positions": 2}),
+        (Untaught, "the loss is finite and reaches every parameter", GRID),
+    ],
+)
+def test_a_broken_prior_is_caught(broken: type[Table], law: str, words: dict[str, Any]) -> None:
+    assert_catches(PriorCase(), PriorCase(broken), law, **words)
+
+
+class PrefillCase(PriorSuite):
+    """A transformer that enters a prefix by the function that it is given."""
+
+    def __init__(self, prefill: Callable[..., None] = Transformer.prefill) -> None:
+        self.prefill = prefill
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        prior = TransformerPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
+        prior.network.trunk.prefill = partial(self.prefill, prior.network.trunk)  # type: ignore[method-assign]
+        return prior
+
+
+def shifted(trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
+    Transformer.prefill(trunk, state, grid, embedded.roll(1, 2))
+
+
+def without_the_last_layers_cache(
+    trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor
+) -> None:
+    Transformer.prefill(trunk, state, grid, embedded)
+    state.layers[-1].keys.zero_()
+
+
+def without_context(trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
+    pos_emb = trunk.positions(tuple(grid)).unsqueeze(1)
+    Transformer.prefill(trunk, state._replace(pos_emb=pos_emb), grid, embedded)
+
+
+def without_the_last_input(trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
+    start = state.last_input.clone()
+    Transformer.prefill(trunk, state, grid, embedded)
+    state.last_input.copy_(start)
+
+
+@pytest.mark.parametrize("prefill", [shifted, without_the_last_layers_cache, without_context, without_the_last_input])
+def test_a_broken_prefill_is_caught(prefill: Callable[..., None]) -> None:
+    law = "a prefix in one pass equals its positions one by one"
+    assert_catches(PrefillCase(), PrefillCase(prefill), law, **GRID)
