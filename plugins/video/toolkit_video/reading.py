@@ -208,8 +208,8 @@ def read_frames(
     if missing:
         raise _lost(path, timeline, missing[0])
     first = converted[wanted[0]]
-    for frame in converted.values():
-        _require_same(path, first, frame)
+    for pixels in converted.values():
+        _require_same(path, first, pixels)
     return np.stack([converted[number] for number in wanted])
 
 
