@@ -49,6 +49,7 @@ class Training:
         self.output = folder / f"output-{time.monotonic_ns()}.txt"
         self.output.touch()
         self.status: int | None = None
+        self._started: subprocess.Popen[bytes] | None = None
         if ranks:
             env = {**os.environ, "OMP_NUM_THREADS": "1"}
             with self.output.open("w") as file:
@@ -80,6 +81,8 @@ class Training:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.status = os.waitstatus_to_exitcode(status)
+                if self._started is not None:  # else it complains that nobody has waited for it
+                    self._started.returncode = self.status
             elif time.monotonic() > deadline:
                 return False
             else:

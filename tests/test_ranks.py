@@ -538,17 +538,13 @@ def test_a_rank_that_is_ended_by_someone_else_is_told(failing: list[str], tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize(
-    ("how", "says"), [("SIGKILL", "was killed, which is what"), ("SIGSEGV", "was ended by a signal")]
-)
-def test_a_loading_process_that_is_killed_is_told(
-    failing: list[str], tmp_path: Path, how: str, says: str, ranks: int
-) -> None:
-    """Of several ranks, by the one that reports first: the loading processes of all end so."""
+def test_a_loading_process_that_is_killed_is_told(failing: list[str], tmp_path: Path, ranks: int) -> None:
+    """Of several ranks, by the one that reports first: the loading processes of all are killed."""
     words = [f"trainer.ranks={ranks}", "dataset.rank=0", "trainer.workers=1", "trainer.checkpoint_every=2"]
-    code, _, err = train(*failing, *words, f"dataset.how={how}")
+    code, _, err = train(*failing, *words, "dataset.how=SIGKILL")
     told, again = err.replace("rank 1: ", "").splitlines()
-    assert (code, told.partition(says)[0]) == (2, "toolkit train: a process that loads data ")
+    assert code == 2
+    assert told.startswith("toolkit train: a process that loads data was killed, which is what the system does")
     assert again.startswith(f"toolkit train run={tmp_path / 'run'} ")
 
 
