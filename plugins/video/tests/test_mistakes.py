@@ -18,6 +18,7 @@ from toolkit import ToolkitError
 from toolkit.__main__ import run
 from toolkit_video.actions import ActionsDataset
 from toolkit_video.folder import FolderDataset
+from toolkit_video.reading import read_timeline
 
 MODEL = [
     "train",
@@ -187,7 +188,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
-@pytest.mark.parametrize("damage", DAMAGED)
+SHORT = "fewer frames than the window"
+
+
+def test_a_film_shorter_than_a_window_comes_back_as_long(finished: Path, tmp_path: Path) -> None:
+    name, spoil, _ = DAMAGED[SHORT]
+    spoil(tmp_path / name)
+    assert run(["reconstruct", f"run={finished}", str(tmp_path / name), f"out={tmp_path / 'out'}"]) == 0
+    assert len(read_timeline(tmp_path / "out" / "reconstruction-0000.mp4").ticks) == 3
+
+
+@pytest.mark.parametrize("damage", [damage for damage in DAMAGED if damage != SHORT])
 def test_files_that_cannot_be_reconstructed(
     damage: str, told: Callable[..., str], finished: Path, tmp_path: Path
 ) -> None:
@@ -196,7 +207,7 @@ def test_files_that_cannot_be_reconstructed(
     out = tmp_path / "nothing"
     said = told("reconstruct", f"run={finished}", tmp_path / name, f"out={out}")
     assert name in said
-    assert why.partition(" a window")[0] in said
+    assert why in said
     assert not out.exists()
 
 
