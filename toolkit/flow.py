@@ -36,6 +36,8 @@ class Flow:
 
     autoencoder: Autoencoder
     below: Flow | None = None
+    fitting: bool = False
+    """Whether conditions per step may be of another length than what is decoded: then the last step repeats."""
 
     def encoded(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Data to codes."""
@@ -53,7 +55,7 @@ class Flow:
 
     def unfolded(self, z: Iterable[Tensor], conditions: Mapping[str, Tensor], drawing: Drawing) -> Iterator[Tensor]:
         """Latents to data."""
-        decode = partial(_decode, self.autoencoder, drawing)
+        decode = partial(_decode, self.autoencoder, drawing, self.fitting)
         return self.lowered(chunks.decoded(self.autoencoder, z, conditions, decode), conditions, drawing)
 
     def lowered(self, x: Iterable[Tensor], conditions: Mapping[str, Tensor], drawing: Drawing) -> Iterator[Tensor]:
@@ -71,12 +73,16 @@ def at_once(length: int, usual: int) -> int:
     return BATCH if length <= usual else max(1, BATCH * usual // length)
 
 
-def _decode(autoencoder: Autoencoder, drawing: Drawing, z: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-    length = z.shape[2] * autoencoder.data.axes[0] // autoencoder.grid[0]
+def _decode(
+    autoencoder: Autoencoder, drawing: Drawing, fitting: bool, z: Tensor, conditions: Mapping[str, Tensor]
+) -> Tensor:
+    if fitting:
+        length = z.shape[2] * autoencoder.data.axes[0] // autoencoder.grid[0]
+        conditions = within(conditions, autoencoder.data.conditions, 0, length)
     return decode_latents(
         autoencoder,
         z.to(device_of(autoencoder)),
-        within(conditions, autoencoder.data.conditions, 0, length),
+        conditions,
         generator=drawing.generator,
         noise=drawing.noise,
         progress=drawing.progress,

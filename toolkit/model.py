@@ -296,7 +296,7 @@ class Model:
 
     @cached_property
     def _flow(self) -> Flow:
-        return Flow(self.autoencoder, None if self.base is None else self.base._flow)
+        return Flow(self.autoencoder, None if self.base is None else replace(self.base._flow, fitting=True))
 
     def whole_because(self) -> list[str]:
         """Why an example goes through the parts whole, however long it is; nothing where it goes in chunks."""
