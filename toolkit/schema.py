@@ -127,6 +127,7 @@ def read(registration: Registration) -> Signature:
         raise SchemaError(f"{registration}: {error}") from None
 
 
+@cache
 def fields(cls: type) -> tuple[Option, ...]:
     """The fields of a dataclass as options, described by metadata's ``help`` or the string below each."""
     hints, ranged = get_type_hints(cls), get_type_hints(cls, include_extras=True)

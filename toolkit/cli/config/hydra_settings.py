@@ -44,6 +44,8 @@ def check(settings: DictConfig, usual: Mapping[str, Any], words: Sequence[str]) 
     typed = [key for key in map(key_of, words) if key not in _GROUPS]
     values = plain(settings)
     for section, value in values.items():
+        if value == usual.get(section):
+            continue
         if section in PLUGINS:
             _check_plugin(section, settings[section], value, typed)
         elif section not in (*FOLDERS, *_POPULATED):

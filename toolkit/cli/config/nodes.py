@@ -29,7 +29,7 @@ def component_node(kind: str, name: str) -> DictConfig:
 
 def trainer_node(trainer: str) -> DictConfig:
     """The options of a stage's training."""
-    return _open(_class(trainer, schema.fields(TRAINERS[trainer]), {}))
+    return _open(_trainer_class(trainer))
 
 
 def chosen(node: DictConfig) -> str | None:
@@ -57,6 +57,11 @@ def _component_class(registration: Registration) -> type:
     kind, name = registration.kind, registration.name
     head = Option("name", str, name)
     return _class(f"{kind}_{name}", (head, *read(registration).options), {"component": name})
+
+
+@cache
+def _trainer_class(trainer: str) -> type:
+    return _class(trainer, schema.fields(TRAINERS[trainer]), {})
 
 
 def _class(name: str, options: Sequence[Option], namespace: dict[str, Any]) -> type:
