@@ -15,35 +15,6 @@ from toolkit.runs.folder import Run
 
 torch.set_num_threads(1)
 
-LONGEST = (
-    "tests/test_hostile_runs.py",
-    "tests/test_docs.py",
-    "tests/test_resume.py",
-    "tests/test_train.py",
-    "tests/test_causal.py",
-    "tests/test_quantizers.py",
-)
-"""Files whose tests start first, so that of several processes none is left alone with one of them at the end."""
-
-
-LONG_LAWS = ("test_it_compiles_whole", "test_it_exports", "test_its_options_refuse_numbers_or_work_with_them")
-"""Laws that take seconds each: of a file's classes, and of a package's parts, all but the first check them slowly."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before what is slow is left out
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> int:
-        file = item.nodeid.partition("::")[0]
-        return LONGEST.index(file) if file in LONGEST else len(LONGEST)
-
-    items.sort(key=place)
-    first: dict[tuple[Path, str], str] = {}
-    for item in items:
-        law, suite = getattr(item, "originalname", ""), item.nodeid.split("::", 1)[1]
-        suite = suite if "options" in law else suite.split("::")[0]
-        if law in LONG_LAWS and first.setdefault((item.path, law), suite) != suite:
-            item.add_marker(pytest.mark.slow)
-
 
 @pytest.fixture(scope="module")
 def toys() -> Iterator[None]:
