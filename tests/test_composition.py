@@ -123,13 +123,11 @@ def judge(choice: dict[str, str]) -> None:
             fit(choice)
 
 
-def pairs() -> list[dict[str, str]]:
+def pairs(names: dict[str, list[str]]) -> list[dict[str, str]]:
     """Choices in which every pair of names of two kinds stands: in one that fits, or else beside the base's parts."""
     choices, seen = list[dict[str, str]](), set[Pair]()
-    for one, other in sorted(
-        combinations(KINDS, 2), key=lambda kinds: -len(CHOICES[kinds[0]]) * len(CHOICES[kinds[1]])
-    ):
-        for pair in product(CHOICES[one], CHOICES[other]):
+    for one, other in sorted(combinations(KINDS, 2), key=lambda kinds: -len(names[kinds[0]]) * len(names[kinds[1]])):
+        for pair in product(names[one], names[other]):
             if (one, other, *pair) in seen:
                 continue
             wanted = dict(zip((one, other), pair, strict=True))
@@ -157,17 +155,35 @@ def test_parts_composed_apart_are_those_composed_together(kind: str, other: str)
     assert config_of(choice) == compose([*words, *SMALL]).config
 
 
-@pytest.mark.parametrize("choice", pairs(), ids=lambda c: " ".join(c.values()).replace("quantizer.", ""))
+DEPTHS = ["vq", "gaussian", "lfq", "residual"]
+"""A quantizer of each depth that makes a difference: one, none, two codebooks, several."""
+BY_DEPTH = CHOICES | {"quantizer": DEPTHS}
+
+
+def words_of(choice: dict[str, str]) -> str:
+    return " ".join(choice.values()).replace("quantizer.", "")
+
+
+@pytest.mark.parametrize("choice", pairs(BY_DEPTH), ids=words_of)
 def test_pairs(choice: dict[str, str]) -> None:
     judge(choice)
 
 
-DEPTHS = ["vq", "gaussian", "lfq", "residual"]
-"""A quantizer of each depth that makes a difference: one, none, two codebooks, several."""
+@pytest.mark.parametrize("quantizer", [quantizer for quantizer in QUANTIZERS if quantizer not in DEPTHS])
+def test_every_other_quantizer_fits(quantizer: str) -> None:
+    choice = fitting({"quantizer": quantizer}, turn=list(QUANTIZERS).index(quantizer))
+    assert choice is not None
+    judge(choice)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", list(product(*(CHOICES | {"quantizer": DEPTHS}).values())), ids=" ".join)
+@pytest.mark.parametrize("choice", pairs(CHOICES), ids=words_of)
+def test_pairs_of_every_quantizer(choice: dict[str, str]) -> None:
+    judge(choice)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", list(product(*BY_DEPTH.values())), ids=" ".join)
 def test_full_product(names: tuple[str, ...]) -> None:
     judge(dict(zip(CHOICES, names, strict=True)))
 
