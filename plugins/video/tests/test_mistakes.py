@@ -141,17 +141,31 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGED)
-def test_a_file_that_cannot_be_used_stops_the_run_and_is_named(
-    damage: str, told: Callable[..., str], videos: Path, tmp_path: Path
-) -> None:
-    name, spoil, why = DAMAGED[damage]
+def read(dataset: FolderDataset | ActionsDataset) -> None:
+    """Every example once."""
+    for split in ("train", "val", "test"):
+        for index in range(dataset.size(split)):
+            assert dataset.example(split, index, None)["x"].shape == (3, 4, 16, 16)
+
+
+def test_a_file_that_cannot_be_used_stops_the_run(told: Callable[..., str], videos: Path, tmp_path: Path) -> None:
+    name, spoil, why = DAMAGED["text named mp4"]
     spoil(videos / "walk 1" / name)
-    words = [*FOLDER, f"dataset.root={videos}", f"hydra.run.dir={tmp_path / 'out'}", "trainer.steps=20"]
-    said = told(*words)
+    said = told(*FOLDER, f"dataset.root={videos}", f"hydra.run.dir={tmp_path / 'out'}", "trainer.steps=20")
     assert name in said
     assert why in said
     assert "dataset.on_error=skip" in said
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_file_that_cannot_be_used_is_named(damage: str, videos: Path) -> None:
+    name, spoil, why = DAMAGED[damage]
+    spoil(videos / "walk 1" / name)
+    with pytest.raises(ToolkitError) as error:
+        read(FolderDataset(root=str(videos), frames=4, size=16))
+    assert name in str(error.value)
+    assert why in str(error.value)
+    assert "dataset.on_error=skip" in str(error.value)
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
@@ -160,10 +174,7 @@ def test_a_file_that_cannot_be_used_is_skipped_counted_and_named(
 ) -> None:
     name, spoil, why = DAMAGED[damage]
     spoil(videos / "walk 1" / name)
-    dataset = FolderDataset(root=str(videos), frames=4, size=16, on_error="skip")
-    for split in ("train", "val", "test"):
-        for index in range(dataset.size(split)):
-            assert dataset.example(split, index, None)["x"].shape == (3, 4, 16, 16)
+    read(FolderDataset(root=str(videos), frames=4, size=16, on_error="skip"))
     assert f"{name}: {why}" in caplog.text
     assert caplog.text.count("1 files skipped so far") == 1
 
@@ -198,6 +209,7 @@ def test_a_film_shorter_than_a_window_comes_back_as_long(finished: Path, tmp_pat
     assert len(read_timeline(tmp_path / "out" / "reconstruction-0000.mp4").ticks) == 3
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("damage", [damage for damage in DAMAGED if damage != SHORT])
 def test_files_that_cannot_be_reconstructed(
     damage: str, told: Callable[..., str], finished: Path, tmp_path: Path
@@ -308,13 +320,21 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str, str]] = {
 }
 
 
+def test_actions_that_do_not_fit_stop_the_run(told: Callable[..., str], plays: Path, tmp_path: Path) -> None:
+    spoil, why, _ = UNFIT["an unknown name"]
+    spoil(plays)
+    assert why in told(*ACTIONS, f"dataset.root={plays}", f"hydra.run.dir={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("mistake", UNFIT)
-def test_actions_that_do_not_fit(mistake: str, told: Callable[..., str], plays: Path, tmp_path: Path) -> None:
+def test_actions_that_do_not_fit(mistake: str, plays: Path) -> None:
     spoil, why, kind = UNFIT[mistake]
     spoil(plays)
-    words = [f"dataset.root={plays}", f"hydra.run.dir={tmp_path / 'out'}", f"dataset.actions={kind or 'names'}"]
-    assert why in told(*ACTIONS, *words)
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(ToolkitError) as error:
+        read(ActionsDataset(root=str(plays), frames=4, size=16, actions=kind or "names"))  # type: ignore[arg-type]
+    assert why in str(error.value)
+    assert len(str(error.value).splitlines()) <= 3
 
 
 def test_recordings_whose_actions_do_not_fit_are_skipped(plays: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -336,6 +356,7 @@ def test_an_action_that_a_run_does_not_know(told: Callable[..., str], plays: Pat
     assert "condition.action=lift: no such label, did you mean left?" in said
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("words", "why"),
     [
