@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -55,6 +55,7 @@ PATIENCE = 600.0
 """Seconds after which a process is taken to hang: other tests may keep the cores busy."""
 
 
+@cache
 def config_of(case: str) -> RunConfig:
     words = f"{MODEL} {PRIOR} {TRAINER} {(CASES | NOISY | SHORT)[case]}"
     return compose(words.split()).config
