@@ -179,6 +179,7 @@ def test_stepping_gives_the_logits_of_forward_at_real_size(trunk: Trunk, grid: G
     assert_steps_equal_forward(net, some_codes(2, grid, (512,)), None, 1e-5)
 
 
+@pytest.mark.few(18)
 @pytest.mark.parametrize(
     ("prefix", "sampling"),
     [

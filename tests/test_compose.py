@@ -286,6 +286,7 @@ def test_a_part_that_breaks_hurts_only_who_selects_it() -> None:
 # -- mistakes
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize(
     ("word", "text"),
     [
@@ -493,6 +494,7 @@ def test_words_change_a_saved_configuration() -> None:
     assert config["quantizer"]["size"] == 24
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("word", "text"),
     [
@@ -525,6 +527,7 @@ def test_options_that_came_or_went_since_are_told() -> None:
     assert reopened.values["encoder"]["hidden"] == 8
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("change", "text"),
     [

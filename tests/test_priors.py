@@ -192,6 +192,7 @@ def test_independent_codes_are_learned_to_their_entropy() -> None:
     torch.testing.assert_close(-prior.log_prob(codes, {}).mean(), entropy, atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_paths_between_codes_beat_independent_ones() -> None:
     """Codes that copy their neighbour cost an independent model all their bits, and a causal one almost none."""
     torch.manual_seed(0)
@@ -209,6 +210,7 @@ def test_the_paths_between_codes_beat_independent_ones() -> None:
     assert max(costs[PixelCNNPrior], costs[TransformerPrior]) < 3.6
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("cls", [CategoricalPrior, PixelCNNPrior, TransformerPrior], ids=lambda cls: cls.__name__)
 def test_training_drops_the_share_of_conditions_that_it_is_told(cls: type) -> None:
     """All of them at 1, none at 0, and in eval mode none at all."""

@@ -99,6 +99,7 @@ def resume(folder: Path) -> None:
     train(reopen(Run.open(folder).config_values(), []).config, folder)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("stage", "step"),
     [("autoencoder", 3), ("autoencoder", 17), ("prior-pixelcnn", 5), ("prior-pixelcnn", 23)],
@@ -117,6 +118,7 @@ def last_step(folder: Path, stage: str) -> int:
 STAGES = ("autoencoder", "prior-pixelcnn")
 
 
+@pytest.mark.few(3)
 @pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("how", [KeyboardInterrupt, *interrupts.STOPPING])
@@ -138,6 +140,7 @@ def test_an_interrupted_step_is_finished_and_saved(
     assert metrics(tmp_path / "run") == metrics(whole)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("step", [9, STEPS])
 def test_an_interrupted_validation_is_made_up_for(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
@@ -278,16 +281,16 @@ def test_training_longer_equals_training_long_at_once(whole: Path, tmp_path: Pat
     assert any((tmp_path / "twice" / "priors").glob("pixelcnn.old-1/step-*")), "the older codes' prior is kept"
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_kills(kills: int, whole: Path, tmp_path: Path) -> None:
-    """So many kills, hard and soft, at random moments of each stage, then the run is left alone."""
+@pytest.mark.slow
+def test_kills(whole: Path, tmp_path: Path) -> None:
+    """Three of each stage, hard and soft, at random moments, then the run is left alone."""
     seed = random.randrange(1 << 30)
     print("moments from seed", seed)
     moments = random.Random(seed)
     run, toolkit = tmp_path / "run", [sys.executable, "-m", "toolkit", "train"]
     first = [*toolkit, *WORDS, f"hydra.run.dir={run}"]
     longer = {**os.environ, "TOOLKIT_PLUGIN_PATH": str(TOY)}
-    for log in [run / "metrics.jsonl"] * kills + [run / "codes" / "val.safetensors"] * kills:
+    for log in [run / "metrics.jsonl"] * 3 + [run / "codes" / "val.safetensors"] * 3:
         words = [*toolkit, f"run={run}"] if (run / "config.yaml").is_file() else first
         process = subprocess.Popen(
             words, env=longer, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -133,6 +133,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield run
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "prior", ["pixelcnn", *(pytest.param(p, marks=pytest.mark.slow) for p in ("transformer", "maskgit"))]
 )

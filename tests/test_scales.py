@@ -42,6 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("stage", ["autoencoder", "prior-transformer"])
 def test_stopped_and_continued_it_is_the_same(trained: Path, tmp_path: Path, stage: str) -> None:
     stop(WORDS, tmp_path / "run", stage, 3)
@@ -89,6 +90,7 @@ def test_the_commands_take_it(trained: Path, tmp_path: Path, capsys: pytest.Capt
     said("reconstruct", run, str(file), f"out={tmp_path}")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("prior", ["uniform", "categorical", "pixelcnn", "maskgit", "wavenet"])
 def test_every_prior_models_a_flat_grid(prior: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TILES, "quantizer=toy_scales", f"prior={prior}"]

@@ -51,6 +51,7 @@ def evaluated(config: RunConfig, rank: int, ranks: int) -> Evaluation:
     return evaluate_parts(stage.objective, stage.model, batches, judges, {"pixelcnn": prior}, shared=ranks > 1)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("words", [VQ, CATEGORICAL], ids=["vq", "categorical"])
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_evaluate_as_one(words: list[str], ranks: int) -> None:

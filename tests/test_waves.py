@@ -50,6 +50,7 @@ TINY = [
 ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("axes", "levels", "likelihood"),
     [

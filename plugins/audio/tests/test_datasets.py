@@ -33,10 +33,12 @@ class TestVowelsDataset(DatasetSuite):
         return VowelsDataset(form=self.form, train_size=9, val_size=3, test_size=3)
 
 
+@pytest.mark.slow
 class TestVowelsDatasetOf16Bits(TestVowelsDataset):
     form = "pcm16"
 
 
+@pytest.mark.slow
 class TestVowelsDatasetOfFloats(TestVowelsDataset):
     form = "float"
 
@@ -52,6 +54,7 @@ class TestFolderDataset(DatasetSuite):
         return FolderDataset(root=str(self.root), seconds=0.2, form=self.form)
 
 
+@pytest.mark.slow
 class TestFolderDatasetOfFloats(TestFolderDataset):
     form = "float"
 

@@ -125,6 +125,7 @@ def test_utterances_of_any_length_in_another_voice(
     assert "did you mean anna?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_files_to_codes_and_back_are_their_reconstructions(codec: Path, tmp_path: Path) -> None:
     files = [save(tmp_path / f"{i}.wav", noise(s, 24000), 24000) for i, s in enumerate((0.31, 0.2, 0.47))]
     voice, codes = "condition.speaker=p226", tmp_path / "c.safetensors"
@@ -145,6 +146,7 @@ def test_the_codecs_bit_rate_is_six_kilobits() -> None:
 RATES = {"audio_vctk_paper": 250 * 9, "audio_librispeech_paper": 125 * 9, "audio_phonemes": 25 * 7}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", RATES)
 def test_the_papers_rates(name: str, voices: Path) -> None:
     """64, 128 and 640 samples at 16 kHz to a code of 512, 512 and 128: bits per second."""

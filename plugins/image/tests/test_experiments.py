@@ -132,6 +132,7 @@ def test_the_papers_rate_is_exact(folder: Path, tmp_path: Path, monkeypatch: pyt
     assert told["uniform_code_bits_per_dim"] == 1.875
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["vae", "vimco", "modern"])
 def test_the_baselines_differ_only_in_what_they_compare(name: str) -> None:
     """One encoder, one decoder, one likelihood and, but for the modern one, one way of training; 8 x 8 x 10 latents."""

@@ -26,6 +26,7 @@ def pairs() -> list[Any]:
     ]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(("encoder", "prior"), pairs())
 def test_encoder_with_prior(encoder: str, prior: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The decoder takes any grid whose positions are whole numbers of the data's."""

@@ -103,6 +103,7 @@ GRIDS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_papers_grids(name: str, plays: Path) -> None:
     dataset = ["dataset.frames=8", "dataset.rate=10"] if name == "video_gpt" else ["dataset.frames=1"]

@@ -382,6 +382,7 @@ def test_a_folder_without_videos(told: Callable[..., str], tmp_path: Path) -> No
     assert "no video files (.mp4, " in told(*FOLDER, f"dataset.root={tmp_path / 'none'}")
 
 
+@pytest.mark.slow
 def test_the_datasets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plugins", "dataset", "--check", "--json"]) == 0
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)["components"]}

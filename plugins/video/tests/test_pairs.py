@@ -28,6 +28,7 @@ NOW = ("vq", "gaussian", "residual_ema")
 """Those of the default lane: all others fit clips in the core's tests."""
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("quantizer", [*NOW, *(pytest.param(q, marks=pytest.mark.slow) for q in EVERY if q not in NOW)])
 def test_sprites_fit_every_quantizer(quantizer: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SPRITES, *CONV, f"quantizer={quantizer}", *OPTIONS.get(quantizer, ())]

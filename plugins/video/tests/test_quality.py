@@ -25,6 +25,7 @@ class TestQualityMetric(MetricSuite):
         return QualityMetric(model.data)
 
 
+@pytest.mark.slow
 class TestOfTinySingleFrames(MetricSuite):
     data = DataSpec(1, (1, 6, 6))
 

@@ -30,6 +30,7 @@ def test_the_manifest_is_there(clips: Path) -> None:
     assert {row["codec"] for row in ROWS.values()} == {"h264", "hevc", "libdav1d", "mpeg1video"}
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("path", ROWS)
 def test_all_frames_of_a_clip_are_there(path: str, clips: Path) -> None:
     row = ROWS[path]
@@ -43,6 +44,7 @@ def test_all_frames_of_a_clip_are_there(path: str, clips: Path) -> None:
     assert (len(frames), min(frames.shape[1:3]), frames.shape[3]) == (int(row["frames"]), 8, 1)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("path", ROWS)
 def test_colors_are_those_of_ffmpeg(path: str, clips: Path) -> None:
     """The first frame, one of the middle and the last, each pixel to 2 levels."""

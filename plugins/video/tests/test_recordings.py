@@ -64,6 +64,7 @@ class TestFolderDataset(DatasetSuite):
         return FolderDataset(root=str(self.root), frames=8, size=32, channels=self.channels, crop="random")
 
 
+@pytest.mark.slow
 class TestFolderDatasetOfGrey(TestFolderDataset):
     channels = 1
 
