@@ -21,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from toolkit import signatures
+from toolkit import annotated, signatures
 from toolkit.errors import ToolkitError
 from toolkit.ranges import BITS_64, Range, range_of, refusal
 from toolkit.registry import Registration, find, registrations
@@ -232,21 +232,21 @@ def _option(scope: Scope, argument: ast.arg, default: ast.expr | None, docs: Map
         raise RuleError(scope, argument, "an option cannot be called name: that is the component's")
     if argument.annotation is None:
         raise RuleError(scope, argument, f"{name}: an option needs a type")
-    home, node, doc = signatures.annotation(scope, argument.annotation)
+    home, node, doc = annotated.annotation(scope, argument.annotation)
     doc = docs.get(name, doc)
-    kind = signatures.part_kind(node)
+    kind = annotated.part_kind(node)
     if kind:
         part = _registered(scope, kind, name, default) if default else MISSING
         return Option(name, dict, part, kind, doc)
-    wanted = signatures.plain_type(home, node)
+    wanted = annotated.plain_type(home, node)
     if wanted is None:
         raise RuleError(scope, argument, _refusal(name, argument.annotation))
-    allowed = signatures.range_of(scope, argument.annotation)
+    allowed = annotated.range_of(scope, argument.annotation)
     return Option(name, wanted, _default(scope, name, wanted, default, allowed), None, doc, allowed)
 
 
 def _refusal(name: str, node: ast.expr) -> str:
-    written = ast.unparse(signatures.unquoted(node))
+    written = ast.unparse(annotated.unquoted(node))
     if written.startswith("Callable"):
         interfaces = ", ".join(signatures.INTERFACES)
         return f"{name}: {written} does not name an interface, imported by its own name: {interfaces}"
@@ -257,7 +257,7 @@ def _default(scope: Scope, name: str, wanted: Any, node: ast.expr | None, allowe
     if node is None:
         return MISSING
     try:
-        value = convert(wanted, signatures.literal(scope, node))
+        value = convert(wanted, annotated.literal(scope, node))
     except ValueError as error:
         raise RuleError(scope, node, f"{name}: its default {ast.unparse(node)} {error}") from None
     reason = refusal(value, allowed)
