@@ -127,9 +127,13 @@ def read(registration: Registration) -> Signature:
         raise SchemaError(f"{registration}: {error}") from None
 
 
-@cache
 def fields(cls: type) -> tuple[Option, ...]:
     """The fields of a dataclass as options, described by metadata's ``help`` or the string below each."""
+    return _fields(cls)
+
+
+@cache
+def _fields(cls: type) -> tuple[Option, ...]:
     hints, ranged = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     notes: dict[str, str] = {}
     for base in reversed(cls.__mro__):
