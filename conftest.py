@@ -1,18 +1,23 @@
-"""What is slow besides what is marked so: all but the first check of a long law, and all but a few cases of a test."""
+"""What is slow besides what is marked so: more than one check of a law, and all but a few cases of a test."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import takewhile
+from zlib import crc32
 
 import pytest
 
 LONGEST = (
     "tests/test_hostile_runs.py",
-    "tests/test_docs.py",
+    "tests/test_composition.py",
+    "tests/test_planted_engine.py",
+    "tests/test_ranks.py",
+    "tests/test_compare.py",
     "tests/test_resume.py",
+    "tests/test_docs.py",
+    "tests/test_stacking.py",
     "tests/test_train.py",
-    "tests/test_causal.py",
-    "tests/test_quantizers.py",
 )
 """Files whose tests start first, so that of several processes none is left alone with one of them at the end."""
 
@@ -33,31 +38,55 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
     items.sort(key=place)
-    for others in (*map(_all_but_the_first, _by_law(items)), *map(_all_but_a_few, _by_test(items))):
-        for item in others:
-            item.add_marker(pytest.mark.slow)
+    for choose, grouped in ((_first, _by_law), (_one_in_turn, _by_family), (_few, _by_test)):
+        for group in grouped(items):
+            stay = choose(group)
+            for item in group:
+                if item not in stay:
+                    item.add_marker(pytest.mark.slow)
 
 
-def _by_law(items: list[pytest.Item]) -> list[list[pytest.Item]]:
+def _laws(items: list[pytest.Item]) -> list[pytest.Function]:
+    """Those that a suite of toolkit.testing gave to a test, and that are not slow."""
+    tests = [item for item in items if isinstance(item, pytest.Function) and not item.get_closest_marker("slow")]
+    return [test for test in tests if test.cls and any(map(_is_suite, test.cls.__mro__))]
+
+
+def _is_suite(cls: type) -> bool:
+    return cls.__module__.startswith("toolkit.testing.")
+
+
+def _by_law(items: list[pytest.Item]) -> list[list[pytest.Function]]:
     """The checks of each long law of each suite."""
     laws = defaultdict(list)
-    for item in items:
-        if isinstance(item, pytest.Function) and item.originalname in LONG_LAWS and not item.get_closest_marker("slow"):
-            laws[_suite(item), item.originalname].append(item)
+    for law in _laws(items):
+        if law.originalname in LONG_LAWS:
+            suite = next(base for base in law.cls.__mro__ if _is_suite(base))
+            laws[suite, law.originalname].append(law)
     return list(laws.values())
 
 
-def _suite(item: pytest.Function) -> str:
-    """The class of toolkit.testing that its class inherits."""
-    bases = item.cls.__mro__ if item.cls else ()
-    return next((base.__name__ for base in bases if base.__module__.startswith("toolkit.testing.")), item.nodeid)
+def _first(checks: list[pytest.Function]) -> list[pytest.Function]:
+    return checks[:1]
 
 
-def _all_but_the_first(checks: list[pytest.Item]) -> list[pytest.Item]:
-    return checks[1:]
+def _by_family(items: list[pytest.Item]) -> list[list[pytest.Function]]:
+    """The checks of each law of a part's variants, such as over one axis and over two: classes with a common base."""
+    laws = defaultdict(list)
+    for law in _laws(items):
+        *_, family = takewhile(lambda base: not _is_suite(base), law.cls.__mro__)
+        laws[law.path, family, law.originalname].append(law)
+    return [checks for checks in laws.values() if len({check.cls for check in checks}) > 1]
 
 
-def _by_test(items: list[pytest.Item]) -> list[list[pytest.Item]]:
+def _one_in_turn(checks: list[pytest.Function]) -> list[pytest.Function]:
+    """Those of one variant, of each law another, so that every variant is checked."""
+    variants = list(dict.fromkeys(check.cls for check in checks))
+    chosen = variants[crc32(checks[0].originalname.encode()) % len(variants)]
+    return [check for check in checks if check.cls is chosen]
+
+
+def _by_test(items: list[pytest.Item]) -> list[list[pytest.Function]]:
     """The cases of each test of which a few are enough."""
     tests = defaultdict(list)
     for item in items:
@@ -66,8 +95,8 @@ def _by_test(items: list[pytest.Item]) -> list[list[pytest.Item]]:
     return list(tests.values())
 
 
-def _all_but_a_few(cases: list[pytest.Item]) -> list[pytest.Item]:
-    """Those that stay are spread over all, the first among them."""
+def _few(cases: list[pytest.Function]) -> list[pytest.Function]:
+    """Some that are spread over all, the first among them."""
     (few,) = cases[0].get_closest_marker("few").args  # type: ignore[union-attr]
     stay = {round(i * len(cases) / few) for i in range(few)}
-    return [case for i, case in enumerate(cases) if i not in stay]
+    return [case for i, case in enumerate(cases) if i in stay]
