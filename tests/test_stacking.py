@@ -14,6 +14,7 @@ import toolkit
 from toolkit import Dataset, ToolkitError
 from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
+from toolkit.config import RunConfig
 from toolkit.datasets.codes import CodesDataset
 from toolkit.model import open_dataset
 from toolkit.runs.codes import read_codes
@@ -49,22 +50,28 @@ def runs(toys: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
     return base, stacked
 
 
+@pytest.fixture(scope="module")
+def stacked(runs: tuple[Path, Path]) -> RunConfig:
+    """The configuration of a run over the base's codes."""
+    return compose([*STACKED, f"dataset.run={runs[0]}"]).config
+
+
 class TestCodesDataset(DatasetSuite):
     """``write`` decodes and ``read`` encodes, which loses what two steps of training lose."""
 
     lossless = False
 
     @pytest.fixture(autouse=True)
-    def _base(self, runs: tuple[Path, Path]) -> None:
-        self.base = runs[0]
+    def _config(self, stacked: RunConfig) -> None:
+        self.config = stacked
 
     def make(self) -> Dataset:
-        return open_dataset(compose([*STACKED, f"dataset.run={self.base}"]).config)
+        return open_dataset(self.config)
 
 
-def test_examples_are_the_bases_codes(runs: tuple[Path, Path]) -> None:
+def test_examples_are_the_bases_codes(runs: tuple[Path, Path], stacked: RunConfig) -> None:
     base = toolkit.load(runs[0])
-    dataset = open_dataset(compose([*STACKED, f"dataset.run={runs[0]}"]).config)
+    dataset = open_dataset(stacked)
     assert isinstance(dataset, CodesDataset)
     assert not dataset.spec.ordered
     assert (dataset.spec.shape, dataset.spec.levels) == ((1, 4, 4), 16)
