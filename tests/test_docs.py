@@ -55,7 +55,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(4)
 @pytest.mark.parametrize(("page", "words"), LINES, ids=lambda value: value if isinstance(value, str) else "")
 def test_every_command_composes(page: str, words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What would train is only composed, a sweep by its first run."""

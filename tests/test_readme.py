@@ -65,6 +65,7 @@ def test_the_readmes_plugin_passes_check(readme_folder: Path, capsys: pytest.Cap
     assert "my_patches" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_readmes_test_passes(readme_folder: Path) -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_plugin.py"]
     done = subprocess.run(words, cwd=readme_folder / "my-plugin", capture_output=True, text=True)

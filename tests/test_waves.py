@@ -50,7 +50,7 @@ TINY = [
 ]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("axes", "levels", "likelihood"),
     [

@@ -245,7 +245,7 @@ def test_folders_that_are_no_corpus(told: Callable[..., str], tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     assert "no sound files" in told(*ONLY, f"dataset.root={tmp_path / 'empty'}", out)
     save(tmp_path / "one" / "a.wav", noise(0.5))
-    assert run([*ONLY, f"dataset.root={tmp_path / 'one'}", out]) == 0  # it is all there is to learn
+    assert FolderDataset(root=str(tmp_path / "one"), seconds=0.2).size("train")  # it is all there is to learn
 
 
 def broken(folder: Path, error: str) -> Path:

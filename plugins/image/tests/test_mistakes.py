@@ -92,6 +92,7 @@ def test_a_pickle_that_wants_to_run_code(told: Callable[..., str], folder: Path,
     assert not proof.exists()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_text_file_named_png(told: Callable[..., str], tmp_path: Path, workers: int) -> None:
     for i in range(3):

@@ -257,13 +257,12 @@ def test_a_split_of_which_nothing_can_be_read(videos: Path) -> None:
         dataset.example("test", 0, None)
 
 
-def test_telephones_films_are_no_mistakes(videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_telephones_films_are_no_mistakes(videos: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Upright ones, and such as dawdle."""
     ticks = [0, 100, 190, 330, 400, 500, 640, 700, 790, 900, 1010, 1100]
     for i, rotation in enumerate((90, 180, 270)):
         save(videos / "walk 0" / f"up {i}.mp4", numbered(12), rotation=rotation, ticks=ticks, base=Fraction(1, 1000))
-    words = [*FOLDER, f"dataset.root={videos}", f"hydra.run.dir={tmp_path / 'out'}", "dataset.rate=10"]
-    assert run(words) == 0
+    read(FolderDataset(root=str(videos), frames=4, size=16, rate=10))
     assert "skipped" not in caplog.text
 
 
@@ -347,6 +346,7 @@ def test_recordings_whose_actions_do_not_fit_are_skipped(plays: Path, caplog: py
     assert "3 files skipped so far" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_action_that_a_run_does_not_know(told: Callable[..., str], plays: Path, tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
     words = ["stage=all", "conditions.prior=[action]", "prior.hidden=4", "prior.layers=1", "prior_trainer.steps=2"]
