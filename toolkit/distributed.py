@@ -269,7 +269,12 @@ def seed_noise(seed: int) -> None:
 
 
 def check_device(device: torch.device) -> None:
-    """ToolkitError where this machine's ranks outnumber its GPUs."""
+    """ToolkitError where this machine's ranks outnumber its GPUs, or all are to share one."""
+    if device.index is not None and ranks() > 1:
+        raise ToolkitError(
+            f"trainer.ranks={ranks()}: every rank takes a GPU of its own, and device={device} is one:"
+            f" choose device={device.type}"
+        )
     local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks()))
     if device.type == "cuda" and ranks() > 1 and local > torch.cuda.device_count():
         raise ToolkitError(

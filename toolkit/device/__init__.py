@@ -8,7 +8,7 @@ from toolkit.device.determinism import deterministic
 from toolkit.device.memory import free_memory, peak_memory, pins
 from toolkit.device.precision import autocast, built_for_bf16, double, has_float64, resolve_precision, wide
 from toolkit.device.randomness import random_kept, random_state, set_random_state
-from toolkit.device.tf32 import exact, matmuls
+from toolkit.device.tf32 import exact, in_float32, matmuls
 
 __all__ = [
     "autocast",
@@ -20,6 +20,7 @@ __all__ = [
     "free_memory",
     "has_accelerator",
     "has_float64",
+    "in_float32",
     "matmuls",
     "peak_memory",
     "pins",

@@ -21,25 +21,44 @@ class _Allowed(NamedTuple):
     convolutions: bool
 
 
-def matmuls(device: torch.device) -> AbstractContextManager[None]:
-    """Allows TF32 for matrix products and convolutions: for training, on a GPU."""
-    return _allowing(_Allowed(True, True)) if device.type == "cuda" else nullcontext()
+def matmuls(device: torch.device, products: bool = True) -> AbstractContextManager[None]:
+    """Allows TF32 for matrix products, if so wanted, and convolutions: for training, on a GPU.
+
+    Not for the products of a compiled step, in which nothing can be excepted from it.
+    """
+    return _allowing(_Allowed(products, True)) if has_tf32(device) else nullcontext()
+
+
+def has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def exact(device: torch.device) -> AbstractContextManager[None]:
     """True float32 for all that defines codes or figures, whatever surrounds it.
 
-    Not where the block is itself being compiled: a compiled graph cannot change it, and has to leave the block out.
+    A compiled graph cannot change what is allowed; ``matmuls`` is told of it.
     """
-    if device.type != "cuda" or torch.compiler.is_compiling() or not any(_allowed()):
+    if not has_tf32(device) or torch.compiler.is_compiling() or not any(_allowed()):
         return nullcontext()
     return _allowing(_Allowed(False, False))
+
+
+def in_float32(device: torch.device) -> AbstractContextManager[object]:
+    """``exact``, and out of autocast: for tables, norms, and what is found by comparing numbers."""
+    plain, true = torch.autocast(device.type, enabled=False), exact(device)
+    return plain if isinstance(true, nullcontext) else _both(plain, true)
 
 
 def _allowed() -> _Allowed:
     return _Allowed(
         torch.backends.cuda.matmul.fp32_precision == "tf32", torch.backends.cudnn.conv.fp32_precision == "tf32"
     )
+
+
+@contextmanager
+def _both(one: AbstractContextManager[object], other: AbstractContextManager[object]) -> Iterator[None]:
+    with one, other:
+        yield
 
 
 @contextmanager
