@@ -12,6 +12,7 @@ import torch
 from messages import assert_names
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from toys import TWO_STEPS, trainers
 
 import toolkit
 from toolkit.causal import sampling
@@ -42,7 +43,9 @@ from toolkit.quantizers.simvq import SimVQQuantizer
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.report import Silence
 from toolkit.runs.folder import Run
+from toolkit.testing.accelerator import stand_in
 
+pytestmark = pytest.mark.usefixtures("toys")
 CUDA, MPS, CPU = torch.device("cuda"), torch.device("mps"), torch.device("cpu")
 
 
@@ -253,7 +256,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     ids=["vq", "ema", "simvq"],
 )
 def test_a_training_steps_look_up_is_true_float32(make: Callable[[], Quantizer], training: Callable[[], Any]) -> None:
-    z = torch.randn(4, 8, 64, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(16, 8, 512, generator=torch.Generator().manual_seed(0))
 
     def codes() -> Tensor:
         torch.manual_seed(1)
@@ -309,3 +312,36 @@ def test_a_deterministic_run_is_the_same_on_a_cpu(train_toy: Callable[..., Run])
     one, other = (toolkit.load(run.path, "cpu").autoencoder.state_dict() for run in runs)
     assert all(one[name].equal(other[name]) for name in one)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+PARTS = [
+    ("quantizer=vq", "quantizer.codebook_size=16"),
+    (
+        "objective=nvil",
+        "quantizer=categorical",
+        "quantizer.codebook_size=8",
+        "likelihood=logistic",
+        "prior=maskgit",
+        "~prior.head",
+    ),
+    ("quantizer=product", "quantizer.inner.name=ema", "prior=transformer"),
+]
+
+
+@pytest.mark.parametrize("words", PARTS, ids=["vq", "nvil", "product"])
+def test_both_stages_run_on_a_device_without_float64(train_toy: Callable[..., Run], words: tuple[str, ...]) -> None:
+    """They are trained, evaluated, sampled and encoded on a stand-in that says ``mps`` and refuses float64."""
+    with stand_in("mps") as device:
+        run = train_toy(*words, *TWO_STEPS, *trainers("device=mps"))
+        judged = toolkit.evaluate(run.path, split="val", examples=4, device="mps")
+        there = _used(toolkit.load(run.path, "mps"))
+    assert device.operations.total() > 0
+    assert judged["bits_per_dim"] > 0
+    for one, other in zip(there, _used(toolkit.load(run.path, "cpu")), strict=True):
+        assert one.equal(other)
+
+
+def _used(model: toolkit.Model) -> list[Tensor]:
+    x = torch.stack([model.dataset.example("val", i, None)["x"] for i in range(3)])
+    codes = model.encode(x)
+    return [t.cpu() for t in (codes, model.decode(codes, seed=1), *model.sample(2, seed=3))]

@@ -18,7 +18,7 @@ def free_memory(device: torch.device) -> int:
         return _free_on_host()
     module = torch.get_device_module(device)
     if device.type == "mps":
-        return max(0, module.recommended_max_memory() - module.current_allocated_memory())
+        return max(0, int(module.recommended_max_memory()) - int(module.current_allocated_memory()))
     free = module.mem_get_info(device)[0] + module.memory_reserved(device) - module.memory_allocated(device)
     return int(free)
 

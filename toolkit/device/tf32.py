@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+
+_cudnn: Any = torch.backends.cudnn  # whose attributes are set when it is imported
 
 
 class _Allowed(NamedTuple):
@@ -50,9 +52,7 @@ def in_float32(device: torch.device) -> AbstractContextManager[object]:
 
 
 def _allowed() -> _Allowed:
-    return _Allowed(
-        torch.backends.cuda.matmul.fp32_precision == "tf32", torch.backends.cudnn.conv.fp32_precision == "tf32"
-    )
+    return _Allowed(torch.backends.cuda.matmul.fp32_precision == "tf32", _cudnn.conv.fp32_precision == "tf32")
 
 
 @contextmanager
@@ -72,10 +72,9 @@ def _allowing(wanted: _Allowed) -> Iterator[None]:
 
 
 def _set(now: _Allowed, then: _Allowed) -> None:
-    backends = torch.backends
     if now.products != then.products:
-        backends.cuda.matmul.allow_tf32 = then.products
+        torch.backends.cuda.matmul.allow_tf32 = then.products
     if now.convolutions != then.convolutions:
-        backends.cudnn.allow_tf32 = then.convolutions
+        _cudnn.allow_tf32 = then.convolutions
         if _allowed().convolutions != then.convolutions:  # where ``torch.backends.fp32_precision`` is set for all
-            backends.cudnn.conv.fp32_precision = "tf32" if then.convolutions else "ieee"
+            _cudnn.conv.fp32_precision = "tf32" if then.convolutions else "ieee"
