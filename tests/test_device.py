@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toys import TWO_STEPS, trainers
 
 import toolkit
+from toolkit import distributed
 from toolkit.causal import sampling
 from toolkit.device import (
     autocast,
@@ -74,6 +75,15 @@ def test_a_number_is_checked_and_becomes_the_current_device(monkeypatch: pytest.
     with pytest.raises(ToolkitError) as error:
         choose_device("cuda:2")
     assert_names(str(error.value), "device=cuda:2 … cuda:0 to cuda:1 … device=cuda")
+
+
+@pytest.mark.parametrize(("name", "cure"), [("cuda:1", "device=cuda"), ("mps", "device=cuda or device=cpu")])
+def test_ranks_take_a_gpu_each(name: str, cure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed.check_device(torch.device(name))
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    with pytest.raises(ToolkitError) as error:
+        distributed.check_device(torch.device(name))
+    assert_names(str(error.value), f"trainer.ranks=2 … {cure}")
 
 
 def test_free_memory_counts_what_torch_keeps_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
