@@ -35,6 +35,7 @@ import toolkit
 from toolkit.batches import TrainBatches
 from toolkit.build import build_autoencoder, build_objective
 from toolkit.cli.config.compose import compose
+from toolkit.device import resolve_precision
 from toolkit.optimization import Optimization
 from toolkit.recorder import Recorder
 from toolkit.runs.folder import Run
@@ -106,7 +107,7 @@ def bare_loop(data: Images, words: list[str], device: torch.device) -> Steps:
     forward = torch.compile(stage) if options.compile else stage
     optimizer = torch.optim.Adam(stage.parameters(), lr=options.learning_rate, fused=True)
     x = data.x.to(device)
-    bf16 = options.precision == "bf16"
+    bf16 = resolve_precision(options.precision, device) == "bf16"
 
     def steps(n: int) -> None:
         for _ in range(n):
@@ -331,7 +332,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = images(args.root)
-    words = ["experiment=image_cifar10_notebook"]
+    words = ["experiment=image_cifar10_notebook", "trainer.precision=fp32"]  # as the others have it
     with tempfile.TemporaryDirectory() as folder:
         contestants = {
             "loop": toolkit_loop(data, words, Path(folder), device),

@@ -94,6 +94,27 @@ def test_the_core_names_no_modality() -> None:
     assert not found
 
 
+ASKS = re.compile(r"torch\.(backends\.)?(cuda|cudnn|mps|xpu|accelerator|fp32_precision)\b")
+"""How torch is asked about a device, or set for it."""
+ASKING = {
+    "toolkit/device": "its room",
+    "toolkit/distributed.py": "the ranks' GPUs",
+    "toolkit/causal/sampling.py": "captured steps",
+    "toolkit/testing": "what stands in for a device",
+}
+
+
+def test_one_room_asks_about_devices() -> None:
+    """Elsewhere a device is asked through ``toolkit.device``, or what knows only one kind of it would be all over."""
+    found = []
+    for path in [*CORE.rglob("*.py"), *ROOT.glob("plugins/*/toolkit_*/**/*.py"), *EXAMPLES.glob("*/src/**/*.py")]:
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith(tuple(ASKING)):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found += [f"{name}:{i}: {line.strip()}" for i, line in enumerate(lines, 1) if ASKS.search(line)]
+    assert not found
+
+
 def test_no_configuration_names_code() -> None:
     """Names only: no _target_, no dotted path to a class."""
     for path in [*ROOT.glob("conf/**/*.yaml"), *ROOT.glob("plugins/*/*/conf/**/*.yaml"), *EXAMPLES.glob("**/*.yaml")]:

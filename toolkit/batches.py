@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from toolkit import interrupts
 from toolkit.dataset import Examples, collate
+from toolkit.device import pins
 from toolkit.distributed import all_gather_object, ranks
 from toolkit.errors import Interrupted, RemoteTraceback, ToolkitError
 
@@ -121,13 +122,13 @@ def _load(
 ) -> Iterator[Batch]:
     """Batches in an order, numbered from ``start``, by ``workers`` processes (None: as many as suit the device)."""
     if workers is None:
-        workers = GPU_WORKERS if device.type == "cuda" else 0
+        workers = GPU_WORKERS if device.type != "cpu" else 0
     loader = DataLoader(
         _Guarded(batches),
         batch_sampler=order,  # type: ignore[arg-type]
         collate_fn=_as_it_is,
         num_workers=workers,
-        pin_memory=device.type == "cuda",
+        pin_memory=pins(device),
         prefetch_factor=4 if workers else None,
         worker_init_fn=_outlive_signals,
         # its own, or each new loader would advance the generator that training uses

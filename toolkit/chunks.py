@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
+from toolkit.device import in_float32
 from toolkit.fit import device_of, title
 from toolkit.quantizer import Quantized
 from toolkit.rollout import within
@@ -112,7 +113,7 @@ def quantized(autoencoder: Autoencoder, pieces: Iterable[Tensor]) -> Iterator[Qu
     for window in slide(pieces, size and size * stride, before * stride, after * stride):
         if (axes := tuple(window.t.shape[2:])) != autoencoder.data.axes:
             autoencoder.code_spec.refuse_parts(f"data of {axes}", f"give examples of {autoencoder.data.axes}")
-        with torch.no_grad():
+        with torch.no_grad(), in_float32(device):
             result = autoencoder.quantize(window.t.to(device))
         if whole:
             yield result
@@ -126,8 +127,9 @@ def embedded(autoencoder: Autoencoder, pieces: Iterable[Tensor]) -> Iterator[Ten
     """Codes in pieces to latents in pieces."""
     device, separate = device_of(autoencoder), _separately(autoencoder)
     for codes in pieces if separate else (window.t for window in slide(pieces, None)):
-        with torch.no_grad():
-            yield torch.cat([autoencoder.embed(part) for part in codes.to(device).split(BATCH)])
+        with torch.no_grad(), in_float32(device):
+            z = torch.cat([autoencoder.embed(part) for part in codes.to(device).split(BATCH)])
+        yield z
 
 
 def decoded(

@@ -269,7 +269,14 @@ def seed_noise(seed: int) -> None:
 
 
 def check_device(device: torch.device) -> None:
-    """ToolkitError where this machine's ranks outnumber its GPUs."""
+    """ToolkitError where this machine's ranks outnumber its GPUs, all are to share one, or none can reach another."""
+    if device.type not in ("cpu", "cuda") and ranks() > 1:
+        raise ToolkitError(f"trainer.ranks={ranks()}: several train on device=cuda or device=cpu, not on {device}")
+    if device.index is not None and ranks() > 1:
+        raise ToolkitError(
+            f"trainer.ranks={ranks()}: every rank takes a GPU of its own, and device={device} is one:"
+            f" choose device={device.type}"
+        )
     local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks()))
     if device.type == "cuda" and ranks() > 1 and local > torch.cuda.device_count():
         raise ToolkitError(

@@ -12,7 +12,9 @@ import torch
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
+from toolkit.device import double, in_float32
 from toolkit.distributed import all_gather_object, broadcast_object, on_rank0, ranks
+from toolkit.fit import device_of
 from toolkit.metric import Metric, can_merge, measured
 from toolkit.nn.noise import seeded
 from toolkit.objective import Objective
@@ -109,7 +111,7 @@ def evaluate_parts(
     progress: Callable[[int], None] = lambda _: None,
     shared: bool = False,
 ) -> Evaluation:
-    """Goes through the batches once, after fitting the fitted metrics to those of ``training``.
+    """Goes through the batches once, in true float32, after fitting the fitted metrics to those of ``training``.
 
     The row of a prior without a tractable log_prob is empty, and a warning says why.
 
@@ -122,8 +124,9 @@ def evaluate_parts(
     for part in (objective, autoencoder, *(priors or {}).values()):
         part.eval()
     metrics = list(metrics)
-    _fit(metrics, objective, autoencoder, training)
-    sums = _measure(objective, autoencoder, batches, metrics, dict(priors or {}), progress)
+    with in_float32(device_of(autoencoder)):
+        _fit(metrics, objective, autoencoder, training)
+        sums = _measure(objective, autoencoder, batches, metrics, dict(priors or {}), progress)
     if not shared:
         return _evaluation(sums, metrics, autoencoder)
     parts = all_gather_object((sums, [metric.state() for metric in metrics]))
@@ -156,12 +159,12 @@ def _measure(
             bound = objective.bound(autoencoder, batch.x, batch.conditions)
         sums.examples.append(len(batch.x))
         sums.density = bound.likelihood.density
-        sums.nll.append(float(bound.data_nats.double().sum()))
-        sums.code_nats[reference].append(float(bound.code_nats.double().sum()))
-        entropy = code_spec.rate * log(2) - bound.quantized.kl.double()
+        sums.nll.append(float(double(bound.data_nats).sum()))
+        sums.code_nats[reference].append(float(double(bound.code_nats).sum()))
+        entropy = code_spec.rate * log(2) - double(bound.quantized.kl)
         sums.entropy.append(float(entropy.sum()))
         # A learned prior is judged by one sample, however many the bound averages.
-        spread = 0.0 if bound.single_sample_nats is None else (bound.single_sample_nats - bound.data_nats).double()
+        spread = 0.0 if bound.single_sample_nats is None else double(bound.single_sample_nats - bound.data_nats)
         for name in list(priors):
             try:
                 cost = -priors[name].log_prob(bound.quantized.codes, batch.conditions)
@@ -169,7 +172,7 @@ def _measure(
                 sums.intractable[name] = str(e)
                 del priors[name]
                 continue
-            sums.code_nats.setdefault(name, []).append(float((cost.double() - entropy + spread).sum()))
+            sums.code_nats.setdefault(name, []).append(float((double(cost) - entropy + spread).sum()))
         for metric in metrics:
             metric.update(batch.x, bound, batch.conditions)
         progress(sum(sums.examples))

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import final
 
-import torch
-
 from toolkit.blame import blame
+from toolkit.device import random_kept
 from toolkit.errors import ToolkitError
 from toolkit.logger import Logger, Status
 from toolkit.report import Report
@@ -36,7 +35,7 @@ class Logged:
 
     def add(self, loggers: Iterable[tuple[str, Logger]]) -> None:
         """Loggers with their names; those that come before an error are closed all the same."""
-        with torch.random.fork_rng([]):
+        with random_kept():
             for name, logger in loggers:
                 self._loggers[name] = logger
 
@@ -66,7 +65,7 @@ class Logged:
 
     def _call(self, name: str, act: Callable[[Logger], None]) -> None:
         try:
-            with torch.random.fork_rng([]):
+            with random_kept():
                 act(self._loggers[name])
         except Exception as error:  # a logger is another's code, and a service may be gone
             if name not in self._failed:

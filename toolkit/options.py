@@ -14,6 +14,9 @@ Part = Literal["encoder", "quantizer", "decoder", "objective"]
 """What stage one trains."""
 PARTS: tuple[str, ...] = get_args(Part)
 
+DEVICE = "auto: a CUDA GPU if there is one; or cpu, cuda, mps, xpu, or by number, as cuda:1"
+"""What a command says of where it runs."""
+
 LARGEST_SEED = 9223372036854775806
 """A run uses the seed and its successor, which are numbers of 63 bits."""
 
@@ -60,10 +63,13 @@ class TrainerOptions:
     """Steps between pictures."""
     workers: Annotated[int, Range(least=0, most=256)] | None = None
     """Processes that load data; 0: the training process itself; null: 4 on a GPU, 0 on a CPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it runs; auto: on a GPU if there is one."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format of the networks' arithmetic; weights and codebooks stay fp32."""
+    device: str = "auto"
+    """Where it runs: auto (on a CUDA GPU if there is one), cpu, cuda, mps, xpu, or by number, as cuda:1."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the networks' arithmetic; weights and codebooks stay fp32. auto: bf16 on a GPU that is built for
+    it, else fp32."""
+    deterministic: bool = False
+    """Whether only operations are taken that give the same bits each time; on a CPU they do so anyway."""
     compile: bool = False
     """Whether torch.compile compiles the step."""
 

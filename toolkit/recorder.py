@@ -9,11 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, final
 
-import torch
-
 from toolkit import interrupts
 from toolkit.batches import TrainBatches
-from toolkit.device import peak_memory
+from toolkit.device import exact, peak_memory, random_kept
 from toolkit.distributed import Largest, PeerError, broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import Interrupted, NotFiniteError, ToolkitError
 from toolkit.fit import device_of
@@ -206,13 +204,13 @@ class Recorder:
             self.save()
 
     def _with_averages(self, act: Callable[[], Result], stoppable: bool) -> Result:
-        """Calls ``act`` with the averaged weights, and leaves training's random numbers alone.
+        """Calls ``act`` with the averaged weights, in true float32, and leaves training's random numbers alone.
 
         ``stoppable``: a signal ends ``act`` at once.
         """
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         signals = interrupts.allowed() if stoppable else nullcontext()
-        with torch.random.fork_rng(devices), self.optimization.averaged(), signals:
+        device = device_of(self.optimization.module)
+        with random_kept(), exact(device), self.optimization.averaged(), signals:
             result = act()
         self.optimization.module.train()
         return result

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
+from toolkit.device import in_float32
 from toolkit.errors import ToolkitError
 from toolkit.fit import device_of
 from toolkit.prior import Prior, SamplingOptions
@@ -112,7 +113,8 @@ def decode(
     progress: Progress = unwatched,
 ) -> Tensor:
     """Codes to data: the likelihood's mean where it has one; with ``noise``, or without a mean, a sample from it."""
-    z = torch.cat([autoencoder.embed(part) for part in codes.split(BATCH)])
+    with in_float32(codes.device):
+        z = torch.cat([autoencoder.embed(part) for part in codes.split(BATCH)])
     return decode_latents(autoencoder, z, conditions, generator=generator, noise=noise, progress=progress)
 
 
@@ -130,8 +132,9 @@ def decode_latents(
     batches = []
     for start in range(0, len(z), BATCH):
         rows = slice(start, start + BATCH)
-        likelihood = autoencoder.decode(z[rows], {name: value[rows] for name, value in conditions.items()})
-        mean = None if noise else likelihood.mean
+        with in_float32(z.device):
+            likelihood = autoencoder.decode(z[rows], {name: value[rows] for name, value in conditions.items()})
+            mean = None if noise else likelihood.mean
         if mean is not None:
             batches.append(autoencoder.data.unscale(mean))
             continue

@@ -10,7 +10,7 @@ from toolkit import registry
 from toolkit.batches import Batch, TrainBatches, split_batches, stoppable
 from toolkit.config import RunConfig
 from toolkit.dataset import Examples
-from toolkit.device import choose_device
+from toolkit.device import choose_device, deterministic, matmuls
 from toolkit.distributed import rank, ranks
 from toolkit.fit import device_of
 from toolkit.logged import Logged
@@ -76,7 +76,8 @@ class Staging:
             rank=rank(),
             ranks=ranks(),
         )
-        recorder.follow(train_steps(stage, batches, optimization), batches)
+        with matmuls(batches.device, products=not options.compile), deterministic(options.deterministic):
+            recorder.follow(train_steps(stage, batches, optimization), batches)
 
     def cache(self, run: Run, config: RunConfig, model: Model, code_spec: CodeSpec, files: str | None) -> CodeCache:
         """The cache of a run's codes of its data; ``files`` is a hash of what is known of the data's files."""

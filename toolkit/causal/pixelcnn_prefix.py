@@ -18,6 +18,7 @@ from torch import Tensor
 from toolkit.causal.gated import halve_gates
 from toolkit.causal.network import shift, stretches
 from toolkit.causal.pixelcnn_steps import PixelCNNState
+from toolkit.device import exact
 
 
 class Stack(Protocol):
@@ -45,9 +46,7 @@ def prefill(stacks: Sequence[Stack], state: PixelCNNState, embedded: Tensor) -> 
     per_slab = prod(state.grid[1:])
     # What is not known yet is not seen by what is kept.
     known = F.pad(embedded, (0, (index[0] + 1) * per_slab - positions)).unflatten(2, (-1, *state.grid[1:]))
-    cudnn = torch.backends.cudnn
-    # The steps do not round to TF32.
-    with cudnn.flags(cudnn.enabled, deterministic=cudnn.deterministic, allow_tf32=False):
+    with exact(embedded.device):  # as the steps are
         for examples in stretches(batch, known[0, 0].numel()):
             _fill(stacks, state, known[examples], index, examples)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from toolkit.causal.network import CausalNetwork
+from toolkit.device import free_memory, in_float32, wide
 from toolkit.errors import ToolkitError
 from toolkit.prior import PLAIN, SamplingOptions
 
@@ -75,14 +76,14 @@ def sample(
         contexts.append(context if unconditional is None else unconditional)
     size = _at_once(network, n, grid, contexts, device, known.shape[2])
     batches, codes = -(-n // size), []
-    # Under autocast, the cached steps and the plain forward would round differently.
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+    # Under autocast or with TF32, the cached steps and the plain forward would round differently.
+    with torch.inference_mode(), in_float32(device):
         for number in range(batches):
             rows = slice(number * size, min(n, (number + 1) * size))
             on_progress = _batch_progress(progress, number * positions, batches)
             given = [None if branch is None else branch[rows] for branch in contexts]
             codes.append(
-                _sample_batch(network, grid, sampling, given, known[rows], noise[rows].to(device), on_progress)
+                _sample_batch(network, grid, sampling, given, known[rows], on_device(noise[rows], device), on_progress)
             )
     # Copied outside of inference mode, so that what is computed from it can be differentiated.
     return torch.cat(codes).reshape(n, len(network.codebook_sizes), *grid)
@@ -211,7 +212,7 @@ def _at_once(
         branches = count * len(contexts)
         return _bytes(network.init(branches, grid, _joined(given, count))) + branches * embedded
 
-    memory = MEMORY if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 2
+    memory = MEMORY if device.type == "cpu" else free_memory(device) // 2
     if n == 1 or n * state_bytes(1) <= memory:
         return n
     return max(1, min(n, memory // max(1, state_bytes(2) - state_bytes(1))))
@@ -243,8 +244,11 @@ def sample_logits(logits: Tensor, uniform: Tensor, sampling: SamplingOptions = P
 
 def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     """The first codes ``(…)`` at which the cumulative sum of probs ``(…, size)`` exceeds ``uniform`` of the total."""
-    cumulative = probs.cumsum(-1, dtype=torch.float64)
-    target = uniform.unsqueeze(-1) * cumulative[..., -1:]
+    cumulative = probs.cumsum(-1, dtype=wide(probs.device))
+    total = cumulative[..., -1:]
+    target = uniform.unsqueeze(-1) * total
+    if cumulative.dtype == torch.float32:  # in which a number a little below 1 is 1, and would choose what has none
+        target = torch.minimum(target.to(total), total.nextafter(torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=probs.shape[-1] - 1)
 
 
@@ -268,9 +272,25 @@ def _least_of_nucleus(probabilities: Tensor, share: float) -> Tensor:
     return ordered.where(enough, torch.inf).amin(-1, keepdim=True)
 
 
-def uniforms(n: int, codebook_sizes: Sequence[int], positions: int, generator: torch.Generator | None) -> Tensor:
-    """All random numbers of n samples: ``(n, depth, positions)`` float64 in [0, 1), on the CPU."""
-    return torch.rand(n, len(codebook_sizes), positions, generator=generator, dtype=torch.float64)
+def uniforms(
+    n: int,
+    codebook_sizes: Sequence[int],
+    positions: int,
+    generator: torch.Generator | None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """All random numbers of n samples: ``(n, depth, positions)`` float64 in [0, 1), sampled on the CPU.
+
+    Then on a device, in its widest floats: the same numbers, up to rounding where it has no float64.
+    """
+    noise = torch.rand(n, len(codebook_sizes), positions, generator=generator, dtype=torch.float64)
+    return noise if device is None else on_device(noise, device)
+
+
+def on_device(noise: Tensor, device: torch.device) -> Tensor:
+    """float64 numbers in [0, 1) of the CPU, on a device in its widest floats."""
+    dtype = wide(device)
+    return noise.to(device) if dtype == noise.dtype else noise.to(dtype).clamp(max=1 - 2**-24).to(device)
 
 
 def check_prefix(prefix: Tensor | None, n: int, codebook_sizes: Sequence[int], positions: int) -> Tensor:

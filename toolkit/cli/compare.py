@@ -16,6 +16,7 @@ from toolkit.cli.outputs import require_folder
 from toolkit.cli.report import notes, number, show_plugin_notes, table
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError, printable
+from toolkit.options import DEVICE
 
 if TYPE_CHECKING:
     from toolkit.runs.folder import Run
@@ -55,7 +56,7 @@ class CompareOptions:
         default=None, metadata={"help": "how many examples a run is evaluated on now, at most; null: all"}
     )
     batch_size: int = field(default=64, metadata={"help": "examples at once"})
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
+    device: str = field(default="auto", metadata={"help": DEVICE})
 
 
 def main(args: list[str]) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, watching
 from toolkit.errors import printable
+from toolkit.options import DEVICE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ class DecodeOptions:
     files: list[Path] = field(default_factory=list, metadata={"help": "one file of codes"})
     condition: dict[str, str] = field(default_factory=dict, metadata={"help": "condition.KEY=LABEL for the decoder"})
     compile: bool = field(default=False, metadata={"help": COMPILE})
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
+    device: str = field(default="auto", metadata={"help": DEVICE})
 
 
 def main(args: list[str]) -> int:

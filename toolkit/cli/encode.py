@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, progress, show_plugin_notes
 from toolkit.errors import printable
+from toolkit.options import DEVICE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +40,7 @@ class EncodeOptions:
         default_factory=dict,
         metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
     )
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
+    device: str = field(default="auto", metadata={"help": DEVICE})
 
 
 def main(args: list[str]) -> int:

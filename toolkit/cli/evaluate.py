@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, number, progress, show_plugin_notes, table
 from toolkit.errors import printable
+from toolkit.options import DEVICE
 
 if TYPE_CHECKING:
     from toolkit.metric import Metric
@@ -32,7 +33,7 @@ class EvaluateOptions:
         metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
     )
     batch_size: int = field(default=64, metadata={"help": "examples at once"})
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
+    device: str = field(default="auto", metadata={"help": DEVICE})
 
 
 def main(args: list[str]) -> int:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, watching
 from toolkit.errors import printable
+from toolkit.options import DEVICE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +71,7 @@ class SampleOptions:
     )
     compile: bool = field(default=False, metadata={"help": COMPILE})
     out: str | None = field(default=None, metadata={"help": "folder to write to; null: one in samples/ in the run"})
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: a GPU if there is one"})
+    device: str = field(default="auto", metadata={"help": DEVICE})
 
 
 def main(args: list[str]) -> int:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toolkit.device import in_float32, wide
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.nn.noise import uniform
 from toolkit.spec import DataSpec
@@ -45,7 +46,7 @@ class CategoricalDistribution(Distribution):
         if not self.data.ordered:
             return None
         values = self.data.scale(torch.arange(self.logits.shape[1], device=self.logits.device))
-        with torch.autocast(self.logits.device.type, enabled=False):
+        with in_float32(self.logits.device):
             return torch.einsum("bl...,l->b...", self.logits.float().softmax(1), values.float())
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -62,8 +63,8 @@ class CategoricalDistribution(Distribution):
 
 def choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:
     """Indices sampled along axis 1, by the inverse of the cumulative distribution."""
-    cumulative = logits.double().softmax(1).cumsum(1)
-    u = uniform(cumulative[:, -1:], generator) * cumulative[:, -1:]
+    cumulative = logits.to(wide(logits.device)).softmax(1).cumsum(1)
+    u = uniform(cumulative[:, -1:], generator, torch.float64) * cumulative[:, -1:]
     return (cumulative < u).sum(1)
 
 

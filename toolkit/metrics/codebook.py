@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from toolkit import collapse
+from toolkit.device import double
 from toolkit.fit import device_of
 from toolkit.metric import Metric
 from toolkit.objective import Bound
@@ -44,7 +45,7 @@ class CodebookMetric(Metric):
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         if not self.code_spec.depth:
             return
-        self._counts += histogram(output.quantized.codes, self.code_spec).double().cpu()
+        self._counts += histogram(output.quantized.codes, self.code_spec).cpu().double()
         error = output.quantized.metrics.get("quantization_error")
         if error is not None:
             self._error += float(error) * len(x)
@@ -115,7 +116,7 @@ def entries(quantizer: Quantizer, depth: int) -> Tensor:
     """A depth's codebook ``(codebook_size, dim)``: the latents of its codes, those of other depths being 0."""
     size = quantizer.codebook_sizes[depth]
     codes = torch.zeros(size, quantizer.depth, 1, dtype=torch.int64, device=device_of(quantizer))
-    codes[:, depth, 0] = torch.arange(size)
+    codes[:, depth, 0] = torch.arange(size, device=codes.device)
     return quantizer.embed(codes).flatten(1)
 
 
@@ -126,7 +127,7 @@ def nearest_pair(table: Tensor) -> float | None:
     Each row's neighbor is found by expanding the square, a tile of distances at a time; its distance is then computed
     directly, so that equal rows have distance 0.
     """
-    table = table.double()
+    table = double(table)
     table = table - table[:1]  # a common offset would cost digits
     norms = table.square().sum(1)
     squares = []

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from toolkit.device import double
 from toolkit.metric import Metric
 from toolkit.objective import Bound
 from toolkit.spec import DataSpec
@@ -35,7 +36,7 @@ class ReconstructionMetric(Metric):
         mean = output.likelihood.mean
         if mean is None:
             return
-        target, mean = self.data.scale(x).double(), mean.double()
+        target, mean = double(self.data.scale(x)), double(mean)
         self._error += float((target - mean).square().sum())
         self._sum += float(target.sum())
         self._squares += float(target.square().sum())

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import Doc
 
+from toolkit.device import exact
 from toolkit.distributed import all_reduce_sum, ranks
 from toolkit.nn import lookup
 from toolkit.ranges import NonNegative, Positive
@@ -59,7 +60,8 @@ def choice_entropies(z: Tensor, codebook: Tensor, temperature: float) -> tuple[T
 
 def _sums(z: Tensor, codebook: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Sums over a tile's rows, of H(p) and of p."""
-    logits = torch.addmm(codebook.square().sum(1), z, codebook.T, beta=-1 / temperature, alpha=2 / temperature)
+    with exact(z.device):
+        logits = torch.addmm(codebook.square().sum(1), z, codebook.T, beta=-1 / temperature, alpha=2 / temperature)
     logp = logits.log_softmax(1)
     p = logp.exp()
     return -(p * logp).sum(), p.sum(0)

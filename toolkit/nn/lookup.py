@@ -10,6 +10,7 @@ from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 from typing_extensions import Doc
 
+from toolkit.device import in_float32
 from toolkit.nn import exact
 from toolkit.nn.codebook import channels_last, straight_through, upcast
 from toolkit.nn.rotation import rotation
@@ -115,7 +116,7 @@ class _Table(NamedTuple):
 
 
 def _nearest(z: Tensor, codebook: Tensor) -> Tensor:
-    with torch.autocast(z.device.type, enabled=False):
+    with in_float32(z.device):
         codebook = upcast(codebook)
         if codebook.shape[1] == 1:
             return exact.on_a_line(z[:, 0].to(codebook.dtype), codebook[:, 0])

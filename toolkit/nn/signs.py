@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from toolkit.device import in_float32
 from toolkit.nn.entropy import entropy, over_ranks
 from toolkit.ranges import NonNegative, Positive, PositiveInt
 
@@ -105,7 +106,7 @@ def mean_code_entropy(logits: Tensor, heads: int) -> Tensor:
     """
     by_head = logits.movedim(1, -1).reshape(-1, logits.shape[1]).unflatten(1, (heads, -1))
     half = by_head.shape[2] // 2
-    with torch.autocast(logits.device.type, enabled=False):
+    with in_float32(logits.device):
         first, second = _joint(by_head[:, :, :half]), _joint(by_head[:, :, half:])
         probs = torch.einsum("nha,nhb->hab", first, second) / by_head.shape[0]
     return entropy(over_ranks(probs))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
+from toolkit.device import double
 from toolkit.distributed import all_reduce_sum
 from toolkit.objective import Bound, Loss, Objective
 from toolkit.objectives.baseline import Baseline
@@ -87,7 +88,7 @@ class NVIL(Objective):
 
 def moments(t: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance over the batch of all ranks; in float64, since large sums are subtracted."""
-    t = t.double()
+    t = double(t)
     sums = torch.stack([torch.ones_like(t), t, t.square()]).sum(1)
     all_reduce_sum(sums)
     mean = sums[1] / sums[0]

@@ -64,7 +64,7 @@ class CategoricalPrior(Prior):
         check_guidance(sampling, self.embedding)
         sizes, positions, device = self.code_spec.codebook_sizes, prod(self.code_spec.grid), self.table.device
         known = check_prefix(prefix, n, sizes, positions).to(device)
-        noise = uniforms(n, sizes, positions, generator).to(device)
+        noise = uniforms(n, sizes, positions, generator, device)
         branches = [conditions] if sampling.guidance == 1.0 else [conditions, {}]
         by_depth = zip(*(self._logits(branch, n, self.code_spec.grid) for branch in branches), strict=True)
         sampled = []

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit.causal.sampling import MEMORY, check_prefix, filtered_probs, guided, inverse_cdf
+from toolkit.causal.sampling import MEMORY, check_prefix, filtered_probs, guided, inverse_cdf, on_device
+from toolkit.device import in_float32
 from toolkit.nn.attention import Block, GridPositions
 from toolkit.nn.codebook import upcast
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
@@ -107,11 +108,11 @@ class MaskGITPrior(Prior):
         noise = torch.rand(n, self.passes, 2, *codes.shape[1:], generator=generator, dtype=torch.float64)
         size = max(1, MEMORY // (16 * max(self.code_spec.codebook_sizes) * codes[0].numel()))
         batches = []
-        with torch.autocast(device.type, enabled=False):
+        with in_float32(device):
             for start in range(0, n, size):
                 rows = slice(start, start + size)
                 given = {name: value[rows] for name, value in conditions.items()}
-                batches.append(self._fill(codes[rows].to(device), noise[rows].to(device), given, sampling))
+                batches.append(self._fill(codes[rows].to(device), on_device(noise[rows], device), given, sampling))
                 if progress is not None:
                     progress(min(n, start + size) * positions // n)
         return torch.cat(batches)

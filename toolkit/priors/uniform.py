@@ -46,7 +46,7 @@ class UniformPrior(Prior):
     ) -> Tensor:
         positions = prod(self.code_spec.grid)
         known = check_prefix(prefix, n, self.code_spec.codebook_sizes, positions).to(self.sizes.device)
-        noise = uniforms(n, self.code_spec.codebook_sizes, positions, generator).to(self.sizes.device)
+        noise = uniforms(n, self.code_spec.codebook_sizes, positions, generator, self.sizes.device)
         codes = (noise * self.sizes[:, None]).long()
         codes[:, :, : known.shape[2]] = known
         if progress is not None:

@@ -8,6 +8,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
+from toolkit.device import in_float32
 from toolkit.nn import codebook as table
 from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.ranges import Positive, PositiveInt
@@ -103,5 +104,5 @@ class CategoricalQuantizer(Quantizer):
 
 def _mix(weights: Tensor, codebook: Tensor) -> Tensor:
     """Weights ``(batch, codebook_size, *grid)`` to the weighted sum of the entries ``(batch, dim, *grid)``."""
-    with torch.autocast(weights.device.type, enabled=False):
+    with in_float32(weights.device):
         return (weights.movedim(1, -1) @ codebook).movedim(-1, 1)

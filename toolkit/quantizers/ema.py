@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from toolkit.device import in_float32
 from toolkit.nn import codebook as table
 from toolkit.nn.codebook import CodebookSize, Commitment
 from toolkit.nn.codebook_init import CodebookInit, DeadCodeThreshold, Init, NewEntries, random_entries
@@ -71,7 +72,7 @@ class EMAQuantizer(Quantizer):
         self.register_load_state_dict_post_hook(self.init.mirror)
 
     def forward(self, z: Tensor) -> Quantized:
-        with torch.autocast(z.device.type, enabled=False):
+        with in_float32(z.device):
             z = self.lookup.latents(z, self.codebook)
             rows = table.flatten(z)
             if self.training and not self.init.begun:
@@ -96,7 +97,7 @@ class EMAQuantizer(Quantizer):
             return Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
 
     def embed(self, codes: Tensor) -> Tensor:
-        with torch.autocast(codes.device.type, enabled=False):
+        with in_float32(codes.device):
             return table.look_up(codes, self.lookup.entries(self.codebook))
 
     @torch.no_grad()

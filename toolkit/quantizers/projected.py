@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
+from toolkit.device import in_float32
 from toolkit.nn import codebook as table
 from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
@@ -67,6 +67,6 @@ class ProjectedQuantizer(Quantizer):
 
 def _map(linear: nn.Linear, z: Tensor) -> Tensor:
     """A linear map of the channels at every position."""
-    with torch.autocast(z.device.type, enabled=False):
+    with in_float32(z.device):
         mapped: Tensor = linear(table.upcast(z).movedim(1, -1))
     return mapped.movedim(-1, 1)

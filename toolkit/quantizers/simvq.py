@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from toolkit.device import in_float32
 from toolkit.nn import codebook as table
 from toolkit.nn.codebook import CodebookSize, Commitment
 from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
@@ -48,7 +49,7 @@ class SimVQQuantizer(Quantizer):
         self.linear = nn.Linear(dim, dim, bias=False)
 
     def forward(self, z: Tensor) -> Quantized:
-        with torch.autocast(z.device.type, enabled=False):
+        with in_float32(z.device):
             z = self.lookup.latents(z, self.codebook)
             rows = table.flatten(z)
             entries = self.lookup.entries(self.linear(self.codebook))
@@ -66,5 +67,5 @@ class SimVQQuantizer(Quantizer):
             return Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
 
     def embed(self, codes: Tensor) -> Tensor:
-        with torch.autocast(codes.device.type, enabled=False):
+        with in_float32(codes.device):
             return table.look_up(codes, self.lookup.entries(self.linear(self.codebook)))

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from toolkit.device import in_float32
 from toolkit.distributed import all_reduce_sum
 from toolkit.nn import codebook as table
 from toolkit.nn.codebook import CodebookSize, Commitment
@@ -57,7 +58,7 @@ class VectorQuantizer(Quantizer):
         self.register_load_state_dict_post_hook(self.init.mirror)
 
     def forward(self, z: Tensor) -> Quantized:
-        with torch.autocast(z.device.type, enabled=False):
+        with in_float32(z.device):
             z = self.lookup.latents(z, self.codebook)
             rows = table.flatten(z)
             if self.training:
@@ -82,7 +83,7 @@ class VectorQuantizer(Quantizer):
             return Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
 
     def embed(self, codes: Tensor) -> Tensor:
-        with torch.autocast(codes.device.type, enabled=False):
+        with in_float32(codes.device):
             return table.look_up(codes, self.lookup.entries(self.codebook))
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
+from toolkit.device import in_float32
 from toolkit.errors import ToolkitError
 from toolkit.nn.noise import seeded
 from toolkit.runs.aside import aside
@@ -88,7 +89,7 @@ def encode_batches(autoencoder: Autoencoder, batches: Iterable[Batch]) -> Iterat
     autoencoder.eval()
     with torch.no_grad():
         for batch in batches:
-            with seeded(batch.number):
+            with seeded(batch.number), in_float32(batch.x.device):
                 codes = autoencoder.sample(batch.x).codes.cpu()
             yield {"codes": codes, **{name: value.cpu() for name, value in batch.conditions.items()}}
 

@@ -17,7 +17,8 @@ from toolkit.objectives.vimco import VIMCO
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.testing.objective import ObjectiveSuite
 from toolkit.testing.parts import PointEncoder, point_autoencoder, random_data
-from toolkit_audio.spectra import magnitudes, mel_filters
+from toolkit_audio.logmel_encoder import LogMelEncoder
+from toolkit_audio.spectra import log_mel, magnitudes, mel_filters
 from toolkit_audio.stft import STFTObjective, spectral_distance
 
 SOUND = DataSpec(1, (96,), levels=256, rates=(8000.0,))
@@ -71,6 +72,22 @@ def test_half_as_loud_is_half_as_much_and_log_two_away() -> None:
     target = torch.rand(2, 5, 7) + 0.1
     torch.testing.assert_close(spectral_distance(target / 2, target), torch.tensor(0.5 + log(2)))
     torch.testing.assert_close(spectral_distance(target / 2, target, weight=0.2), torch.tensor(0.1 + log(2)))
+
+
+def test_autocast_rounds_neither_distance_nor_log_mel() -> None:
+    """In bfloat16 a distance has three digits: a converged codec would be steered by rounding."""
+    objective, encoder = (
+        STFTObjective(FLOATS, windows=(256,), mel_bands=20),
+        LogMelEncoder(FLOATS, 20, hop=32, window=64),
+    )
+    one, other = sine(500)[None, None], sine(510)[None, None]
+    plain = [objective.distance(one, other), log_mel(one[0], 8000, 256, 64), encoder(one)]
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = [objective.distance(one, other), log_mel(one[0], 8000, 256, 64), encoder(one)]
+        assert objective.distance(one.bfloat16(), other).dtype == torch.float32
+    for ours, theirs in zip(cast, plain, strict=True):
+        assert ours.dtype == torch.float32
+        assert ours.equal(theirs)
 
 
 def test_silence_is_as_near_as_it_can_be() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from toolkit import DataSpec, Encoder
+from toolkit.device import in_float32
 from toolkit.nn.context import encoder_context
 from toolkit.ranges import PositiveInt
 from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
@@ -50,5 +51,6 @@ class LogMelEncoder(Encoder):
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, 1, samples)``."""
         waveform = scaled_to_waveform(self.data.scale(x), self.data)[:, 0, self.hop // 2 :]
-        mel = self.get_buffer("filters") @ magnitudes(waveform, self.get_buffer("window"), self.hop)
-        return (mel.clamp(min=FAINTEST).log() - MIDDLE) / SPREAD
+        with in_float32(x.device):  # what is quantized must not be rounded first
+            mel = self.get_buffer("filters") @ magnitudes(waveform, self.get_buffer("window"), self.hop)
+            return (mel.clamp(min=FAINTEST).log() - MIDDLE) / SPREAD

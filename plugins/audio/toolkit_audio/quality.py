@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Bound, CodeSpec, DataSpec, Metric, ToolkitError
+from toolkit.device import double
 from toolkit_audio.spectra import log_mel, magnitudes
 from toolkit_audio.stft import spectral_distance
 from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform, to_waveform
@@ -88,7 +89,7 @@ class QualityMetric(Metric):
     def _add(self, name: str, values: Tensor) -> None:
         """Leaves out examples that a measure gives no value for."""
         values = values[values.isfinite()]
-        self._sums[name] += float(values.double().sum())
+        self._sums[name] += float(double(values).sum())
         self._counts[name] += len(values)
 
     def _mel_distance(self, estimate: Tensor, target: Tensor, size: int) -> Tensor:
@@ -99,7 +100,7 @@ class QualityMetric(Metric):
 def si_sdr(estimate: Tensor, target: Tensor) -> Tensor:
     """Decibels ``(batch,)`` of waveforms ``(batch, samples)``: the projection of ``estimate`` on ``target`` against the
     remaining distortion, both without their mean."""
-    estimate, target = estimate.double(), target.double()
+    estimate, target = double(estimate), double(target)
     estimate, target = estimate - estimate.mean(1, keepdim=True), target - target.mean(1, keepdim=True)
     scaled = target * ((estimate * target).sum(1) / target.square().sum(1)).unsqueeze(1)
     signal, distortion = scaled.square().sum(1), (estimate - scaled).square().sum(1)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toolkit.device import in_float32
+
 FAINTEST = 1e-5
 """Magnitudes below this, -100 dB, are clamped."""
 
@@ -25,8 +27,10 @@ def magnitudes(waveform: Tensor, window: Tensor, hop: int) -> Tensor:
 
 def log_mel(waveform: Tensor, rate: int, size: int, hop: int, bands: int = 80) -> Tensor:
     """``(batch, samples)`` to the natural log of mel magnitudes, ``(batch, bands, frames)``, of Hann windows."""
-    window, filters = _hann(size, waveform.device), mel_filters(bands, size, rate).to(waveform.device)
-    return (filters @ magnitudes(waveform, window, hop)).clamp(min=FAINTEST).log()
+    device = waveform.device
+    with in_float32(device):
+        mel = _filters(bands, size, rate, device) @ magnitudes(waveform, _hann(size, device), hop)
+        return mel.clamp(min=FAINTEST).log()
 
 
 @cache
@@ -38,6 +42,11 @@ def mel_filters(bands: int, size: int, rate: int) -> Tensor:
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     return torch.minimum(rising, falling).clamp(min=0).float()
+
+
+@cache
+def _filters(bands: int, size: int, rate: int, device: torch.device) -> Tensor:
+    return mel_filters(bands, size, rate).to(device)
 
 
 @cache

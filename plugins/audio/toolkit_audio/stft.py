@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from toolkit import Autoencoder, Bound, DataSpec, Loss, Objective, ToolkitError
+from toolkit.device import in_float32
+from toolkit.nn.codebook import upcast
 from toolkit.objectives.elbo import ELBO
 from toolkit.ranges import NonNegative, PositiveInt
 from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
@@ -78,10 +80,12 @@ class STFTObjective(Objective):
         return self.inner.bound(autoencoder, x, conditions)
 
     def distance(self, estimate: Tensor, target: Tensor) -> Tensor:
-        """Of waveforms ``(batch, channels, samples)``, over all windows, 0-d."""
-        estimate, target = estimate.flatten(0, 1), target.flatten(0, 1).to(estimate.dtype)
-        pairs = [(self._spectrogram(estimate, size), self._spectrogram(target, size)) for size in self.sizes]
-        return torch.stack([spectral_distance(*pair, self.convergence) for pair in pairs]).mean()
+        """Of waveforms ``(batch, channels, samples)``, over all windows, 0-d; in at least float32."""
+        with in_float32(estimate.device):
+            estimate = upcast(estimate).flatten(0, 1)
+            target = target.flatten(0, 1).to(estimate.dtype)
+            pairs = [(self._spectrogram(estimate, size), self._spectrogram(target, size)) for size in self.sizes]
+            return torch.stack([spectral_distance(*pair, self.convergence) for pair in pairs]).mean()
 
     def _spectrogram(self, waveform: Tensor, size: int) -> Tensor:
         """``(batch, bands, frames)`` with windows of ``size`` samples."""

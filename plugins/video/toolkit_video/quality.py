@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric
+from toolkit.device import double
 
 WINDOW = 11
 """Pixels of SSIM's Gaussian window."""
@@ -46,14 +47,14 @@ class QualityMetric(Metric):
         self._has_mean = mean is not None
         if mean is None:
             return
-        target, estimate = self.data.scale(x).double(), mean.double()
+        target, estimate = double(self.data.scale(x)), double(mean)
         self._examples += len(x)
         self._error += (target - estimate).square().mean((1, 3, 4)).sum(0).cpu()
         change = target.diff(dim=2)
         self._change += float((estimate.diff(dim=2) - change).square().sum())
         self._changes += float(change.square().sum())
         if self._has_ssim:
-            self._ssim += _ssim(target.float(), estimate.float()).double().sum(0).cpu()
+            self._ssim += double(_ssim(target.float(), estimate.float())).sum(0).cpu()
 
     def compute(self) -> dict[str, float]:
         metrics = {}

@@ -60,7 +60,7 @@ class MarkovPrior(Prior):
         check_guidance(sampling, self.embedding)
         sizes, positions, device = self.code_spec.codebook_sizes, prod(self.code_spec.grid), self.tables[0].device
         known = check_prefix(prefix, n, sizes, positions).to(device)
-        noise = uniforms(n, sizes, positions, generator).to(device)
+        noise = uniforms(n, sizes, positions, generator, device)
         branches = [conditions] if sampling.guidance == 1.0 else [conditions, {}]
         parts = zip(*(self._shifts(given, n, self.code_spec.grid) for given in branches), strict=True)
         shifts = [torch.cat(part) for part in parts]

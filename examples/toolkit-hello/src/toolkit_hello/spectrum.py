@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric
+from toolkit.device import double
 
 FLOOR = 1e-4
 """Relative to a spectrum's largest power: powers are clamped to it, so that the distance of zeros is finite."""
@@ -52,7 +53,7 @@ class SpectrumMetric(Metric):
 def log_spectral_distance(x: Tensor, y: Tensor) -> Tensor:
     """Decibels ``(batch, channels)`` between x and y ``(batch, channels, *axes)``."""
     axes = tuple(range(2, x.dim()))
-    target, other = (torch.fft.fftn(values.double(), dim=axes).abs().square() for values in (x, y))
+    target, other = (torch.fft.fftn(double(values), dim=axes).abs().square() for values in (x, y))
     least = FLOOR * target.amax(axes, keepdim=True).clamp(min=1e-12)
     ratio = 10 * (target.maximum(least) / other.maximum(least)).log10()
     distance: Tensor = ratio.square().mean(axes).sqrt()
