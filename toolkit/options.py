@@ -64,8 +64,12 @@ class TrainerOptions:
     """Where it runs; auto: on a GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format of the networks' arithmetic; weights and codebooks stay fp32."""
-    compile: bool = False
-    """Whether torch.compile compiles the step."""
+    compile: Literal[False, True, "max"] = False
+    """Whether torch.compile compiles forward and backward passes; max: it also tries which kernels are fastest, which
+    takes minutes more."""
+    graph: bool = False
+    """Whether a whole step is captured as a CUDA graph and replayed, a single launch: where many small operations keep
+    a GPU waiting for Python."""
 
     def __post_init__(self) -> None:
         _check_ranges(self)
