@@ -1,0 +1,31 @@
+"""Every question to a device: which there is, its memory, its random numbers, how precisely and how surely it computes.
+
+Nothing else asks ``torch.cuda`` or its like, but for the ranks' GPUs (``toolkit.distributed``) and captured steps.
+"""
+
+from toolkit.device.choice import choose_device, has_accelerator
+from toolkit.device.determinism import deterministic
+from toolkit.device.memory import free_memory, peak_memory, pins
+from toolkit.device.precision import autocast, built_for_bf16, double, has_float64, resolve_precision, wide
+from toolkit.device.randomness import random_kept, random_state, set_random_state
+from toolkit.device.tf32 import exact, matmuls
+
+__all__ = [
+    "autocast",
+    "built_for_bf16",
+    "choose_device",
+    "deterministic",
+    "double",
+    "exact",
+    "free_memory",
+    "has_accelerator",
+    "has_float64",
+    "matmuls",
+    "peak_memory",
+    "pins",
+    "random_kept",
+    "random_state",
+    "resolve_precision",
+    "set_random_state",
+    "wide",
+]
