@@ -64,7 +64,8 @@ class Critic:
         with autocast(batch.x.device, self.options.precision):
             loss: Tensor = self.objective.critic_loss(self.model, batch.x, batch.conditions, output)
         # not loss.backward(): whatever else the loss depends on gets no gradient
-        gradients = torch.autograd.grad(loss / self.options.accumulate, parameters, allow_unused=True)
+        scaled = self.optimization.scaled(loss / self.options.accumulate)
+        gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from toolkit.device import resolve_precision
 from toolkit.errors import ToolkitError
+from toolkit.loss_scale import LossScale
 from toolkit.options import TrainerOptions
 
 ADAM, MOMENTUM = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
@@ -61,6 +63,7 @@ class Optimization:
         if options.steps and not self.parameters:
             raise ToolkitError(f"steps={options.steps}: there is nothing to train; take steps=0")
         self.optimizers = _optimizers(module, options, self.groups)
+        self.loss_scale = _loss_scale(self.parameters, options)
         kept = [group.parameters for group in self.groups if group.averaged and options.ema]
         self.averages = {n: p.detach().clone() for parameters in kept for n, p in parameters.items()}
         self.informed = [part for part in module.modules() if callable(getattr(part, "at_step", None))]
@@ -81,6 +84,10 @@ class Optimization:
         self.conclude()
         return norms
 
+    def scaled(self, loss: Tensor) -> Tensor:
+        """A loss as its gradients are taken of it: larger in float16, and ``apply`` divides them again."""
+        return self.loss_scale(loss) if self.loss_scale else loss
+
     def schedule(self) -> None:
         """Sets the learning rates to those of the step at hand."""
         scale = rate(self.step, self.options)
@@ -96,7 +103,11 @@ class Optimization:
 
         Operations on tensors at fixed addresses alone, so that it can be captured.
         """
+        if self.loss_scale:
+            self.loss_scale.unscale([p.grad for p in self.parameters.values() if p.grad is not None])
         norms = {f"{group.prefix}grad_norm": _clipped(group) for group in self.groups}
+        if self.loss_scale:
+            norms = self.loss_scale.judge(norms, self.optimizers)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -123,8 +134,10 @@ class Optimization:
             self.intact = True
 
     def state(self) -> dict[str, Tensor]:
-        """Averages and the optimizer's moments as flat named tensors."""
+        """Averages, the optimizer's moments and float16's scale of the loss as flat named tensors."""
         tensors = {f"average.{n}": value for n, value in self.averages.items()}
+        if self.loss_scale:
+            tensors |= {f"loss_scale.{name}": value for name, value in self.loss_scale.state().items()}
         for name in self.parameters:
             for key, value in self._moments(name).items():
                 tensors[f"optimizer.{key}.{name}"] = value
@@ -135,6 +148,8 @@ class Optimization:
         self.step = step
         for name, average in self.averages.items():
             average.copy_(tensors.get(f"average.{name}", self.parameters[name].detach()))
+        for name, own in self.loss_scale.state().items() if self.loss_scale else ():
+            own.copy_(tensors.get(f"loss_scale.{name}", own))
         for key, value in tensors.items():
             group, _, path = key.partition(".")
             if group == "optimizer":
@@ -196,6 +211,16 @@ def rate(step: int, options: TrainerOptions) -> float:
     progress = min(1.0, (step - options.warmup) / max(1, options.steps - options.warmup))
     falling = 1 - progress if options.schedule == "linear" else 0.5 * (1 + cos(pi * progress))
     return options.floor + (1 - options.floor) * falling
+
+
+def _loss_scale(parameters: Mapping[str, nn.Parameter], options: TrainerOptions) -> LossScale | None:
+    """What float16 needs; None for wider numbers. ToolkitError for an optimizer that cannot skip a step."""
+    device = next((parameter.device for parameter in parameters.values()), torch.device("cpu"))
+    if resolve_precision(options.precision, device) != "fp16":
+        return None
+    if options.optimizer == "muon":
+        raise ToolkitError("precision=fp16 with optimizer=muon: choose adam, adamw or sgd, or precision=bf16 or fp32")
+    return LossScale(device)
 
 
 def _optimizers(module: nn.Module, options: TrainerOptions, groups: Sequence[Group]) -> list[torch.optim.Optimizer]:

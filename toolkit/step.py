@@ -93,7 +93,7 @@ class PlainStep:
             with no_sync(self.forward, number + 1 < options.accumulate), frozen(critic.module if critic else None):
                 with autocast(batch.x.device, options.precision):
                     output = self.forward(batch.x, batch.conditions)
-                (output.loss / options.accumulate).backward()
+                self.optimization.scaled(output.loss / options.accumulate).backward()
             parts.append(self.metrics(output, batch.x))
             if critic:
                 parts[-1]["critic_loss"] = critic.learn(output, batch)
