@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from math import inf, isnan
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ SMALL = [
     *("encoder=patch", "encoder.hidden=8", "decoder=patch", "decoder.hidden=8", "dim=4"),
     *("trainer.batch_size=4", "prior_trainer.batch_size=4"),
 ]
-STAGES: dict[str, tuple[list[str], dict[str, object]]] = {
+STAGES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "vq, all options": (
         ["quantizer=vq", "quantizer.init=kmeans", "quantizer.dead_code_threshold=0.5"],
         {"clip": 0.5, "schedule": "cosine", "warmup": 3, "ema": 0.9, "accumulate": 2, "optimizer": "adamw"},
@@ -52,7 +52,7 @@ def gpu() -> Iterator[StandIn]:
         yield device
 
 
-def trained(config: RunConfig, device: StandIn, **options: object) -> tuple[Optimization, list[dict[str, Tensor]]]:
+def trained(config: RunConfig, device: StandIn, **options: Any) -> tuple[Optimization, list[dict[str, Tensor]]]:
     """Stage one after its steps, with the metrics of each."""
     dataset = open_dataset(config)
     torch.manual_seed(0)
@@ -148,8 +148,8 @@ class Annealed(Toy):
         self.weight = 1 / (1 + step)
 
 
-def toy_step(toy: Toy, **options: object) -> Step:
-    optimization = Optimization(toy.to(GPU), TrainerOptions(steps=99, graph=True, **options))  # type: ignore[arg-type]
+def toy_step(toy: Toy, **options: Any) -> Step:
+    optimization = Optimization(toy.to(GPU), TrainerOptions(steps=99, graph=True, **options))
     return step_of(toy, lambda output, x: {"loss": output.loss.detach()}, optimization, GPU)
 
 
@@ -233,11 +233,17 @@ def test_one_graph_is_compiled_and_not_of_the_first_step(monkeypatch: pytest.Mon
     assert modes == ["max-autotune-no-cudagraphs"] * 2
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_float16_step_with_an_infinite_gradient_is_skipped(optimizer: Literal["adam", "sgd"]) -> None:
-    toy, cpu = Toy(), torch.device("cpu")
+def small_toy() -> Toy:
+    """Its gradients, times the first scales, are float16's."""
+    toy = Toy()
     nn.init.constant_(toy.layer.weight, 0.1)
     nn.init.zeros_(toy.layer.bias)
+    return toy
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_float16_step_with_an_infinite_gradient_is_skipped(optimizer: Literal["adam", "sgd"]) -> None:
+    toy, cpu = small_toy(), torch.device("cpu")
     optimization = Optimization(toy, TrainerOptions(steps=9, precision="fp16", optimizer=optimizer, clip=1.0))
     step = step_of(toy, lambda output, x: {"loss": output.loss.detach()}, optimization, cpu)
 
@@ -267,19 +273,32 @@ def test_float16_grows_its_scale_and_goes_on_exactly(tmp_path: Path, monkeypatch
     ends = []
     for stops in ((6,), (3, 6)):
         for steps in stops:
-            torch.manual_seed(0)
-            toy = Toy()
-            optimization = Optimization(toy, TrainerOptions(steps=steps, precision="fp16", learning_rate=0.1))
+            toy = small_toy()
+            optimization = Optimization(toy, TrainerOptions(steps=steps, precision="fp16", learning_rate=1e-3))
             if checkpoint := newest(tmp_path / str(len(stops)), []):
                 checkpoint.load_state(optimization)
             step = step_of(toy, lambda output, x: {"loss": output.loss.detach()}, optimization, torch.device("cpu"))
             while not optimization.done:
-                x = torch.randn(4, 3, generator=torch.Generator().manual_seed(optimization.step))
+                x = torch.rand(4, 3, generator=torch.Generator().manual_seed(optimization.step)) / 10
                 step(iter([Batch({"x": x}, torch.device("cpu"))]))
             save(tmp_path / str(len(stops)), optimization, {}, keep=1)
         ends.append({**toy.state_dict(), **optimization.state()})
     assert_same(*ends)
-    assert float(ends[0]["loss_scale.scale"]) != 65536
+    assert float(ends[0]["loss_scale.scale"]) == 8 * 65536
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_float16_may_skip_its_first_step(optimizer: Literal["adam", "sgd"]) -> None:
+    """The moments of a step that was skipped are those of none."""
+    ends = []
+    for sizes in ((60.0, 1.0), (1.0,)):
+        optimization = Optimization(toy := small_toy(), TrainerOptions(precision="fp16", optimizer=optimizer))
+        step = step_of(toy, lambda output, x: {"loss": output.loss.detach()}, optimization, torch.device("cpu"))
+        for size in sizes:
+            step(iter([Batch({"x": torch.full((2, 3), size)}, torch.device("cpu"))]))
+        ends.append({**toy.state_dict(), **optimization.state()})
+    assert float(ends[0].pop("loss_scale.scale")) < float(ends[1].pop("loss_scale.scale"))
+    assert_same(*ends)
 
 
 def test_float16_needs_an_optimizer_that_can_skip() -> None:

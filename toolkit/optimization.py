@@ -64,6 +64,10 @@ class Optimization:
             raise ToolkitError(f"steps={options.steps}: there is nothing to train; take steps=0")
         self.optimizers = _optimizers(module, options, self.groups)
         self.loss_scale = _loss_scale(self.parameters, options)
+        if self.loss_scale and options.optimizer == "sgd" and options.betas[0]:
+            # it leaves them unwritten where its first step is skipped; from zeros that step gives the same
+            for name, parameter in self.parameters.items():
+                self._moments(name)["momentum_buffer"] = torch.zeros_like(parameter)
         kept = [group.parameters for group in self.groups if group.averaged and options.ema]
         self.averages = {n: p.detach().clone() for parameters in kept for n, p in parameters.items()}
         self.informed = [part for part in module.modules() if callable(getattr(part, "at_step", None))]
