@@ -108,7 +108,8 @@ class PlainStep:
         A run that continues is past it, and compiles at once, so that its numbers are those of an uninterrupted run.
         """
         if self.optimization.options.compile and not self.optimization.step:
-            return torch.compiler.set_stance("force_eager")
+            stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+            return stance
         return nullcontext()
 
 
