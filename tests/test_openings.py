@@ -153,7 +153,7 @@ def test_a_planted_critic_is_caught(broken: type[TestAdversarialObjective]) -> N
 
 
 def test_a_critic_that_the_generator_trains_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.training.frozen", lambda module: nullcontext())
+    monkeypatch.setattr("toolkit.step.frozen", lambda module: nullcontext())
     with pytest.raises(AssertionError):
         test_critic_and_generator_learn_apart()
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import cos, pi
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from toolkit.device import resolve_precision
 from toolkit.errors import ToolkitError
+from toolkit.loss_scale import LossScale
 from toolkit.options import TrainerOptions
 
 ADAM, MOMENTUM = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
@@ -60,9 +63,14 @@ class Optimization:
         if options.steps and not self.parameters:
             raise ToolkitError(f"steps={options.steps}: there is nothing to train; take steps=0")
         self.optimizers = _optimizers(module, options, self.groups)
+        self.loss_scale = _loss_scale(self.parameters, options)
+        if self.loss_scale and options.optimizer == "sgd" and options.betas[0]:
+            # it leaves them unwritten where its first step is skipped; from zeros that step gives the same
+            for name, parameter in self.parameters.items():
+                self._moments(name)["momentum_buffer"] = torch.zeros_like(parameter)
         kept = [group.parameters for group in self.groups if group.averaged and options.ema]
         self.averages = {n: p.detach().clone() for parameters in kept for n, p in parameters.items()}
-        self._informed = [part for part in module.modules() if callable(getattr(part, "at_step", None))]
+        self.informed = [part for part in module.modules() if callable(getattr(part, "at_step", None))]
 
     @property
     def done(self) -> bool:
@@ -75,20 +83,47 @@ class Optimization:
 
     def update(self) -> dict[str, Tensor]:
         """One optimizer step from the current gradients; returns their norms before any clipping, 0-d, by name."""
+        self.schedule()
+        norms = self.apply()
+        self.conclude()
+        return norms
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """A loss as its gradients are taken of it: larger in float16, and ``apply`` divides them again."""
+        return self.loss_scale(loss) if self.loss_scale else loss
+
+    def schedule(self) -> None:
+        """Sets the learning rates to those of the step at hand."""
         scale = rate(self.step, self.options)
         for optimizer in self.optimizers:
             for rows in optimizer.param_groups:
-                rows["lr"] = rows["peak"] * scale
+                if isinstance(rows["lr"], Tensor):
+                    rows["lr"].fill_(rows["peak"] * scale)
+                else:
+                    rows["lr"] = rows["peak"] * scale
+
+    def apply(self) -> dict[str, Tensor]:
+        """Clips the gradients, changes the weights by them and drops them; returns the norms as ``update`` does.
+
+        Operations on tensors at fixed addresses alone, so that it can be captured.
+        """
+        if self.loss_scale:
+            self.loss_scale.unscale([p.grad for p in self.parameters.values() if p.grad is not None])
         norms = {f"{group.prefix}grad_norm": _clipped(group) for group in self.groups}
+        if self.loss_scale:
+            norms = self.loss_scale.judge(norms, self.optimizers)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        return norms
+
+    def conclude(self) -> None:
+        """Counts the step, moves the averages on and tells the parts."""
         self.step += 1
         if self.averages:
             self._average()
         self._tell()
         self.intact = True
-        return norms
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -103,8 +138,10 @@ class Optimization:
             self.intact = True
 
     def state(self) -> dict[str, Tensor]:
-        """Averages and the optimizer's moments as flat named tensors."""
+        """Averages, the optimizer's moments and float16's scale of the loss as flat named tensors."""
         tensors = {f"average.{n}": value for n, value in self.averages.items()}
+        if self.loss_scale:
+            tensors |= {f"loss_scale.{name}": value for name, value in self.loss_scale.state().items()}
         for name in self.parameters:
             for key, value in self._moments(name).items():
                 tensors[f"optimizer.{key}.{name}"] = value
@@ -115,6 +152,8 @@ class Optimization:
         self.step = step
         for name, average in self.averages.items():
             average.copy_(tensors.get(f"average.{name}", self.parameters[name].detach()))
+        for name, own in self.loss_scale.state().items() if self.loss_scale else ():
+            own.copy_(tensors.get(f"loss_scale.{name}", own))
         for key, value in tensors.items():
             group, _, path = key.partition(".")
             if group == "optimizer":
@@ -134,7 +173,7 @@ class Optimization:
         return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
 
     def _tell(self) -> None:
-        for part in self._informed:
+        for part in self.informed:
             part.at_step(self.step)  # type: ignore[operator]
 
     def _moments(self, name: str) -> dict[str, Tensor]:
@@ -178,21 +217,31 @@ def rate(step: int, options: TrainerOptions) -> float:
     return options.floor + (1 - options.floor) * falling
 
 
+def _loss_scale(parameters: Mapping[str, nn.Parameter], options: TrainerOptions) -> LossScale | None:
+    """What float16 needs; None for wider numbers. ToolkitError for an optimizer that cannot skip a step."""
+    device = next((parameter.device for parameter in parameters.values()), torch.device("cpu"))
+    if resolve_precision(options.precision, device) != "fp16":
+        return None
+    if options.optimizer == "muon":
+        raise ToolkitError("precision=fp16 with optimizer=muon: choose adam, adamw or sgd, or precision=bf16 or fp32")
+    return LossScale(device)
+
+
 def _optimizers(module: nn.Module, options: TrainerOptions, groups: Sequence[Group]) -> list[torch.optim.Optimizer]:
     """One optimizer, or two where muon leaves some parameters to adamw."""
     linear = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
     matrices = linear if options.optimizer == "muon" else set[str]()
     others = [rows for group in groups for rows in _param_groups(group, options, matrices, without=True)]
-    optimizers = [_OPTIMIZERS[options.optimizer](others, fused=True)] if others else []  # type: ignore[operator]
+    optimizers = [_OPTIMIZERS[options.optimizer](others, options)] if others else []
     for_muon = [rows for group in groups for rows in _param_groups(group, options, matrices, without=False)]
     return [*optimizers, torch.optim.Muon(for_muon, adjust_lr_fn="match_rms_adamw")] if for_muon else optimizers
 
 
-_OPTIMIZERS = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-    "muon": torch.optim.AdamW,  # of what muon itself is not for
+_OPTIMIZERS: dict[str, Callable[[Any, TrainerOptions], torch.optim.Optimizer]] = {
+    "adam": lambda rows, options: torch.optim.Adam(rows, fused=True, capturable=options.graph),
+    "adamw": lambda rows, options: torch.optim.AdamW(rows, fused=True, capturable=options.graph),
+    "sgd": lambda rows, options: torch.optim.SGD(rows, fused=True),
+    "muon": lambda rows, options: torch.optim.AdamW(rows, fused=True),  # of what muon itself is not for
 }
 
 
@@ -205,8 +254,19 @@ def _param_groups(
     for peak, parameters in group.by_rate().items():
         some = {name: p for name, p in parameters.items() if (name in matrices) != without}
         if some:
-            rows = {"params": list(some.values()), "names": set(some), "peak": peak, "lr": peak}
+            rows = {
+                "params": list(some.values()),
+                "names": set(some),
+                "peak": peak,
+                "lr": _rate_of(peak, some, without),
+            }
             yield {**rows, **moments, "weight_decay": options.weight_decay}
+
+
+def _rate_of(peak: float, parameters: Mapping[str, nn.Parameter], fused: bool) -> float | Tensor:
+    """A learning rate as its optimizer reads it: on a GPU from a tensor at a fixed address, so that a graph can."""
+    device = next(iter(parameters.values())).device
+    return torch.full((), peak, device=device) if fused and device.type == "cuda" else peak
 
 
 def _clipped(group: Group) -> Tensor:

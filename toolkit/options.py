@@ -70,8 +70,12 @@ class TrainerOptions:
     it, else fp32."""
     deterministic: bool = False
     """Whether only operations are taken that give the same bits each time; on a CPU they do so anyway."""
-    compile: bool = False
-    """Whether torch.compile compiles the step."""
+    compile: Literal[False, True, "max"] = False
+    """Whether torch.compile compiles forward and backward passes; max: it also tries which kernels are fastest, which
+    takes minutes more."""
+    graph: bool = False
+    """Whether a whole step is captured as a CUDA graph and replayed, a single launch: where many small operations keep
+    a GPU waiting for Python."""
 
     def __post_init__(self) -> None:
         _check_ranges(self)

@@ -20,7 +20,7 @@ from toolkit.report import Report
 from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.checkpoint import Checkpoint, found, newest, save, set_aside
 from toolkit.runs.folder import Run
-from toolkit.training import Metrics
+from toolkit.step import Metrics
 
 Result = TypeVar("Result")
 

@@ -172,7 +172,7 @@ def convert(wanted: Any, value: Any) -> Any:
 def spell(wanted: Any) -> str:
     """A type as the user writes it."""
     if get_origin(wanted) is Literal:
-        return "one of " + ", ".join(map(str, get_args(wanted)))
+        return "one of " + _listed(get_args(wanted))
     if get_origin(wanted) in (Union, types.UnionType):
         return " or ".join(spell(part) for part in get_args(wanted))
     if wanted is types.NoneType:
@@ -184,7 +184,11 @@ def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
     for choice in choices:
         if str(choice) == str(value) and isinstance(value, str | type(choice)):
             return choice
-    raise ValueError(f"expects one of {', '.join(map(str, choices))}, got {value!r}")
+    raise ValueError(f"expects one of {_listed(choices)}, got {value!r}")
+
+
+def _listed(choices: tuple[Any, ...]) -> str:
+    return ", ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
 
 
 def _items(origin: Any, parts: tuple[Any, ...], value: list[Any] | tuple[Any, ...]) -> Iterator[Any]:

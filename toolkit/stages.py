@@ -44,6 +44,7 @@ from toolkit.runs.lock import training_lock
 from toolkit.scoring import validation_score
 from toolkit.second_stage import train_prior
 from toolkit.staging import Staging
+from toolkit.step import check_graph
 from toolkit.training import Stage
 
 
@@ -75,8 +76,9 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         stage = build_stage(config, dataset.spec, checkpoint)
         build_metrics(config, stage.model)
         dataset.example("train", 0, None)
-        for trainer in (config.trainer, config.prior_trainer):
+        for name, trainer in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
             check_device(choose_device(trainer.device))
+            check_graph(trainer, choose_device(trainer.device), f"{name}.")
         files = record(dataset.source_files()) if rank() == 0 else None
         with torch.random.fork_rng([]):
             notices = check_continuation(run, config, dataset.spec, stage, files)

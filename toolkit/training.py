@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple, Self, cast, final
+from typing import NamedTuple, Self, final
 
-import torch
 from torch import Tensor, nn
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.batches import Batch, TrainBatches
-from toolkit.device import autocast
-from toolkit.distributed import all_reduce_mean, no_sync, ranks, wrap_ddp
+from toolkit.batches import TrainBatches
 from toolkit.objective import Loss, Objective
 from toolkit.optimization import Group, Optimization, trainable
-from toolkit.options import AutoencoderTrainerOptions, TrainerOptions
+from toolkit.options import AutoencoderTrainerOptions
 from toolkit.prior import Prior
-from toolkit.running_metrics import autoencoder_metrics, mean_metrics
-
-Metrics = dict[str, Tensor]
+from toolkit.running_metrics import autoencoder_metrics
+from toolkit.step import Metrics, step_of
 
 
 class StepLoss(NamedTuple):
@@ -104,91 +98,7 @@ class PriorStage(nn.Module):
 
 def train_steps(stage: Stage | PriorStage, batches: TrainBatches, optimization: Optimization) -> Iterator[Metrics]:
     """Updates until all steps are done; yields the metrics of each."""
-    options = optimization.options
-    critic = _Critic.of(stage, optimization)
-    adversary = critic.module if critic else None
-    with frozen(adversary):
-        forward = _wrapped(stage, options)
+    step = step_of(stage, stage.metrics, optimization, batches.device)
     stage.train()
     while not optimization.done:
-        parts = []
-        for number in range(options.accumulate):
-            batch = next(batches)
-            optimization.intact = False
-            with no_sync(forward, number + 1 < options.accumulate), frozen(adversary):
-                with autocast(batches.device, options.precision):
-                    output = forward(batch.x, batch.conditions)
-                (output.loss / options.accumulate).backward()
-            parts.append(stage.metrics(output, batch.x))
-            if critic:
-                parts[-1]["critic_loss"] = critic.learn(cast(Loss, output), batch)
-            del output, batch  # frees their memory for the next pass
-        if critic:
-            critic.average()
-        norms = optimization.update()
-        yield {**mean_metrics(parts), **norms}
-
-
-@contextmanager
-def frozen(module: nn.Module | None) -> Iterator[None]:
-    """No parameter of the module, if there is one, requires a gradient while the block lasts."""
-    parameters = list(trainable(module).values()) if module is not None else []
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
-@dataclass(frozen=True)
-class _Critic:
-    """The critic of stage one's objective, and how it gets its gradients."""
-
-    stage: Stage
-    module: nn.Module
-    optimization: Optimization
-    options: AutoencoderTrainerOptions
-
-    @classmethod
-    def of(cls, stage: Stage | PriorStage, optimization: Optimization) -> _Critic | None:
-        """The stage's, where it has one that is trained."""
-        module, options = getattr(getattr(stage, "objective", None), "critic", None), optimization.options
-        if module is None or not trainable(module) or not isinstance(options, AutoencoderTrainerOptions):
-            return None
-        return cls(cast(Stage, stage), module, optimization, options)
-
-    def learn(self, output: Loss, batch: Batch) -> Tensor:
-        """Adds the gradients of a batch, from the first step on; returns the loss, 0-d, 0 before."""
-        if self.optimization.step < self.options.critic_start:
-            return output.loss.detach().new_zeros(())
-        stage, parameters = self.stage, list(trainable(self.module).values())
-        with autocast(batch.x.device, self.options.precision):
-            loss: Tensor = stage.objective.critic_loss(stage.model, batch.x, batch.conditions, output)
-        # not loss.backward(): whatever else the loss depends on gets no gradient
-        gradients = torch.autograd.grad(loss / self.options.accumulate, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        return loss.detach()
-
-    def average(self) -> None:
-        """Gradients become the means over the ranks."""
-        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
-        if ranks() > 1 and gradients:
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            all_reduce_mean(flat)
-            for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-                gradient.copy_(mean.view_as(gradient))
-
-
-def _wrapped(stage: nn.Module, options: TrainerOptions) -> nn.Module:
-    """The stage as the loop calls it: compiled where asked for, gradients averaged over the ranks."""
-    if not options.compile:
-        return wrap_ddp(stage)
-    if ranks() > 1 and isinstance(stage, Stage):
-        # Each rank compiles by itself: the collectives could end up in another order on each, and deadlock.
-        quantizer = stage.model.quantizer
-        quantizer.forward = torch.compiler.disable(quantizer.forward)  # type: ignore[method-assign]
-    return wrap_ddp(cast(nn.Module, torch.compile(stage)))
+        yield step(batches)

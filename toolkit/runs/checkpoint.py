@@ -1,8 +1,8 @@
 """Checkpoints: written whole or not at all, checked when read, never unpickled.
 
 A checkpoint is a folder ``step-00001000/`` with ``model.safetensors`` (weights and buffers), ``state.safetensors``
-(weight averages, optimizer, random number generators) and ``state.json`` (format, step, the caller's facts, the sha256
-of the other two, and a checksum of all this).
+(weight averages, optimizer, float16's scale of the loss, random number generators) and ``state.json`` (format, step,
+the caller's facts, the sha256 of the other two, and a checksum of all this).
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ from toolkit.runs.tensors import (
 from toolkit.writing import write_text
 
 MODEL, STATE, FACTS, CHECKSUM = "model.safetensors", "state.safetensors", "state.json", "checksum"
+OPTIMIZATION = ("average.", "optimizer.", "loss_scale.")
+"""What the names begin with of an optimization's own tensors."""
 TRIES = 20
 """To read a checkpoint beside a training, which may delete it meanwhile."""
 
@@ -91,7 +93,7 @@ class Checkpoint:
         try:
             _check_state(self._shapes(STATE), optimization)
             state = self._tensors(STATE)
-            optimization.load({k: v for k, v in state.items() if k.startswith(("average.", "optimizer."))}, self.step)
+            optimization.load({k: v for k, v in state.items() if k.startswith(OPTIMIZATION)}, self.step)
             set_random_state(state)
         except (RuntimeError, ValueError, TypeError, LookupError) as e:
             raise ToolkitError(f"{self.path / STATE} is not this model's: {str(e).splitlines()[0]}") from e
@@ -293,6 +295,7 @@ def _check_state(saved: Mapping[str, Shape], optimization: Optimization) -> None
         wanted = {
             "average": own.get(key),
             "optimizer": number if moment == "step" else own.get(parameter),
+            "loss_scale": number,
             "metrics": Shape((), torch.int64) if key == "count" else number,
             "random": shape if prod(shape.shape) <= LARGEST_RANDOM else None,
         }
