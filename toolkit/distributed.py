@@ -268,9 +268,14 @@ def seed_noise(seed: int) -> None:
         torch.manual_seed(seed + rank())
 
 
+def local_ranks() -> int:
+    """The ranks of this machine; 1 outside a process group."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", ranks())) if ranks() > 1 else 1
+
+
 def check_device(device: torch.device) -> None:
     """ToolkitError where this machine's ranks outnumber its GPUs."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks()))
+    local = local_ranks()
     if device.type == "cuda" and ranks() > 1 and local > torch.cuda.device_count():
         raise ToolkitError(
             f"trainer.ranks={local}: every rank on device=cuda takes a GPU of its own, and this machine has"

@@ -14,6 +14,9 @@ Part = Literal["encoder", "quantizer", "decoder", "objective"]
 """What stage one trains."""
 PARTS: tuple[str, ...] = get_args(Part)
 
+OnDevice = Literal["auto", True, False]
+"""Whether a split is kept on the device."""
+
 LARGEST_SEED = 9223372036854775806
 """A run uses the seed and its successor, which are numbers of 63 bits."""
 
@@ -59,7 +62,11 @@ class TrainerOptions:
     pictures_every: PositiveInt = 1000
     """Steps between pictures."""
     workers: Annotated[int, Range(least=0, most=256)] | None = None
-    """Processes that load data; 0: the training process itself; null: 4 on a GPU, 0 on a CPU."""
+    """Processes that load data; 0: the training process itself; null: on a GPU up to 4, as there are cores; on a CPU
+    0."""
+    data_on_device: OnDevice = "auto"
+    """Whether the training split is kept on the device, where its batches are the same; auto: on a GPU, if the dataset
+    can hand it out as a whole and it takes at most an eighth of the free memory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; auto: on a GPU if there is one."""
     precision: Literal["fp32", "bf16"] = "fp32"

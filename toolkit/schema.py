@@ -167,7 +167,7 @@ def convert(wanted: Any, value: Any) -> Any:
 def spell(wanted: Any) -> str:
     """A type as the user writes it."""
     if get_origin(wanted) is Literal:
-        return "one of " + ", ".join(map(str, get_args(wanted)))
+        return "one of " + ", ".join(map(_written, get_args(wanted)))
     if get_origin(wanted) in (Union, types.UnionType):
         return " or ".join(spell(part) for part in get_args(wanted))
     if wanted is types.NoneType:
@@ -179,7 +179,12 @@ def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
     for choice in choices:
         if str(choice) == str(value) and isinstance(value, str | type(choice)):
             return choice
-    raise ValueError(f"expects one of {', '.join(map(str, choices))}, got {value!r}")
+    raise ValueError(f"expects one of {', '.join(map(_written, choices))}, got {value!r}")
+
+
+def _written(choice: Any) -> str:
+    """A choice as the user writes it."""
+    return str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 
 def _items(origin: Any, parts: tuple[Any, ...], value: list[Any] | tuple[Any, ...]) -> Iterator[Any]:
