@@ -1,0 +1,119 @@
+"""Runs the parts, each in a process of its own, and writes what they found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks import gpu
+from benchmarks.gpu.parts import BUDGETS, PARTS, Part
+from benchmarks.gpu.rows import without_paths
+
+ROOT = Path(__file__).resolve().parents[2]
+LEAST = 10
+"""Seconds below which no part is begun."""
+PATIENCE = 4
+"""A dry run's limits are so many times those of a GPU, which it is not."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    args = _arguments(words)
+    chosen = [part for part in PARTS if _is_chosen(part, args)]
+    out = Path(args.out or os.environ.get("OUT") or (tempfile.mkdtemp() if args.dry else ROOT / "benchmarks/results"))
+    out.mkdir(parents=True, exist_ok=True)
+    budget = args.budget or sum(seconds for half, seconds in BUDGETS.items() if half in {p.half for p in chosen})
+    with tempfile.TemporaryDirectory() as scratch:
+        results = measure(chosen, args, Path(scratch), budget * PATIENCE if args.dry else budget)
+    path = out / f"gpu-{results['name']}{f'-{args.half}' if args.half else ''}.json"
+    path.write_text(json.dumps(without_paths(results), indent=1) + "\n")
+    summarize(results["parts"])
+    print(path)
+    return 0 if all(part["rc"] == 0 for part in results["parts"]) or not args.dry else 1
+
+
+def measure(parts: Sequence[Part], args: argparse.Namespace, scratch: Path, budget: float) -> dict[str, Any]:
+    """The results of all parts; those for which no time is left are skipped."""
+    until = time.monotonic() + budget
+    facts = run_part("machine", 60 * PATIENCE, args, scratch)
+    done = []
+    for part in parts:
+        left = until - time.monotonic()
+        if left < LEAST:
+            done.append({"part": part.name, "rc": None, "why": "no time was left", "rows": []})
+            continue
+        limit = min(part.seconds * (PATIENCE if args.dry else 1), left)
+        print(f"== {part.name}: {part.what} (at most {limit:.0f} s)", flush=True)
+        done.append(run_part(part.name, limit, args, scratch))
+    machine = next((row["found"] for row in facts["rows"]), {})
+    name = args.name or ("dry" if args.dry else machine.get("name", "unknown"))
+    kept = {key: value for key, value in machine.items() if key != "name"}
+    return {"date": time.strftime("%Y-%m-%d"), "name": name, **kept, "dry": args.dry, "parts": done}
+
+
+def run_part(name: str, limit: float, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """A part in a process, and the rows that it wrote, however it ended; ``rc`` is None for one that took too long."""
+    path = scratch / f"{name}.json"
+    command = [sys.executable, "-m", "benchmarks.gpu.part", name, f"--out={path}", f"--seconds={limit:.0f}"]
+    command += [*(["--dry"] if args.dry else []), *([f"--data={args.data}"] if args.data else [])]
+    began = time.monotonic()
+    rc: int | None
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
+        try:
+            rc = process.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            rc = None
+        with suppress(ProcessLookupError):  # its own processes, too
+            os.killpg(process.pid, signal.SIGKILL)
+    rows = json.loads(path.read_text()) if path.is_file() else []
+    return {"part": name, "rc": rc, "seconds": round(time.monotonic() - began, 1), "rows": rows}
+
+
+def summarize(parts: Sequence[dict[str, Any]]) -> None:
+    """A line for each part, and each row that is not well."""
+    for part in parts:
+        rows = part["rows"]
+        bad = [row for row in rows if row["ok"] is False]
+        missing = sum(row["ok"] is None for row in rows)
+        ended = part.get("why") or ("took too long" if part["rc"] is None else f"rc {part['rc']}")
+        print(f"{part['part']:10} {ended}, {len(rows)} rows, {len(bad)} not well, {missing} not there")
+        for row in bad:
+            print(f"    {row['check']}: {row['found']}")
+
+
+def _is_chosen(part: Part, args: argparse.Namespace) -> bool:
+    if args.only:
+        return part.name in args.only.split(",")
+    return args.half in (None, part.half)
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("benchmarks.gpu", description=gpu.__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    halves = parser.add_mutually_exclusive_group()
+    halves.add_argument("--first", dest="half", action="store_const", const=1, help="what should hold: 5 minutes")
+    halves.add_argument("--second", dest="half", action="store_const", const=2, help="how fast it is: 7 minutes")
+    parser.add_argument("--only", help=f"parts: {', '.join(part.name for part in PARTS)}")
+    parser.add_argument("--dry", action="store_true", help="every part, tiny, on a CPU")
+    parser.add_argument("--data", help="CIFAR-10's folder or archive; without it, the whole run learns shapes")
+    parser.add_argument("--out", help="folder of the results; by default $OUT, or benchmarks/results")
+    parser.add_argument("--name", help="of the results' file, gpu-NAME.json; by default the card's")
+    parser.add_argument("--budget", type=float, help="seconds in all; by default those of the halves")
+    args = parser.parse_args(words)
+    unknown = set(args.only.split(",") if args.only else ()) - {part.name for part in PARTS}
+    if unknown:
+        parser.error(f"--only: no part {', '.join(sorted(unknown))}")
+    return args
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
