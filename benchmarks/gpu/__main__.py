@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from benchmarks import gpu
+from benchmarks.gpu.part import main as run
 from benchmarks.gpu.parts import BUDGETS, PARTS, Part
 from benchmarks.gpu.rows import without_paths
 
@@ -53,7 +55,7 @@ def measure(parts: Sequence[Part], args: argparse.Namespace, scratch: Path, budg
             continue
         limit = min(part.seconds * (PATIENCE if args.dry else 1), left)
         print(f"== {part.name}: {part.what} (at most {limit:.0f} s)", flush=True)
-        done.append(run_part(part.name, limit, args, scratch))
+        done.append((run_here if args.dry else run_part)(part.name, limit, args, scratch))
     machine = next((row["found"] for row in facts["rows"]), {})
     name = args.name or ("dry" if args.dry else machine.get("name", "unknown"))
     kept = {key: value for key, value in machine.items() if key != "name"}
@@ -62,9 +64,7 @@ def measure(parts: Sequence[Part], args: argparse.Namespace, scratch: Path, budg
 
 def run_part(name: str, limit: float, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """A part in a process, and the rows that it wrote, however it ended; ``rc`` is None for one that took too long."""
-    path = scratch / f"{name}.json"
-    command = [sys.executable, "-m", "benchmarks.gpu.part", name, f"--out={path}", f"--seconds={limit:.0f}"]
-    command += [*(["--dry"] if args.dry else []), *([f"--data={args.data}"] if args.data else [])]
+    command = [sys.executable, "-m", "benchmarks.gpu.part", *_words(name, limit, args, scratch)]
     began = time.monotonic()
     rc: int | None
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
@@ -74,6 +74,27 @@ def run_part(name: str, limit: float, args: argparse.Namespace, scratch: Path) -
             rc = None
         with suppress(ProcessLookupError):  # its own processes, too
             os.killpg(process.pid, signal.SIGKILL)
+    return _found(name, rc, began, scratch)
+
+
+def run_here(name: str, limit: float, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """A part in this process, as a dry run has it: to import torch for each would take longer than all they do."""
+    began = time.monotonic()
+    try:
+        rc = run(_words(name, limit, args, scratch))
+    except Exception:
+        traceback.print_exc()
+        rc = 1
+    return _found(name, rc, began, scratch)
+
+
+def _words(name: str, limit: float, args: argparse.Namespace, scratch: Path) -> list[str]:
+    words = [name, f"--out={scratch / f'{name}.json'}", f"--seconds={limit:.0f}"]
+    return [*words, *(["--dry"] if args.dry else []), *([f"--data={args.data}"] if args.data else [])]
+
+
+def _found(name: str, rc: int | None, began: float, scratch: Path) -> dict[str, Any]:
+    path = scratch / f"{name}.json"
     rows = json.loads(path.read_text()) if path.is_file() else []
     return {"part": name, "rc": rc, "seconds": round(time.monotonic() - began, 1), "rows": rows}
 

@@ -30,8 +30,8 @@ _SMALL = ["prior.hidden=32", "prior.layers=2"]
 
 QUANTIZERS = {
     "ema": ["quantizer=ema"],
-    "ema restart": ["quantizer=ema", "quantizer.restart=0.5"],
-    "vq kmeans": ["quantizer=vq", "quantizer.init=kmeans", "quantizer.restart=0.5"],
+    "ema revived": ["quantizer=ema", "quantizer.dead_code_threshold=0.5"],
+    "vq kmeans": ["quantizer=vq", "quantizer.init=kmeans", "quantizer.dead_code_threshold=0.5"],
     "vq rotation": ["quantizer=vq", "quantizer.gradient=rotation"],
     "vq entropy": ["quantizer=vq", "quantizer.entropy=0.1"],
     "simvq": ["quantizer=simvq"],

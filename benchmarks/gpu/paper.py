@@ -85,7 +85,7 @@ def peer(setting: Setting) -> Step:
         raise NotThereError("vector-quantize-pytorch") from None
     stage = model(setting)
     encoder, decoder = stage.model.encoder, stage.model.decoder
-    options = {"codebook_size": 512, "decay": 0.99, "channel_last": False, "rotation_trick": False}
+    options = {"codebook_size": 512, "decay": 0.99, "accept_image_fmap": True, "rotation_trick": False}
     quantizers = nn.ModuleList(VectorQuantize(dim=32, **options) for _ in range(10)).to(setting.device)
     scale = stage.model.data.scale
 

@@ -21,9 +21,9 @@ PARTS = (
     Part("codes", 30, 1, "codes of the GPU and of the CPU; the look-up against float64"),
     Part("repeats", 45, 1, "two equal runs, plain and with deterministic operations"),
     Part("race", 45, 1, "captures beside a loader's thread that pins memory"),
-    Part("speed", 170, 2, "images per second of the paper's CIFAR-10 model, switch by switch, and of a peer"),
+    Part("speed", 190, 2, "images per second of the paper's CIFAR-10 model, switch by switch, and of a peer"),
     Part("kernels", 30, 2, "where a step's time goes on the GPU, and the share in which it works"),
-    Part("whole", 210, 2, "both stages trained, evaluated, sampled from, and resumed"),
+    Part("whole", 200, 2, "both stages trained, evaluated, sampled from, and resumed"),
 )
 BUDGETS = {1: 300, 2: 420}
 """Seconds of each half."""

@@ -8,7 +8,7 @@ from itertools import islice
 
 import torch
 
-from benchmarks.gpu.cases import PRIORS, QUANTIZERS, Codes, Images, composed, prior_of, stage_of, updates
+from benchmarks.gpu.cases import PRIORS, QUANTIZERS, Codes, Images, prior_of, stage_of, updates
 from benchmarks.gpu.rows import Judged, Rows
 from benchmarks.gpu.setting import Setting
 from toolkit.training import Metrics
@@ -18,7 +18,7 @@ SWITCHES = ("trainer.graph=true", "trainer.data_on_device=true", "trainer.precis
 
 
 def run(rows: Rows, setting: Setting) -> None:
-    for precision in ("fp32", "bf16"):
+    for precision in ("bf16",) if setting.dry else ("fp32", "bf16"):
         for name, words in QUANTIZERS.items():
             case = [*words, f"trainer.precision={precision}"]
             rows.check(f"{name}, {precision}: no wait, finite", lambda case=case: autoencoder(case, setting))
@@ -36,7 +36,6 @@ def autoencoder(words: Sequence[str], setting: Setting) -> Judged:
 
 
 def prior(words: Sequence[str], setting: Setting) -> Judged:
-    composed(words)
     stage, options, code_spec = prior_of(words, setting)
     return _steps(updates(stage, options, Codes(64, code_spec), setting), setting)
 

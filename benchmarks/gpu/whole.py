@@ -16,7 +16,7 @@ from benchmarks.gpu.cases import composed
 from benchmarks.gpu.rows import Judged, NotThereError, Rows
 from benchmarks.gpu.setting import Setting
 
-SHARES = {"autoencoder": 0.45, "prior": 0.2}
+SHARES = {"autoencoder": 0.4, "prior": 0.18}
 """Of the part's time, for the training of each stage; the rest is for what comes behind."""
 SWITCHES = ("trainer.graph=true", "prior_trainer.graph=true")
 TINY = (
@@ -29,9 +29,10 @@ NEVER = 100_000_000
 
 def run(rows: Rows, setting: Setting) -> None:
     folder = setting.scratch / "run"
-    train = ["train", *_words(setting), f"hydra.run.dir={folder}"]
-    rows.check("stage one", lambda: trained(train, folder, "autoencoder", setting))
-    rows.check("stage two", lambda: trained([*train, "stage=prior"], folder, "prior-pixelcnn", setting))
+    begin = ["train", *_words(setting), "stage=autoencoder", f"hydra.run.dir={folder}"]
+    rows.check("stage one", lambda: trained(begin, folder, "autoencoder", setting))
+    go_on = ["train", f"run={folder}", "stage=prior"]
+    rows.check("stage two", lambda: trained(go_on, folder, "prior-pixelcnn", setting))
     rows.check("evaluate", lambda: evaluated(folder, setting))
     rows.check("sample", lambda: sampled(folder, setting))
     rows.check("reconstruct", lambda: len(_toolkit(["reconstruct", *_of(folder, setting), "examples=8"], 40)))
@@ -41,8 +42,6 @@ def run(rows: Rows, setting: Setting) -> None:
 def trained(words: list[str], folder: Path, stage: str, setting: Setting) -> Judged:
     """Trains until the stage's time is over, when a signal stops it as a terminal would; what its log says last."""
     kind = stage.partition("-")[0]
-    if kind == "autoencoder":
-        words = [*words, "stage=autoencoder"]
     _toolkit(words, setting.seconds * SHARES[kind], stops=True)
     steps = [path.name for path in sorted((folder / _checkpoints(stage)).glob("step-*"))]
     lines = [line for line in _log(folder) if line["stage"] == stage and line["split"] == "train"]
@@ -112,14 +111,17 @@ def _toolkit(words: list[str], seconds: float, stops: bool = False) -> list[str]
     print("toolkit", *words, flush=True)
     command = [sys.executable, "-m", "toolkit", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        stopped = False
-        try:
-            text, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            stopped = stops
-            process.send_signal(signal.SIGINT if stops else signal.SIGKILL)
-            text, _ = process.communicate(timeout=60)
+        asked = False
+        for patience, number in ((seconds, signal.SIGINT if stops else signal.SIGKILL), (30, signal.SIGKILL)):
+            try:
+                text, _ = process.communicate(timeout=patience)
+                break
+            except subprocess.TimeoutExpired:
+                asked = stops
+                process.send_signal(number)
+        else:
+            text, _ = process.communicate()
     print(text, flush=True)
-    if process.returncode and not stopped:
+    if process.returncode and not (asked and process.returncode != -signal.SIGKILL):
         raise RuntimeError(f"toolkit {words[0]} ended with {process.returncode}: {' '.join(text.split())[-300:]}")
     return text.splitlines()
