@@ -103,11 +103,13 @@ def test_a_part_that_hangs_or_dies_costs_itself_alone(tmp_path: Path, monkeypatc
     monkeypatch.setattr(gpu.os, "killpg", lambda *_: None)
     parts = [Part(name, 5, 1, "") for name in ("card", "waits", "codes")]
     args = SimpleNamespace(dry=False, data=None, name=None)
-    results = gpu.measure(parts, args, tmp_path, 100.0)  # type: ignore[arg-type]
+    saved: list[int] = []
+    results = gpu.measure(parts, args, tmp_path, 100.0, lambda so_far: saved.append(len(so_far["parts"])))  # type: ignore[arg-type]
+    assert saved == [1, 2, 3]
     assert results["name"] == "card-9000"
     assert results["device"] == "Card 9000"
     assert [(part["rc"], len(part["rows"])) for part in results["parts"]] == [(None, 1), (-9, 0), (0, 1)]
-    results = gpu.measure(parts, args, tmp_path, 1.0)  # type: ignore[arg-type]
+    results = gpu.measure(parts, args, tmp_path, 1.0, saved.append)  # type: ignore[arg-type]
     assert [part["why"] for part in results["parts"]] == ["no time was left"] * 3
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,20 +34,30 @@ def main(words: Sequence[str] | None = None) -> int:
     out = Path(args.out or os.environ.get("OUT") or (tempfile.mkdtemp() if args.dry else ROOT / "benchmarks/results"))
     out.mkdir(parents=True, exist_ok=True)
     budget = args.budget or sum(seconds for half, seconds in BUDGETS.items() if half in {p.half for p in chosen})
+    budget *= PATIENCE if args.dry else 1
     with tempfile.TemporaryDirectory() as scratch:
-        results = measure(chosen, args, Path(scratch), budget * PATIENCE if args.dry else budget)
-    path = out / f"gpu-{results['name']}{f'-{args.half}' if args.half else ''}.json"
-    path.write_text(json.dumps(without_paths(results), indent=1) + "\n")
+        results = measure(chosen, args, Path(scratch), budget, lambda results: write(results, args, out))
     summarize(results["parts"])
-    print(path)
-    return 0 if all(part["rc"] == 0 for part in results["parts"]) or not args.dry else 1
+    print(write(results, args, out))
+    return int(args.dry and any(part["rc"] != 0 for part in results["parts"]))
 
 
-def measure(parts: Sequence[Part], args: argparse.Namespace, scratch: Path, budget: float) -> dict[str, Any]:
-    """The results of all parts; those for which no time is left are skipped."""
+def measure(
+    parts: Sequence[Part],
+    args: argparse.Namespace,
+    scratch: Path,
+    budget: float,
+    save: Callable[[dict[str, Any]], object],
+) -> dict[str, Any]:
+    """The results of all parts, saved after each; those for which no time is left are skipped."""
     until = time.monotonic() + budget
-    facts = run_part("machine", 60 * PATIENCE, args, scratch)
-    done = []
+    machine = next((row["found"] for row in run_part("machine", 60 * PATIENCE, args, scratch)["rows"]), None)
+    if machine is None:
+        raise SystemExit(2)
+    name = args.name or ("dry" if args.dry else machine["name"])
+    kept = {key: value for key, value in machine.items() if key != "name"}
+    done: list[dict[str, Any]] = []
+    results = {"date": time.strftime("%Y-%m-%d"), "name": name, **kept, "dry": args.dry, "parts": done}
     for part in parts:
         left = until - time.monotonic()
         if left < LEAST:
@@ -56,10 +66,15 @@ def measure(parts: Sequence[Part], args: argparse.Namespace, scratch: Path, budg
         limit = min(part.seconds * (PATIENCE if args.dry else 1), left)
         print(f"== {part.name}: {part.what} (at most {limit:.0f} s)", flush=True)
         done.append((run_here if args.dry else run_part)(part.name, limit, args, scratch))
-    machine = next((row["found"] for row in facts["rows"]), {})
-    name = args.name or ("dry" if args.dry else machine.get("name", "unknown"))
-    kept = {key: value for key, value in machine.items() if key != "name"}
-    return {"date": time.strftime("%Y-%m-%d"), "name": name, **kept, "dry": args.dry, "parts": done}
+        save(results)
+    return results
+
+
+def write(results: dict[str, Any], args: argparse.Namespace, out: Path) -> Path:
+    """The results' file."""
+    path = out / f"gpu-{results['name']}{f'-{args.half}' if args.half else ''}.json"
+    path.write_text(json.dumps(without_paths(results), indent=1) + "\n")
+    return path
 
 
 def run_part(name: str, limit: float, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
