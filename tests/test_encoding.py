@@ -11,6 +11,7 @@ import torch
 from messages import assert_names
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from toy.toy_plugin import TilesDataset
 from toys import PIXELCNN, TILES, TWO_STEPS, VQ
 
 import toolkit
@@ -18,7 +19,9 @@ from toolkit import Model
 from toolkit.__main__ import run as command
 from toolkit.cli import encoding
 from toolkit.cli.config.compose import compose
+from toolkit.cli.long import LongFile
 from toolkit.cli.named import targets
+from toolkit.cli.reading import split_items
 from toolkit.stages import train
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -102,6 +105,65 @@ def test_a_split_keeps_labels(run: Path, model: Model, tmp_path: Path) -> None:
     assert json.loads(metadata["data_shape"]) == [2, 8, 8]
     assert json.loads(metadata["codebook_sizes"]) == [16]
     assert metadata["weights"] == model.checkpoint.weights_hash
+
+
+class Patchy(TilesDataset):  # type: ignore[misc]
+    """One file cannot be read, which is known once that was tried: the next one takes its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: set[int] = set()
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, torch.Tensor]:
+        if index == 5:
+            self.broken.add(index)
+        return super().example(split, index + (index in self.broken), generator)
+
+    def example_name(self, split: str, index: int) -> str:
+        return super().example_name(split, index + (index in self.broken))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_example_has_the_name_of_the_file_that_was_read(
+    model: Model, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.cli.reading.BATCH", 3)
+    items = split_items(model, Patchy(), "test", workers)
+    for i, item in enumerate(items):
+        assert item.name() == f"test/{i:06d}"
+        row = item.read()
+        assert not isinstance(row, LongFile)
+        assert item.name() == f"test/{i + (i == 5):06d}"
+        assert torch.equal(row["x"], model.dataset.example("test", i + (i == 5), None)["x"])
+        assert set(row) == {"x", "kind"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_commands_that_read_a_split_do_it_with_any_number_of_processes(run: Path, workers: int, tmp_path: Path) -> None:
+    """And get the same."""
+    words = (f"run={run}", f"workers={workers}", "device=cpu")
+    for command_words in (
+        ["encode", *words, "split=test", f"out={tmp_path / 'c.safetensors'}"],
+        ["reconstruct", *words, "examples=5", f"out={tmp_path / 'out'}"],
+        ["evaluate", *words, "examples=5"],
+        ["compare", str(run), f"workers={workers}", "split=val", f"out={tmp_path / 'compared'}"],
+    ):
+        assert command(command_words) == 0
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    written |= {name: (tmp_path / name).read_bytes() for name in ("c.safetensors", "compared/compare.json")}
+    written["evaluation"] = (run / "evaluation.json").read_bytes()
+    assert len(written) == 4
+    assert written == EARLIER.setdefault(run, written)
+
+
+EARLIER: dict[Path, dict[str, bytes]] = {}
+"""What the commands wrote with another number of processes."""
+
+
+def test_the_number_of_processes_has_bounds(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, bound in (("-1", "at least 0"), ("257", "at most 256")):
+        assert command(["evaluate", f"run={run}", f"workers={number}"]) == 2
+        assert_names(capsys.readouterr().err, f"toolkit evaluate: workers={number}: … {bound}")
 
 
 def test_labels_that_are_kept_are_the_decoders(

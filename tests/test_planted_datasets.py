@@ -122,6 +122,68 @@ class Sparing(Batching):
         return {**whole, "x": whole["x"].byte()}
 
 
+class Keeping(Tiles):
+    """Has a table, and mirrors half of what it gives to training."""
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, None)
+        mirrored = generator is not None and torch.rand((), generator=generator) < 0.5
+        return {**made, "x": made["x"].flip(-1)} if mirrored else made
+
+    def table(self, split: str) -> dict[str, Tensor]:
+        return collate(self, split, range(self.size(split)), None)
+
+    def draws(self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        return {"flips": torch.stack([torch.rand((), generator=generator) < 0.5 for generator in generators])}
+
+    def from_table(self, rows: dict[str, Tensor], draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not draws:
+            return rows
+        return {**rows, "x": torch.where(draws["flips"].view(-1, 1, 1, 1), rows["x"].flip(-1), rows["x"])}
+
+
+class Short(Keeping):
+    """Without the last example."""
+
+    def table(self, split: str) -> dict[str, Tensor]:
+        return {name: column[:-1] for name, column in super().table(split).items()}
+
+
+class Reversed(Keeping):
+    def table(self, split: str) -> dict[str, Tensor]:
+        return {name: column.flip(0) for name, column in super().table(split).items()}
+
+
+class Stingy(Keeping):
+    """Gives out the bytes that its table has."""
+
+    def table(self, split: str) -> dict[str, Tensor]:
+        table = super().table(split)
+        return {**table, "x": table["x"].byte()}
+
+
+class OtherDraws(Keeping):
+    def draws(self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        return {"flips": torch.rand(len(indices), generator=generators[0]) < 0.5}
+
+
+class Asking(Keeping):
+    """Mirrors some by a mask, for which the number of these must be known."""
+
+    def from_table(self, rows: dict[str, Tensor], draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        x = rows["x"].clone()
+        if draws:
+            x[draws["flips"]] = x[draws["flips"]].flip(-1)
+        return {**rows, "x": x}
+
+
+class Astray(Keeping):
+    """Leaves a condition on the CPU."""
+
+    def from_table(self, rows: dict[str, Tensor], draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {**super().from_table(rows, draws), "kind": torch.zeros(len(rows["kind"]))}
+
+
 class Unpicklable(Tiles):
     def __init__(self) -> None:
         super().__init__()
@@ -155,14 +217,20 @@ class Twins(Tiles):
         (OutOfOrder, "a batch is its examples"),
         (OneGeneratorForAll, "a batch is its examples"),
         (Sparing, "a batch is its examples"),
+        (Short, "a batch from the table is its examples"),
+        (Reversed, "a batch from the table is its examples"),
+        (Stingy, "a batch from the table is its examples"),
+        (OtherDraws, "a batch from the table is its examples"),
+        (Asking, "a batch from the table asks nothing of the device"),
+        (Astray, "a batch from the table asks nothing of the device"),
         (Unpicklable, "a worker gets the same dataset"),
         (Pictureless, "plot writes a png"),
         (Twins, "label names are unique"),
     ],
 )
 def test_a_broken_dataset_is_caught(broken: type[Dataset], law: str, tmp_path: Path) -> None:
-    words: dict[str, Any] = {"random": True} if law == "a batch is its examples" else {}
+    words: dict[str, Any] = {"random": True} if law.endswith("is its examples") else {}
     if law in ("what is written is read back", "plot writes a png"):
         words = {"tmp_path": tmp_path}
-    sound = next(cls for cls in (Waves, Batching, Tiles) if issubclass(broken, cls))
+    sound = next(cls for cls in (Waves, Batching, Keeping, Tiles) if issubclass(broken, cls))
     assert_catches(DatasetCase(sound), DatasetCase(broken), law, **words)

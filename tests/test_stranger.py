@@ -76,9 +76,18 @@ def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return checkpoints(folder)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_dataset_that_batches(one_by_one: dict[str, Any], workers: int, tmp_path: Path) -> None:
-    words = [*SPECKS, f"trainer.workers={workers}"]
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["trainer.workers=0"],
+        ["trainer.workers=2"],
+        ["trainer.data_on_device=true", "prior_trainer.data_on_device=true"],
+        ["trainer.data_on_device=true", "trainer.workers=2"],
+    ],
+    ids=" ".join,
+)
+def test_a_dataset_that_batches(one_by_one: dict[str, Any], more: list[str], tmp_path: Path) -> None:
+    words = [*SPECKS, *more]
     stop(words, tmp_path / "run", "autoencoder", 4)
     resume(tmp_path / "run")
     assert checkpoints(tmp_path / "run") == one_by_one

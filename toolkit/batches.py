@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, overload
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from toolkit import interrupts
-from toolkit.dataset import Examples, collate
+from toolkit.dataset import Examples, Tabled, collate
 from toolkit.device import pins
 from toolkit.distributed import all_gather_object, ranks
 from toolkit.errors import Interrupted, RemoteTraceback, ToolkitError
-
-GPU_WORKERS = 4
-"""Default number of loading processes with a GPU; on a CPU they would take the cores that train."""
+from toolkit.order import Generators, Shuffled
+from toolkit.tables import Table, load
+from toolkit.workers import default_workers
 
 SETTLING = 1.0
 """Seconds after which the system has told of a process that was killed."""
@@ -46,7 +44,8 @@ class TrainBatches(Iterator[Batch]):
 
     Epoch e goes through the split in the e-th permutation; a batch may hold the end of one epoch and the start of the
     next. The examples' own randomness is seeded by (seed, epoch, index). ``waited`` counts the seconds that the caller
-    spent waiting here; ``positions`` are those of an example of the last batch.
+    spent waiting here; ``positions`` are those of an example of the last batch. From a ``table``, which is the training
+    split on the device, the same batches are gathered there.
 
     Each of ``ranks`` takes its share: their k-th batches joined are the k-th batch of one rank with ``ranks`` times the
     ``batch_size``. As the batches never end, no rank runs out before another and no example is dropped, whatever the
@@ -64,10 +63,15 @@ class TrainBatches(Iterator[Batch]):
         workers: int | None = None,
         rank: int = 0,
         ranks: int = 1,
+        table: Table | None = None,
     ) -> None:
         self.device, self.waited, self.positions = device, 0.0, 0
-        order = _Shuffled(examples.size("train"), batch_size, seed, start, rank, ranks)
-        self._loaded = _load(_Random(examples, "train", seed), order, device, workers)
+        order = Shuffled(examples.size("train"), batch_size, seed, start, rank, ranks)
+        if table is None:
+            self._loaded = _load(_Random(examples, "train", seed), order, device, workers)
+        else:
+            own = workers if table.random else 0  # places alone need no processes
+            self._loaded = _load(_Draws(table.examples, table.split, seed), order, device, own, gather=table.batch)
 
     def __next__(self) -> Batch:
         start = time.perf_counter()
@@ -84,19 +88,27 @@ def split_batches(
     *,
     batch_size: int,
     limit: int | None = None,
+    places: Sequence[int] | None = None,
     workers: int | None = None,
     rank: int = 0,
     ranks: int = 1,
 ) -> Iterator[Batch]:
-    """A split's first ``limit`` examples once, in order, with nothing random.
+    """A split's first ``limit`` examples, or those at ``places``, once, in order, with nothing random.
+
+    ``workers`` are the processes that load them; None: as many as suit the device and their number.
 
     Each of ``ranks`` takes a stretch of the batches: joined in the order of the ranks, they are those of one rank.
     """
-    size = examples.size(split)
-    size = size if limit is None else min(limit, size)
-    order = [range(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
+    places = (range(examples.size(split)) if places is None else places)[:limit]
+    order = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
     share = stretch(len(order), rank, ranks)
+    if workers is None:
+        workers = default_workers(device, len(share))
     return _load(_Plain(examples, split), order[share.start : share.stop], device, workers, share.start)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def stoppable(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -118,13 +130,21 @@ def stretch(size: int, rank: int, ranks: int) -> range:
 
 
 def _load(
-    batches: _Plain | _Random, order: Iterable[Sequence[Any]], device: torch.device, workers: int | None, start: int = 0
+    source: _Source,
+    order: Iterable[Sequence[Any]],
+    device: torch.device,
+    workers: int | None,
+    start: int = 0,
+    gather: Callable[[dict[str, Tensor]], dict[str, Tensor]] = _as_it_is,
 ) -> Iterator[Batch]:
-    """Batches in an order, numbered from ``start``, by ``workers`` processes (None: as many as suit the device)."""
+    """Batches in an order, numbered from ``start``, by ``workers`` processes (None: as many as suit the device).
+
+    ``gather`` makes a batch of what is loaded.
+    """
     if workers is None:
-        workers = GPU_WORKERS if device.type != "cpu" else 0
+        workers = default_workers(device)
     loader = DataLoader(
-        _Guarded(batches),
+        _Guarded(source),
         batch_sampler=order,  # type: ignore[arg-type]
         collate_fn=_as_it_is,
         num_workers=workers,
@@ -137,7 +157,7 @@ def _load(
     for number, tensors in enumerate(_unless_killed(loader), start):
         if isinstance(tensors, _Mistake):
             raise ToolkitError(tensors.text) from RemoteTraceback(tensors.trace)
-        yield Batch(tensors, device, number)
+        yield Batch(gather(tensors), device, number)
 
 
 def _unless_killed(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -162,25 +182,27 @@ class _Mistake:
 class _Guarded(Dataset[Any]):
     """Batches, or in a worker the ToolkitError that one raises. The loader asks for all of a batch at once."""
 
-    def __init__(self, batches: _Plain | _Random) -> None:
-        self.batches = batches
+    def __init__(self, source: _Source) -> None:
+        self.source = source
 
     def __getitems__(self, keys: Sequence[Any]) -> Any:
         try:
-            return self.batches.batch(keys)
+            return self.source.batch(keys)
         except ToolkitError as e:
             if get_worker_info() is None:
                 raise
             return _Mistake(str(e), traceback.format_exc())
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
 def _outlive_signals(worker: int) -> None:
     """A terminal or a scheduler signals all processes, and the training has a step to finish."""
     interrupts.ignore_once()
+
+
+class _Source(Protocol):
+    """What a loader asks for batches."""
+
+    def batch(self, keys: Sequence[Any], /) -> dict[str, Tensor]: ...
 
 
 class _Plain:
@@ -200,7 +222,17 @@ class _Random:
         self.examples, self.split, self.seed = examples, split, seed
 
     def batch(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        return _batch(self.examples, self.split, [index for _, index in keys], _Generators(self.seed, keys))
+        return _batch(self.examples, self.split, [index for _, index in keys], Generators(self.seed, keys))
+
+
+class _Draws:
+    """What is random in batches of a split by (epoch, index), and their places in the split's table."""
+
+    def __init__(self, examples: Tabled, split: str, seed: int) -> None:
+        self.examples, self.split, self.seed = examples, split, seed
+
+    def batch(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        return load(self.examples, self.split, [index for _, index in keys], Generators(self.seed, keys))
 
 
 def _batch(
@@ -210,57 +242,3 @@ def _batch(
         batch: dict[str, Tensor] = examples.batch(split, indices, generators)
         return batch
     return collate(examples, split, indices, generators)
-
-
-class _Generators(Sequence[torch.Generator]):
-    """The generators of a batch's examples, by (epoch, index).
-
-    One is seeded when it is first asked for: for all of them that takes longer than to read a batch from an array.
-    """
-
-    def __init__(self, seed: int, keys: Sequence[tuple[int, int]]) -> None:
-        self.seed, self.keys = seed, keys
-        self.seeded: dict[int, torch.Generator] = {}
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @overload
-    def __getitem__(self, place: int) -> torch.Generator: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[torch.Generator]: ...
-
-    def __getitem__(self, place: int | slice) -> torch.Generator | list[torch.Generator]:
-        places = range(len(self.keys))[place]
-        return self._of(places) if isinstance(places, int) else [self._of(each) for each in places]
-
-    def _of(self, place: int) -> torch.Generator:
-        if place not in self.seeded:
-            packed = hashlib.blake2b(struct.pack("<3q", self.seed, *self.keys[place]), digest_size=8).digest()
-            self.seeded[place] = torch.Generator().manual_seed(int.from_bytes(packed, "little") >> 1)
-        return self.seeded[place]
-
-
-class _Shuffled(Sampler[list[tuple[int, int]]]):
-    """The (epoch, index) pairs of every batch of a rank from ``start`` on."""
-
-    def __init__(self, size: int, batch_size: int, seed: int, start: int, rank: int, ranks: int) -> None:
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.position, self.stride = (start * ranks + rank) * batch_size, ranks * batch_size
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        start, epoch, order = self.position, -1, []
-        while True:
-            batch = []
-            for position in range(start, start + self.batch_size):
-                if position // self.size != epoch:
-                    epoch = position // self.size
-                    order = self._permutation(epoch)
-                batch.append((epoch, order[position % self.size]))
-            start += self.stride
-            yield batch
-
-    def _permutation(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % (1 << 63))
-        return torch.randperm(self.size, generator=generator).tolist()  # type: ignore[no-any-return]

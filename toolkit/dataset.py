@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,17 @@ class Examples(Protocol):
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]: ...
 
 
+@runtime_checkable
+class Tabled(Examples, Protocol):
+    """Examples of which a split may be kept on the device as a whole: see ``Dataset.table``."""
+
+    def table(self, split: str) -> dict[str, Tensor] | None: ...
+
+    def draws(self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator]) -> dict[str, Tensor]: ...
+
+    def from_table(self, rows: dict[str, Tensor], draws: dict[str, Tensor]) -> dict[str, Tensor]: ...
+
+
 def collate(
     examples: Examples, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
 ) -> dict[str, Tensor]:
@@ -32,6 +43,19 @@ def collate(
     rows = [examples.example(split, index, generator) for index, generator in zip(indices, own, strict=True)]
     batch: dict[str, Tensor] = default_collate(rows)
     return batch
+
+
+def gather(
+    examples: Tabled,
+    table: Mapping[str, Tensor],
+    split: str,
+    indices: Sequence[int],
+    generators: Sequence[torch.Generator] | None,
+) -> dict[str, Tensor]:
+    """``Dataset.batch``, from the split's table."""
+    places = torch.tensor(indices, dtype=torch.int64)
+    draws = {} if generators is None else examples.draws(split, indices, generators)
+    return examples.from_table({name: column[places] for name, column in table.items()}, draws)
 
 
 class SourceFile(NamedTuple):
@@ -53,7 +77,7 @@ class Dataset(ABC):
     Laws, checked by toolkit.testing.DatasetSuite:
       examples have the spec's shape, type and range
       an example is a function of (split, index, seed of the generator); without a generator nothing is random
-      a batch is its examples, bit for bit
+      a batch is its examples, bit for bit, and so is one from the table, if there is one
       read(write(x)) == x where the file format is lossless
       pieces joined are what read gives, and pieces written what write writes
     """
@@ -87,6 +111,29 @@ class Dataset(ABC):
         nothing.
         """
         return collate(self, split, indices, generators)
+
+    def table(self, split: str) -> dict[str, Tensor] | None:
+        """All of a split, for a device to keep: tensors by name, with a row for each example. None: it has no table.
+
+        A dataset that holds its examples in memory, or computes them, has one: batches are then gathered on the GPU and
+        none is loaded. The columns may be in any form that is small; ``from_table`` makes a batch of them.
+        """
+        return None
+
+    def draws(self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """What is random in the examples of these indices, by name, ``(batch, …)``: such as which are mirrored.
+
+        It is drawn on the CPU, from the examples' own generators, as ``batch`` does; nothing where nothing is random.
+        """
+        return {}
+
+    def from_table(self, rows: dict[str, Tensor], draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A batch from some rows of the table and their draws, which are empty where nothing is random.
+
+        The result is that of ``batch``, bit for bit. All of it lies on one device, of which nothing is asked:
+        ``torch.where`` in place of masks.
+        """
+        return rows
 
     def example_name(self, split: str, index: int) -> str:
         """What is kept beside an example's codes: the file that it comes from, below the dataset's folder, or a number.

@@ -268,6 +268,11 @@ def seed_noise(seed: int) -> None:
         torch.manual_seed(seed + rank())
 
 
+def local_ranks() -> int:
+    """The ranks of this machine; 1 outside a process group."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", ranks())) if ranks() > 1 else 1
+
+
 def check_device(device: torch.device) -> None:
     """ToolkitError where this machine's ranks outnumber its GPUs, all are to share one, or none can reach another."""
     if device.type not in ("cpu", "cuda") and ranks() > 1:
@@ -277,7 +282,7 @@ def check_device(device: torch.device) -> None:
             f"trainer.ranks={ranks()}: every rank takes a GPU of its own, and device={device} is one:"
             f" choose device={device.type}"
         )
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks()))
+    local = local_ranks()
     if device.type == "cuda" and ranks() > 1 and local > torch.cuda.device_count():
         raise ToolkitError(
             f"trainer.ranks={local}: every rank on device=cuda takes a GPU of its own, and this machine has"

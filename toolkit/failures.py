@@ -28,29 +28,31 @@ _WHY = {
 MOST = 200
 """Characters that are shown of a message of others."""
 
+NO_PROCESSES = "trainer.workers=0 (where nothing is trained, workers=0)"
+
 _LOADING = (
     (
         re.compile(r"too many open files|items of ancdata|unable to open shared memory object", re.IGNORECASE),
         "the processes that load data have too many files open: raise the limit with `ulimit -n 4096`, or give"
-        " trainer.workers=0",
+        f" {NO_PROCESSES}",
     ),
     (
         re.compile(r"bus error|shared memory|</torch_|no space left on device", re.IGNORECASE),
         "the processes that load data have no room left in /dev/shm: give it more (docker run --shm-size=2g), or"
-        " trainer.workers=0",
+        f" {NO_PROCESSES}",
     ),
     (
         re.compile(r"DataLoader worker \(pid.*exited unexpectedly with exit code (?P<what>-?\d+)"),
-        "a process that loads data ended with status {what}; with trainer.workers=0 what ended it shows",
+        f"a process that loads data ended with status {{what}}; with {NO_PROCESSES} what ended it shows",
     ),
     (
         re.compile(r"DataLoader worker \(pid.*(killed by signal: Killed|exited unexpectedly)"),
         "a process that loads data was killed, which is what the system does when memory runs out: trainer.workers=N"
-        " with fewer of them, or trainer.workers=0, takes less",
+        f" with fewer of them, or {NO_PROCESSES}, takes less",
     ),
     (
         re.compile(r"DataLoader worker \(pid.*killed by signal: (?P<what>[\w ]+)"),
-        "a process that loads data was ended by a signal ({what}); trainer.workers=0 loads without such processes",
+        f"a process that loads data was ended by a signal ({{what}}); {NO_PROCESSES} loads without such processes",
     ),
 )
 """What PyTorch raises where processes that load data have failed, and what it means."""

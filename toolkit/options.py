@@ -16,6 +16,8 @@ PARTS: tuple[str, ...] = get_args(Part)
 
 DEVICE = "auto: a CUDA GPU if there is one; or cpu, cuda, mps, xpu, or by number, as cuda:1"
 """What a command says of where it runs."""
+OnDevice = Literal["auto", True, False]
+"""Whether a split is kept on the device."""
 
 LARGEST_SEED = 9223372036854775806
 """A run uses the seed and its successor, which are numbers of 63 bits."""
@@ -62,7 +64,11 @@ class TrainerOptions:
     pictures_every: PositiveInt = 1000
     """Steps between pictures."""
     workers: Annotated[int, Range(least=0, most=256)] | None = None
-    """Processes that load data; 0: the training process itself; null: 4 on a GPU, 0 on a CPU."""
+    """Processes that load data; 0: the training process itself; null: on a GPU up to 4, as there are cores; on a CPU
+    0."""
+    data_on_device: OnDevice = "auto"
+    """Whether the training split is kept on the device, where its batches are the same; auto: on a GPU, if the dataset
+    can hand it out as a whole and it takes at most an eighth of the free memory."""
     device: str = "auto"
     """Where it runs: auto (on a CUDA GPU if there is one), cpu, cuda, mps, xpu, or by number, as cuda:1."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -42,17 +42,19 @@ def evaluate(
     examples: int | None = None,
     metrics: Sequence[str] = (),
     batch_size: int = 64,
+    workers: int | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Bits per dim of a run with both terms apart, a row per trained prior, and every metric, over a split.
 
     The same is written to the run's ``evaluation.json``. ``examples``: how many of the split's, and of those that a
-    metric is fitted to (None: all). ``metrics``: by name, in place of the run's own. ``device`` is where a run given
-    by its folder is opened. Raises ToolkitError where the run or its dataset cannot be opened or the split is empty.
+    metric is fitted to (None: all). ``metrics``: by name, in place of the run's own. ``workers``: processes that read
+    the data (None: as many as suit the device). ``device`` is where a run given by its folder is opened. Raises
+    ToolkitError where the run or its dataset cannot be opened or the split is empty.
     """
     model = run if isinstance(run, Model) else load(run, device)
     judges = build_metrics(with_metrics(model.config, metrics), model.autoencoder)
-    return measure(model, model.dataset, judges, split, examples, batch_size).metrics
+    return measure(model, model.dataset, judges, split, examples, batch_size, workers).metrics
 
 
 def measure(
@@ -62,12 +64,15 @@ def measure(
     split: str,
     examples: int | None = None,
     batch_size: int = 64,
+    workers: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Measured:
     """The same, for an opened run with its dataset and metrics."""
     total = example_count(dataset, split, examples)
-    batches = split_batches(dataset, split, model.device, batch_size=batch_size, limit=total)
-    training = split_batches(dataset, "train", model.device, batch_size=batch_size, limit=examples)
+    batches, training = (
+        split_batches(dataset, of, model.device, batch_size=batch_size, limit=limit, workers=workers)
+        for of, limit in ((split, total), ("train", examples))
+    )
     evaluation = evaluate_parts(
         model.objective, model.autoencoder, batches, metrics, model.priors, training=training, progress=progress
     )

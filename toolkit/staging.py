@@ -15,6 +15,7 @@ from toolkit.distributed import rank, ranks
 from toolkit.fit import device_of
 from toolkit.logged import Logged
 from toolkit.model import Model
+from toolkit.on_device import table_on
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
 from toolkit.recorder import Recorder
@@ -66,15 +67,19 @@ class Staging:
             recorder.make_up()
             self.report.note(f"{recorder.stage}: all {options.steps} steps are done")
             return
+        device, passes = device_of(stage), (options.steps - optimization.step) * options.accumulate
+        reads = passes * options.batch_size * ranks()
+        table = table_on(device, examples, "train", options.data_on_device, reads=reads, note=self.report.note)
         batches = TrainBatches(
             examples,
-            device_of(stage),
+            device,
             batch_size=options.batch_size,
             seed=seed,
             start=optimization.step * options.accumulate,
             workers=options.workers,
             rank=rank(),
             ranks=ranks(),
+            table=table,
         )
         with matmuls(batches.device, products=not options.compile), deterministic(options.deterministic):
             recorder.follow(train_steps(stage, batches, optimization), batches)

@@ -71,6 +71,8 @@ class SumsPrior(AutoregressivePrior):
 class SpecksDataset(Dataset):
     """Noise in one array, of which a batch is cut at once; in training, an example is turned half the time.
 
+    Its table holds it in fewer bytes.
+
     Args:
         at_once: whether batches are cut at once.
     """
@@ -101,6 +103,16 @@ class SpecksDataset(Dataset):
             return {"x": x}
         flipped = torch.stack([torch.rand((), generator=generator) for generator in generators]) >= 0.5
         return {"x": torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)}
+
+    def table(self, split: str) -> dict[str, Tensor]:
+        return {"half": self.images[split].byte()}
+
+    def draws(self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        return {"turn": torch.stack([torch.rand((), generator=generator) for generator in generators])}
+
+    def from_table(self, rows: dict[str, Tensor], draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        x = rows["half"].long()
+        return {"x": torch.where(draws["turn"].view(-1, 1, 1, 1) < 0.5, x, x.flip(-1)) if draws else x}
 
     @classmethod
     def read(cls, path: Path, spec: DataSpec) -> Tensor:

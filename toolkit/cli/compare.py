@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.cli.alike import Row, unequal_counts, unequal_data, unequal_rates
 from toolkit.cli.arguments import parse
 from toolkit.cli.outputs import require_folder
-from toolkit.cli.report import notes, number, show_plugin_notes, table
+from toolkit.cli.report import WORKERS, notes, number, show_plugin_notes, table
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError, printable
 from toolkit.options import DEVICE
@@ -56,6 +56,7 @@ class CompareOptions:
         default=None, metadata={"help": "how many examples a run is evaluated on now, at most; null: all"}
     )
     batch_size: int = field(default=64, metadata={"help": "examples at once"})
+    workers: int | None = field(default=None, metadata={"help": WORKERS})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -170,7 +171,8 @@ def _measured(run: Run, options: CompareOptions) -> dict[str, Any]:
     model = load(run.path, options.device)
     metrics = build_metrics(model.config, model.autoencoder)
     dataset = build_dataset_of(model, {})
-    measured = measure(model, dataset, metrics, options.split, options.examples, options.batch_size)
+    reading = options.split, options.examples, options.batch_size, options.workers
+    measured = measure(model, dataset, metrics, *reading)
     notes([f"{run.path}: {notice}" for notice in measured.notices])
     return measured.metrics
 

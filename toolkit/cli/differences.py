@@ -26,6 +26,7 @@ IGNORED = {
         for trainer in TRAINERS
         for name in (
             "checkpoint_every",
+            "data_on_device",
             "device",
             "keep",
             "log_every",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from toolkit.cli.arguments import parse
-from toolkit.cli.report import notes, progress, show_plugin_notes
+from toolkit.cli.report import WORKERS, notes, progress, show_plugin_notes
 from toolkit.errors import printable
 from toolkit.options import DEVICE
 
@@ -40,6 +40,7 @@ class EncodeOptions:
         default_factory=dict,
         metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
     )
+    workers: int | None = field(default=None, metadata={"help": WORKERS})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -91,8 +92,8 @@ def _files(model: Model, words: list[Path]) -> list[Item]:
 
 
 def _split(model: Model, options: EncodeOptions) -> list[Item]:
-    from toolkit.cli.encoding import Item
     from toolkit.cli.files import build_dataset_of
+    from toolkit.cli.reading import split_items
     from toolkit.errors import ToolkitError
 
     split = str(options.split)
@@ -100,6 +101,4 @@ def _split(model: Model, options: EncodeOptions) -> list[Item]:
     size = dataset.size(split)
     if not size:
         raise ToolkitError(f"split={split} has no examples")
-    return [
-        Item(partial(dataset.example_name, split, i), partial(dataset.example, split, i, None)) for i in range(size)
-    ]
+    return split_items(model, dataset, split, options.workers)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.cli.arguments import parse
-from toolkit.cli.report import notes, number, progress, show_plugin_notes, table
+from toolkit.cli.report import WORKERS, notes, number, progress, show_plugin_notes, table
 from toolkit.errors import printable
 from toolkit.options import DEVICE
 
@@ -33,6 +33,7 @@ class EvaluateOptions:
         metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
     )
     batch_size: int = field(default=64, metadata={"help": "examples at once"})
+    workers: int | None = field(default=None, metadata={"help": WORKERS})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -51,7 +52,14 @@ def main(args: list[str]) -> int:
     dataset = build_dataset_of(model, options.dataset)
     with progress("evaluate", example_count(dataset, options.split, options.examples)) as report:
         measured = measure(
-            model, dataset, metrics, options.split, options.examples, options.batch_size, progress=report
+            model,
+            dataset,
+            metrics,
+            options.split,
+            options.examples,
+            options.batch_size,
+            options.workers,
+            progress=report,
         )
     notes(measured.notices)
     _print(measured.metrics)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.arguments import parse
-from toolkit.cli.report import COMPILE, notes, show_plugin_notes, watching
+from toolkit.cli.report import COMPILE, WORKERS, notes, show_plugin_notes, watching
 from toolkit.errors import ToolkitError, printable
 from toolkit.options import DEVICE
 
@@ -40,19 +40,22 @@ class ReconstructOptions:
     condition: dict[str, str] = field(default_factory=dict, metadata={"help": "condition.KEY=LABEL for the decoder"})
     compile: bool = field(default=False, metadata={"help": COMPILE})
     out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run"})
+    workers: int | None = field(default=None, metadata={"help": WORKERS})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
 def main(args: list[str]) -> int:
     options = parse("reconstruct", ReconstructOptions, args)
 
+    import torch
+
     from toolkit.causal.sampling import compiled
     from toolkit.cli.files import build_dataset_of, unlabeled
     from toolkit.cli.long import beginning, reconstruct_all
     from toolkit.cli.long import read as read_file
     from toolkit.cli.outputs import require_folder, written_together
+    from toolkit.cli.reading import read_split
     from toolkit.continuation import changed_data
-    from toolkit.dataset import collate
     from toolkit.model import load
     from toolkit.pictures import labels_of, spread
     from toolkit.plots.captions import plot_captioned
@@ -76,8 +79,10 @@ def main(args: list[str]) -> int:
         places = spread(dataset.size("test"), options.examples)
         if not places:
             raise ToolkitError("the test split has no examples: name files to reconstruct")
-        conditions = collate(dataset, "test", places, None)
-        read = examples = list(conditions.pop("x"))
+        batches = list(read_split(model, dataset, "test", places, options.workers))
+        examples = [example for batch in batches for example in batch.x]
+        conditions = {name: torch.cat([batch.conditions[name] for batch in batches]) for name in batches[0].conditions}
+        read = examples
     conditions = {**conditions, **model.labels(options.condition, len(examples))}
     notes(unlabeled(model, conditions))
     notes(_whole(model, read))

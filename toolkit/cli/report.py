@@ -27,6 +27,7 @@ from toolkit import registry
 from toolkit.errors import printable
 from toolkit.report import Lines, brief, duration
 
+WORKERS = "processes that read the data; null: up to 4 on a GPU, by its cores and how much there is to read; else 0"
 COMPILE = "a minute of preparation, then faster steps: for long samples, few at a time"
 """Help of the option that compiles sampling position by position."""
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.dataset import SPLITS, Dataset
+from toolkit.dataset import SPLITS, Dataset, collate
 from toolkit.plots.sheet import plot_sheet
 from toolkit.ranges import PositiveInt
 from toolkit.spec import Condition, DataSpec
@@ -75,6 +75,9 @@ class WavesDataset(Dataset):
         pace = int(random.integers(len(PACES)))
         values = torch.from_numpy(waves(random, list(PACES)[pace], self.spec.channels, self.spec.axes))
         return {"x": self.spec.unscale(values.float()), "pace": torch.tensor(pace)}
+
+    def table(self, split: str) -> dict[str, Tensor]:
+        return collate(self, split, range(self.sizes[split]), None)
 
     @classmethod
     def read(cls, path: Path, spec: DataSpec) -> Tensor:

@@ -72,6 +72,19 @@ class CachedCodes:
         rows = {name: torch.from_numpy(np.array(values[places])) for name, values in self._splits[split].items()}
         return {"x": rows.pop("codes").long(), **rows}
 
+    def table(self, split: str) -> dict[str, Tensor]:
+        """The codes in a type that devices can gather, and the conditions; see ``Dataset.table``."""
+        table = {name: torch.from_numpy(np.array(values)) for name, values in self._splits[split].items()}
+        return {**table, "codes": table["codes"].int()} if table["codes"].dtype == torch.uint16 else table
+
+    def draws(self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Nothing is random."""
+        return {}
+
+    def from_table(self, rows: dict[str, Tensor], draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A batch from rows of the table."""
+        return {"x": rows["codes"].long(), **{name: rows[name] for name in rows if name != "codes"}}
+
     def stretches(self, split: str) -> Iterator[Tensor]:
         """All codes of a split, in order, some examples ``(some, depth, *grid)`` int64 at a time."""
         codes = self._splits[split]["codes"]

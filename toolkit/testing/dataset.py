@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit.dataset import SPLITS, Dataset, collate
+from toolkit.dataset import SPLITS, Dataset, collate, gather
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.laws import Laws
 
@@ -83,6 +83,38 @@ class DatasetSuite(Laws):
                 assert_same(batch, expected, "a batch and its examples")
                 types = [{name: value.dtype for name, value in tensors.items()} for tensors in (batch, expected)]
                 assert types[0] == types[1], f"a batch has other types than its examples: {types}"
+
+    @pytest.mark.parametrize("random", [False, True])
+    def test_a_batch_from_the_table_is_its_examples(self, random: bool) -> None:
+        dataset = self.make()
+        if type(dataset).table is Dataset.table:
+            pytest.skip("keeps no table of its examples")
+        for split in SPLITS:
+            table, few = dataset.table(split), min(FEW, dataset.size(split))
+            if table is None or not few:
+                continue
+            for name, column in table.items():
+                assert len(column) == dataset.size(split), f"{name}: not a row for each example of {split}"
+            indices = [*range(few)[::-1], dataset.size(split) - 1, *range(few)[::3]]
+            generators, again = ([_generator(seed) for seed in range(len(indices))] for _ in range(2))
+            batch = gather(dataset, table, split, indices, generators if random else None)
+            expected = collate(dataset, split, indices, again if random else None)
+            assert_same(batch, expected, "a batch from the table and its examples")
+            types = [{name: value.dtype for name, value in tensors.items()} for tensors in (batch, expected)]
+            assert types[0] == types[1], f"a batch from the table has other types than its examples: {types}"
+
+    def test_a_batch_from_the_table_asks_nothing_of_the_device(self) -> None:
+        """It is made of tensors that have no values, on a device of their own."""
+        dataset = self.make()
+        table = dataset.table("train") if dataset.size("train") else None
+        if table is None:
+            pytest.skip("keeps no table of its examples")
+        indices = [0, dataset.size("train") - 1]
+        draws = dataset.draws("train", indices, [_generator(seed) for seed in indices])
+        rows = {name: column[indices].to("meta") for name, column in table.items()}
+        batch = dataset.from_table(rows, {name: value.to("meta") for name, value in draws.items()})
+        for name, value in batch.items():
+            assert value.device.type == "meta", f"{name} of a batch from the table lies on {value.device}"
 
     def test_splits_start_with_different_examples(self) -> None:
         dataset = self.make()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec, ToolkitError
-from toolkit.dataset import SourceFile
+from toolkit.dataset import SourceFile, gather
 from toolkit_image.cifar10_batch import LARGEST, ORIGIN, Batch, read_batch
 from toolkit_image.files import ImageDataset
 
@@ -80,13 +80,22 @@ class CIFAR10Dataset(ImageDataset):
     def batch(
         self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
     ) -> dict[str, Tensor]:
+        return gather(self, self.table(split), split, indices, generators)
+
+    def table(self, split: str) -> dict[str, Tensor]:
+        """``x`` uint8 and ``class``, as they are kept."""
         images, labels = self._read(split)
-        places = torch.tensor(indices)
-        x = images[places]
-        if self.flip and generators is not None:
-            flipped = torch.tensor([self._flips(generator) for generator in generators])
-            x[flipped] = x[flipped].flip(-1)
-        return {"x": x, "class": labels[places]}
+        return {"x": images, "class": labels}
+
+    def draws(self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Which are mirrored."""
+        return {"flips": torch.tensor([self._flips(each) for each in generators])} if self.flip else {}
+
+    def from_table(self, rows: dict[str, Tensor], draws: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not draws:
+            return rows
+        x = rows["x"]
+        return {**rows, "x": torch.where(draws["flips"].view(-1, 1, 1, 1), x.flip(-1), x)}
 
     def source_files(self) -> Iterable[SourceFile]:
         path = _find(self.root)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit import Condition, DataSpec
-from toolkit.dataset import SPLITS
+from toolkit.dataset import SPLITS, collate
 from toolkit.ranges import PositiveInt
 from toolkit_image.files import ImageDataset
 
@@ -143,6 +143,9 @@ class ShapesDataset(ImageDataset):
         picture = draw_shape(self.spec.axes[0], list(SHAPES)[shape], list(COLORS)[color], choices[2:])
         x = torch.from_numpy((picture * 255 + 0.5).astype(np.uint8))
         return {"x": x, "shape": torch.tensor(shape), "color": torch.tensor(color)}
+
+    def table(self, split: str) -> dict[str, Tensor]:
+        return collate(self, split, range(self.sizes[split]), None)
 
 
 def draw_shape(size: int, shape: str, color: str, choices: np.ndarray) -> Picture:
