@@ -15,8 +15,9 @@ from torch import Tensor
 from toolkit import registry
 from toolkit.build import asks_for_source, build_dataset, build_prior, build_stage, dropped
 from toolkit.causal.sampling import compiled
-from toolkit.coding import codec as coding
-from toolkit.coding.container import unpack
+from toolkit.coding import read, write
+from toolkit.coding.codec import Codec
+from toolkit.coding.container import Header, unpack
 from toolkit.config import PartConfig, RunConfig
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
@@ -284,7 +285,7 @@ class Model:
             x = torch.cat(list(self._flow.lowered([x], known, Drawing(generator, noise, progress))), 2)
         return Sample(x if length is None else x[:, :, :length], codes)
 
-    def codec(self, prior: str | None = None, *, lossless: bool = False, depth: int | None = None) -> coding.Codec:
+    def codec(self, prior: str | None = None, *, lossless: bool = False, depth: int | None = None) -> Codec:
         """What examples are compressed by; see ``compress``. ToolkitError for a prior that is not trained."""
         self._require_codes()
         if depth is not None and not 0 < depth <= self.code_spec.depth:
@@ -295,7 +296,8 @@ class Model:
         hashed = self._trained.weights_hash(name) if name in self.run.priors() else ""
         autoencoders = tuple(model.autoencoder for model in self.stack)
         weights = "+".join(model.checkpoint.weights_hash for model in self.stack)
-        return coding.Codec(autoencoders, self.prior(name), name, weights, hashed, lossless, depth)
+        seen = frozenset(self._seen(name))
+        return Codec(autoencoders, self.prior(name), name, weights, hashed, lossless, depth, seen)
 
     def compress(
         self,
@@ -316,7 +318,7 @@ class Model:
             self.codec(prior, lossless=lossless, depth=depth),
             self._conditions(conditions, len(x), None, prior),
         )
-        return coding.compress(codec, coding.rows_of(codec, x, self.encode(x), known)).data
+        return write.compress(codec, write.rows_of(codec, x, self.encode(x), known)).data
 
     def decompress(self, data: bytes, *, seed: int = 0) -> Tensor:
         """Data ``(n, channels, *axes)`` from what ``compress`` gave; ``seed``: see ``decode``.
@@ -325,14 +327,19 @@ class Model:
         its examples differ in their axes, which ``toolkit decompress`` writes as files.
         """
         header, stream = unpack(data)
-        codec = self.codec(header.prior, lossless=header.lossless)
-        rows = coding.decompress(codec, header, stream)
+        codec = self.codec_of(header)
+        rows = read.decompress(codec, header, stream)
         if len({row.example.axes for row in rows}) > 1:
             raise ToolkitError("its examples differ in their axes: toolkit decompress writes each to a file")
         if header.lossless:
             return torch.stack([row.x for row in rows if row.x is not None])
         known = {name: torch.stack([row.conditions[name] for row in rows]) for name in rows[0].conditions}
         return self.decode(torch.stack([row.codes for row in rows]).to(self.device), known, seed=seed)
+
+    def codec_of(self, header: Header) -> Codec:
+        """What a file's examples were compressed by. ToolkitError where this run has no such prior."""
+        kept = header.depth if header.depth < self.code_spec.depth else None
+        return self.codec(header.prior, lossless=header.lossless, depth=kept)
 
     @property
     def stack(self) -> list[Model]:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, progress, show_plugin_notes
 from toolkit.errors import printable
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from toolkit.cli.encoding import Item
-    from toolkit.cli.long import LongFile
-    from toolkit.model import Model
 
 
 @dataclass(frozen=True)
@@ -46,6 +37,7 @@ def main(args: list[str]) -> int:
     options = parse("encode", EncodeOptions, args)
 
     from toolkit.cli.encoding import codes_per_second, write
+    from toolkit.cli.items import file_items, split_items
     from toolkit.cli.outputs import require_file
     from toolkit.errors import ToolkitError
     from toolkit.model import load
@@ -57,7 +49,7 @@ def main(args: list[str]) -> int:
     show_plugin_notes()
     model = load(options.run, options.device)
     notes(model.notices)
-    items = _split(model, options) if options.split else _files(model, options.files)
+    items = split_items(model, options.split, options.dataset) if options.split else file_items(model, options.files)
     varying = not options.split and any(model.spec.varying) and not model.code_spec.parts
     begun = time.perf_counter()
     with progress("encode", len(items)) as report:
@@ -70,35 +62,3 @@ def main(args: list[str]) -> int:
     print(", ".join([*words, f"in {seconds:.1f} s"]))
     print(printable(options.out))
     return 0
-
-
-def _files(model: Model, words: list[Path]) -> list[Item]:
-    from toolkit.cli.encoding import Item
-    from toolkit.cli.long import LongFile, read
-    from toolkit.cli.named import find, names_of
-
-    def reader(path: Path) -> Callable[[], dict[str, Tensor] | LongFile]:
-        def example() -> dict[str, Tensor] | LongFile:
-            x = read(model, path)
-            return x if isinstance(x, LongFile) else {"x": x}
-
-        return example
-
-    files = find(words, model.files.suffixes)
-    named = zip(files, names_of(files, words), strict=True)
-    return [Item(partial(str, name), reader(path)) for path, name in named]
-
-
-def _split(model: Model, options: EncodeOptions) -> list[Item]:
-    from toolkit.cli.encoding import Item
-    from toolkit.cli.files import build_dataset_of
-    from toolkit.errors import ToolkitError
-
-    split = str(options.split)
-    dataset = build_dataset_of(model.bottom, options.dataset)
-    size = dataset.size(split)
-    if not size:
-        raise ToolkitError(f"split={split} has no examples")
-    return [
-        Item(partial(dataset.example_name, split, i), partial(dataset.example, split, i, None)) for i in range(size)
-    ]

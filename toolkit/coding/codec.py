@@ -1,11 +1,10 @@
-"""Examples to bytes and back: their codes under a prior, and where asked for the data under the likelihood."""
+"""What examples are coded by: their codes under a prior, and where asked for the data under the likelihood."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -13,9 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.coding.container import Example, Header, UnreadableError, pack
-from toolkit.coding.environment import check_environment, environment, threads
-from toolkit.coding.range_coder import RangeEncoder, Reader, Writer, seal, unseal
+from toolkit.coding.container import Example
 from toolkit.coding.windows import code_through
 from toolkit.entropy import EntropyCoder
 from toolkit.errors import ToolkitError
@@ -44,6 +41,8 @@ class Codec:
     prior_weights: str
     lossless: bool = False
     depth: int | None = None
+    seen: frozenset[str] = frozenset()
+    """The conditions that the prior or the decoder sees."""
 
     @property
     def device(self) -> torch.device:
@@ -67,137 +66,8 @@ class Row(NamedTuple):
     """Values by name, without a batch."""
 
 
-class Packed(NamedTuple):
-    """A file's bytes."""
-
-    data: bytes
-    stream: int
-    """How many of them are numbers; the others are the header."""
-    bits: float
-    """What the numbers cost at their probabilities, if there were no files."""
-
-
-def rows_of(
-    codec: Codec, x: Tensor, codes: Tensor, conditions: Mapping[str, Tensor], names: Sequence[str] = ()
-) -> list[Row]:
-    """The examples of a batch x ``(n, channels, *axes)`` and its codes."""
-    x = x.long() if codec.lossless else x
-    return [
-        Row(
-            Example(names[i] if names else "", tuple(x.shape[2:]), tuple(codes.shape[2:])),
-            codes[i].cpu(),
-            x[i].cpu() if codec.lossless else None,
-            {name: value[i].cpu() for name, value in conditions.items()},
-        )
-        for i in range(len(x))
-    ]
-
-
-def compress(codec: Codec, rows: Sequence[Row], progress: Callable[[int], None] = lambda _: None) -> Packed:
-    """All examples as one file; batches of them share one stream."""
-    stream, bits, done = RangeEncoder(), 0.0, 0
-    for batch in _batches(codec.lossless, [row.example for row in rows], ROWS):
-        some = [rows[i] for i in batch]
-        bits += _write(codec, [stream] * len(some), some)
-        done += len(some)
-        progress(done)
-    data = seal(stream)
-    return Packed(pack(_header(codec, rows, min(ROWS, len(rows)), 0), data), len(data), bits)
-
-
-def compress_each(
-    codec: Codec, rows: Sequence[Row], progress: Callable[[int], None] = lambda _: None
-) -> Iterator[Packed]:
-    """A file per example, coded side by side all the same."""
-    done = 0
-    for batch in _batches(codec.lossless, [row.example for row in rows], ROWS):
-        streams = [RangeEncoder() for _ in batch]
-        bits = _write(codec, streams, [rows[i] for i in batch])
-        for place, (i, stream) in enumerate(zip(batch, streams, strict=True)):
-            data = seal(stream)
-            yield Packed(pack(_header(codec, [rows[i]], len(batch), place), data), len(data), bits / len(batch))
-        done += len(batch)
-        progress(done)
-
-
-def decompress(
-    codec: Codec, header: Header, stream: bytes, progress: Callable[[int], None] = lambda _: None
-) -> list[Row]:
-    """The examples of a file; UnreadableError where they cannot be those that were written."""
-    check(codec, header)
-    decoder, rows = unseal(stream), list[Row]()
-    with threads(header.environment):
-        for batch in _batches(header.lossless, header.examples, header.rows):
-            some = [header.examples[i] for i in batch]
-            conditions = _conditions(codec, header, batch)
-            if len(header.examples) == 1:  # whose neighbors are in other files
-                codes, x = _read_alone(codec, decoder, some[0], header.rows, header.row, conditions)
-            else:
-                codes, x = _code(codec, partial(Reader, [decoder] * len(some)), some, conditions, None, None)
-            known = [{name: value[i] for name, value in conditions.items()} for i in range(len(some))]
-            rows += [
-                Row(example, _on_grid(codes[i], example.grid), None if x is None else x[i], known[i])
-                for i, example in enumerate(some)
-            ]
-            progress(len(rows))
-    if _hash(rows) != header.check:
-        raise UnreadableError("what it gives is not what was written: this machine rounds its probabilities otherwise")
-    return rows
-
-
-def check(codec: Codec, header: Header) -> None:
-    """UnreadableError where a file was written by other weights, of other data, or in another environment."""
-    own = codec.autoencoders[0]
-    if header.weights != codec.weights:
-        raise UnreadableError("it was written by another run, or by other weights of this one")
-    if header.prior_weights != codec.prior_weights:
-        raise UnreadableError(f"it was written by other weights of prior={header.prior}")
-    if header.codebook_sizes != own.code_spec.codebook_sizes or header.depth > own.code_spec.depth:
-        raise UnreadableError("its codes are not this run's")
-    if header.environment is not None:
-        check_environment(header.environment, codec.device)
-    elif header.lossless or not codec.prior.portable:
-        raise UnreadableError("it does not say on what machine it was written")
-    rank = len(own.code_spec.grid)
-    if any(len(example.grid) != rank for example in header.examples):
-        raise UnreadableError("its codes lie on another grid")
-
-
-def _write(codec: Codec, streams: list[RangeEncoder], rows: Sequence[Row]) -> float:
-    """Returns the bits at the numbers' probabilities."""
-    writers = list[Writer]()
-
-    def coding(counts: Sequence[int]) -> Writer:
-        writers.append(Writer(streams, counts))
-        return writers[-1]
-
-    positions, depth = max(prod(row.example.grid) for row in rows), codec.kept_depth
-    codes = torch.zeros(len(rows), depth, positions, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        codes[i, :, : prod(row.example.grid)] = row.codes[:depth].flatten(1)
-    x = torch.stack([row.x for row in rows if row.x is not None]).to(codec.device) if codec.lossless else None
-    conditions = {
-        name: torch.stack([row.conditions[name] for row in rows]).to(codec.device) for name in rows[0].conditions
-    }
-    _code(codec, coding, [row.example for row in rows], conditions, codes.to(codec.device), x)
-    return sum(writer.bits for writer in writers)
-
-
-def _read_alone(
-    codec: Codec, decoder: object, example: Example, rows: int, row: int, conditions: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor | None]:
-    """An example in the place that it had beside others: with other numbers of rows, products round differently."""
-
-    def coding(counts: Sequence[int]) -> Reader:
-        return Reader([decoder] * rows, [count if i == row else 0 for i, count in enumerate(counts)])
-
-    known = {name: value.expand(rows, *value.shape[1:]) for name, value in conditions.items()}
-    codes, x = _code(codec, coding, [example] * rows, known, None, None)
-    return codes[row : row + 1], None if x is None else x[row : row + 1]
-
-
 @torch.no_grad()
-def _code(
+def code_rows(
     codec: Codec,
     coding: Coding,
     examples: Sequence[Example],
@@ -241,11 +111,11 @@ def _data(
     return coded if not below else _data(below, coding, coded, x, conditions)
 
 
-def _batches(lossless: bool, examples: Sequence[Example], rows: int) -> Iterator[list[int]]:
+def batches(lossless: bool, examples: Sequence[Example], rows: int) -> Iterator[list[int]]:
     """Which examples are coded side by side: the next ones, of one shape where the data is kept."""
     batch = list[int]()
     for i, example in enumerate(examples):
-        if batch and (len(batch) == rows or (lossless and _shape(example) != _shape(examples[batch[0]]))):
+        if batch and (len(batch) == rows or (lossless and shape_of(example) != shape_of(examples[batch[0]]))):
             yield batch
             batch = []
         batch.append(i)
@@ -253,50 +123,7 @@ def _batches(lossless: bool, examples: Sequence[Example], rows: int) -> Iterator
         yield batch
 
 
-def _header(codec: Codec, rows: Sequence[Row], together: int, place: int) -> Header:
-    own = codec.autoencoders[0]
-    portable = codec.prior.portable and not codec.lossless
-    return Header(
-        weights=codec.weights,
-        prior=codec.prior_name,
-        prior_weights=codec.prior_weights,
-        lossless=codec.lossless,
-        depth=codec.kept_depth,
-        data_shape=codec.autoencoders[-1].data.shape,
-        codebook_sizes=own.code_spec.codebook_sizes,
-        rows=together,
-        row=place,
-        examples=tuple(row.example for row in rows),
-        conditions={name: [row.conditions[name].tolist() for row in rows] for name in rows[0].conditions},
-        environment=None if portable else environment(codec.device),
-        check=_hash([row._replace(codes=row.codes[: codec.kept_depth]) for row in rows]),
-    )
-
-
-def _conditions(codec: Codec, header: Header, batch: Sequence[int]) -> dict[str, Tensor]:
-    """Of the examples of a batch; UnreadableError where they are not this run's."""
-    known = {condition.name: condition for condition in codec.autoencoders[-1].data.conditions}
-    conditions = {}
-    try:
-        for name, values in header.conditions.items():
-            value = torch.tensor([values[i] for i in batch])
-            real = known[name].real
-            if value.is_floating_point() != real or (
-                not real and bool(((value < 0) | (value > known[name].size)).any())
-            ):
-                raise ValueError(name)
-            conditions[name] = value.to(codec.device)
-    except (KeyError, IndexError, TypeError, ValueError) as e:
-        raise UnreadableError(f"its conditions are not this run's: {e}") from e
-    return conditions
-
-
-def _on_grid(codes: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """The codes ``(depth, *grid)`` among those ``(depth, positions)``, which may have been filled up."""
-    return codes[:, : prod(grid)].unflatten(1, grid).cpu()
-
-
-def _hash(rows: Sequence[Row]) -> str:
+def digest(rows: Sequence[Row]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for row in rows:
         for t in (row.codes, row.x):
@@ -305,5 +132,5 @@ def _hash(rows: Sequence[Row]) -> str:
     return digest.hexdigest()
 
 
-def _shape(example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def shape_of(example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return example.axes, example.grid

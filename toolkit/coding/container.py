@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from math import prod
 from typing import Any
 
 from toolkit.errors import ToolkitError
@@ -20,8 +21,18 @@ LARGEST_HEADER = 1 << 28
 """Bytes of a header as text: a small file may unpack to any size."""
 
 
+LARGEST = 1 << 30
+"""Most positions of an example."""
+MOST_ROWS = 1 << 12
+"""Most examples side by side."""
+
+
 class UnreadableError(ToolkitError):
-    """Compressed data that is damaged, or cannot be read here; its text says why."""
+    """Compressed data that is damaged, or cannot be read here; its text says why. ``place``: of several, which."""
+
+    def __init__(self, text: str, place: int = 0) -> None:
+        super().__init__(text)
+        self.place = place
 
 
 @dataclass(frozen=True)
@@ -86,11 +97,6 @@ def unpack(data: bytes) -> tuple[Header, bytes]:
     return _header(body[start : start + size]), body[start + size :]
 
 
-def header_size(data: bytes) -> int:
-    """How many of a file's bytes are not its stream."""
-    return len(MAGIC) + 5 + int.from_bytes(data[len(MAGIC) + 1 : len(MAGIC) + 5], "little") + DIGEST
-
-
 def _header(packed: bytes) -> Header:
     try:
         unpacking = zlib.decompressobj()
@@ -122,7 +128,9 @@ def _check(header: Header) -> None:
     numbers = (header.depth, header.rows, header.row)
     if not all(isinstance(text, str) for text in texts) or not all(type(n) is int and n >= 0 for n in numbers):
         raise ValueError("values of other types")
-    if not header.examples or not 0 < header.rows <= 1 << 16 or header.row >= header.rows or header.depth < 1:
+    if any(prod(example.grid) > LARGEST or prod(example.axes) > LARGEST for example in header.examples):
+        raise ValueError("an example larger than any")
+    if not header.examples or not 0 < header.rows <= MOST_ROWS or header.row >= header.rows or header.depth < 1:
         raise ValueError("no examples, or none of a place among its rows")
     if type(header.lossless) is not bool or not isinstance(header.conditions, dict):
         raise ValueError("values of other types")

@@ -10,7 +10,6 @@ from importlib.metadata import version
 
 import torch
 
-from toolkit.coding.container import UnreadableError
 
 THREADS = "threads"
 
@@ -23,15 +22,17 @@ def environment(device: torch.device) -> dict[str, str]:
     return {**versions, "constriction": version("constriction"), "device": f"{device.type}, {where}", **threads}
 
 
-def check_environment(written: Mapping[str, str], device: torch.device) -> None:
-    """UnreadableError naming what differs here, but for the threads, which ``threads`` sets."""
+def difference(written: Mapping[str, str], device: torch.device) -> str | None:
+    """What differs here, but for the threads, which ``threads`` sets; None where nothing does."""
     here = environment(device)
     for name in sorted({*written, *here} - {THREADS}):
         if written.get(name) != here.get(name):
-            raise UnreadableError(
+            return (
                 f"its probabilities are those of {name} {written.get(name, 'unknown')}, and here they would be rounded"
-                f" as by {name} {here.get(name, 'unknown')}; prior=uniform and prior=categorical are read everywhere"
+                f" as by {name} {here.get(name, 'unknown')}; what prior=uniform or prior=categorical wrote is read"
+                " everywhere"
             )
+    return None
 
 
 @contextmanager
