@@ -17,7 +17,7 @@ from toolkit.build import asks_for_source, build_dataset, build_prior, build_sta
 from toolkit.causal.sampling import compiled
 from toolkit.coding import read, write
 from toolkit.coding.codec import Codec
-from toolkit.coding.container import Header, unpack
+from toolkit.coding.container import Header, UnreadableError, unpack
 from toolkit.config import PartConfig, RunConfig
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
@@ -295,9 +295,8 @@ class Model:
         name = prior or self.config.chosen_prior().name
         hashed = self._trained.weights_hash(name) if name in self.run.priors() else ""
         autoencoders = tuple(model.autoencoder for model in self.stack)
-        weights = "+".join(model.checkpoint.weights_hash for model in self.stack)
         seen = frozenset(self._seen(name))
-        return Codec(autoencoders, self.prior(name), name, weights, hashed, lossless, depth, seen)
+        return Codec(autoencoders, self.prior(name), name, self._weights, hashed, lossless, depth, seen)
 
     def compress(
         self,
@@ -314,10 +313,8 @@ class Model:
         not its reconstruction. ``depth`` keeps the first codes of each position. ToolkitError where prior or likelihood
         have no probabilities, number by number.
         """
-        codec, known = (
-            self.codec(prior, lossless=lossless, depth=depth),
-            self._conditions(conditions, len(x), None, prior),
-        )
+        codec = self.codec(prior, lossless=lossless, depth=depth)
+        known = self._conditions(conditions, len(x), None, codec.prior_name)
         return write.compress(codec, write.rows_of(codec, x, self.encode(x), known)).data
 
     def decompress(self, data: bytes, *, seed: int = 0) -> Tensor:
@@ -337,9 +334,16 @@ class Model:
         return self.decode(torch.stack([row.codes for row in rows]).to(self.device), known, seed=seed)
 
     def codec_of(self, header: Header) -> Codec:
-        """What a file's examples were compressed by. ToolkitError where this run has no such prior."""
+        """What a file's examples were compressed by. ToolkitError where that was another run, or an untrained prior."""
+        if header.weights != self._weights:
+            raise UnreadableError("it was written by another run, or by other weights of this one")
         kept = header.depth if header.depth < self.code_spec.depth else None
         return self.codec(header.prior, lossless=header.lossless, depth=kept)
+
+    @property
+    def _weights(self) -> str:
+        """Hash of all weights between data and codes."""
+        return "+".join(model.checkpoint.weights_hash for model in self.stack)
 
     @property
     def stack(self) -> list[Model]:

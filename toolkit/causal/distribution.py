@@ -56,7 +56,8 @@ class AutoregressiveDistribution(Distribution):
 
     def entropy_code(self, coder: EntropyCoder, x: Tensor | None = None) -> Tensor:
         n, axes = len(self.context), self.shape[1:]
-        return entropy_code(self.network, coder, n, axes, x, context=self.context).unflatten(2, axes)
+        coded: Tensor = entropy_code(self.network, coder, n, axes, x, context=self.context).unflatten(2, axes)
+        return coded
 
     def sample_with(
         self,

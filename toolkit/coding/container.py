@@ -107,8 +107,8 @@ def _header(packed: bytes) -> Header:
         if set(values) != {f.name for f in fields(Header)}:
             raise ValueError("other fields")
         examples = tuple(Example(str(e["name"]), _sizes(e["axes"]), _sizes(e["grid"])) for e in values.pop("examples"))
-        shapes = {name: _sizes(values.pop(name)) for name in ("data_shape", "codebook_sizes")}
-        header = Header(examples=examples, **shapes, **values)
+        shape, sizes = _sizes(values.pop("data_shape")), _sizes(values.pop("codebook_sizes"))
+        header = Header(examples=examples, data_shape=shape, codebook_sizes=sizes, **values)
         _check(header)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, zlib.error) as e:
         raise UnreadableError(f"its header is not one that toolkit compress wrote: {e}") from e

@@ -10,7 +10,6 @@ from importlib.metadata import version
 
 import torch
 
-
 THREADS = "threads"
 
 

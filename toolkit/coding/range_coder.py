@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from math import log2
 from typing import Any, final
 
-import constriction
+import constriction  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from torch import Tensor
@@ -114,12 +114,12 @@ def seal(stream: Any) -> bytes:
     bits = count * WORD + STATE
     inside = int.from_bytes(words.astype(">u4").tobytes(), "big") << (bits - WORD * len(words))
     lower = inside - (inside - lower) % (1 << STATE)  # with the carries that its own number has not
-    for size in range(bits // 8 + 1):
+    for size in range(bits // 8):
         rest = bits - 8 * size
-        number = -(-lower >> rest)
+        number: int = -(-lower >> rest)
         if number << rest < lower + width:
-            break
-    return number.to_bytes(size, "big")
+            return number.to_bytes(size, "big")
+    return int(lower).to_bytes(bits // 8, "big")
 
 
 def unseal(data: bytes) -> Any:

@@ -117,8 +117,6 @@ def check(codec: Codec, header: Header, place: int = 0) -> None:
 
 def _mismatch(codec: Codec, header: Header) -> str | None:
     spec = codec.autoencoders[0].code_spec
-    if header.weights != codec.weights:
-        return "it was written by another run, or by other weights of this one"
     if header.prior_weights != codec.prior_weights:
         return f"it was written by other weights of prior={header.prior}"
     if header.codebook_sizes != spec.codebook_sizes or header.depth > spec.depth:
@@ -150,4 +148,5 @@ def _conditions(codec: Codec, header: Header, batch: Sequence[int]) -> dict[str,
 
 def _on_grid(codes: Tensor, grid: tuple[int, ...]) -> Tensor:
     """The codes ``(depth, *grid)`` among those ``(depth, positions)``, which may have been filled up."""
-    return codes[:, : prod(grid)].unflatten(1, grid).cpu()
+    own: Tensor = codes[:, : prod(grid)].unflatten(1, grid)
+    return own.cpu()

@@ -73,10 +73,10 @@ class UniformPrior(Prior):
         rows = self.sizes.new_zeros(n, positions - known.shape[2], len(sizes))
         values = None if codes is None else codes[:, :, known.shape[2] :].transpose(1, 2).reshape(rows.shape)
         read = [
-            coder.code_uniform(size, rows[:, p, d], None if values is None else values[:, p, d])
+            coder.code_uniform(size, rows[:, p, d].flatten(1), None if values is None else values[:, p, d].flatten(1))
             for p, d, size in _stretches(sizes, rows.shape[1])
         ]
-        coded = torch.cat([part.flatten(1) for part in read], 1) if read else rows
+        coded = torch.cat(read, 1) if read else rows
         return torch.cat([known, coded.reshape(rows.shape).transpose(1, 2)], 2)
 
 

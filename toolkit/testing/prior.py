@@ -200,7 +200,7 @@ class PriorSuite(PartLaws):
         prior, codes, tape = self.prior(code_spec), _some_codes(code_spec, 3), Tape()
         _entropy_code(prior, tape, codes)
         torch.testing.assert_close(tape.nats(), -_log_prob(prior, codes).double(), atol=1e-3, rtol=1e-3)
-        back = _entropy_code(prior, tape.rewound(), None, 3)
+        back = _entropy_code(prior, tape.rewound(), None)
         assert torch.equal(back, codes.flatten(2))
 
     def test_codes_after_a_prefix_cost_what_they_do_among_all(self) -> None:
@@ -255,22 +255,15 @@ def _entropy_code(
     prior: Prior,
     tape: Tape,
     codes: Tensor | None,
-    n: int = 0,
     *,
     conditions: dict[str, Tensor] | None = None,
     positions: int | None = None,
     prefix: Tensor | None = None,
 ) -> Tensor:
+    """Of three examples."""
     given = None if codes is None else codes.flatten(2)[:, :, :positions]
     try:
-        return prior.entropy_code(
-            tape,
-            n or len(codes),
-            conditions or {},
-            given,
-            positions=positions,
-            prefix=prefix,  # type: ignore[arg-type]
-        )
+        return prior.entropy_code(tape, 3, conditions or {}, given, positions=positions, prefix=prefix)
     except NotImplementedError:
         pytest.skip("it gives no probabilities code by code")
 

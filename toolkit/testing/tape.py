@@ -39,6 +39,8 @@ class Tape(EntropyCoder):
     def _coded(self, probs: Tensor | int, values: Tensor | None) -> Tensor:
         if not self.reading:
             assert values is not None, "nothing is given to write"
+            assert values.dim() == 2, "numbers are (batch, count)"
+            assert isinstance(probs, int) or probs.shape[:2] == values.shape, "probabilities are not the numbers'"
             self.entries.append(Entry(probs, values.detach().clone()))
             return values
         entry = self.entries.pop(0)
