@@ -110,6 +110,12 @@ def test_a_trained_model_in_python(folder: Path) -> None:
     assert run(decode) == 0
     written = sorted(path.relative_to("decoded").as_posix() for path in Path("decoded").rglob("*.png"))
     assert written == [f"{name}.png" for name in names["names"]]
+    shutil.rmtree("decoded")
+    execute("compress.md")
+    compress, decompress = commands(PAGES["compress.md"])[:2]
+    assert run([*compress, "dataset.test_size=3"]) == 0
+    assert run(decompress) == 0
+    assert sorted(path.relative_to("decoded").as_posix() for path in Path("decoded").rglob("*.png")) == written
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
+from toolkit.entropy import EntropyCoder
 from toolkit.fit import (
     BrokenPartError,
     MisfitError,
@@ -225,6 +226,28 @@ class FoldedDistribution(Distribution):
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         return unfold(self.base.sample(generator, temperature, progress), self.extra)
+
+    def entropy_code(self, coder: EntropyCoder, x: Tensor | None = None) -> Tensor:
+        slices = _Slices(coder, prod(self.extra))
+        return unfold(self.base.entropy_code(slices, None if x is None else fold(x, self.rank)[0]), self.extra)
+
+
+@final
+class _Slices(EntropyCoder):
+    """An entropy coder of whole examples for their slices, all of which are written or read side by side."""
+
+    def __init__(self, coder: EntropyCoder, slices: int) -> None:
+        self.coder, self.slices = coder, slices
+
+    def code(self, probs: Tensor, values: Tensor | None) -> Tensor:
+        whole = probs.reshape(-1, self.slices * probs.shape[1], probs.shape[2])
+        given = None if values is None else values.reshape(whole.shape[:2])
+        return self.coder.code(whole, given).reshape(probs.shape[:2])
+
+    def code_uniform(self, size: int, like: Tensor, values: Tensor | None) -> Tensor:
+        whole = like.reshape(-1, self.slices * like.shape[1])
+        given = None if values is None else values.reshape(whole.shape)
+        return self.coder.code_uniform(size, whole, given).reshape(like.shape)
 
 
 def _none(condition: Condition, data: DataSpec, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from toolkit.entropy import EntropyCoder
 from toolkit.fit import BrokenPartError, check_returned, example, where_provable
 from toolkit.spec import DataSpec
 
@@ -19,6 +20,7 @@ class Distribution(ABC):
     Laws, checked by toolkit.testing.LikelihoodSuite:
       log_prob is float32 (or wider) under any autocast, and sums to one over all levels
       samples fit log_prob
+      entropy coding costs what log_prob says, and gives x back
     """
 
     shape: tuple[int, ...]
@@ -50,6 +52,13 @@ class Distribution(ABC):
 
         ``progress`` is called with the number of finished positions where they are sampled one after another.
         """
+
+    def entropy_code(self, coder: EntropyCoder, x: Tensor | None = None) -> Tensor:
+        """Writes x ``(batch, channels, *axes)`` where it is given, else reads it; returns it, int64.
+
+        NotImplementedError, saying why, where there are no levels to write.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no probabilities of levels")
 
 
 class Likelihood(nn.Module, ABC):

@@ -15,6 +15,9 @@ from torch import Tensor
 from toolkit import registry
 from toolkit.build import asks_for_source, build_dataset, build_prior, build_stage, dropped
 from toolkit.causal.sampling import compiled
+from toolkit.coding import read, write
+from toolkit.coding.codec import Codec
+from toolkit.coding.container import Header, UnreadableError, unpack
 from toolkit.config import PartConfig, RunConfig
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
@@ -281,6 +284,71 @@ class Model:
             )
             x = torch.cat(list(self._flow.lowered([x], known, Drawing(generator, noise, progress))), 2)
         return Sample(x if length is None else x[:, :, :length], codes)
+
+    def codec(self, prior: str | None = None, *, lossless: bool = False, depth: int | None = None) -> Codec:
+        """What examples are compressed by; see ``compress``. ToolkitError for a prior that is not trained."""
+        self._require_codes()
+        if depth is not None and not 0 < depth <= self.code_spec.depth:
+            raise ToolkitError(f"depth={depth}: this run's codes have depths 1 to {self.code_spec.depth}")
+        if depth is not None and lossless:
+            raise ToolkitError(f"depth={depth}: lossless=true needs all codes; leave one of them out")
+        name = prior or self.config.chosen_prior().name
+        hashed = self._trained.weights_hash(name) if name in self.run.priors() else ""
+        autoencoders = tuple(model.autoencoder for model in self.stack)
+        seen = frozenset(self._seen(name))
+        return Codec(autoencoders, self.prior(name), name, self._weights, hashed, lossless, depth, seen)
+
+    def compress(
+        self,
+        x: Tensor,
+        conditions: Mapping[str, Tensor | str] | None = None,
+        *,
+        prior: str | None = None,
+        lossless: bool = False,
+        depth: int | None = None,
+    ) -> bytes:
+        """Data, as ``encode`` takes it, as the bytes of a file: its codes under a prior, by default the configured one.
+
+        ``lossless`` writes the data behind the codes, under the likelihood, so that ``decompress`` gives back x itself,
+        not its reconstruction. ``depth`` keeps the first codes of each position. ToolkitError where prior or likelihood
+        have no probabilities, number by number.
+        """
+        codec = self.codec(prior, lossless=lossless, depth=depth)
+        known = self._conditions(conditions, len(x), None, codec.prior_name)
+        return write.compress(codec, write.rows_of(codec, x, self.encode(x), known)).data
+
+    def decompress(self, data: bytes, *, seed: int = 0) -> Tensor:
+        """Data ``(n, channels, *axes)`` from what ``compress`` gave; ``seed``: see ``decode``.
+
+        ToolkitError where it is damaged, was written by other weights or on a machine that rounds otherwise, and where
+        its examples differ in their axes, which ``toolkit decompress`` writes as files.
+        """
+        header, stream = unpack(data)
+        codec = self.codec_of(header)
+        rows = read.decompress(codec, header, stream)
+        if len({row.example.axes for row in rows}) > 1:
+            raise ToolkitError("its examples differ in their axes: toolkit decompress writes each to a file")
+        if header.lossless:
+            return torch.stack([row.x for row in rows if row.x is not None])
+        known = {name: torch.stack([row.conditions[name] for row in rows]) for name in rows[0].conditions}
+        return self.decode(torch.stack([row.codes for row in rows]).to(self.device), known, seed=seed)
+
+    def codec_of(self, header: Header) -> Codec:
+        """What a file's examples were compressed by. ToolkitError where that was another run, or an untrained prior."""
+        if header.weights != self._weights:
+            raise UnreadableError("it was written by another run, or by other weights of this one")
+        kept = header.depth if header.depth < self.code_spec.depth else None
+        return self.codec(header.prior, lossless=header.lossless, depth=kept)
+
+    @property
+    def _weights(self) -> str:
+        """Hash of all weights between data and codes."""
+        return "+".join(model.checkpoint.weights_hash for model in self.stack)
+
+    @property
+    def stack(self) -> list[Model]:
+        """This model, and those below it."""
+        return [self] if self.base is None else [self, *self.base.stack]
 
     def labels(
         self, values: Mapping[str, str], n: int, *, prior: str | None = None, length: int | None = None

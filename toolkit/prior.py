@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from toolkit.entropy import EntropyCoder
 from toolkit.errors import ToolkitError
 from toolkit.spec import CodeSpec
 
@@ -51,6 +52,7 @@ class Prior(nn.Module, ABC):
       probabilities over all code maps of a tiny grid sum to one
       no code's probability depends on a later code
       sampling fits log_prob, and the same generator gives the same codes
+      entropy coding costs what log_prob says, and gives the codes back
       guidance 1.0 changes nothing
     """
 
@@ -58,6 +60,9 @@ class Prior(nn.Module, ABC):
 
     tractable: ClassVar[bool] = True
     """Whether log_prob can be computed."""
+
+    portable: bool = False
+    """Whether ``entropy_code`` has the same probabilities on every machine."""
 
     @abstractmethod
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
@@ -80,6 +85,26 @@ class Prior(nn.Module, ABC):
         CPU, so that a seed gives the same codes on every device. ``progress`` is called with the number of finished
         positions.
         """
+
+    def entropy_code(
+        self,
+        coder: EntropyCoder,
+        n: int,
+        conditions: Mapping[str, Tensor],
+        codes: Tensor | None = None,
+        *,
+        positions: int | None = None,
+        depth: int | None = None,
+        prefix: Tensor | None = None,
+    ) -> Tensor:
+        """Writes the codes of n examples where they are given, ``(n, depth, positions)`` in raster order; else reads
+        them. Returns them.
+
+        ``positions``: how many of the grid's first; ``depth``: how many of a position's first codes (None: all).
+        ``prefix`` ``(n, depth, known)``: those of the first positions, which are not written, as who reads knows them.
+        All codes of a position come before those of the next. NotImplementedError, saying why, where it cannot be done.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no probabilities code by code")
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """What training minimizes, ``(batch,)``."""

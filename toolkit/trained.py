@@ -41,6 +41,10 @@ class TrainedPriors:
         stage.to(self.device).eval()
         return stage.model
 
+    def weights_hash(self, name: str) -> str:
+        """Of the checkpoint that ``open`` gives."""
+        return self._newest(name).weights_hash
+
     def axes(self, name: str) -> tuple[int, ...]:
         """The axes of the data that a prior was trained on."""
         return self._shape(self._newest(name), "axes")

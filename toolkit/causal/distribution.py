@@ -8,8 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from toolkit.causal.coding import entropy_code
 from toolkit.causal.network import CausalNetwork
 from toolkit.causal.sampling import sample
+from toolkit.entropy import EntropyCoder
 from toolkit.likelihood import Distribution
 from toolkit.prior import PLAIN, SamplingOptions
 
@@ -51,6 +53,11 @@ class AutoregressiveDistribution(Distribution):
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         return self.sample_with(SamplingOptions(temperature=temperature), generator=generator, progress=progress)
+
+    def entropy_code(self, coder: EntropyCoder, x: Tensor | None = None) -> Tensor:
+        n, axes = len(self.context), self.shape[1:]
+        coded: Tensor = entropy_code(self.network, coder, n, axes, x, context=self.context).unflatten(2, axes)
+        return coded
 
     def sample_with(
         self,

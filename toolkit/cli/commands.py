@@ -9,6 +9,8 @@ COMMANDS = {
     "reconstruct": ("toolkit.cli.reconstruct:main", "originals beside their reconstructions"),
     "encode": ("toolkit.cli.encode:main", "files to codes"),
     "decode": ("toolkit.cli.decode:main", "codes to files"),
+    "compress": ("toolkit.cli.compress:main", "files to few bytes, by a prior's probabilities"),
+    "decompress": ("toolkit.cli.decompress:main", "and back, exactly where asked for"),
     "compare": ("toolkit.cli.compare:main", "metrics of several runs side by side"),
     "check": ("toolkit.cli.train:check", "check that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),

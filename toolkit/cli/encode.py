@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import WORKERS, notes, progress, show_plugin_notes
 from toolkit.errors import printable
 from toolkit.options import DEVICE
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from toolkit.cli.encoding import Item
-    from toolkit.cli.long import LongFile
-    from toolkit.model import Model
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,9 @@ def main(args: list[str]) -> int:
     options = parse("encode", EncodeOptions, args)
 
     from toolkit.cli.encoding import codes_per_second, write
+    from toolkit.cli.items import file_items
     from toolkit.cli.outputs import require_file
+    from toolkit.cli.reading import split_items
     from toolkit.errors import ToolkitError
     from toolkit.model import load
 
@@ -59,7 +52,10 @@ def main(args: list[str]) -> int:
     show_plugin_notes()
     model = load(options.run, options.device)
     notes(model.notices)
-    items = _split(model, options) if options.split else _files(model, options.files)
+    if options.split:
+        items = split_items(model, options.dataset, options.split, options.workers)
+    else:
+        items = file_items(model, options.files)
     varying = not options.split and any(model.spec.varying) and not model.code_spec.parts
     begun = time.perf_counter()
     with progress("encode", len(items)) as report:
@@ -72,33 +68,3 @@ def main(args: list[str]) -> int:
     print(", ".join([*words, f"in {seconds:.1f} s"]))
     print(printable(options.out))
     return 0
-
-
-def _files(model: Model, words: list[Path]) -> list[Item]:
-    from toolkit.cli.encoding import Item
-    from toolkit.cli.long import LongFile, read
-    from toolkit.cli.named import find, names_of
-
-    def reader(path: Path) -> Callable[[], dict[str, Tensor] | LongFile]:
-        def example() -> dict[str, Tensor] | LongFile:
-            x = read(model, path)
-            return x if isinstance(x, LongFile) else {"x": x}
-
-        return example
-
-    files = find(words, model.files.suffixes)
-    named = zip(files, names_of(files, words), strict=True)
-    return [Item(partial(str, name), reader(path)) for path, name in named]
-
-
-def _split(model: Model, options: EncodeOptions) -> list[Item]:
-    from toolkit.cli.files import build_dataset_of
-    from toolkit.cli.reading import split_items
-    from toolkit.errors import ToolkitError
-
-    split = str(options.split)
-    dataset = build_dataset_of(model.bottom, options.dataset)
-    size = dataset.size(split)
-    if not size:
-        raise ToolkitError(f"split={split} has no examples")
-    return split_items(model, dataset, split, options.workers)

@@ -14,23 +14,12 @@ import torch
 from torch import Tensor
 
 from toolkit.cli.files import encode_examples
+from toolkit.cli.items import MOST, Item
 from toolkit.cli.long import LongFile, encode
 from toolkit.cli.named import KEY, to_bytes
 from toolkit.model import Model
 from toolkit.runs.codes import code_type, write_codes
 from toolkit.sample import BATCH
-
-MOST = 1 << 26
-"""Numbers of data in memory at once, unless one example has more."""
-
-
-class Item(NamedTuple):
-    """An example that is not read yet."""
-
-    name: Callable[[], str]
-    """After it is read, also where another file had to take its place."""
-    read: Callable[[], dict[str, Tensor] | LongFile]
-    """``x`` and, where it is labeled, its conditions; or a file to be read in pieces."""
 
 
 class Encoded(NamedTuple):

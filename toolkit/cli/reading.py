@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from toolkit.batches import Batch, split_batches
-from toolkit.cli.encoding import MOST, Item
+from toolkit.cli.files import build_dataset_of
+from toolkit.cli.items import MOST, Item
 from toolkit.cli.named import KEY, from_bytes, to_bytes
 from toolkit.dataset import Dataset, Examples
+from toolkit.errors import ToolkitError
 from toolkit.model import Model
 from toolkit.sample import BATCH
 from toolkit.workers import default_workers
@@ -29,9 +31,19 @@ def read_split(
     return split_batches(examples, split, torch.device("cpu"), batch_size=size, places=places, workers=workers)
 
 
-def split_items(model: Model, dataset: Dataset, split: str, workers: int | None) -> list[Item]:
-    """The examples of a split, to be read in their order; a batch is read when its first example is."""
-    names = [dataset.example_name(split, i) for i in range(dataset.size(split))]
+def split_items(
+    model: Model, options: Mapping[str, str], split: str, workers: int | None, limit: int | None = None
+) -> list[Item]:
+    """The examples of a split, to be read in their order; a batch is read when its first example is.
+
+    ``options`` are those to read the dataset with, ``limit`` is how many examples there are at most. ToolkitError for a
+    split without any.
+    """
+    dataset = build_dataset_of(model.bottom, dict(options))
+    size = dataset.size(split)
+    if not size:
+        raise ToolkitError(f"split={split} has no examples")
+    names = [dataset.example_name(split, i) for i in range(size if limit is None else min(size, limit))]
     named = _Named(dataset, max(len(os.fsencode(name)) for name in names))
     reading = _Reading(names, read_split(model, named, split, range(len(names)), workers))
     return [Item(partial(names.__getitem__, i), partial(reading.example, i)) for i in range(len(names))]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from toolkit.device import in_float32, wide
+from toolkit.entropy import EntropyCoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.nn.noise import uniform
 from toolkit.spec import DataSpec
@@ -59,6 +60,36 @@ class CategoricalDistribution(Distribution):
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         return choose(self.logits / temperature, generator)
+
+    @torch.no_grad()
+    def entropy_code(self, coder: EntropyCoder, x: Tensor | None = None) -> Tensor:
+        with in_float32(self.logits.device):
+            return by_stretches(coder, self.logits.flatten(2), x, self.shape, lambda part: part.float().softmax(1))
+
+
+AT_ONCE = 1 << 22
+"""Probabilities computed at once while data is written or read."""
+
+
+def by_stretches(
+    coder: EntropyCoder,
+    parameters: Tensor,
+    x: Tensor | None,
+    shape: tuple[int, ...],
+    probs: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Independent numbers through an entropy coder, some at a time: x ``(batch, *shape)``, written or, if None, read.
+
+    ``parameters`` ``(batch, any, numbers)``; ``probs`` gives the probabilities ``(batch, levels, some)`` of some.
+    """
+    batch, width, numbers = parameters.shape
+    size = max(1, AT_ONCE // (batch * width))
+    coded = []
+    for start in range(0, numbers, size):
+        stretch = slice(start, start + size)
+        values = None if x is None else x.flatten(1)[:, stretch].long()
+        coded.append(coder.code(probs(parameters[:, :, stretch]).transpose(1, 2), values))
+    return torch.cat(coded, 1).reshape(batch, *shape)
 
 
 def choose(logits: Tensor, generator: torch.Generator | None) -> Tensor:

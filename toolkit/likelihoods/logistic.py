@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toolkit.device import in_float32
+from toolkit.entropy import EntropyCoder
 from toolkit.likelihood import Distribution, Likelihood
-from toolkit.likelihoods.categorical import choose, require_levels
+from toolkit.likelihoods.categorical import by_stretches, choose, require_levels
 from toolkit.nn.noise import uniform
 from toolkit.ranges import PositiveInt
 from toolkit.spec import DataSpec
@@ -88,3 +90,23 @@ class LogisticDistribution(Distribution):
         )
         u = uniform(mean, generator)
         return self.data.unscale(mean + temperature * log_scale.exp() * (u.log() - (-u).log1p()))
+
+    @torch.no_grad()
+    def entropy_code(self, coder: EntropyCoder, x: Tensor | None = None) -> Tensor:
+        with in_float32(self.means.device):
+            mixtures = torch.stack([self.log_weights, self.means, self.log_scales], 1).flatten(3).flatten(1, 2)
+            return by_stretches(coder, mixtures, x, self.shape, self._levels)
+
+    def _levels(self, mixtures: Tensor) -> Tensor:
+        """Probabilities ``(batch, levels, some)`` from ``(batch, 3 * mixtures, some)``: differences of the cumulative
+        distribution, in double precision on the CPU, as they are small against it in the tails."""
+        assert self.data.levels is not None
+        log_weights, means, log_scales = mixtures.cpu().double().unflatten(1, (3, -1)).unsqueeze(2).unbind(1)
+        edges = (torch.arange(1, self.data.levels, dtype=torch.float64) - 0.5) * (2 / (self.data.levels - 1)) - 1
+        arguments = (edges[:, None, None] - means) * (-log_scales).exp()
+        cumulative = (log_weights.exp() * arguments.sigmoid()).sum(2)
+        return (
+            F.pad(cumulative, (0, 0, 1, 0))
+            .diff(dim=1, append=cumulative.new_ones(len(cumulative), 1, cumulative.shape[2]))
+            .clamp(min=0)
+        )

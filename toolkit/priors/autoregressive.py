@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from toolkit.causal.coding import entropy_code
 from toolkit.causal.network import CausalNetwork, Trunk
 from toolkit.causal.sampling import sample
+from toolkit.entropy import EntropyCoder
 from toolkit.errors import ToolkitError
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.prior import PLAIN, Prior, SamplingOptions
@@ -63,6 +65,24 @@ class AutoregressivePrior(Prior):
             generator=generator,
             progress=progress,
         )
+
+    def entropy_code(
+        self,
+        coder: EntropyCoder,
+        n: int,
+        conditions: Mapping[str, Tensor],
+        codes: Tensor | None = None,
+        *,
+        positions: int | None = None,
+        depth: int | None = None,
+        prefix: Tensor | None = None,
+    ) -> Tensor:
+        grid = self.code_spec.grid
+        if depth not in (None, self.code_spec.depth):
+            raise NotImplementedError("its network gives a code's probability from all codes of the positions before")
+        with torch.no_grad():
+            context = self._context(conditions, n, grid)
+        return entropy_code(self.network, coder, n, grid, codes, context=context, positions=positions, prefix=prefix)
 
     def _context(
         self, conditions: Mapping[str, Tensor], n: int, grid: Sequence[int], keep: Tensor | None = None

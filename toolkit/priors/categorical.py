@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit.causal.sampling import check_prefix, guided, sample_logits, uniforms
+from toolkit.entropy import EntropyCoder
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.portable import integer_weights
 from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.priors.autoregressive import check_guidance
 from toolkit.ranges import Fraction
@@ -39,6 +41,8 @@ class CategoricalPrior(Prior):
         self.code_spec, self.condition_dropout = code_spec, condition_dropout
         self.table = nn.Parameter(torch.zeros(sum(code_spec.codebook_sizes), *code_spec.grid))
         self.embedding = ConditionEmbedding(conditions, sum(code_spec.codebook_sizes)) if conditions else None
+        # A linear map of real values is rounded differently elsewhere; sums of rows are not.
+        self.portable = not any(condition.real for condition in conditions)
         if self.embedding is not None:
             for parameter in self.embedding.parameters():
                 nn.init.zeros_(parameter)
@@ -76,6 +80,31 @@ class CategoricalPrior(Prior):
         if progress is not None:
             progress(positions)
         return codes.reshape(n, *self.code_spec.shape)
+
+    @torch.no_grad()
+    def entropy_code(
+        self,
+        coder: EntropyCoder,
+        n: int,
+        conditions: Mapping[str, Tensor],
+        codes: Tensor | None = None,
+        *,
+        positions: int | None = None,
+        depth: int | None = None,
+        prefix: Tensor | None = None,
+    ) -> Tensor:
+        """As ``Prior.entropy_code``; the probabilities are whole numbers over their sum, the same on every machine."""
+        device, grid = self.table.device, self.code_spec.grid
+        positions = prod(grid) if positions is None else positions
+        known = check_prefix(prefix, n, self.code_spec.codebook_sizes[:depth], prod(grid)).to(device)
+        logits = self._logits(conditions, n, grid)[:depth]
+        by_depth = [integer_weights(part.flatten(2).transpose(1, 2)) for part in logits]
+        coded = [known]
+        for position in range(known.shape[2], positions):
+            probs = [weights[:, position : position + 1].expand(n, -1, -1) for weights in by_depth]
+            values = [None] * len(probs) if codes is None else list(codes[:, :, position : position + 1].unbind(1))
+            coded.append(torch.stack([coder.code(p, v) for p, v in zip(probs, values, strict=True)], 1).to(device))
+        return torch.cat(coded, 2)
 
     def _log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
         nats = []

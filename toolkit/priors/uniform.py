@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from toolkit.causal.sampling import check_prefix, uniforms
+from toolkit.entropy import EntropyCoder
 from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.spec import CodeSpec, Condition
 
@@ -23,6 +24,7 @@ class UniformPrior(Prior):
     """
 
     sizes: Tensor
+    portable = True
 
     def __init__(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> None:
         super().__init__()
@@ -52,3 +54,34 @@ class UniformPrior(Prior):
         if progress is not None:
             progress(positions)
         return codes.reshape(n, *self.code_spec.shape)
+
+    def entropy_code(
+        self,
+        coder: EntropyCoder,
+        n: int,
+        conditions: Mapping[str, Tensor],
+        codes: Tensor | None = None,
+        *,
+        positions: int | None = None,
+        depth: int | None = None,
+        prefix: Tensor | None = None,
+    ) -> Tensor:
+        """As ``Prior.entropy_code``; ``positions`` may be more than the grid has."""
+        positions = prod(self.code_spec.grid) if positions is None else positions
+        sizes = self.code_spec.codebook_sizes[:depth]
+        known = self.sizes.new_zeros(n, len(sizes), 0) if prefix is None else prefix.to(self.sizes.device)
+        rows = self.sizes.new_zeros(n, positions - known.shape[2], len(sizes))
+        values = None if codes is None else codes[:, :, known.shape[2] :].transpose(1, 2).reshape(rows.shape)
+        read = [
+            coder.code_uniform(size, rows[:, p, d].flatten(1), None if values is None else values[:, p, d].flatten(1))
+            for p, d, size in _stretches(sizes, rows.shape[1])
+        ]
+        coded = torch.cat(read, 1) if read else rows
+        return torch.cat([known, coded.reshape(rows.shape).transpose(1, 2)], 2)
+
+
+def _stretches(sizes: tuple[int, ...], positions: int) -> list[tuple[slice, slice | int, int]]:
+    """Which positions and depths are coded together, and from how many entries: all, where the sizes are alike."""
+    if len(set(sizes)) == 1:
+        return [(slice(None), slice(None), sizes[0])] if positions else []
+    return [(slice(p, p + 1), d, size) for p in range(positions) for d, size in enumerate(sizes)]

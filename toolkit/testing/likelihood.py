@@ -14,6 +14,7 @@ from toolkit.likelihood import Distribution, Likelihood
 from toolkit.spec import DataSpec
 from toolkit.testing.laws import PartLaws, as_assertion
 from toolkit.testing.parts import random_data
+from toolkit.testing.tape import Tape
 
 SAMPLES = 20_000
 
@@ -108,6 +109,16 @@ class LikelihoodSuite(PartLaws):
             _assert_same_quantiles(x, values.flatten(), probs)
         else:
             _assert_fits(torch.bincount(x, minlength=data.levels), probs * SAMPLES)
+
+    def test_entropy_coding_gives_x_back_and_costs_its_log_prob(self) -> None:
+        data, tape = self.data(), Tape()
+        distribution, x = self.distribution(data, 5), random_data(data, 5)
+        try:
+            distribution.entropy_code(tape, x)
+        except NotImplementedError:
+            pytest.skip("it gives no probabilities of levels")
+        torch.testing.assert_close(tape.nats(), -distribution.log_prob(x).double(), atol=1e-3, rtol=1e-3)
+        assert torch.equal(distribution.entropy_code(tape.rewound()), x.long())
 
     def test_a_seed_decides_the_sample(self) -> None:
         distribution = self.distribution(self.data(), 20)

@@ -18,6 +18,7 @@ from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.causal import check_prefill
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.laws import PartLaws, as_assertion
+from toolkit.testing.tape import Tape
 
 CODES = CodeSpec((2, 2), (3, 2))
 CODE_SPECS = (
@@ -194,6 +195,25 @@ class PriorSuite(PartLaws):
         assert torch.equal(codes[0], codes[1])
         assert not torch.equal(codes[0], codes[2])
 
+    @each_code_spec
+    def test_entropy_coding_gives_the_codes_back_and_costs_their_log_prob(self, code_spec: CodeSpec) -> None:
+        prior, codes, tape = self.prior(code_spec), _some_codes(code_spec, 3), Tape()
+        _entropy_code(prior, tape, codes)
+        torch.testing.assert_close(tape.nats(), -_log_prob(prior, codes).double(), atol=1e-3, rtol=1e-3)
+        back = _entropy_code(prior, tape.rewound(), None)
+        assert torch.equal(back, codes.flatten(2))
+
+    def test_codes_after_a_prefix_cost_what_they_do_among_all(self) -> None:
+        prior, codes = self.prior(CODES, CONDITIONS), _some_codes(CODES, 3)
+        whole, first, rest = Tape(), Tape(), Tape()
+        _entropy_code(prior, whole, codes, conditions=_conditions(3))
+        _entropy_code(prior, first, codes, conditions=_conditions(3), positions=1)
+        prefix = codes.flatten(2)[:, :, :1]
+        assert torch.equal(
+            _entropy_code(prior, rest, codes, conditions=_conditions(3), prefix=prefix), codes.flatten(2)
+        )
+        torch.testing.assert_close(first.nats() + rest.nats(), whole.nats(), atol=1e-6, rtol=1e-6)
+
     def test_guidance_of_one_changes_nothing(self) -> None:
         prior = self.prior(CODES, CONDITIONS)
         plain = prior.sample(32, _conditions(32), generator=_generator())
@@ -229,6 +249,23 @@ def _log_prob(prior: Prior, codes: Tensor, conditions: dict[str, Tensor] | None 
             return prior.log_prob(codes, conditions or {})
     except NotImplementedError:
         pytest.skip("log_prob is not tractable")
+
+
+def _entropy_code(
+    prior: Prior,
+    tape: Tape,
+    codes: Tensor | None,
+    *,
+    conditions: dict[str, Tensor] | None = None,
+    positions: int | None = None,
+    prefix: Tensor | None = None,
+) -> Tensor:
+    """Of three examples."""
+    given = None if codes is None else codes.flatten(2)[:, :, :positions]
+    try:
+        return prior.entropy_code(tape, 3, conditions or {}, given, positions=positions, prefix=prefix)
+    except NotImplementedError:
+        pytest.skip("it gives no probabilities code by code")
 
 
 def _conditions(n: int, kind: int | None = None) -> dict[str, Tensor]:
