@@ -51,6 +51,7 @@ def main(args: list[str]) -> int:
     options = parse("compress", CompressOptions, args)
 
     from toolkit.cli.compressing import rows_of, write
+    from toolkit.cli.files import build_dataset_of
     from toolkit.cli.items import file_items
     from toolkit.cli.reading import split_items
     from toolkit.coding.container import SUFFIX
@@ -66,7 +67,8 @@ def main(args: list[str]) -> int:
     notes(model.notices)
     codec = model.codec(options.prior, lossless=options.lossless, depth=options.depth)
     if options.split:
-        items = split_items(model, options.dataset, options.split, options.workers, options.examples)
+        dataset = build_dataset_of(model.bottom, options.dataset)
+        items = split_items(model, dataset, options.split, options.workers, options.examples)
     else:
         items = file_items(model, options.files)
     labels = model.labels(options.condition, len(items), prior=codec.prior_name)

@@ -39,6 +39,7 @@ def main(args: list[str]) -> int:
     options = parse("encode", EncodeOptions, args)
 
     from toolkit.cli.encoding import codes_per_second, write
+    from toolkit.cli.files import build_dataset_of
     from toolkit.cli.items import file_items
     from toolkit.cli.outputs import require_file
     from toolkit.cli.reading import split_items
@@ -53,7 +54,8 @@ def main(args: list[str]) -> int:
     model = load(options.run, options.device)
     notes(model.notices)
     if options.split:
-        items = split_items(model, options.dataset, options.split, options.workers)
+        dataset = build_dataset_of(model.bottom, options.dataset)
+        items = split_items(model, dataset, options.split, options.workers)
     else:
         items = file_items(model, options.files)
     varying = not options.split and any(model.spec.varying) and not model.code_spec.parts

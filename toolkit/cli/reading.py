@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from math import prod
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from toolkit.batches import Batch, split_batches
-from toolkit.cli.files import build_dataset_of
 from toolkit.cli.items import MOST, Item
 from toolkit.cli.named import KEY, from_bytes, to_bytes
 from toolkit.dataset import Dataset, Examples
@@ -32,14 +31,12 @@ def read_split(
 
 
 def split_items(
-    model: Model, options: Mapping[str, str], split: str, workers: int | None, limit: int | None = None
+    model: Model, dataset: Dataset, split: str, workers: int | None, limit: int | None = None
 ) -> list[Item]:
-    """The examples of a split, to be read in their order; a batch is read when its first example is.
+    """The examples of a split, at most ``limit``, to be read in their order; a batch is read when its first example is.
 
-    ``options`` are those to read the dataset with, ``limit`` is how many examples there are at most. ToolkitError for a
-    split without any.
+    ToolkitError for a split without any.
     """
-    dataset = build_dataset_of(model.bottom, dict(options))
     size = dataset.size(split)
     if not size:
         raise ToolkitError(f"split={split} has no examples")
