@@ -21,6 +21,7 @@ from toolkit.testing.context import CHUNKS, ROOM, chunks, in_float64, randomized
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import PartLaws, as_assertion
+from toolkit.testing.on_gpu import check_on_gpu
 from toolkit.testing.parts import plain_likelihood, random_data
 
 KIND = Condition("kind", 3)
@@ -197,6 +198,18 @@ class DecoderSuite(PartLaws):
         other = self.make(self.data, self.dim, self.grid, conditions, plain_likelihood(self.data)).eval()
         other.load_state_dict(decoder.state_dict())
         torch.testing.assert_close(self._log_prob(other, 3), self._log_prob(decoder, 3))
+
+    def test_it_computes_on_a_gpu(self) -> None:
+        """Forward, backward and state lie there, and no step of training waits for it; on a stand-in for a GPU."""
+
+        def forward(decoder: Decoder, z: Tensor, x: Tensor, kind: dict[str, Tensor]) -> list[Tensor]:
+            distribution = decoder(z, kind)
+            sample = [] if decoder.training else [distribution.sample(torch.Generator().manual_seed(0))]
+            mean = [] if distribution.mean is None else [distribution.mean]
+            return [distribution.log_prob(x), *mean, *sample]
+
+        kind = {"kind": torch.arange(2)} if self.conditional else {}
+        check_on_gpu(self.decoder(), forward, self._latents(2).requires_grad_(), random_data(self.data, 2), kind)
 
     def test_it_runs_on_fake_tensors(self) -> None:
         """Building a model runs it on them, to check that the parts fit."""

@@ -18,6 +18,7 @@ from toolkit.spec import DataSpec
 from toolkit.testing.context import CHUNKS, ROOM, chunks, in_float64, randomized
 from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import PartLaws
+from toolkit.testing.on_gpu import check_on_gpu
 from toolkit.testing.parts import random_data
 
 
@@ -147,6 +148,10 @@ class EncoderSuite(PartLaws):
     def test_it_runs_in_half_precision(self) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             assert _latents(self.encoder(), random_data(self.data, 2)).isfinite().all()
+
+    def test_it_computes_on_a_gpu(self) -> None:
+        """Forward, backward and state lie there, and no step of training waits for it; on a stand-in for a GPU."""
+        check_on_gpu(self.encoder(), lambda encoder, x: (encoder(x),), random_data(self.data, 2))
 
     def test_it_runs_on_fake_tensors(self) -> None:
         """Building a model runs it on them, to check that the parts fit."""

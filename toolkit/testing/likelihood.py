@@ -13,6 +13,7 @@ from toolkit.build import fit_likelihood
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.spec import DataSpec
 from toolkit.testing.laws import PartLaws, as_assertion
+from toolkit.testing.on_gpu import check_on_gpu
 from toolkit.testing.parts import random_data
 from toolkit.testing.tape import Tape
 
@@ -152,6 +153,19 @@ class LikelihoodSuite(PartLaws):
         assert nats.dtype == torch.float32
         assert mean is None or mean.dtype == torch.float32
         torch.testing.assert_close(nats, likelihood(parameters.float()).log_prob(x))
+
+    def test_it_computes_on_a_gpu(self) -> None:
+        """Forward, backward and state lie there, and no step of training waits for it; on a stand-in for a GPU."""
+        data = self.data()
+        likelihood = self.make(data)
+
+        def forward(likelihood: Likelihood, parameters: Tensor, x: Tensor) -> list[Tensor]:
+            distribution = likelihood(parameters)
+            sample = [] if likelihood.training else [distribution.sample(_generator())]
+            mean = [] if distribution.mean is None else [distribution.mean]
+            return [distribution.log_prob(x), *mean, *sample]
+
+        check_on_gpu(likelihood, forward, _parameters(likelihood, data, 3).requires_grad_(), random_data(data, 3))
 
     @pytest.mark.parametrize("scale", [0.0, 1e-4, 1e2, 1e4])
     def test_gradients_are_finite_at_extreme_parameters(self, scale: float) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from toolkit.metric import Metric, can_merge, measured
 from toolkit.objectives.elbo import ELBO
 from toolkit.spec import DataSpec
 from toolkit.testing.laws import Laws, as_assertion
+from toolkit.testing.on_gpu import on_gpu, there
 from toolkit.testing.parts import point_autoencoder, random_conditions, random_data
 
 EXAMPLES = 12
@@ -43,7 +45,13 @@ class MetricSuite(Laws, ABC):
 
     def after(self, groups: list[list[int]]) -> Metric:
         """A metric after one update, and one batch of training examples, for each group of examples."""
-        model, x, known = self.model(), random_data(self.data, EXAMPLES), random_conditions(self.data, EXAMPLES)
+        return self._after(groups, lambda given: given)
+
+    def _after(self, groups: list[list[int]], placed: Callable[[Any], Any]) -> Metric:
+        model = self.model()
+        if placed is there:
+            model = model.to("cuda")
+        x, known = placed((random_data(self.data, EXAMPLES), random_conditions(self.data, EXAMPLES)))
         metric = self.make(model)
         with torch.inference_mode():
             for add in (metric.fit, metric.update) if metric.fitted else (metric.update,):
@@ -83,6 +91,13 @@ class MetricSuite(Laws, ABC):
         assert first.compute() == pytest.approx(expected, rel=1e-5, abs=1e-7)
         first.merge(pickle.loads(pickle.dumps(self.make(self.model()).state())))  # of a rank without an example
         assert first.compute() == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+    def test_it_computes_on_a_gpu(self) -> None:
+        """What lies there measures as what lies on the CPU; on a stand-in for a GPU."""
+        expected = self.after([list(range(EXAMPLES))]).compute()
+        with on_gpu():
+            metrics = self._after([list(range(EXAMPLES))], there).compute()
+        assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
     def test_computing_twice_changes_nothing(self) -> None:
         metric = self.after([list(range(EXAMPLES))])

@@ -21,6 +21,7 @@ from toolkit.objective import Loss, Objective
 from toolkit.quantizer import Quantizer
 from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.testing.laws import PartLaws, as_assertion
+from toolkit.testing.on_gpu import check_on_gpu
 from toolkit.testing.parts import PointEncoder, plain_likelihood, point_autoencoder, random_data
 from toolkit.training import Stage
 
@@ -175,6 +176,19 @@ class ObjectiveSuite(PartLaws):
         assert output.loss.dtype == bound.data_nats.dtype == bound.code_nats.dtype == torch.float32
         assert {term.dtype for term in output.terms.values()} == {torch.float32}
 
+    def test_it_computes_on_a_gpu(self) -> None:
+        """Forward, backward and state lie there, and no step of training waits for it; on a stand-in for a GPU."""
+
+        def forward(stage: Stage, x: Tensor) -> list[Tensor]:
+            if not stage.training:
+                bound = stage.objective.bound(stage.model, x, {})
+                return [bound.data_nats, bound.code_nats]
+            output = stage(x, {})
+            adverse = [] if stage.objective.critic is None else [self._critic_loss(stage, x, output)]
+            return [output.loss, *adverse, *(term.detach() for term in output.terms.values())]
+
+        check_on_gpu(Stage(self.make(self.data), self.autoencoder()), forward, random_data(self.data, 4))
+
     @pytest.mark.filterwarnings("ignore:Guards may run slower")  # what torch says of Python 3.13.0
     def test_it_compiles_whole(self) -> None:
         x = random_data(self.data, 4)
@@ -190,6 +204,9 @@ class ObjectiveSuite(PartLaws):
         torch.testing.assert_close(losses[1], losses[0])
         for plain, compiled in zip(stages[0].parameters(), stages[1].parameters(), strict=True):
             torch.testing.assert_close(compiled.grad, plain.grad)
+
+    def _critic_loss(self, stage: Stage, x: Tensor, output: Loss) -> Tensor:
+        return stage.objective.critic_loss(stage.model, x, {}, output)
 
     def _labeled(self) -> Autoencoder:
         data = replace(self.data, conditions=(LABEL,))

@@ -18,6 +18,7 @@ from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.causal import check_prefill
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.laws import PartLaws, as_assertion
+from toolkit.testing.on_gpu import check_on_gpu, on_gpu
 from toolkit.testing.tape import Tape
 
 CODES = CodeSpec((2, 2), (3, 2))
@@ -135,6 +136,25 @@ class PriorSuite(PartLaws):
         other.load_state_dict(prior.state_dict())
         conditions = _conditions(5)
         torch.testing.assert_close(_log_prob(other, codes, conditions), _log_prob(prior, codes, conditions))
+
+    def test_it_computes_on_a_gpu(self) -> None:
+        """Forward, backward and state lie there, and no step of training waits for it; on a stand-in for a GPU."""
+        code_spec = self._code_spec()
+        prior, known = self.prior(code_spec, CONDITIONS[:1]), {KIND.name: torch.arange(4) % KIND.size}
+
+        def forward(prior: Prior, codes: Tensor, known: dict[str, Tensor]) -> tuple[Tensor, ...]:
+            return (prior.loss(codes, known),)
+
+        check_on_gpu(prior, forward, _some_codes(code_spec, 4), known)
+
+    def test_a_seed_decides_the_codes_on_a_gpu_too(self) -> None:
+        """Up to rounding, of which a stand-in for a GPU has none; the steps of sampling are captured and replayed."""
+        code_spec = self._code_spec()
+        expected = self.prior(code_spec).sample(4, {}, generator=_generator())
+        with on_gpu():
+            codes = self.prior(code_spec).to("cuda").sample(4, {}, generator=_generator())
+            assert codes.is_cuda, "samples lie on the CPU"
+            assert torch.equal(codes.cpu(), expected)
 
     @each_code_spec
     def test_samples_are_codes(self, code_spec: CodeSpec) -> None:

@@ -16,6 +16,7 @@ from toolkit.quantizer import Quantized, Quantizer
 from toolkit.spec import DataSpec
 from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import as_assertion, assert_same
+from toolkit.testing.on_gpu import check_on_gpu
 from toolkit.testing.parts import PointDecoder, PointEncoder, plain_likelihood
 from toolkit.testing.posterior import PosteriorLaws, assert_codes, code_spec_of
 from toolkit.testing.ranks import as_ranks
@@ -54,6 +55,17 @@ class QuantizerSuite(PosteriorLaws):
         decoder = PointDecoder(quantizer.dim, plain_likelihood(data))
         with as_assertion():
             Autoencoder(data, PointEncoder(data, quantizer.channels), quantizer, decoder)
+
+    def test_it_computes_on_a_gpu(self) -> None:
+        """Forward, backward and state lie there, and no step of training waits for it; on a stand-in for a GPU."""
+        quantizer = self.quantizer().float()
+
+        def forward(quantizer: Quantizer, z: Tensor) -> tuple[Tensor, ...]:
+            quantized = quantizer(z)
+            embedded = quantizer.embed(quantized.codes) if quantizer.depth else quantized.z
+            return (*quantized[:4], *quantized.metrics.values(), embedded)
+
+        check_on_gpu(quantizer, forward, self.latents(quantizer, (3, 4)).requires_grad_())
 
     @each_grid
     def test_embedding_the_codes_gives_the_latents(self, grid: tuple[int, ...]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from made_sounds import align, encode, noise, save
+from on_stand_in import act, commands_work, sampled_alike, train_quietly, used_alike
 from tiny_audio import TINY, WAVENET
 
 import toolkit
@@ -19,6 +20,7 @@ from toolkit import DataSpec
 from toolkit.__main__ import run
 from toolkit.build import build_autoencoder, build_dataset
 from toolkit.cli.config.compose import compose
+from toolkit.testing.accelerator import stand_in
 from toolkit_audio.reading import read_header, read_span
 
 CONF = Path(toolkit_audio.__file__).parent / "conf" / "experiment"
@@ -68,6 +70,8 @@ def places(name: str, voices: Path) -> list[str]:
 
 SMALLEST = "audio_phonemes"
 """That of the default lane."""
+QUICK = ("audio_phonemes",)
+"""Those whose steps on the stand-in for a GPU take a few seconds, and are in the default lane."""
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in DATA if name != SMALLEST]
 
 
@@ -91,6 +95,25 @@ def test_experiment(name: str, voices: Path, tmp_path: Path, capsys: pytest.Capt
         assert read_header(path) == (model.spec.rates[0], *model.sampled_spec().axes)
     assert run(["reconstruct", f"run={out}", "examples=2"]) == 0
     assert (out / "samples" / "reconstructions.png").is_file()
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in DATA])
+def test_no_step_on_a_gpu_waits(name: str, voices: Path, tmp_path: Path) -> None:
+    words = [f"experiment={name}", *TINY, *DATA[name], *places(name, voices), "trainer.batch_size=2"]
+    train_quietly(words, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DATA)
+def test_on_a_gpu_it_does_what_it_does_on_a_cpu(name: str, voices: Path, tmp_path: Path) -> None:
+    words, out = [*TINY, *DATA[name], *places(name, voices)], tmp_path / "run"
+    with stand_in():
+        act("train", f"experiment={name}", *words, f"hydra.run.dir={out}")
+    used_alike(out, 1)
+    graphs = sampled_alike(out, 1).graphs
+    assert graphs
+    assert all(graph.replays > 1 for graph in graphs)
+    commands_work(out, tmp_path / "samples")
 
 
 @pytest.fixture

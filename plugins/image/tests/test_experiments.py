@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from on_stand_in import act, commands_work, sampled_alike, train_quietly, used_alike
 from PIL import Image
 
 import toolkit
@@ -14,6 +15,7 @@ import toolkit_image
 from toolkit.__main__ import run
 from toolkit.build import build_autoencoder, build_dataset
 from toolkit.cli.config.compose import compose
+from toolkit.testing.accelerator import stand_in
 
 CONF = Path(toolkit_image.__file__).parent / "conf" / "experiment"
 TINY = [
@@ -67,8 +69,27 @@ def small_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [f"dataset.root={folder}"]
 
 
+def words_of(name: str, folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An experiment's options in small, and where its data is."""
+    words = [*TINY, *DATA[name]]
+    if name == "image_cifar10_vae":  # it has no codes, and so no prior to make small
+        words = [word for word in words if not word.startswith("prior.")]
+    if name == "image_cifar10_second_stage":
+        base = tmp_path / "base"
+        first = [*TINY, *small_cifar10(folder, monkeypatch), "stage=autoencoder", f"hydra.run.dir={base}"]
+        assert run(["train", "experiment=image_cifar10_notebook", *first]) == 0
+        words += [f"dataset.run={base}", "decoder.layers=2", "decoder.head=16"]
+    elif name.startswith("image_cifar10"):
+        words += small_cifar10(folder, monkeypatch)
+    if name == "image_imagenet128":
+        words += [f"dataset.root={photos}"]
+    return words
+
+
 SMALLEST = "image_shapes"
 """That of the default lane."""
+QUICK = ("image_cifar10_vae", "image_cifar10_notebook")
+"""Those whose steps on the stand-in for a GPU take a few seconds, and are in the default lane."""
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in DATA if name != SMALLEST]
 
 
@@ -85,18 +106,7 @@ def test_experiment(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = [*TINY, *DATA[name]]
-    if name == "image_cifar10_vae":  # it has no codes, and so no prior to make small
-        words = [word for word in words if not word.startswith("prior.")]
-    if name == "image_cifar10_second_stage":
-        base = tmp_path / "base"
-        first = [*TINY, *small_cifar10(folder, monkeypatch), "stage=autoencoder", f"hydra.run.dir={base}"]
-        assert run(["train", "experiment=image_cifar10_notebook", *first]) == 0
-        words += [f"dataset.run={base}", "decoder.layers=2", "decoder.head=16"]
-    elif name.startswith("image_cifar10"):
-        words += small_cifar10(folder, monkeypatch)
-    if name == "image_imagenet128":
-        words += [f"dataset.root={photos}"]
+    words = words_of(name, folder, photos, tmp_path, monkeypatch)
     out = tmp_path / "run [1], a=b"
     assert run(["train", f"experiment={name}", *words, f"hydra.run.dir={out}"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(out)
@@ -120,6 +130,30 @@ def test_experiment(
         assert image.size[::-1] == toolkit.load(out).spec.axes
     assert run(["reconstruct", f"run={out}", "examples=2"]) == 0
     assert (out / "samples" / "reconstructions.png").is_file()
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in DATA])
+def test_no_step_on_a_gpu_waits(
+    name: str, folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"experiment={name}", *words_of(name, folder, photos, tmp_path, monkeypatch), "trainer.batch_size=2"]
+    train_quietly(words, tmp_path / "run", stages=1 if name == "image_cifar10_vae" else 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DATA)
+def test_on_a_gpu_it_does_what_it_does_on_a_cpu(
+    name: str, folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, out = words_of(name, folder, photos, tmp_path, monkeypatch), tmp_path / "run"
+    with stand_in():
+        act("train", f"experiment={name}", *words, f"hydra.run.dir={out}")
+    if name != "image_cifar10_vae":
+        used_alike(out)
+        graphs = sampled_alike(out, 1).graphs
+        assert graphs
+        assert all(graph.replays > 1 for graph in graphs)
+    commands_work(out, tmp_path / "samples")
 
 
 @pytest.mark.slow

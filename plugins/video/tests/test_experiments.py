@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from made_clips import numbered, save
+from on_stand_in import act, sampled_alike, train_quietly, used_alike
 from tiny_video import TINY
 
 import toolkit
@@ -15,6 +16,7 @@ import toolkit_video
 from toolkit.__main__ import run
 from toolkit.build import build_autoencoder, build_dataset
 from toolkit.cli.config.compose import compose
+from toolkit.testing.accelerator import stand_in
 from toolkit_video.reading import read_timeline
 
 CONF = Path(toolkit_video.__file__).parent / "conf" / "experiment"
@@ -54,6 +56,8 @@ def words_of(name: str, plays: Path, tmp_path: Path) -> list[str]:
 
 SMALLEST = "video_maze_paper"
 """That of the default lane."""
+QUICK = ("video_sprites", "video_gestures", "video_maze_paper")
+"""Those whose steps on the stand-in for a GPU take a few seconds, and are in the default lane."""
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in DATA if name != SMALLEST]
 
 
@@ -94,6 +98,24 @@ def test_experiment(name: str, plays: Path, tmp_path: Path, capsys: pytest.Captu
         assert f"{begun}: {each} frames" in capsys.readouterr().err
     assert run(["reconstruct", f"run={out}", "examples=2"]) == 0
     assert (out / "samples" / "reconstructions.png").is_file()
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in DATA])
+def test_no_step_on_a_gpu_waits(name: str, plays: Path, tmp_path: Path) -> None:
+    train_quietly([f"experiment={name}", *words_of(name, plays, tmp_path)], tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DATA)
+def test_on_a_gpu_it_does_what_it_does_on_a_cpu(name: str, plays: Path, tmp_path: Path) -> None:
+    words, out = words_of(name, plays, tmp_path), tmp_path / "run"
+    with stand_in():
+        act("train", f"experiment={name}", *words, f"hydra.run.dir={out}")
+    used_alike(out, 1)
+    graphs = sampled_alike(out, 1).graphs
+    assert graphs
+    assert all(graph.replays >= 1 for graph in graphs)
+    act("evaluate", f"run={out}", "examples=1")
 
 
 GRIDS = {

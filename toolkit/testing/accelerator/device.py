@@ -88,7 +88,7 @@ class StandIn:
     @contextmanager
     def draws(self, device: torch.device) -> Iterator[None]:
         """Random numbers are the device's own while the block lasts."""
-        if device == CPU:
+        if device is CPU:
             yield
             return
         host = torch.default_generator.get_state()

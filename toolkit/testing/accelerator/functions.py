@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import MethodWrapperType
 from typing import Any
 
 import torch
@@ -36,16 +37,19 @@ class Functions(TorchFunctionMode):
             return _OF_TENSORS[func](self.device, *args, **kwargs)
         if func in _OF_VALUES:
             return self._made(func, args, kwargs)
+        if type(func) is MethodWrapperType:  # what a tensor says of itself
+            return func(*args, **kwargs)
         at = None if kwargs.get("device") is not None else place_of_first((args, kwargs))
         if func is Tensor.__setitem__ and not isinstance(args[2], Tensor):
             at = None  # a number stays on the host, where it is read without a question
         if func is one_hot:
             return self._one_hot(at, *args, **kwargs)
-        with self.device.makes_on(at):
-            if at is not None and func in QUESTIONS:
-                with self.device.asks(func.__name__):
-                    return func(*args, **kwargs)
-            return func(*args, **kwargs)
+        before, self.device.inferred = self.device.inferred, at
+        try:
+            with self.device.asks(func.__name__) if at is not None and func in QUESTIONS else nullcontext():
+                return func(*args, **kwargs)
+        finally:
+            self.device.inferred = before
 
     def _one_hot(self, at: torch.device | None, tensor: Tensor, num_classes: int = -1) -> Tensor:
         """On a device it does not look whether the numbers are small enough."""
@@ -104,14 +108,14 @@ def _moved(
     there = here if to is None else device.named(to)
     dtype = dtype or tensor.dtype
     if there == here:
-        with device.makes_on(None if here == CPU else here):
+        with device.makes_on(None if here is CPU else here):
             return tensor.to(dtype, copy=copy, memory_format=memory_format)
     moved: Tensor = _to_copy(tensor, dtype=dtype, device=there, non_blocking=non_blocking, memory_format=memory_format)
     return moved
 
 
 def _pinned_copy(device: StandIn, tensor: Tensor, *args: Any) -> Tensor:
-    if place(tensor) != CPU:
+    if place(tensor) is not CPU:
         raise RuntimeError(f"cannot pin a tensor of {place(tensor)}: only dense CPU tensors can be pinned")
     if pinned(tensor):
         return tensor
@@ -121,7 +125,7 @@ def _pinned_copy(device: StandIn, tensor: Tensor, *args: Any) -> Tensor:
 
 
 def _numpy(device: StandIn, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-    if place(tensor) != CPU:
+    if place(tensor) is not CPU:
         raise TypeError(
             f"can't convert {place(tensor)} device type tensor to numpy: use Tensor.cpu() to copy it to the host first"
         )
@@ -129,7 +133,7 @@ def _numpy(device: StandIn, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 
 def _array(device: StandIn, tensor: Tensor, *args: Any) -> Any:
-    if place(tensor) != CPU:
+    if place(tensor) is not CPU:
         return _numpy(device, tensor)
     return tensor.__array__(*args)
 
@@ -137,7 +141,7 @@ def _array(device: StandIn, tensor: Tensor, *args: Any) -> Any:
 def _deep_copy(device: StandIn, tensor: Tensor, memo: dict[int, Any]) -> Tensor:
     """It copies the storage itself, by no operation."""
     at = place(tensor)
-    with device.makes_on(None if at == CPU else at):
+    with device.makes_on(None if at is CPU else at):
         copy: Tensor = tensor.__deepcopy__(memo)
     put(copy, at)
     return copy
@@ -149,7 +153,7 @@ _OF_TENSORS: dict[Any, Any] = {
     Tensor.is_mps.__get__: lambda device, tensor: _device(tensor).type == "mps",  # type: ignore[attr-defined]
     Tensor.is_xpu.__get__: lambda device, tensor: _device(tensor).type == "xpu",  # type: ignore[attr-defined]
     Tensor.is_cpu.__get__: lambda device, tensor: _device(tensor).type == "cpu",  # type: ignore[attr-defined]
-    Tensor.get_device: lambda device, tensor: -1 if place(tensor) == CPU else place(tensor).index,
+    Tensor.get_device: lambda device, tensor: -1 if place(tensor) is CPU else place(tensor).index,
     Tensor.to: _to,
     Tensor.type_as: _to,
     Tensor.cpu: lambda device, tensor, *args, **kwargs: _moved(device, tensor, CPU),
@@ -169,4 +173,4 @@ _OF_VALUES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 def _device(tensor: Tensor) -> torch.device:
     """With the modes off, what torch itself says of a tensor that is no stand-in's, such as a fake one."""
     at = place(tensor)
-    return tensor.device if at == CPU else at
+    return tensor.device if at is CPU else at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -74,7 +75,7 @@ class CapturedGraph:
     def record(self, func: Any, args: Any, kwargs: dict[str, Any], drawn: torch.device) -> Any:
         """Notes an operation; its result, whose numbers are not to be read before a replay."""
         args, kwargs = tree_map(_as_it_is_now, (args, kwargs)) if _reads_host(args, kwargs) else (args, kwargs)
-        written = list(tensors_in(_written(func, args, kwargs)))
+        written = tensors_in(_written(func, args, kwargs))
         for tensor in written:
             number = storage_id(tensor)
             if number not in self._before and number not in self._fresh:
@@ -97,8 +98,8 @@ class CapturedGraph:
         self.device.operations["replay"] += 1
         with _disable_current_modes(), torch._C._AutoDispatchBelowAutograd():
             for call in self._calls:
-                with self.device.draws(call.drawn):
-                    results = list(tensors_in((call.func(*call.args, **call.kwargs),)))
+                with self.device.draws(call.drawn) if call.drawn is not CPU else nullcontext():
+                    results = tensors_in((call.func(*call.args, **call.kwargs),))
                 for number, tensor in call.fresh.items():
                     tensor.copy_(results[number])
 
@@ -147,12 +148,12 @@ def new_pool() -> tuple[int, int]:
 
 
 def _reads_host(args: Any, kwargs: dict[str, Any]) -> bool:
-    return any(place(tensor) == CPU for tensor in tensors_in((args, kwargs)))
+    return any(place(tensor) is CPU for tensor in tensors_in((args, kwargs)))
 
 
 def _as_it_is_now(value: Any) -> Any:
     """A number of the CPU is a constant of the graph; pinned memory is read at each replay."""
-    return value.clone() if isinstance(value, Tensor) and place(value) == CPU and not pinned(value) else value
+    return value.clone() if isinstance(value, Tensor) and place(value) is CPU and not pinned(value) else value
 
 
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Any]:

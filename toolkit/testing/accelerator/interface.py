@@ -9,13 +9,15 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils import checkpoint
 from torch.utils.data import DataLoader
 
 from toolkit.testing.accelerator.device import StandIn
 from toolkit.testing.accelerator.functions import Functions
 from toolkit.testing.accelerator.graphs import Capture, CapturedGraph, new_pool
 from toolkit.testing.accelerator.operations import Operations
-from toolkit.testing.accelerator.places import place_of_first
+from toolkit.testing.accelerator.places import place, place_of_first
 from toolkit.testing.accelerator.streams import event_class, stream_class
 
 FREE, TOTAL = 1 << 30, 1 << 31
@@ -36,6 +38,7 @@ def stand_in(kind: str = "cuda", *, count: int = 1, float64: bool | None = None)
             for name, answer in names.items():
                 if hasattr(module, name):  # of another version of torch it may be missing
                     stack.enter_context(patch.object(module, name, answer))
+        stack.enter_context(patch.dict(checkpoint._allowed_determinism_checks_to_fns, default=_described))
         stack.enter_context(Operations(device))
         stack.enter_context(functions)
         yield device
@@ -193,10 +196,16 @@ def _backward(function: Callable[..., Any], device: StandIn, functions: Function
     looked at as any other."""
 
     def backward(roots: Any, *args: Any, **kwargs: Any) -> Any:
-        with functions, device.makes_on(place_of_first(roots)):
+        looked_at = functions in _get_current_function_mode_stack()
+        with nullcontext() if looked_at else functions, device.makes_on(place_of_first(roots)):
             return function(roots, *args, **kwargs)
 
     return backward
+
+
+def _described(tensor: torch.Tensor) -> dict[str, Any]:
+    """What torch's checkpoints compare of a tensor that is computed again, also where no function mode is."""
+    return {"shape": tensor.shape, "dtype": tensor.dtype, "device": place(tensor)}
 
 
 def _in_this_process(init: Callable[..., None]) -> Callable[..., None]:

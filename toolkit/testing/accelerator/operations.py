@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = func._schema.name.removeprefix("aten::")
-        given = list(tensors_in((args, kwargs)))
+        given = tensors_in((args, kwargs))
         places = [place(tensor) for tensor in given]
         where = self._where(name, kwargs, places)
         self._check(name, args, kwargs, given, places, where)
@@ -50,14 +51,15 @@ class Operations(TorchDispatchMode):
         random = torch.Tag.nondeterministic_seeded in func.tags
         drawn = where if random and kwargs.get("generator") is None else CPU
         graph = self.device.capturing
-        if graph is not None and where != CPU:
+        if graph is not None and where is not CPU:
             result = graph.record(func, args, kwargs, drawn)
         else:
-            with self.device.draws(drawn):
+            with self.device.draws(drawn) if drawn is not CPU else nullcontext():
                 result = func(*args, **kwargs)
-            if where != CPU:
+            if where is not CPU:
                 self._count(name, func, given, result)
-        self._mark(name, result, where)
+        if where is not CPU:
+            self._mark(name, result, where)
         if pinning:
             for tensor in tensors_in((result,)):
                 pin(tensor)
@@ -71,10 +73,10 @@ class Operations(TorchDispatchMode):
         if asked is not None:
             if self._asks_for_device(asked):
                 return device.named(asked)
-            if torch.device(asked) != CPU or device.inferred is None:
+            if torch.device(asked).type != "cpu" or device.inferred is None:
                 return CPU
             return device.inferred
-        return next((at for at in places if at != CPU), CPU)
+        return next((at for at in places if at is not CPU), CPU)
 
     def _asks_for_device(self, asked: Any) -> bool:
         return isinstance(asked, int) or torch.device(asked).type == self.device.kind
@@ -90,12 +92,12 @@ class Operations(TorchDispatchMode):
     ) -> None:
         """Refuses what the device would, and counts what it would be waited for with."""
         device = self.device
-        if where != CPU and kwargs.get("generator") is not None and not hasattr(kwargs["generator"], "stands_on"):
+        if where is not CPU and kwargs.get("generator") is not None:
             raise PlacementError(f"{name}: expected a generator of {where}, but it is one of the cpu")
         if name in COPIES:
             self._check_copy(name, args, kwargs, places, where)
             return
-        if all(at == CPU for at in places):
+        if all(at is CPU for at in places):
             return
         if name in QUESTIONS and not device.asking:
             device.wait(name)
@@ -104,8 +106,8 @@ class Operations(TorchDispatchMode):
             given = [tensor for tensor in (args[0], *args[2:]) if isinstance(tensor, Tensor)]
             places = [place(tensor) for tensor in given]
         single = name not in STRICT
-        there = {at for at in places if at != CPU}
-        apart = [tensor for tensor, at in zip(given, places, strict=True) if at == CPU and (tensor.dim() or not single)]
+        there = {at for at in places if at is not CPU}
+        apart = [tensor for tensor, at in zip(given, places, strict=True) if at is CPU and (tensor.dim() or not single)]
         if len(there) > 1 or (there and apart):
             names = " and ".join(sorted({str(at) for at in there} | ({"cpu"} if apart else set())))
             raise PlacementError(f"{name}: expected all tensors to be on the same device, but they are on {names}")
@@ -124,19 +126,19 @@ class Operations(TorchDispatchMode):
             return
         free = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
         for here, there in pairs:
-            if here == CPU and there != CPU and not (free and pinned(source)):
+            if here is CPU and there is not CPU and not (free and pinned(source)):
                 self.device.wait("host to device")
-            if here != CPU and there == CPU and not free and not self.device.asking:
+            if here is not CPU and there is CPU and not free and not self.device.asking:
                 self.device.wait("device to host")
 
     def _check_indices(self, name: str, args: Any) -> None:
-        indices = list(tensors_in((args[1],)))
+        indices = tensors_in((args[1],))
         value = args[2] if len(args) > 2 else None
-        number = value is not None and value.numel() == 1 and place(value) == CPU
+        number = value is not None and value.numel() == 1 and place(value) is CPU
         for index in indices:
             if index.dtype in (torch.bool, torch.uint8) and not number:
                 self.device.wait(f"{name} by a mask")
-            elif place(index) == CPU and place(args[0]) != CPU:
+            elif place(index) is CPU and place(args[0]) is not CPU:
                 self.device.wait(f"{name} by indices of the cpu")
 
     def _count(self, name: str, func: Any, given: list[Tensor], result: Any) -> None:
@@ -145,7 +147,7 @@ class Operations(TorchDispatchMode):
 
     def _mark(self, name: str, result: Any, where: torch.device) -> None:
         for tensor in tensors_in((result,)):
-            if where != CPU and not self.device.float64 and tensor.dtype in (torch.float64, torch.complex128):
+            if not self.device.float64 and tensor.dtype in (torch.float64, torch.complex128):
                 raise PlacementError(f"{name}: cannot make {tensor.dtype} on {where}, which has no float64")
             put(tensor, where)
 

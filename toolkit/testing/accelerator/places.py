@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -35,14 +35,14 @@ _pinned = Marks()
 
 
 def place(tensor: Tensor) -> torch.device:
-    """The stand-in's device that the tensor lies on, or the CPU."""
+    """The stand-in's device that the tensor lies on, or ``CPU`` itself."""
     device: torch.device = _devices.get(tensor, CPU)
     return device
 
 
 def put(tensor: Tensor, device: torch.device) -> None:
     """The tensor, and whatever shares its storage, lies there from now on; a storage never moves to the CPU."""
-    if device not in (CPU, place(tensor)):
+    if device is not CPU and device != place(tensor):
         _devices.set(tensor, device)
 
 
@@ -59,17 +59,19 @@ def storage_id(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def tensors_in(things: Iterable[Any]) -> Iterator[Tensor]:
+def tensors_in(things: Iterable[Any]) -> list[Tensor]:
     """The tensors among arguments, and in their lists, tuples and dicts."""
+    tensors: list[Tensor] = []
     for thing in things:
         if isinstance(thing, Tensor):
-            yield thing
+            tensors.append(thing)
         elif isinstance(thing, list | tuple):
-            yield from tensors_in(thing)
-        elif isinstance(thing, dict):
-            yield from tensors_in(thing.values())
+            tensors += tensors_in(thing)
+        elif isinstance(thing, dict) and thing:
+            tensors += tensors_in(thing.values())
+    return tensors
 
 
 def place_of_first(things: Iterable[Any]) -> torch.device | None:
     """The place of the first tensor that lies on the device; None where all lie on the CPU."""
-    return next((at for tensor in tensors_in(things) if (at := place(tensor)) != CPU), None)
+    return next((at for tensor in tensors_in(things) if (at := place(tensor)) is not CPU), None)
