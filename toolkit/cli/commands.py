@@ -9,6 +9,7 @@ COMMANDS = {
     "reconstruct": ("toolkit.cli.reconstruct:main", "originals beside their reconstructions"),
     "encode": ("toolkit.cli.encode:main", "files to codes"),
     "decode": ("toolkit.cli.decode:main", "codes to files"),
+    "export": ("toolkit.cli.export:main", "a run as ONNX or PyTorch graphs for other programs"),
     "compare": ("toolkit.cli.compare:main", "metrics of several runs side by side"),
     "check": ("toolkit.cli.train:check", "check that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),
