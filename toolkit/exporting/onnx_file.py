@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, final
@@ -72,8 +73,7 @@ class Session:
     """A file, run by onnxruntime on as many threads as torch uses."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
+        onnxruntime = import_module("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
