@@ -238,6 +238,16 @@ def test_a_code_that_rounding_decides_is_a_tie() -> None:
     assert comparing.ties(model, x, codes, given) == 1
 
 
+def test_a_level_that_rounding_decides_is_a_tie() -> None:
+    """Of three that differ: at the border, in the middle of a level, and by two levels at the border."""
+    mean = (torch.tensor([100.5 + 1e-4, 100.0, 100.5]) * 2 / 255 - 1)[None]
+    model, graph = (
+        torch.tensor([[101, 100, 100]], dtype=torch.uint8),
+        torch.tensor([[100, 101, 102]], dtype=torch.uint8),
+    )
+    assert comparing.level_ties(SOUND, mean, model, graph) == 1
+
+
 def test_without_a_dataset_noise_is_tried(toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(model: Model) -> Any:
         raise toolkit.ToolkitError("root=/nowhere: no such folder")

@@ -15,12 +15,13 @@ from toolkit.exporting.modules import Encode
 from toolkit.exporting.tensors import stored, type_name
 from toolkit.exporting.tracing import ExportError
 from toolkit.model import Model
+from toolkit.spec import DataSpec
 
 AT_ONCE = 16
 """Examples in a batch."""
 
 ROUNDING = 1e-5
-"""By how much, as a share of the largest latent, sums in another order may differ."""
+"""By how much sums in another order may differ: as a share of the largest latent, and of the data's range."""
 DRAWS = 32
 """How often latents are moved by as much, in random directions, to see whether a code is a tie."""
 
@@ -66,6 +67,8 @@ def _of_graph(model: Model, graph: Graph, run: Run, whole: Mapping[str, Tensor])
             found = _difference(expected, value)
             if name == "codes" and found["unequal"]:
                 found["ties"] = ties(model, inputs["x"], expected, value)
+            elif name == "x" and found.get("unequal"):
+                found["ties"] = level_ties(model.spec, ours[1], expected, value)
             differences[name] = _joined(differences.get(name, {}), found)
     some = {name: whole[name][:AT_ONCE] for name in graph.inputs}
     n = len(next(iter(some.values())))
@@ -120,6 +123,15 @@ def ties(model: Model, x: Tensor, expected: Tensor, codes: Tensor) -> int:
         moved = z + size * (torch.rand(z.shape, generator=seed) * 2 - 1)
         tied |= model.autoencoder.quantizer(moved).codes == codes
     return int((wrong & tied).sum())
+
+
+def level_ties(data: DataSpec, mean: Tensor, expected: Tensor, levels: Tensor) -> int:
+    """How many unequal levels are neighbors, with the mean so near to their border that rounding decides."""
+    assert data.levels is not None
+    border = torch.minimum(expected, levels) + 0.5
+    place = (mean.clamp(-1, 1) + 1) * ((data.levels - 1) / 2)
+    near = (place - border).abs() <= ROUNDING * data.levels
+    return int((near & ((expected.long() - levels.long()).abs() == 1)).sum())
 
 
 def _timed(calls: list[Callable[[], object]]) -> list[float]:

@@ -74,14 +74,12 @@ def stage_one(model: Model, free: bool = True) -> Graphs:
     if why := no_mean(model):
         graphs.left_out["decoder"] = why
     else:
-        module, inputs = Decode(model, tuple(conditions)), {coded: codes, **conditions}
-        free_axes = {coded: axes.codes(), **free_conditions}
-        graphs.there["decoder"] = Graph("decoder", module, inputs, free_axes, ("x", "mean"), (quantizer, decoder))
+        inputs, free_inputs = {coded: codes, **conditions}, {coded: axes.codes(), **free_conditions}
+        decode = Decode(model, tuple(conditions))
+        graphs.there["decoder"] = Graph("decoder", decode, inputs, free_inputs, ("x", "mean"), (quantizer, decoder))
     if model.code_spec.depth:
-        module = Embed(model)
-        graphs.there["embed"] = Graph(
-            "embed", module, {"codes": codes}, {"codes": axes.codes()}, ("latents",), (quantizer,)
-        )
+        free_codes = {"codes": axes.codes()}
+        graphs.there["embed"] = Graph("embed", Embed(model), {"codes": codes}, free_codes, ("latents",), (quantizer,))
     else:
         graphs.left_out["embed"] = f"{title(quantizer)} is continuous: it has no codes"
     return graphs

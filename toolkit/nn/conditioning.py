@@ -132,10 +132,13 @@ def over_grid(features: Tensor, grid: Sequence[int]) -> Tensor:
 def _along(features: Tensor, positions: int) -> Tensor:
     """Features ``(batch, channels, steps)`` along an axis of ``positions``."""
     steps = features.shape[2]
+    along: Tensor
     if not torch.compiler.is_exporting():
         return F.adaptive_avg_pool1d(features, positions)
     if steps % positions == 0:  # pooling would fix the number of positions in a graph
-        return features.unflatten(2, (positions, steps // positions)).mean(3)
-    if positions % steps == 0:
-        return features.repeat_interleave(positions // steps, 2)
-    return F.adaptive_avg_pool1d(features, positions)
+        along = features.unflatten(2, (positions, steps // positions)).mean(3)
+    elif positions % steps == 0:
+        along = features.repeat_interleave(positions // steps, 2)
+    else:
+        along = F.adaptive_avg_pool1d(features, positions)
+    return along
