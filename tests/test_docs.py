@@ -118,6 +118,18 @@ def test_a_trained_model_in_python(folder: Path) -> None:
     assert sorted(path.relative_to("decoded").as_posix() for path in Path("decoded").rglob("*.png")) == written
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(util.find_spec("onnxruntime") is None, reason="needs pip install 'discrete-toolkit[onnx]'")
+def test_graphs_for_other_programs(folder: Path) -> None:
+    (train,) = commands(PAGES["python.md"])[:1]
+    assert run([*train, *TINY]) == 0
+    (export,) = commands(PAGES["export.md"])
+    assert run([*export, "examples=2"]) == 0
+    names = execute("export.md")
+    assert names["decoded"]["x"].shape == names["x"].shape
+    assert names["codes"].shape == (1, 1, 8, 8)
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the pages compose, in sizes of seconds; a run that is continued goes on for two steps."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from toolkit.decoder import Decoder as Decoder
     from toolkit.encoder import Encoder as Encoder
     from toolkit.errors import ToolkitError as ToolkitError
+    from toolkit.exporting.export import export as export
     from toolkit.likelihood import Distribution as Distribution
     from toolkit.likelihood import Likelihood as Likelihood
     from toolkit.logger import Logger as Logger
@@ -62,6 +63,7 @@ _HOMES = {
     "ToolkitError": "errors",
     "compose": "cli.config.python",
     "evaluate": "scoring",
+    "export": "exporting.export",
     "load": "model",
     "train": "stages",
 }

@@ -196,7 +196,7 @@ def _fold_condition(value: Tensor, condition: Condition, extra: tuple[int, ...])
     if per_step:
         value = value.repeat_interleave(condition.stride, 1)
     else:
-        value = value.unsqueeze(1).expand(len(value), extra[0], *value.shape[1:])
+        value = value.unsqueeze(1).expand(value.shape[0], extra[0], *value.shape[1:])
     return value.repeat_interleave(prod(extra[1:]), 1).flatten(0, 1)
 
 

@@ -125,5 +125,20 @@ def over_grid(features: Tensor, grid: Sequence[int]) -> Tensor:
     Steps are along the grid's first axis; where the grid is coarser or finer, the steps that a position
     covers are averaged.
     """
-    features = features[:, :, None] if features.ndim == 2 else F.adaptive_avg_pool1d(features, grid[0])
+    features = features[:, :, None] if features.ndim == 2 else _along(features, grid[0])
     return features.reshape(*features.shape, *[1] * (len(grid) - 1))
+
+
+def _along(features: Tensor, positions: int) -> Tensor:
+    """Features ``(batch, channels, steps)`` along an axis of ``positions``."""
+    steps = features.shape[2]
+    along: Tensor
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool1d(features, positions)
+    if steps % positions == 0:  # pooling would fix the number of positions in a graph
+        along = features.unflatten(2, (positions, steps // positions)).mean(3)
+    elif positions % steps == 0:
+        along = features.repeat_interleave(positions // steps, 2)
+    else:
+        along = F.adaptive_avg_pool1d(features, positions)
+    return along

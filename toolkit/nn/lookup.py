@@ -79,7 +79,7 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     exported, where the number of rows must stay free. An expanded distance is rounded by up to a known bound; where the
     bound leaves more than one entry, they are compared directly. On a GPU and in an exported graph, where no row may
     cost more than another, those are the ``FEW`` that seem nearest; at most four dims are compared directly there, and
-    a single dim is sorted and searched everywhere.
+    a single dim is sorted and searched, but in an exported graph.
     """
     if torch.compiler.is_exporting():
         return _nearest(z, codebook)
@@ -118,10 +118,10 @@ class _Table(NamedTuple):
 def _nearest(z: Tensor, codebook: Tensor) -> Tensor:
     with in_float32(z.device):
         codebook = upcast(codebook)
-        if codebook.shape[1] == 1:
+        whole = torch.compiler.is_exporting()  # a graph would fix how many tiles there are
+        if codebook.shape[1] == 1 and not whole:  # ONNX has no stable sort
             return exact.on_a_line(z[:, 0].to(codebook.dtype), codebook[:, 0])
         table = _table(codebook)
-        whole = torch.compiler.is_exporting()  # a graph would fix how many tiles there are
         if z.device.type == "cpu" and not whole:
             return _among_all(z, table)
         return torch.cat([_among_few(tile, table) for tile in ([z] if whole else z.split(table.rows))])

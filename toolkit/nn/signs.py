@@ -76,7 +76,7 @@ def points(codes: Tensor, bits: int, size: int, unit: Tensor) -> Tensor:
     Channels of heads whose codes are missing are 0.
     """
     shifts = _shifts(size, codes.device).view(-1, *[1] * (codes.dim() - 2))
-    ones = (codes.unsqueeze(2) >> shifts & 1).flatten(1, 2).bool()
+    ones = (codes.unsqueeze(2).bitwise_right_shift(shifts) & 1).flatten(1, 2).bool()
     given = corners(ones, unit)
     missing = given.new_zeros(given.shape[0], bits - given.shape[1], *given.shape[2:])
     return torch.cat([given, missing], 1)

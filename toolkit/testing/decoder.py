@@ -222,14 +222,16 @@ class DecoderSuite(PartLaws):
     @exports
     @torch.no_grad()
     def test_it_exports(self, strict: bool) -> None:
-        """Latents and a condition to the mean, what a deployed decoder gives; as a graph of any number of examples."""
+        """Latents and a condition to the mean, what a deployed decoder gives; as a graph of any number of examples and,
+        where a context is declared, of any length."""
         decoder = self.decoder()
         if decoder(self._latents(1), {}).mean is None:
             pytest.skip("its distribution has no mean")
-        mean = _Mean(decoder)
-        graph = exported(mean, self._inputs(EXPORTED_AT), strict)
-        for n in RUN_AT:
-            torch.testing.assert_close(graph(*self._inputs(n)), mean(*self._inputs(n)))
+        mean, free = _Mean(decoder), decoder.context is not None and self.grid[0] > 1
+        graph = exported(mean, self._inputs(EXPORTED_AT), strict, {2: 1} if free else None)
+        for n, more in zip(RUN_AT, (0, int(free)), strict=True):
+            inputs = self._inputs(n, (self.grid[0] + more, *self.grid[1:]))
+            torch.testing.assert_close(graph(*inputs), mean(*inputs))
 
     def _in_context(self, n: int) -> tuple[Decoder, Tensor, int]:
         """In float64 a decoder, n examples of latents long enough for its context, and positions of x per latent.
@@ -259,10 +261,10 @@ class DecoderSuite(PartLaws):
     def _latents(self, n: int, grid: tuple[int, ...] | None = None) -> Tensor:
         return torch.randn(n, self.dim, *(grid or self.grid), generator=torch.Generator().manual_seed(0))
 
-    def _inputs(self, n: int) -> tuple[Tensor, ...]:
+    def _inputs(self, n: int, grid: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
         """Latents, and a condition where it asks for one."""
         kind = torch.arange(n) % (KIND.size + 1)
-        return (self._latents(n), kind) if self.conditional else (self._latents(n),)
+        return (self._latents(n, grid), kind) if self.conditional else (self._latents(n, grid),)
 
     def _log_prob(self, decoder: Decoder, n: int, conditions: dict[str, Tensor] | None = None) -> Tensor:
         with torch.no_grad():

@@ -162,11 +162,14 @@ class EncoderSuite(PartLaws):
 
     @exports
     def test_it_exports(self, strict: bool) -> None:
-        """As a graph of any number of examples."""
+        """As a graph of any number of examples; where a stride is declared, of any length, too."""
         encoder = self.encoder()
-        graph = exported(encoder, (random_data(self.data, EXPORTED_AT),), strict)
-        for n in RUN_AT:
-            x = random_data(self.data, n, seed=1)
+        strides = dict(enumerate(encoder.stride or (), 2))
+        free = {axis: stride for axis, stride in strides.items() if self.data.axes[axis - 2] >= 2 * stride}
+        longer = tuple(length + free.get(axis, 0) for axis, length in enumerate(self.data.axes, 2))
+        graph = exported(encoder, (random_data(self.data, EXPORTED_AT),), strict, free)
+        for n, axes in zip(RUN_AT, (self.data.axes, longer), strict=True):
+            x = random_data(replace(self.data, axes=axes), n, seed=1)
             torch.testing.assert_close(_latents(graph, x), _latents(encoder, x))
 
     def _in_context(self, n: int) -> tuple[Encoder, Tensor, int, tuple[int, int]]:

@@ -244,12 +244,13 @@ class QuantizerSuite(PosteriorLaws):
 
     @exports
     def test_it_exports(self, strict: bool) -> None:
-        """As a graph of any number of examples."""
+        """As a graph of any number of examples and, where it is local, on any grid."""
         quantizer = self.quantizer()
-        z = self.latents(quantizer, (3, 4))
-        graph = exported(quantizer, (z[:EXPORTED_AT],), strict)
-        for n in RUN_AT:
-            _assert_same(graph(z[:n]), quantizer(z[:n]))
+        free = quantizer.local and not self.grid
+        z, larger = self.latents(quantizer, (3, 4)), self.latents(quantizer, (5, 7) if free else (3, 4))
+        graph = exported(quantizer, (z[:EXPORTED_AT],), strict, {2: 1, 3: 1} if free else None)
+        for n, latents in zip(RUN_AT, (z, larger), strict=True):
+            _assert_same(graph(latents[:n]), quantizer(latents[:n]))
 
     def test_the_state_dict_is_the_whole_quantizer(self) -> None:
         quantizer, other = self.quantizer(), self.make(self.dim).double().eval()
