@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from toolkit.causal import graphs
-from toolkit.causal.batch import Batch, Examples
+from toolkit.causal.batch import Batch, Examples, tensors
 from toolkit.causal.graphs import Recorded
 from toolkit.causal.network import CausalNetwork
 from toolkit.errors import ToolkitError
@@ -185,9 +185,7 @@ def _at_once(
 
 def _bytes(state: Any) -> int:
     """Bytes of a state's tensors; views count again, so that the estimate is on the safe side."""
-    if isinstance(state, Tensor):
-        return state.nbytes
-    return sum(map(_bytes, state)) if isinstance(state, tuple | list) else 0
+    return sum(tensor.nbytes for tensor in tensors(state))
 
 
 def guided(logits: Tensor, n: int, guidance: float) -> Tensor:
