@@ -49,12 +49,13 @@ class Compiled:
         calls, self.calls = self.calls, []
         return calls[0] if len(calls) == 1 else None
 
-    def _compile(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    def _compile(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
         from torch._inductor.compile_fx import compile_fx
 
-        return compile_fx(graph, inputs, inner_compile=self._lower, config_patches={"cpp_wrapper": True})
+        lower: Any = self._lower
+        return compile_fx(graph, inputs, inner_compile=lower, config_patches={"cpp_wrapper": True})
 
-    def _lower(self, graph: torch.fx.GraphModule, inputs: list[Tensor], **options: Any) -> Callable[..., Any]:
+    def _lower(self, graph: torch.fx.GraphModule, inputs: list[Tensor], **options: Any) -> Any:
         """Lowers a graph without side effects but on its inputs, and notes how it is called."""
         from torch._inductor.compile_fx import compile_fx_inner
 
@@ -68,5 +69,6 @@ class Compiled:
                 self.calls.append(lambda: code(list(given)))
             return outputs
 
-        call._boxed_call = True  # empties its list of inputs
-        return call
+        boxed: Any = call
+        boxed._boxed_call = True  # it empties its list of inputs
+        return boxed

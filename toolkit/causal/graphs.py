@@ -91,7 +91,7 @@ def recorder(network: CausalNetwork, step: Step, device: torch.device, compiled:
     shelf = _shelf(network)
     if shelf.pool is None:
         shelf.pool = torch.cuda.graph_pool_handle()
-    return Captured(compiled_step(step, device) if compiled else step, shelf.pool)
+    return Captured(compiled_step(step) if compiled else step, shelf.pool)
 
 
 def take(network: CausalNetwork, key: Hashable) -> Recorded | None:
