@@ -28,6 +28,8 @@ class Chain(NamedTuple):
     """Twice the z of each layer: ``(batch, layers, hidden)``."""
     rows: list[tuple[Tensor, ...]]
     """Per layer: W, V, x, y, the halves of y, z, and the next x."""
+    transposed: tuple[Tensor, Tensor]
+    """W and V as ``(layers, outputs, inputs)``, which compiled code reads in order."""
 
 
 def chain(current: Tensor, out: Tensor, batch: int) -> Chain:
@@ -36,11 +38,11 @@ def chain(current: Tensor, out: Tensor, batch: int) -> Chain:
     sums = out.new_zeros(layers, batch, 2 * hidden)
     inputs = out.new_zeros(layers + 1, batch, hidden)
     gated = out.new_zeros(batch, layers, hidden)
-    current = halve_gates(current).transpose(1, 2).contiguous()
-    out = out.transpose(1, 2).contiguous() / 2
+    transposed = halve_gates(current), out / 2
+    current, out = (weight.transpose(1, 2).contiguous() for weight in transposed)
     halves = sums.chunk(2, 2)
     rows = list(zip(current, out, inputs, sums, *halves, gated.unbind(1), inputs[1:], strict=False))
-    return Chain(current, out, sums, inputs, gated, rows)
+    return Chain(current, out, sums, inputs, gated, rows, transposed)
 
 
 def halve_gates(weight: Tensor) -> Tensor:
@@ -57,7 +59,7 @@ def run(chain: Chain, given: Tensor, past: Tensor, weight: Tensor) -> tuple[Tens
     layer's z.
     """
     if torch.compiler.is_compiling():
-        return _functional(chain, given + product(past, weight))
+        return _functional(chain, torch.baddbmm(given, past, weight))
     torch.baddbmm(given, past, weight, out=chain.sums)
     for current, out, x, y, values, gates, z, after in chain.rows:
         torch.addmm(y, x, current, out=y).tanh_()
@@ -69,19 +71,20 @@ def run(chain: Chain, given: Tensor, past: Tensor, weight: Tensor) -> tuple[Tens
 def _functional(chain: Chain, sums: Tensor) -> tuple[Tensor, Tensor]:
     """The same without buffers: a compiler allocates better, and would copy a whole buffer at every write."""
     inputs, gated = [chain.inputs[0]], []
-    for y, current, out in zip(sums.unbind(), chain.current, chain.out, strict=True):
-        values, gates = (y + product(inputs[-1], current)).tanh().chunk(2, 1)
+    weights = (weight.unbind() for weight in chain.transposed)
+    for y, current, out in zip(sums.unbind(), *weights, strict=True):
+        values, gates = (y + _product(inputs[-1], current)).tanh().chunk(2, 1)
         gated.append(values + values * gates)
-        inputs.append(inputs[-1] + product(gated[-1], out))
+        inputs.append(inputs[-1] + _product(gated[-1], out))
     return torch.stack(inputs), torch.stack(gated, 1)
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """``x @ weight``, ``(…, rows, n)`` by ``(…, n, m)``.
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """``(rows, outputs)`` from ``(rows, inputs)`` and ``(outputs, inputs)``.
 
-    When compiled, a single row is multiplied and summed elementwise: a call to a matrix product would cost more than
-    the arithmetic, and could not be fused with its neighbors.
+    A single row is multiplied and summed elementwise: a call to a matrix product would cost more than the arithmetic of
+    a layer, and could not be fused with its neighbors.
     """
-    if x.shape[-2] == 1 and torch.compiler.is_compiling():
-        return (x.unsqueeze(-1) * weight.unsqueeze(-3)).sum(-2)
-    return x @ weight
+    if len(x) == 1:
+        return (x.unsqueeze(1) * weight).sum(2)
+    return x @ weight.t()

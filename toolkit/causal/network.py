@@ -23,9 +23,10 @@ class Trunk(nn.Module, ABC):
     """Features of every position from the inputs at the positions before it, in raster order.
 
     ``forward`` computes all positions at once; ``init``, ``step`` and ``append`` go position by position, with the same
-    weights and the same result. A state consists of tensors of fixed shapes, changed in place, and nothing is read back
-    from the device, so that a step can be compiled, or captured and replayed. ``prefill`` enters what is known of the
-    first positions.
+    weights and the same result. A state consists of tensors of fixed shapes in nested tuples, lists or dicts, changed
+    in place, and nothing is read back from the device, so that a step can be compiled, or captured and replayed; to use
+    it for other examples, its tensors are set to those of a new state. ``prefill`` enters what is known of the first
+    positions.
     """
 
     channels: int

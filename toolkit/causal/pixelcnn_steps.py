@@ -62,6 +62,8 @@ class Slabs(NamedTuple):
 
     weight: list[list[Tensor]]
     """Per layer and tap: ``(planes, taps * hidden, 2 hidden)``."""
+    whole: Tensor
+    """The same for all taps of a layer: ``(layers, kernel * taps * hidden, 2 hidden)``."""
     out: list[Tensor]
     link: Tensor | None
     bias: Tensor
@@ -181,6 +183,7 @@ def _slabs(stack: Stack, first: bool, batch: int, axes: tuple[int, ...]) -> Slab
     folded = halve_gates(stack.weight).reshape(layers, channels, taps * hidden, -1).permute(0, 3, 2, 1).contiguous()
     return Slabs(
         [[tap.expand(planes, -1, -1) for tap in layer] for layer in folded],
+        folded.flatten(1, 2),
         list(stack.out.transpose(1, 2).contiguous() / 2),
         _folded_link(stack, first),
         halve_gates(stack.bias).unsqueeze(1),
@@ -216,13 +219,17 @@ def _folded_link(stack: Stack, first: bool) -> Tensor | None:
 
 def _through(slabs: Slabs, x: Tensor) -> None:
     """A slab x ``(positions * batch, hidden)`` through all layers, added to the given y in ``slabs.sums``."""
-    layers = zip(slabs.weight, slabs.out, slabs.insides, slabs.seen, slabs.sums, strict=True)
-    for weight, out, inside, seen, y in layers:
+    layers = zip(slabs.weight, slabs.whole, slabs.out, slabs.insides, slabs.seen, slabs.sums, strict=True)
+    for weight, whole, out, inside, seen, y in layers:
         for tap in range(inside.shape[-2] - 1):
             inside[..., tap, :].copy_(inside[..., tap + 1, :])
         inside[..., -1, :].copy_(x.view(*inside.shape[:-2], -1))
-        for part, tap_weight in zip(seen, weight, strict=True):
-            y.baddbmm_(part, tap_weight)
+        if torch.compiler.is_compiling() and len(y) == 1:
+            # Views would be copied one by one; what a row sees of all taps is small.
+            y.baddbmm_(torch.cat(seen, 2), whole.unsqueeze(0))
+        else:
+            for part, tap_weight in zip(seen, weight, strict=True):
+                y.baddbmm_(part, tap_weight)
         values, gates = y.flatten(0, 1).tanh().chunk(2, 1)
         x = torch.addmm(x, torch.addcmul(values, values, gates), out)
 

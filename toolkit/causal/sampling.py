@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from toolkit.causal import graphs
+from toolkit.causal.batch import Batch, Examples, tensors
+from toolkit.causal.graphs import Recorded
 from toolkit.causal.network import CausalNetwork
 from toolkit.device import free_memory, in_float32, wide
 from toolkit.errors import ToolkitError
@@ -26,9 +29,6 @@ MEMORY = 1 << 30
 
 GRAPHS = 256
 """Compiled steps to keep."""
-
-Step = Callable[[int, Tensor], None]
-"""Samples the codes of one position ``(1,)``, given the graph id of the trunk's step."""
 
 _compiling: ContextVar[bool] = ContextVar("compiling", default=False)
 
@@ -68,65 +68,79 @@ def sample(
     positions, which the trunk is given at once. Samples as many examples at once as fit into memory.
     """
     device, positions = network.proj.weight.device, prod(grid)
-    grid = tuple(grid)
+    grid, fast = tuple(grid), _compiling.get() or device.type == "cuda"
     known = check_prefix(prefix, n, network.codebook_sizes, positions).to(device)
     noise = uniforms(n, network.codebook_sizes, positions, generator)
     contexts = [context]
     if sampling.guidance != 1.0:
         contexts.append(context if unconditional is None else unconditional)
-    size = _at_once(network, n, grid, contexts, device, known.shape[2])
-    batches, codes = -(-n // size), []
+    batches = -(-n // _at_once(network, n, grid, contexts, device, known.shape[2], states=2 if fast else 1))
+    size, codes = -(-n // max(1, batches)), []
+    sample_batch = _sample_recorded if fast else _sample_batch
     # Under autocast or with TF32, the cached steps and the plain forward would round differently.
     with torch.inference_mode(), in_float32(device):
-        for number in range(batches):
-            rows = slice(number * size, min(n, (number + 1) * size))
+        for number, start in enumerate(range(0, n, size)):
+            end = min(n, start + size)
+            # Recorded steps are of one size.
+            rows = torch.arange(start, start + size if fast else end).clamp(max=n - 1)
+            there = rows.to(device)
+            joined = _joined([None if branch is None else branch[there] for branch in contexts], len(rows))
+            examples = Examples(grid, sampling, joined, known[there], on_device(noise[rows], device))
             on_progress = _batch_progress(progress, number * positions, batches)
-            given = [None if branch is None else branch[rows] for branch in contexts]
-            codes.append(
-                _sample_batch(network, grid, sampling, given, known[rows], on_device(noise[rows], device), on_progress)
-            )
+            codes.append(sample_batch(network, examples, on_progress)[: end - start])
+    graphs.trim(network)
     # Copied outside of inference mode, so that what is computed from it can be differentiated.
     return torch.cat(codes).reshape(n, len(network.codebook_sizes), *grid)
 
 
-def _sample_batch(
-    network: CausalNetwork,
-    grid: Sequence[int],
-    sampling: SamplingOptions,
-    contexts: list[Tensor | None],
-    known: Tensor,
-    noise: Tensor,
-    on_progress: Callable[[int], None],
-) -> Tensor:
+def _sample_batch(network: CausalNetwork, examples: Examples, on_progress: Callable[[int], None]) -> Tensor:
     """Codes ``(n, depth, positions)`` of one batch."""
-    n, depth, positions = noise.shape
-    state = network.init(n * len(contexts), grid, _joined(contexts, n))
-    # Positions first, so that a step reads and writes contiguous memory.
-    noise = noise.permute(2, 1, 0).contiguous()
-    codes = torch.zeros(positions, depth, n, dtype=torch.int64, device=noise.device)
-    codes[: known.shape[2]] = known.permute(2, 1, 0)
+    return _run(network, Recorded(Batch(network, examples), _step), examples.known, on_progress)
 
-    def step(graph_id: int, position: Tensor) -> None:
-        feature = network.step(state, graph_id, position)
-        sampled = []
-        for d, uniform in enumerate(noise.index_select(0, position)[0]):
-            logits = guided(network.logits(state, feature, d), n, sampling.guidance)
-            sampled.append(sample_logits(logits, uniform, sampling))
-            code = sampled[-1] if len(contexts) == 1 else sampled[-1].repeat(len(contexts))
-            feature = network.append(state, feature, position, d, code)
-        codes.index_copy_(0, position, torch.stack(sampled).unsqueeze(0))
 
-    graphs = _compiling.get() or noise.device.type == "cuda"
-    fast = _fast(step, noise.device)
-    first = known.shape[2]
+def _sample_recorded(network: CausalNetwork, examples: Examples, on_progress: Callable[[int], None]) -> Tensor:
+    """The same by recorded steps, those of an earlier batch if there was one."""
+    key = (examples.signature, _compiling.get(), torch.get_float32_matmul_precision(), torch.get_num_threads())
+    recorded = graphs.take(network, key)
+    if recorded is None:
+        recorder = graphs.recorder(network, _step, examples.noise.device, _compiling.get())
+        recorded = Recorded(Batch(network, examples), recorder)
+    else:
+        recorded.batch.restart(network, examples)
+    codes = _run(network, recorded, examples.known, on_progress, coarse=True)
+    graphs.keep(network, key, recorded)
+    return codes
+
+
+def _run(
+    network: CausalNetwork,
+    recorded: Recorded,
+    known: Tensor,
+    on_progress: Callable[[int], None],
+    coarse: bool = False,
+) -> Tensor:
+    """The codes of a batch at its start, of which some are known."""
+    batch, first = recorded.batch, known.shape[2]
+    batch.prefill(network, known)
     if first:
-        network.prefill(state, grid, known.repeat(len(contexts), 1, 1))
         on_progress(first)
-    indices = torch.arange(positions, device=noise.device).split(1)
-    for position, index in enumerate(indices[first:], first):
-        fast(network.trunk.graph_id(grid, position, coarse=graphs), index)
+    for position in range(first, len(batch.codes)):
+        recorded.step(network, network.trunk.graph_id(batch.grid, position, coarse=coarse))
         on_progress(position + 1)
-    return codes.permute(2, 1, 0)
+    return batch.codes.permute(2, 1, 0).clone()
+
+
+def _step(network: CausalNetwork, batch: Batch, graph_id: int) -> None:
+    """Samples the codes of the batch's position, and goes to the next one."""
+    position, sampled = batch.position, []
+    feature = network.step(batch.state, graph_id, position)
+    for d, uniform in enumerate(batch.noise.index_select(0, position)[0]):
+        logits = guided(network.logits(batch.state, feature, d), batch.n, batch.sampling.guidance)
+        sampled.append(sample_logits(logits, uniform, batch.sampling))
+        code = sampled[-1] if batch.branches == 1 else sampled[-1].repeat(batch.branches)
+        feature = network.append(batch.state, feature, position, d, code)
+    batch.codes.index_copy_(0, position, torch.stack(sampled).unsqueeze(0))
+    position.add_(1)
 
 
 def _batch_progress(progress: Callable[[int], None] | None, before: int, batches: int) -> Callable[[int], None]:
@@ -134,55 +148,6 @@ def _batch_progress(progress: Callable[[int], None] | None, before: int, batches
     if progress is None:
         return lambda position: None
     return lambda position: progress((before + position) // batches)
-
-
-def _fast(step: Step, device: torch.device) -> Step:
-    """The step compiled if requested, and on a GPU captured and replayed."""
-    if _compiling.get():
-        step = _compiled(step, device)
-    return _Captured(step) if device.type == "cuda" else step
-
-
-def _compiled(step: Step, device: torch.device) -> Step:
-    options: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}
-    fast = torch.compile(step, fullgraph=True, dynamic=False, options=options)
-
-    def call(graph_id: int, position: Tensor) -> None:
-        try:
-            fast(graph_id, position)
-        except torch._dynamo.exc.TorchDynamoException as e:
-            cause = str(getattr(e, "inner_exception", e)).strip().splitlines()[0]
-            raise ToolkitError(
-                f"compile=true: the steps cannot be compiled on this machine: {cause}; leave it out"
-            ) from e
-
-    return call
-
-
-class _Captured:
-    """Steps as CUDA graphs, one per graph id, so that a step is a single launch.
-
-    The first step of a graph id runs eagerly, which warms up its operations; the second is captured, which runs
-    nothing, and replayed, as are all later ones. The position is read from a tensor at a fixed address.
-    """
-
-    def __init__(self, step: Step) -> None:
-        self.step = step
-        self.seen = set[int]()
-        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self.position = torch.zeros(1, dtype=torch.int64, device="cuda")
-
-    def __call__(self, graph_id: int, position: Tensor) -> None:
-        self.position.copy_(position)
-        if graph_id not in self.seen:
-            self.seen.add(graph_id)
-            self.step(graph_id, self.position)
-            return
-        if graph_id not in self.graphs:
-            self.graphs[graph_id] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[graph_id]):
-                self.step(graph_id, self.position)
-        self.graphs[graph_id].replay()
 
 
 def _joined(contexts: list[Tensor | None], n: int) -> Tensor | None:
@@ -201,16 +166,17 @@ def _at_once(
     contexts: list[Tensor | None],
     device: torch.device,
     prefix: int = 0,
+    states: int = 1,
 ) -> int:
     """How many examples' states, and embedded prefixes of so many positions, fit into memory: n if n times the bytes of
-    one do; else by what a second one adds, since a state includes weights."""
+    one do; else by what a second one adds, since a state includes weights. ``states``: how many there are of each."""
     copies = len(network.codebook_sizes) + 1  # each depth's embedding, and their sum
     embedded = prefix * copies * network.trunk.channels * network.proj.weight.element_size()
 
     def state_bytes(count: int) -> int:
         given = [None if context is None else context[:count] for context in contexts]
         branches = count * len(contexts)
-        return _bytes(network.init(branches, grid, _joined(given, count))) + branches * embedded
+        return states * _bytes(network.init(branches, grid, _joined(given, count))) + branches * embedded
 
     memory = MEMORY if device.type == "cpu" else free_memory(device) // 2
     if n == 1 or n * state_bytes(1) <= memory:
@@ -220,9 +186,7 @@ def _at_once(
 
 def _bytes(state: Any) -> int:
     """Bytes of a state's tensors; views count again, so that the estimate is on the safe side."""
-    if isinstance(state, Tensor):
-        return state.nbytes
-    return sum(map(_bytes, state)) if isinstance(state, tuple | list) else 0
+    return sum(tensor.nbytes for tensor in tensors(state))
 
 
 def guided(logits: Tensor, n: int, guidance: float) -> Tensor:

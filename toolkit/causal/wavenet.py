@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit.causal.gated import Chain, chain, halve_gates, product, run
+from toolkit.causal.gated import Chain, chain, halve_gates, run
 from toolkit.causal.network import Trunk, shift, stretches
 from toolkit.errors import ToolkitError
 
@@ -117,7 +117,7 @@ class WaveNet(Trunk):
         step = given[0] if len(given) == 1 else given.index_select(0, position // state.stride)[0]
         inputs, gated = run(state.chain, step, past, state.past)
         state.ring.index_copy_(0, slots, inputs[:-1])
-        return product(gated.flatten(1), state.skip)
+        return gated.flatten(1) @ state.skip
 
     def append(self, state: WaveNetState, position: Tensor, embedded: Tensor) -> None:
         state.chain.inputs[0].copy_(embedded)
