@@ -53,12 +53,18 @@ def train_quietly(words: Sequence[str], folder: Path, *, steps: int = STEPS, sta
 
 
 def sampled_alike(folder: Path, n: int = 3) -> StandIn:
-    """Samples of a run on a stand-in are those on the CPU; the stand-in, which has the captured graphs."""
-    expected = toolkit.load(folder, "cpu").sample(n, seed=1).codes
+    """Samples of a run on a stand-in are those on the CPU, also where graphs are there already; the stand-in, which has
+    the captured graphs."""
+    alone = toolkit.load(folder, "cpu")
+    expected = [alone.sample(n, seed=seed).codes for seed in (1, 2)]
     with stand_in() as gpu:
-        codes = toolkit.load(folder, "cuda").sample(n, seed=1).codes
-        assert codes.is_cuda
-        assert torch.equal(codes.cpu(), expected), "samples through captured graphs are not those of the CPU"
+        model = toolkit.load(folder, "cuda")
+        prior = model.prior()
+        with patch.object(toolkit.model.Model, "prior", lambda *_: prior):
+            sampled = [model.sample(n, seed=seed).codes for seed in (1, 2)]
+        assert all(codes.is_cuda for codes in sampled)
+        for codes, wanted in zip(sampled, expected, strict=True):
+            assert torch.equal(codes.cpu(), wanted), "samples through captured graphs are not those of the CPU"
     return gpu
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,6 +16,8 @@ from toys import trainers
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.causal import sampling
+from toolkit.causal.batch import Batch, Examples
+from toolkit.causal.network import CausalNetwork
 from toolkit.encoder import Encoder
 from toolkit.metric import Metric
 from toolkit.objective import Bound
@@ -59,11 +61,13 @@ def the_hosts_alone(state: dict[str, Tensor]) -> None:
 
 
 def reading_the_callers() -> Callable[..., None]:
-    step = sampling._Captured.__call__
+    restart = Batch.restart
 
-    def other(self: Any, graph_id: int, position: Tensor) -> None:
-        self.position = position
-        step(self, graph_id, position)
+    def other(self: Batch, network: CausalNetwork, examples: Examples) -> None:
+        before, noise = self.noise.clone(), self.noise
+        restart(self, network, examples)
+        self.noise = self.noise.clone()
+        noise.copy_(before)
 
     return other
 
@@ -112,7 +116,7 @@ SAMPLING: dict[str, tuple[Fault, type[Exception], str]] = {
         "__bool__: not permitted while a graph is captured",
     ),
     "a graph's input that moves": (
-        method(sampling._Captured, "__call__", reading_the_callers()),
+        method(Batch, "restart", reading_the_callers()),
         AssertionError,
         "samples through captured graphs are not those of the CPU",
     ),

@@ -81,11 +81,11 @@ def differing(a: Tensor, b: Tensor) -> float:
 @contextmanager
 def uncaptured() -> Iterator[None]:
     """Steps are run one by one, none is captured."""
-    if not hasattr(sampling, "_fast"):
+    if not hasattr(sampling, "_sample_recorded"):
         raise NotThereError("a way to sample without capture")
-    fast = sampling._fast
-    sampling._fast = lambda step, *_: step
+    recorded = sampling._sample_recorded
+    sampling._sample_recorded = sampling._sample_batch
     try:
         yield
     finally:
-        sampling._fast = fast
+        sampling._sample_recorded = recorded
