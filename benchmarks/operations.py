@@ -38,11 +38,11 @@ EXAMPLES = 2
 STEPS = 3
 SPEAKER, ACTION = Condition("speaker", 3), Condition("action", 3, per_step=True)
 IMAGE = DataSpec(3, (32, 32), levels=256, variance=0.06)
-SOUND = DataSpec(1, (20480,), levels=256, rates=(16000.0,), conditions=(SPEAKER,))
+SOUND = DataSpec(1, (5120,), levels=256, rates=(16000.0,), conditions=(SPEAKER,))
 SPEC = {
     "audio_codec": DataSpec(1, (9600,), rates=(24000.0,)),
     "audio_librispeech_paper": SOUND,
-    "audio_phonemes": DataSpec(1, (20480,), rates=(16000.0,), conditions=(SPEAKER,)),
+    "audio_phonemes": DataSpec(1, (5120,), rates=(16000.0,), conditions=(SPEAKER,)),
     "audio_vctk_paper": SOUND,
     "audio_voices": SOUND,
     "audio_vowels": SOUND,

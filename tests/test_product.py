@@ -168,6 +168,7 @@ def test_more_groups_are_no_more_operations(kind: Any) -> None:
         with stand_in() as device:
             product = ProductQuantizer(8 * groups, inner=inner, groups=groups).to("cuda")
             for _ in range(2):
+                product.zero_grad()
                 device.operations.clear()
                 made = product(torch.randn(3, 8 * groups, 4, device="cuda").requires_grad_())
                 (made.z.sum() + made.loss.sum()).backward()

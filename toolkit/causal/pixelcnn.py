@@ -57,7 +57,7 @@ class PixelCNN(Trunk):
         source = context
         for stack in self.stacks:
             x, ys = stack(embedded, source)
-            source = torch.cat(ys, 1) if stack.later else None
+            source = torch.stack(ys) if stack.later else None
         return x.movedim(1, -1)
 
     def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> PixelCNNState:
@@ -97,7 +97,7 @@ class _Stack(nn.Module):
     def forward(self, embedded: Tensor, source: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """The last layer's output, and the ``y`` of every layer: ``(batch, channels, *grid)``.
 
-        ``source``: the context, or the ``y`` of all layers of the stack before, ``(batch, layers * 2 hidden, *grid)``.
+        ``source``: the context, or the ``y`` of all layers of the stack before, ``(layers, batch, 2 hidden, *grid)``.
         Where a stack follows, which reads the ``y`` alone, the last layer ends with it, and x is its padded input.
         """
         rank = embedded.ndim - 2
@@ -122,9 +122,12 @@ class _Stack(nn.Module):
         layers, channels = self.bias.shape
         if self.link is None or source is None:
             return self.bias.unbind(), [None] * layers
-        groups = source.shape[1] // self.link.shape[2]  # one for the context, which all layers share
-        linked = _pointwise(source, self.link.flatten(0, 1), self.bias.flatten(), groups=groups)
-        return [None] * layers, linked.split(channels, 1)
+        if source.ndim == rank + 2:  # the context, which all layers share
+            linked = _pointwise(source, self.link.flatten(0, 1), self.bias.flatten()).unflatten(1, (layers, channels))
+            return [None] * layers, linked.unbind(1)
+        given = source.transpose(1, 2)
+        linked = torch.baddbmm(self.bias.unsqueeze(2), self.link, given.flatten(2)).view(given.shape)
+        return [None] * layers, linked.transpose(1, 2).unbind()
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -167,23 +170,21 @@ def _parameter(layers: int, channels: int, *inputs: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(layers, channels, *inputs).uniform_(-bound, bound))
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], groups: int = 1) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
     """A convolution along all axes of x ``(batch, channels, *axes)``."""
     match x.ndim - 2:
         case 1:
-            return F.conv1d(x, weight, bias, padding=padding, groups=groups)
+            return F.conv1d(x, weight, bias, padding=padding)
         case 2:
-            return F.conv2d(x, weight, bias, padding=padding, groups=groups)
+            return F.conv2d(x, weight, bias, padding=padding)
         case _:
-            return F.conv3d(x, weight, bias, padding=padding, groups=groups)
+            return F.conv3d(x, weight, bias, padding=padding)
 
 
-def _pointwise(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, padding: Sequence[int] = (), groups: int = 1
-) -> Tensor:
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: Sequence[int] = ()) -> Tensor:
     rank = x.ndim - 2
     weight = weight.reshape(*weight.shape, *[1] * rank)
-    return _convolve(x, weight, bias, list(padding) or [0] * rank, groups)
+    return _convolve(x, weight, bias, list(padding) or [0] * rank)
 
 
 def _gate(y: Tensor) -> Tensor:
