@@ -67,6 +67,18 @@ def test_codes_of_no_numbers_are_codes(value: float) -> None:
     assert nearest(z, torch.randn(100, 3)).lt(100).all()
 
 
+@pytest.mark.parametrize("dim", [1, 3, 5])
+@pytest.mark.parametrize("tile", [1, 600, 1 << 20])
+def test_several_tables_are_searched_as_each_by_itself(monkeypatch: pytest.MonkeyPatch, tile: int, dim: int) -> None:
+    monkeypatch.setattr(lookup, "TILE", tile)
+    z, codebooks = torch.randn(4, 97, dim), torch.randn(4, 130, dim)
+    few = lookup._among_few(z, lookup._tables(codebooks))
+    assert torch.equal(few, torch.stack([nearest(*pair) for pair in zip(z, codebooks, strict=True)]))
+    codebooks[1] = codebooks[1, :2].repeat(65, 1)  # whose rows all need a second look
+    expected = torch.stack([nearest(*pair) for pair in zip(z, codebooks, strict=True)])
+    assert torch.equal(nearest(z, codebooks), expected)
+
+
 def test_fake_rows_are_one_tile() -> None:
     """A film's proof of fit would else take a minute: thousands of tiles, each of many operations without values."""
     with FakeTensorMode(), Operations() as few:

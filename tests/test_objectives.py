@@ -391,6 +391,14 @@ def test_nvils_figures_follow_training_batches_only() -> None:
     torch.testing.assert_close(objective.variance, variance)
 
 
+def test_nvils_figures_stay_where_a_captured_step_finds_them() -> None:
+    autoencoder, objective = trained_autoencoder(LEVELS, categorical()), NVIL(LEVELS)
+    before = {name: buffer.data_ptr() for name, buffer in objective.named_buffers()}
+    objective(autoencoder, random_data(LEVELS, 3), {})
+    assert {name: buffer.data_ptr() for name, buffer in objective.named_buffers()} == before
+    assert objective.initialized
+
+
 def test_nvils_first_batch_is_judged_by_its_own_figures() -> None:
     autoencoder, objective, x = trained_autoencoder(LEVELS, categorical()), NVIL(LEVELS), random_data(LEVELS, 64)
     objective.double().train().requires_grad_(False)

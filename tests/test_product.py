@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from toolkit.quantizer import Quantizer
+from toolkit.nn import lookup
+from toolkit.quantizer import Quantized, Quantizer
+from toolkit.quantizers import ema, vq
 from toolkit.quantizers.ema import EMAQuantizer
 from toolkit.quantizers.product import ProductQuantizer
 from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.testing.accelerator import stand_in
 from toolkit.testing.quantizer import QuantizerSuite
 
 
@@ -86,6 +91,89 @@ def test_shared_groups_take_one_step_of_one_table() -> None:
     torch.testing.assert_close(made.loss, plain.loss.view(3, 4).sum(0))
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(shared.inner[0].state_dict()[name], value)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "revived": {"dead_code_threshold": 0.9},
+    "kmeans": {"init": "kmeans", "dead_code_threshold": 0.5},
+    "entropy": {"entropy": 0.3, "entropy_temperature": 2.0},
+    "rotation": {"gradient": "rotation"},
+    "normalized": {"normalize": True, "dead_code_threshold": 0.5},
+}
+
+
+def one_by_one(product: ProductQuantizer, z: Tensor) -> Quantized:
+    """The groups' own results, each quantizer by itself."""
+    chunks = z.chunk(product.groups, 1)
+    made = [part(chunk) for part, chunk in zip(product.inner, chunks, strict=True)]
+    error = torch.stack([part.metrics["quantization_error"] for part in made]).sum()
+    whole = (torch.cat([part[i] for part in made], 1) for i in range(2))
+    return Quantized(*whole, sum(part.loss for part in made), sum(part.kl for part in made), {"error": error})
+
+
+def trained(kind: Any, options: dict[str, Any], quantize: Callable[[Any, Tensor], Quantized]) -> list[Tensor]:
+    """All that four steps give, gradients and states included, and the random number after them."""
+    torch.manual_seed(0)
+    product = ProductQuantizer(15, inner=lambda dim: kind(dim, codebook_size=7, **options), groups=3).double()
+    results = []
+    for _ in range(4):
+        z, weight = latents(4, 15, 3, 5).requires_grad_(), latents(4, 15, 3, 5)
+        made = quantize(product, z)
+        ((made.z * weight).sum() + made.loss.sum()).backward()
+        results += [*made[:4], *made.metrics.values(), z.grad]
+        for parameter in product.parameters():
+            assert parameter.grad is not None
+            results.append(parameter.grad.clone())
+            parameter.data -= 0.1 * parameter.grad
+            parameter.grad = None
+        results += [value.clone() for value in product.state_dict().values()]
+    return [*results, torch.rand(1)]
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("kind", [VectorQuantizer, EMAQuantizer])
+def test_groups_together_are_groups_one_by_one(kind: Any, options: dict[str, Any]) -> None:
+    together = trained(kind, options, lambda product, z: product(z))
+    apart = trained(kind, options, one_by_one)
+    for mine, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("make", [small_vq, small_ema])
+def test_alike_groups_are_searched_at_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[tuple[int, ...]] = []
+    plain = lookup.nearest
+
+    def counted(z: Tensor, entries: Tensor) -> Tensor:
+        searched.append(tuple(z.shape))
+        return plain(z, entries)
+
+    for module in (vq, ema):
+        monkeypatch.setattr(module, "nearest", counted)
+    product = ProductQuantizer(10, inner=make, groups=5)
+    for _ in range(2):
+        product(torch.randn(3, 10, 4))
+    assert searched == [(1, 12, 2)] * 5 + [(5, 12, 2)]
+    product.inner[0].commitment = 7.0  # type: ignore[assignment]
+    product(torch.randn(3, 10, 4))
+    assert searched[6:] == [(1, 12, 2)] * 5
+
+
+@pytest.mark.parametrize("kind", [VectorQuantizer, EMAQuantizer])
+def test_more_groups_are_no_more_operations(kind: Any) -> None:
+    counts = []
+    for groups in (2, 7):
+        inner = lambda dim: kind(dim, codebook_size=80, dead_code_threshold=0.5)  # noqa: E731
+        with stand_in() as device:
+            product = ProductQuantizer(8 * groups, inner=inner, groups=groups).to("cuda")
+            for _ in range(2):
+                product.zero_grad()
+                device.operations.clear()
+                made = product(torch.randn(3, 8 * groups, 4, device="cuda").requires_grad_())
+                (made.z.sum() + made.loss.sum()).backward()
+        counts.append(device.operations.copy())
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("groups", [0, 3])

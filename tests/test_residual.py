@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from toy.toy_scales import ScalesQuantizer
 
+from toolkit.nn import codebook as table
 from toolkit.quantizer import Quantizer
+from toolkit.quantizers import residual as residual_module
+from toolkit.quantizers import vq
 from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.quantizers.ema import EMAQuantizer
 from toolkit.quantizers.fsq import FSQQuantizer
@@ -306,3 +309,40 @@ def test_a_peer_agrees_on_codes_and_values() -> None:
     made = ours(z)
     assert torch.equal(made.codes, codes.movedim(-1, 1))
     torch.testing.assert_close(made.z, values.movedim(-1, 1), check_stride=False)
+
+
+@pytest.mark.parametrize("kind", [VectorQuantizer, EMAQuantizer])
+def test_stages_learn_together_what_they_learn_one_by_one(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> list[Tensor]:
+        torch.manual_seed(0)
+        residual = ResidualQuantizer(
+            5, inner=lambda dim: kind(dim, codebook_size=7, dead_code_threshold=0.5), depth=3, dropout=0.5
+        ).double()
+        results = []
+        for _ in range(4):
+            z = torch.randn(4, 5, 6, dtype=torch.float64).requires_grad_()
+            made = residual(z)
+            (made.z.sum() + made.loss.sum()).backward()
+            assert z.grad is not None
+            results += [*made[:4], z.grad, *(value.clone() for value in residual.state_dict().values())]
+        return [*results, torch.rand(1)]
+
+    together = trained()
+    monkeypatch.setattr(residual_module, "alike", lambda stages: False)
+    for mine, other in zip(together, trained(), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "make", [ResidualQuantizer, lambda dim, depth, inner: ProductQuantizer(dim, groups=depth, inner=inner)]
+)
+def test_all_tables_statistics_are_reduced_at_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reduced = []
+    for module in (table, vq):
+        monkeypatch.setattr(module, "all_reduce_sum", lambda *tensors: reduced.extend(tensors))
+    for inner in (small_vq, small_ema):
+        quantizer = make(6, depth=3, inner=inner)
+        quantizer(torch.randn(4, 6, 5))
+        reduced.clear()
+        quantizer(torch.randn(4, 6, 5))
+        assert len(reduced) == 1

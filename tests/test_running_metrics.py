@@ -68,6 +68,15 @@ def test_perplexity_is_that_of_the_histogram() -> None:
     torch.testing.assert_close((perplexity, usage), (torch.tensor(2.0), torch.tensor(0.5)))
 
 
+def test_perplexity_of_equally_large_codebooks_is_the_mean_of_each() -> None:
+    counts = torch.tensor([2.0, 2.0, 0.0, 5.0, 1.0, 0.0])
+    alone = [codebook_use(row, CodeSpec((4,), (3,))) for row in counts.split(3)]
+    expected = tuple(torch.stack(values).mean() for values in zip(*alone, strict=True))
+    torch.testing.assert_close(codebook_use(counts, CodeSpec((4,), (3, 3))), expected)
+    padded = codebook_use(torch.cat([counts, torch.tensor([1.0])]), CodeSpec((4,), (3, 3, 1)))
+    torch.testing.assert_close(padded, ((2 * expected[0] + 1) / 3, (2 * expected[1] + 1) / 3))
+
+
 def test_a_batchs_figures() -> None:
     autoencoder, x = point_autoencoder(DATA), random_data(DATA, 3)
     output = ELBO()(autoencoder, x, {})

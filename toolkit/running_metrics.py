@@ -34,8 +34,9 @@ class RunningMetrics:
         elif names != self._names:  # those of a checkpoint come in another order
             self._reorder(names)
         values = torch.stack([metrics[name].detach().float() for name in self._names])
-        bad = ~values.isfinite() & (self._first_bad == _NEVER)
-        self._first_bad.masked_fill_(bad, step)
+        # x - x is 0 where x is finite, else NaN
+        bad = torch.where(values - values == 0, _NEVER, step)
+        torch.minimum(self._first_bad, bad, out=self._first_bad)
         self._sum += values
         self._count += 1
 
@@ -137,9 +138,11 @@ def _offsets(sizes: tuple[int, ...], device: torch.device) -> Tensor:
 
 def codebook_use(counts: Tensor, code_spec: CodeSpec) -> tuple[Tensor, Tensor]:
     """Perplexity (exp of the entropy of the histogram) and usage (share of entries hit), means over depths."""
-    perplexity, usage = [], []
-    for row in counts.split(list(code_spec.codebook_sizes)):
-        p = row / row.sum().clamp(min=1)
-        perplexity.append(torch.special.entr(p).sum().exp())
-        usage.append((row > 0).float().mean())
-    return torch.stack(perplexity).mean(), torch.stack(usage).mean()
+    sizes = code_spec.codebook_sizes
+    if len(set(sizes)) == 1:
+        rows = counts.view(len(sizes), -1)
+        p = rows / rows.sum(1, keepdim=True).clamp(min=1)
+        return torch.special.entr(p).sum(1).exp().mean(), (rows > 0).float().mean()
+    alone = [codebook_use(row, CodeSpec((), (len(row),))) for row in counts.split(list(sizes))]
+    perplexity, usage = (torch.stack(values).mean() for values in zip(*alone, strict=True))
+    return perplexity, usage

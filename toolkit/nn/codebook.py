@@ -45,26 +45,59 @@ def flatten(z: Tensor) -> Tensor:
     return z.movedim(1, -1).reshape(-1, z.shape[1])
 
 
+def per_table(z: Tensor, tables: int) -> Tensor:
+    """Latents ``(tables * batch, dim, *grid)`` as rows ``(tables, batch * positions, dim)``."""
+    rows = flatten(z)
+    return rows.view(tables, -1, rows.shape[1])
+
+
 def unflatten(codes: Tensor, z: Tensor) -> Tensor:
-    """Codes ``(batch * positions,)`` of latents z ``(batch, dim, *grid)`` as ``(batch, 1, *grid)``."""
+    """Codes ``(batch * positions,)`` of latents z ``(batch, dim, *grid)`` as ``(batch, 1, *grid)``.
+
+    Or ``(tables, batch * positions)`` of latents ``(tables * batch, dim, *grid)``.
+    """
     return codes.view(z.shape[0], 1, *z.shape[2:])
 
 
 def look_up(codes: Tensor, codebook: Tensor) -> Tensor:
-    """Codes ``(batch, 1, *grid)`` to entries ``(batch, dim, *grid)``."""
+    """Codes ``(batch, 1, *grid)`` to entries ``(batch, dim, *grid)`` of a codebook ``(codebook_size, dim)``.
+
+    Or ``(tables * batch, 1, *grid)`` to those of codebooks ``(tables, codebook_size, dim)``.
+    """
+    if codebook.dim() == 3:
+        codes = numbered(codes.unflatten(0, (len(codebook), -1)), codebook.shape[1]).view_as(codes)
+        codebook = codebook.flatten(0, 1)
     return F.embedding(codes.squeeze(1), codebook).movedim(-1, 1)
+
+
+def numbered(codes: Tensor, size: int) -> Tensor:
+    """Entries ``(tables, …)`` of tables of one size, by their numbers where one table comes after the other."""
+    if len(codes) == 1:
+        return codes
+    first = torch.arange(0, len(codes) * size, size, device=codes.device)
+    return codes + first.view(-1, *[1] * (codes.dim() - 1))
 
 
 @torch.no_grad()
 def count_assignments(codes: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Per entry the number of rows assigned to it ``(size,)`` and their sum ``(size, dim)``, over all ranks.
+    """Per entry the number of rows assigned to it ``(…, size)`` and their sum ``(…, size, dim)``, over all ranks.
 
-    codes ``(n,)`` are the entries of rows ``(n, dim)``.
+    codes ``(…, n)`` are the entries of rows ``(…, n, dim)``, in the tables that ``…`` numbers, if there are several.
     """
-    counts = rows.new_zeros(size).index_add_(0, codes, torch.ones_like(rows[:, 0]))
-    sums = rows.new_zeros(size, rows.shape[1]).index_add_(0, codes, rows)
-    all_reduce_sum(counts, sums)
-    return counts, sums
+    tables, dim = rows.shape[:-2], rows.shape[-1]
+    numbers = (numbered(codes, size) if tables else codes).flatten()
+    entries = prod(tables) * size
+    both = rows.new_zeros(entries * (1 + dim))  # in one piece, for a single reduction
+    counts, sums = both[:entries], both[entries:].view(entries, dim)
+    counts.index_add_(0, numbers, torch.ones_like(numbers, dtype=rows.dtype))
+    sums.index_add_(0, numbers, rows.reshape(-1, dim))
+    all_reduce_sum(both)
+    return counts.view(*tables, size), sums.view(*tables, size, dim)
+
+
+def per_example(per_table: Tensor, z: Tensor) -> Tensor:
+    """``(tables,)``, repeated for each of its latents z ``(tables * batch, dim, *grid)``: ``(tables * batch,)``."""
+    return per_table.unsqueeze(1).expand(-1, len(z) // len(per_table)).reshape(-1)
 
 
 def straight_through(z: Tensor, e: Tensor) -> Tensor:

@@ -31,9 +31,9 @@ class NewEntries(NamedTuple):
     """Entries to set in a codebook."""
 
     where: Tensor
-    """``(codebook_size,)``, bool: which to set."""
+    """``(…, codebook_size)``, bool: which to set."""
     entries: Tensor
-    """``(codebook_size, dim)``."""
+    """``(…, codebook_size, dim)``."""
     expected_count: float
     """Latents per step and entry at uniform use: where counts start."""
 
@@ -56,9 +56,11 @@ class CodebookInit:
 
     @torch.no_grad()
     def begin(self, rows: Tensor, codebook: Tensor, initialized: Tensor) -> NewEntries:
-        """All entries, from the first batch's latents, rows ``(n, dim)``; sets ``initialized``."""
-        everywhere = torch.ones_like(codebook[:, 0], dtype=torch.bool)
-        first = NewEntries(everywhere, self._first(rows, codebook), _expected_count(rows, codebook))
+        """All entries of a codebook ``(…, codebook_size, dim)``, from the first batch's latents, rows ``(…, n, dim)``;
+        sets ``initialized``.
+        """
+        everywhere = torch.ones_like(codebook[..., 0], dtype=torch.bool)
+        first = NewEntries(everywhere, self._first(rows, codebook), _expected_count(rows, codebook.shape[-2]))
         initialized.fill_(True)
         self.begun = _has_numbers(rows)
         return first
@@ -67,10 +69,13 @@ class CodebookInit:
     def revive(self, rows: Tensor, counts: Tensor) -> NewEntries:
         """Latents of the batch for entries whose counts are below ``dead_code_threshold`` times the expected count.
 
+        rows ``(…, n, dim)``, counts ``(…, codebook_size)``.
+
         Samples on every rank in every step, needed or not, since it is a collective operation.
         """
-        expected = _expected_count(rows, counts)
-        return NewEntries(counts < self.dead_code_threshold * expected, sample_rows(rows, len(counts)), expected)
+        expected = _expected_count(rows, counts.shape[-1])
+        dead = counts < self.dead_code_threshold * expected
+        return NewEntries(dead, sample_rows(rows, counts.shape[-1]), expected)
 
     def mirror(self, quantizer: nn.Module, missing: object) -> None:
         """Copies ``initialized`` to ``begun`` after a state is loaded."""
@@ -81,7 +86,7 @@ class CodebookInit:
     def _first(self, rows: Tensor, codebook: Tensor) -> Tensor:
         if self.init == "random":
             return codebook
-        sampled = sample_rows(rows, len(codebook))
+        sampled = sample_rows(rows, codebook.shape[-2])
         return kmeans(rows, sampled) if self.init == "kmeans" else sampled
 
 
@@ -90,8 +95,8 @@ def random_entries(codebook_size: int, dim: int) -> Tensor:
     return torch.empty(codebook_size, dim).uniform_(-1, 1) / max(1, codebook_size)
 
 
-def _expected_count(rows: Tensor, entries: Tensor) -> float:
-    return len(rows) * ranks() / len(entries)
+def _expected_count(rows: Tensor, codebook_size: int) -> float:
+    return rows.shape[-2] * ranks() / codebook_size
 
 
 def _has_numbers(t: Tensor) -> bool:

@@ -43,8 +43,10 @@ def nearest_of_pairs(z: Tensor, entries: Tensor, pairs: Tensor, numbers: int) ->
 
 
 def squares(z: Tensor, entries: Tensor) -> Tensor:
-    """Squared distances ``(n, size)`` of rows z ``(n, dim)`` and entries ``(size, dim)``, one dim after the other."""
-    differences = (z[:, d, None] - entries[:, d] for d in range(z.shape[1]))
+    """Squared distances ``(…, n, size)`` of rows z ``(…, n, dim)`` and entries ``(…, size, dim)``, one dim after the
+    other.
+    """
+    differences = (z[..., d, None] - entries[..., None, :, d] for d in range(z.shape[-1]))
     return sum((difference.square() for difference in differences), z.new_zeros(()))
 
 

@@ -15,29 +15,35 @@ ITERATIONS = 10
 
 @torch.no_grad()
 def sample_rows(z: Tensor, n: int) -> Tensor:
-    """``n`` rows of z, one sampled from each of n equal strata: without repetition where there are enough.
+    """``n`` rows of z ``(…, rows, dim)``, one sampled from each of n equal strata: without repetition where there are
+    enough.
 
     From all ranks' rows, concatenated in rank order; the same on every rank.
     """
-    rows = len(z) * ranks()
-    uniforms = broadcast(torch.rand(n, device=z.device))
+    rows = z.shape[-2] * ranks()
+    uniforms = broadcast(torch.rand(*z.shape[:-2], n, device=z.device))
     indices = ((torch.arange(n, device=z.device) + uniforms) * (rows / n)).long().clamp(max=rows - 1)
     if ranks() == 1:
-        return z[indices]
-    indices = indices - rank() * len(z)
-    mine = (indices >= 0) & (indices < len(z))
-    sampled = torch.where(mine.unsqueeze(1), z[indices.clamp(0, len(z) - 1)], 0)
+        return _rows(z, indices)
+    indices = indices - rank() * z.shape[-2]
+    mine = (indices >= 0) & (indices < z.shape[-2])
+    sampled = torch.where(mine.unsqueeze(-1), _rows(z, indices.clamp(0, z.shape[-2] - 1)), 0)
     all_reduce_sum(sampled)
     return sampled
 
 
+def _rows(z: Tensor, indices: Tensor) -> Tensor:
+    """Rows ``(…, n, dim)`` of z ``(…, rows, dim)`` by their indices ``(…, n)``."""
+    return z.gather(-2, indices.unsqueeze(-1).expand(*indices.shape, z.shape[-1]))
+
+
 @torch.no_grad()
 def kmeans(z: Tensor, entries: Tensor) -> Tensor:
-    """Entries ``(n, dim)`` after Lloyd's iterations over the rows z ``(m, dim)`` of all ranks.
+    """Entries ``(…, n, dim)`` after Lloyd's iterations over the rows z ``(…, m, dim)`` of all ranks.
 
     An entry with no row stays where it is.
     """
     for _ in range(ITERATIONS):
-        counts, sums = count_assignments(nearest(z, entries), z, len(entries))
-        entries = torch.where(counts.unsqueeze(1) > 0, sums / counts.unsqueeze(1), entries)
+        counts, sums = count_assignments(nearest(z, entries), z, entries.shape[-2])
+        entries = torch.where(counts.unsqueeze(-1) > 0, sums / counts.unsqueeze(-1), entries)
     return entries

@@ -12,7 +12,7 @@ from typing_extensions import Doc
 
 from toolkit.device import in_float32
 from toolkit.nn import exact
-from toolkit.nn.codebook import channels_last, straight_through, upcast
+from toolkit.nn.codebook import channels_last, numbered, straight_through, upcast
 from toolkit.nn.rotation import rotation
 
 GRADIENTS = {"straight_through": straight_through, "rotation": rotation}
@@ -58,21 +58,25 @@ class Lookup:
             raise ValueError(f"gradient={gradient}: one of {', '.join(GRADIENTS)}")
         self.gradient, self.normalize = GRADIENTS[gradient], normalize
 
+    def likeness(self) -> tuple[object, ...]:
+        return self.gradient, self.normalize
+
     def latents(self, z: Tensor, codebook: Tensor) -> Tensor:
         """z ``(batch, dim, *grid)`` in the codebook's precision, at least float32; normalized if so configured."""
         z = channels_last(z).to(upcast(codebook[:0]).dtype)
         return F.normalize(z, dim=1) if self.normalize else z
 
     def entries(self, codebook: Tensor) -> Tensor:
-        """The codebook ``(codebook_size, dim)`` in at least float32; normalized if so configured."""
+        """A codebook ``(…, codebook_size, dim)`` in at least float32; normalized if so configured."""
         entries = upcast(codebook)
-        return F.normalize(entries, dim=1) if self.normalize else entries
+        return F.normalize(entries, dim=-1) if self.normalize else entries
 
 
 @torch.no_grad()
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """Index ``(n,)`` of the entry nearest to each row of z ``(n, dim)``; codebook ``(codebook_size, dim)``.
 
+    Or ``(tables, n)`` of rows ``(tables, n, dim)`` and codebooks ``(tables, codebook_size, dim)``, each in its own.
     The first of equally near ones, by squared distances ``(z - e)^2`` summed over dim in at least float32, under any
     autocast: in bfloat16 neighboring entries are confused. To find it, distances are first expanded to
     ``|e|^2 - 2 z e``, which is a matrix product, never with all n x codebook_size in memory but in a graph that is
@@ -97,34 +101,46 @@ def _opaque(z: Tensor, codebook: Tensor) -> Tensor:
 
 @_opaque.register_fake
 def _(z: Tensor, codebook: Tensor) -> Tensor:
-    return z.new_empty(len(z), dtype=torch.int64)
+    return z.new_empty(z.shape[:-1], dtype=torch.int64)
 
 
-class _Table(NamedTuple):
-    """A codebook, ready to be searched."""
+class _Tables(NamedTuple):
+    """Codebooks of one shape, ready to be searched."""
 
     entries: Tensor
+    """``(tables, codebook_size, dim)``."""
     center: Tensor
-    """Their mean: far from the origin, where all numbers are large and similar, differences are lost to rounding."""
+    """Their means ``(tables, 1, dim)``: far from the origin, where all numbers are large and similar, differences are
+    lost to rounding."""
     parts: list[tuple[Tensor, Tensor]]
-    """Of whole blocks of centered entries, -2 e and ``|e|^2``; what fills the last block is infinitely far."""
+    """Of whole blocks of centered entries, -2 e and ``|e|^2``, ``(tables, columns, dim)`` and ``(tables, columns)``;
+    what fills the last block is infinitely far."""
     rows: int
-    """How many latents to compare at once."""
+    """How many latents of each table to compare at once."""
 
-    def centered(self, z: Tensor) -> Tensor:
-        return z.to(self.center) - self.center
+    @property
+    def size(self) -> int:
+        return self.entries.shape[1]
+
+    def of(self, table: int) -> list[tuple[Tensor, Tensor]]:
+        """The parts of one table."""
+        return [(entries[table], norms[table]) for entries, norms in self.parts]
 
 
 def _nearest(z: Tensor, codebook: Tensor) -> Tensor:
     with in_float32(z.device):
+        if codebook.dim() == 2:
+            return _nearest(z.unsqueeze(0), codebook.unsqueeze(0)).squeeze(0)
         codebook = upcast(codebook)
+        z = z.to(codebook.dtype)
         whole = torch.compiler.is_exporting()  # a graph would fix how many tiles there are
-        if codebook.shape[1] == 1 and not whole:  # ONNX has no stable sort
-            return exact.on_a_line(z[:, 0].to(codebook.dtype), codebook[:, 0])
-        table = _table(codebook)
+        if codebook.shape[2] == 1 and not whole:  # ONNX has no stable sort
+            pairs = zip(z.squeeze(2), codebook.squeeze(2), strict=True)
+            return torch.stack([exact.on_a_line(of_table, points) for of_table, points in pairs])
+        tables = _tables(codebook)
         if z.device.type == "cpu" and not whole:
-            return _among_all(z, table)
-        return torch.cat([_among_few(tile, table) for tile in ([z] if whole else z.split(table.rows))])
+            return _among_all(z, tables)
+        return torch.cat([_among_few(tile, tables) for tile in ([z] if whole else z.split(tables.rows, 1))], 1)
 
 
 def tile_size(device: torch.device) -> int:
@@ -132,17 +148,20 @@ def tile_size(device: torch.device) -> int:
     return TILE if device.type == "cpu" else GPU_TILE
 
 
-def _table(codebook: Tensor) -> _Table:
-    center = codebook.mean(0)
-    missing = -len(codebook) % BLOCK
+def _tables(codebook: Tensor) -> _Tables:
+    tables, size, dim = codebook.shape
+    center = codebook.mean(1, keepdim=True)
+    missing = -size % BLOCK
     entries = F.pad(codebook - center, (0, 0, 0, missing))
-    norms = F.pad(entries[: len(codebook)].square().sum(1), (0, missing), value=torch.inf)
+    norms = F.pad(entries[:, :size].square().sum(2), (0, missing), value=torch.inf)
     numbers = tile_size(codebook.device)
-    rows, columns = _tile(len(entries), numbers)
-    parts = [(-2 * part, of_part) for part, of_part in zip(entries.split(columns), norms.split(columns), strict=True)]
-    if codebook.device.type != "cpu":  # where as many entries are compared directly for every row
-        rows = min(rows, max(1, numbers // (FEW * len(parts) * codebook.shape[1])))
-    return _Table(codebook, center, parts, rows)
+    rows, columns = _tile(size + missing, numbers)
+    parts = [
+        (-2 * part, of_part) for part, of_part in zip(entries.split(columns, 1), norms.split(columns, 1), strict=True)
+    ]
+    if codebook.device.type != "cpu":  # where as many entries are compared directly for every row, of all tables
+        rows = max(1, min(rows, numbers // (FEW * len(parts) * dim)) // tables)
+    return _Tables(codebook, center, parts, rows)
 
 
 def _tile(size: int, numbers: int) -> tuple[int, int]:
@@ -151,59 +170,73 @@ def _tile(size: int, numbers: int) -> tuple[int, int]:
     return max(1, numbers // columns), columns
 
 
-def _among_all(z: Tensor, table: _Table) -> Tensor:
+def _among_all(z: Tensor, tables: _Tables) -> Tensor:
     """Nearest entries of rows, with a second look at those where rounding may have decided."""
-    tiles = [_two_smallest_of(table.centered(tile), table) for tile in z.split(table.rows)]
-    value, nearest, second, norm = (torch.cat(tensors) for tensors in zip(*tiles, strict=True))
-    limit = value + exact.margin(norm, value, z.shape[1])
-    doubtful = ((second <= limit) & limit.isfinite()).nonzero().flatten()
-    for some in doubtful.split(max(1, TILE // len(table.entries))) if len(doubtful) else ():
-        centered = table.centered(z[some])
-        pairs = [(_linear(centered, *part) <= limit[some].unsqueeze(1)).nonzero() for part in table.parts]
-        nearest[some] = exact.nearest_of_pairs(z[some].to(table.entries), table.entries, _joined(pairs, table), TILE)
-    return nearest.clamp_(max=len(table.entries) - 1)
+    tiles = [
+        _two_smallest_of(tile - tables.center[table], tables.of(table))
+        for table, rows in enumerate(z)
+        for tile in rows.split(tables.rows)
+    ]
+    value, nearest, second, norm = (torch.cat(tensors).view(z.shape[:2]) for tensors in zip(*tiles, strict=True))
+    limit = value + exact.margin(norm, value, z.shape[2])
+    table, row = ((second <= limit) & limit.isfinite()).nonzero().unbind(1)
+    for number in table.unique().tolist():
+        doubtful = row[table == number]
+        for some in doubtful.split(max(1, TILE // tables.size)):
+            rows, limits = z[number, some], limit[number, some].unsqueeze(1)
+            centered = rows - tables.center[number]
+            pairs = [(_linear(centered, *part) <= limits).nonzero() for part in tables.of(number)]
+            joined = _joined(pairs, tables)
+            nearest[number, some] = exact.nearest_of_pairs(rows, tables.entries[number], joined, TILE)
+    return nearest.clamp_(max=tables.size - 1)
 
 
-def _two_smallest_of(z: Tensor, table: _Table) -> tuple[Tensor, ...]:
+def _two_smallest_of(z: Tensor, parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
     """Of centered rows the smallest expanded distance, its entry, the second smallest distance, and ``|z|``."""
-    smallest = [_two_smallest(_linear(z, *part)) for part in table.parts]
+    smallest = [_two_smallest(_linear(z, *part)) for part in parts]
     norm = torch.linalg.vector_norm(z, dim=1)
     if len(smallest) == 1:
         return *smallest[0], norm
     values, codes, seconds = (torch.stack(tensors) for tensors in zip(*smallest, strict=True))
     part = values.argmin(0, keepdim=True)
-    value, code = values.gather(0, part).squeeze(0), codes.gather(0, part) + part * len(table.parts[0][0])
+    value, code = values.gather(0, part).squeeze(0), codes.gather(0, part) + part * len(parts[0][0])
     second = torch.minimum(seconds.amin(0), values.scatter_(0, part, torch.inf).amin(0))
     return value, code.squeeze(0), second, norm
 
 
-def _joined(pairs: list[Tensor], table: _Table) -> Tensor:
+def _joined(pairs: list[Tensor], tables: _Tables) -> Tensor:
     """Rows and columns ``(pairs, 2)`` of the parts as rows and entries."""
     for index, of_part in enumerate(pairs):
-        of_part[:, 1] += index * len(table.parts[0][0])
+        of_part[:, 1] += index * tables.parts[0][0].shape[1]
     return torch.cat(pairs)
 
 
-def _among_few(z: Tensor, table: _Table) -> Tensor:
-    """Nearest entries of rows, as operations of fixed shapes."""
-    z = z.to(table.entries)
-    centered, offset, chosen = table.centered(z), 0, []
-    for entries, norms in table.parts:
-        if entries.shape[1] <= exact.TINY:
-            distances = exact.squares(centered, -entries / 2).masked_fill(norms.isinf(), torch.inf)
+def _among_few(z: Tensor, tables: _Tables) -> Tensor:
+    """Nearest entries of rows, as operations of fixed shapes: ``(tables, n)``."""
+    centered, offset, chosen = z - tables.center, 0, []
+    for entries, norms in tables.parts:
+        if entries.shape[2] <= exact.TINY:
+            squares = exact.squares(centered, -entries / 2)
+            distances = squares.masked_fill(norms.isinf().unsqueeze(1), torch.inf)
         else:
             distances = _linear(centered, entries, norms)
-        chosen.append(offset + _few_smallest(distances))
-        offset += len(entries)
-    codes = torch.cat(chosen, 1).clamp(max=len(table.entries) - 1)
-    return exact.nearest_of_few(z, table.entries, codes)
+        chosen.append(offset + _few_smallest(distances.flatten(0, 1)))
+        offset += entries.shape[1]
+    codes = torch.cat(chosen, 1).clamp(max=tables.size - 1).unflatten(0, z.shape[:2])
+    rows = z.flatten(0, 1)
+    numbers = numbered(codes, tables.size).flatten(0, 1)
+    nearest = exact.nearest_of_few(rows, tables.entries.flatten(0, 1), numbers).view(z.shape[:2])
+    return nearest % tables.size if len(z) > 1 else nearest
 
 
 def _linear(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``z weight^T + bias``: on a CPU by oneDNN, which on some is twice as fast as what addmm calls.
+    """``z weight^T + bias``, also of several tables: on a CPU by oneDNN, which on some is twice as fast as what addmm
+    calls.
 
     Its operator is not part of torch's public interface, so it is called only where it exists, and in no graph.
     """
+    if z.dim() == 3:
+        return torch.baddbmm(bias.unsqueeze(1), z, weight.mT)
     if z.device.type == "cpu" and z.dtype == torch.float32 and not torch.compiler.is_compiling():
         fast = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
         if fast is not None and torch.backends.mkldnn.is_available():

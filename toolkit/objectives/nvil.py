@@ -71,19 +71,27 @@ class NVIL(Objective):
     def _normalized(self, bound: Tensor) -> Tensor:
         """``(batch,)``, normalized by earlier batches, so that mean and std do not depend on this batch's samples."""
         if not self.training:
-            return self._scaled(bound)
+            return _scaled(bound, self.mean, self.variance)
         mean, variance = (moment.to(self.mean) for moment in moments(bound))
-        # Not in place: a compiled backward pass may compute the signal again from the current values.
-        self.mean = torch.where(self.initialized, self.mean, mean)
-        self.variance = torch.where(self.initialized, self.variance, variance)
-        normalized = self._scaled(bound)
-        self.variance = self.variance.lerp(variance + (mean - self.mean).square(), 1 - self.decay)
-        self.mean = self.mean.lerp(mean, 1 - self.decay)
-        self.initialized = torch.ones_like(self.initialized)
-        return normalized
+        old_mean = torch.where(self.initialized, self.mean, mean)
+        old_variance = torch.where(self.initialized, self.variance, variance)
+        self._set("variance", old_variance.lerp(variance + (mean - old_mean).square(), 1 - self.decay))
+        self._set("mean", old_mean.lerp(mean, 1 - self.decay))
+        self._set("initialized", torch.ones_like(self.initialized))
+        return _scaled(bound, old_mean, old_variance)
 
-    def _scaled(self, bound: Tensor) -> Tensor:
-        return (bound - self.mean) / self.variance.sqrt().clamp(min=1)
+    def _set(self, name: str, value: Tensor) -> None:
+        """Sets a buffer: in place, so that a captured step finds it where it was; when compiled, anew, as a compiled
+        backward pass may compute the signal again from the current values.
+        """
+        if torch.compiler.is_compiling():
+            setattr(self, name, value)
+        else:
+            self.get_buffer(name).copy_(value)
+
+
+def _scaled(bound: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return (bound - mean) / variance.sqrt().clamp(min=1)
 
 
 def moments(t: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ class AutoregressivePrior(Prior):
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
-        return -self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:], keep))
+        return self.network.cross_entropy(codes, self._context(conditions, len(codes), codes.shape[2:], keep))
 
     def sample(
         self,

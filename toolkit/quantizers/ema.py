@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Sequence
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -10,15 +11,16 @@ from torch import Tensor
 from toolkit.device import in_float32
 from toolkit.nn import codebook as table
 from toolkit.nn.codebook import CodebookSize, Commitment
-from toolkit.nn.codebook_init import CodebookInit, DeadCodeThreshold, Init, NewEntries, random_entries
+from toolkit.nn.codebook_init import CodebookInit, DeadCodeThreshold, Init, random_entries
 from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
 from toolkit.nn.lookup import Gradient, Lookup, Normalize, nearest
-from toolkit.quantizer import Quantized, Quantizer
+from toolkit.nn.tables import Assigned, TableQuantizer, stacked, write
+from toolkit.quantizer import Quantized
 from toolkit.ranges import Decay
 
 
 @final
-class EMAQuantizer(Quantizer):
+class EMAQuantizer(TableQuantizer):
     """Entries are moving averages of the latents assigned to them (van den Oord et al. 2017, appendix A.1).
 
     Per entry i, with n_i latents of the batch assigned to it::
@@ -71,13 +73,13 @@ class EMAQuantizer(Quantizer):
         self.register_buffer("sums", entries.clone())
         self.register_load_state_dict_post_hook(self.init.mirror)
 
-    def forward(self, z: Tensor) -> Quantized:
+    def assign(self, parts: Sequence[Self], z: Tensor) -> tuple[Quantized, Assigned]:
         with in_float32(z.device):
             z = self.lookup.latents(z, self.codebook)
-            rows = table.flatten(z)
+            rows = table.per_table(z, len(parts))
             if self.training and not self.init.begun:
-                self._set_entries(self.init.begin(rows.detach(), self.codebook, self.initialized))
-            entries = self.lookup.entries(self.codebook)
+                self._begin(rows.detach())
+            entries = self.lookup.entries(stacked([part.codebook for part in parts]))
 
             # Equation 1: the code is the nearest entry's. Equation 2: that entry replaces the latent.
             assignments = nearest(rows.detach(), entries)
@@ -87,35 +89,48 @@ class EMAQuantizer(Quantizer):
             # Equation 3, last term: keeps the latent near the entry. The averages move the entry to the latent.
             distance = table.distance(z, e.detach())
             loss = self.commitment * distance
-            if self.training:
-                if self.entropy.weight:
-                    loss = loss + self.entropy(rows, entries)
-                self._update(rows.detach(), assignments)
+            if self.training and self.entropy.weight:
+                loss = loss + table.per_example(self.entropy(rows, entries), z)
 
-            kl = table.uniform_kl(z, len(entries))
+            kl = table.uniform_kl(z, entries.shape[1])
             metrics = {"quantization_error": distance.detach().mean()}
-            return Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
+            quantized = Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
+            return quantized, Assigned(rows.detach(), assignments)
 
     def embed(self, codes: Tensor) -> Tensor:
         with in_float32(codes.device):
             return table.look_up(codes, self.lookup.entries(self.codebook))
 
-    @torch.no_grad()
-    def _update(self, rows: Tensor, assignments: Tensor) -> None:
-        """The averages of appendix A.1, then revives dead entries."""
-        counts, sums = table.count_assignments(assignments, rows, len(self.codebook))
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
-        # Sum and count of an entry with no latent shrink alike until they underflow; it must not become 0 / 0.
-        assigned = (counts > 0).unsqueeze(1)
-        self.codebook.copy_(torch.where(assigned, self.sums / self.counts.unsqueeze(1), self.codebook))
-        if self.init.dead_code_threshold > 0:
-            self._set_entries(self.init.revive(rows, self.counts))
+    def likeness(self) -> tuple[object, ...] | None:
+        if self.training and not self.init.begun:
+            return None
+        options = self.commitment, self.init.dead_code_threshold, self.lookup.likeness(), self.entropy.likeness()
+        return self.codebook.shape, self.training, self.decay, *options
 
     @torch.no_grad()
-    def _set_entries(self, new: NewEntries) -> None:
-        """Sets entries, sums and counts together."""
-        where = new.where.unsqueeze(1)
-        self.codebook.copy_(torch.where(where, new.entries, self.codebook))
-        self.sums.copy_(torch.where(where, new.expected_count * new.entries, self.sums))
-        self.counts.masked_fill_(new.where, new.expected_count)
+    def _begin(self, rows: Tensor) -> None:
+        """All entries, with their sums and counts, of a quantizer by itself."""
+        new = self.init.begin(rows, stacked([self.codebook]), self.initialized)
+        write([self.codebook], new.entries)
+        write([self.sums], new.expected_count * new.entries)
+        self.counts.fill_(new.expected_count)
+
+    @torch.no_grad()
+    def learn(self, parts: Sequence[Self], assigned: Assigned) -> None:
+        """The averages of appendix A.1, then revives dead entries."""
+        codebook = stacked([part.codebook for part in parts])
+        counts, sums = table.count_assignments(assigned.entries, assigned.rows, codebook.shape[1])
+        # Sum and count of an entry with no latent shrink alike until they underflow; it must not become 0 / 0.
+        taken = (counts > 0).unsqueeze(2)
+        counts = stacked([part.counts for part in parts]).lerp(counts, 1 - self.decay)
+        sums = stacked([part.sums for part in parts]).lerp(sums, 1 - self.decay)
+        entries = torch.where(taken, sums / counts.unsqueeze(2), codebook)
+        if self.init.dead_code_threshold > 0:
+            new = self.init.revive(assigned.rows, counts)
+            where = new.where.unsqueeze(2)
+            entries = torch.where(where, new.entries, entries)
+            sums = torch.where(where, new.expected_count * new.entries, sums)
+            counts = counts.masked_fill(new.where, new.expected_count)
+        write([part.codebook for part in parts], entries)
+        write([part.sums for part in parts], sums)
+        write([part.counts for part in parts], counts)

@@ -17,6 +17,9 @@ from toolkit.ranges import PositiveInt
 MARGIN = 1e-3
 """How far bounded latents reach beyond the outermost levels, as a share, so that rounding can give those, too."""
 
+EXACT = 2**24
+"""Up to which all whole numbers are exact in float32."""
+
 FARTHEST = 0.25
 """The most of it, in levels: from 1/2 on, rounding would give a level that does not exist."""
 
@@ -53,20 +56,28 @@ class FSQQuantizer(Quantizer):
         self.strides: Tensor
         self.radius: Tensor
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
-        strides = torch.tensor([prod(levels[:i]) for i in range(len(levels))])
-        self.register_buffer("strides", strides, persistent=False)
+        self._strides = [prod(levels[:i]) for i in range(len(levels))]
+        self.register_buffer("strides", torch.tensor(self._strides), persistent=False)
         self.register_buffer("radius", (self.levels // 2).to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, z: Tensor) -> Quantized:
         bounded = self._bound(table.upcast(z))
-        radius, strides = _along(self.radius, z), _along(self.strides, z)
-        steps = bounded.round()
-        codes = ((steps + radius).long() * strides).sum(1, keepdim=True)
-        return fixed(bounded / radius, steps / radius, codes, self.codebook_sizes[0])
+        radius = _along(self.radius, z)
+        steps = bounded.detach().round()
+        return fixed(bounded / radius, steps / radius, self._codes(steps + radius), self.codebook_sizes[0])
 
     def embed(self, codes: Tensor) -> Tensor:
         radius, digits = _along(self.radius, codes), codes // _along(self.strides, codes) % _along(self.levels, codes)
         return (digits - radius) / radius
+
+    def _codes(self, digits: Tensor) -> Tensor:
+        """Digits ``(batch, channels, *grid)`` as codes: summed as floats where these are exact, which is faster."""
+        exact = self.codebook_sizes[0] <= EXACT
+        digits = digits if exact else digits.long()
+        first, *others = digits.unbind(1)
+        for stride, digit in zip(self._strides[1:], others, strict=True):
+            first = first.add(digit, alpha=stride)
+        return first.long().unsqueeze(1)
 
     def _bound(self, z: Tensor) -> Tensor:
         levels = _along(self.levels, z)

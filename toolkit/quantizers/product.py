@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
 
+from toolkit.nn.tables import TableQuantizer, alike
 from toolkit.quantizer import Posterior, Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.ranges import PositiveInt
@@ -53,6 +54,9 @@ class ProductQuantizer(Quantizer):
     def forward(self, z: Tensor) -> Quantized:
         if self.shared:
             return self._join_shared(self._part(0).unchecked(self._gather(z)), z.shape[0])
+        parts = [self._part(g) for g in range(self.groups)]
+        if isinstance(first := parts[0], TableQuantizer) and alike(parts):
+            return self._join_examples(first.together(cast(list[TableQuantizer], parts), self._examples(z)))
         return self._join([part.unchecked(latents) for part, latents in self._split(z)])
 
     def embed(self, codes: Tensor) -> Tensor:
@@ -89,6 +93,23 @@ class ProductQuantizer(Quantizer):
     def _gather(self, z: Tensor) -> Tensor:
         """All groups as examples of the shared quantizer, so that its statistics take one step per batch."""
         return z.reshape(z.shape[0] * self.groups, -1, *z.shape[2:])
+
+    def _examples(self, z: Tensor) -> Tensor:
+        """All groups as examples, those of the first group first, contiguous over dim as look-ups want them."""
+        by_group = z.reshape(z.shape[0], self.groups, -1, *z.shape[2:])
+        rows = by_group.movedim(2, -1).movedim(1, 0).contiguous()
+        return rows.flatten(0, 1).movedim(-1, 1)
+
+    def _join_examples(self, quantized: Quantized) -> Quantized:
+        by_group = [t.unflatten(0, (self.groups, -1)) for t in quantized[:4]]
+        z, codes, loss, kl = by_group
+        return Quantized(
+            z.movedim(2, -1).movedim(0, -2).flatten(-2).movedim(-1, 1),
+            codes.transpose(0, 1).flatten(1, 2),
+            loss.sum(0),
+            kl.sum(0),
+            self._metrics(quantized.metrics),
+        )
 
     def _join(self, groups: list[Quantized]) -> Quantized:
         return Quantized(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast, final
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.nn import codebook as table
+from toolkit.nn.tables import Assigned, TableQuantizer, alike
 from toolkit.quantizer import Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.ranges import Fraction, PositiveInt
@@ -54,7 +56,9 @@ class ResidualQuantizer(Quantizer):
         self.dropout = dropout
 
     def forward(self, z: Tensor) -> Quantized:
-        return self._sum(z, _chain(z, [stage.unchecked for stage in self._quantizers()]), self._lengths(z))
+        stages = self._quantizers()
+        outputs = _chain_of_tables(z, stages) if alike(stages) else _chain(z, [stage.unchecked for stage in stages])
+        return self._sum(z, outputs, self._lengths(z))
 
     def embed(self, codes: Tensor) -> Tensor:
         """The sum of the first stages' latents."""
@@ -118,6 +122,25 @@ def _chain(z: Tensor, stages: Sequence[Callable[[Tensor], Quantized]]) -> list[Q
         # Detached: else the straight-through gradient of what is subtracted cancels that of z, and the losses of
         # later stages never reach the encoder.
         residual = residual - outputs[-1].z.detach()
+    return outputs
+
+
+def _chain_of_tables(z: Tensor, stages: Sequence[Quantizer]) -> list[Quantized]:
+    """The same of stages with alike tables, which learn together in the end: no stage sees what another one learns."""
+    tables = [stage for stage in stages if isinstance(stage, TableQuantizer)]
+    batches: list[Assigned] = []
+
+    def assign(stage: TableQuantizer, residual: Tensor) -> Quantized:
+        quantized, assigned = stage.assign([stage], residual)
+        batches.append(assigned)
+        return quantized
+
+    outputs = _chain(z, [partial(assign, stage) for stage in tables])
+    if tables[0].training:
+        tables[0].learn(
+            tables,
+            Assigned(torch.cat([batch.rows for batch in batches]), torch.cat([batch.entries for batch in batches])),
+        )
     return outputs
 
 

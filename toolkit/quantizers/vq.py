@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Sequence
+from typing import Self, final
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,15 @@ from toolkit.nn.codebook import CodebookSize, Commitment
 from toolkit.nn.codebook_init import CodebookInit, DeadCodeThreshold, Init, NewEntries, random_entries
 from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
 from toolkit.nn.lookup import Gradient, Lookup, Normalize, nearest
-from toolkit.quantizer import Quantized, Quantizer
+from toolkit.nn.tables import Assigned, TableQuantizer, stacked, write
+from toolkit.quantizer import Quantized
 
 DECAY = 0.99
 """Decay of the counts that decide which entries are revived."""
 
 
 @final
-class VectorQuantizer(Quantizer):
+class VectorQuantizer(TableQuantizer):
     """Nearest entry of a learned codebook, straight-through gradient (van den Oord et al. 2017, eq. 1-3).
 
     The loss is ``|sg[z] - e|^2 + commitment * |z - sg[e]|^2``, each norm summed over dim and averaged over
@@ -57,13 +59,13 @@ class VectorQuantizer(Quantizer):
         self.register_buffer("counts", torch.ones(codebook_size))
         self.register_load_state_dict_post_hook(self.init.mirror)
 
-    def forward(self, z: Tensor) -> Quantized:
+    def assign(self, parts: Sequence[Self], z: Tensor) -> tuple[Quantized, Assigned]:
         with in_float32(z.device):
             z = self.lookup.latents(z, self.codebook)
-            rows = table.flatten(z)
+            rows = table.per_table(z, len(parts))
             if self.training:
-                self._refresh(rows.detach())
-            entries = self.lookup.entries(self.codebook)
+                self._refresh(parts, rows.detach())
+            entries = self.lookup.entries(stacked([part.codebook for part in parts]))
 
             # Equation 1: the code is the nearest entry's. Equation 2: that entry replaces the latent.
             assignments = nearest(rows.detach(), entries)
@@ -73,36 +75,45 @@ class VectorQuantizer(Quantizer):
             # Equation 3, without the likelihood: moves the entry to the latent, and keeps the latent near the entry.
             distance = table.distance(z, e.detach())
             loss = table.distance(z.detach(), e) + self.commitment * distance
-            if self.training:
-                if self.entropy.weight:
-                    loss = loss + self.entropy(rows, entries)
-                self._count(assignments)
+            if self.training and self.entropy.weight:
+                loss = loss + table.per_example(self.entropy(rows, entries), z)
 
-            kl = table.uniform_kl(z, len(entries))
+            kl = table.uniform_kl(z, entries.shape[1])
             metrics = {"quantization_error": distance.detach().mean()}
-            return Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
+            quantized = Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
+            return quantized, Assigned(rows.detach(), assignments)
 
     def embed(self, codes: Tensor) -> Tensor:
         with in_float32(codes.device):
             return table.look_up(codes, self.lookup.entries(self.codebook))
 
+    def likeness(self) -> tuple[object, ...] | None:
+        if self.training and not self.init.begun:
+            return None
+        options = self.commitment, self.init.dead_code_threshold, self.lookup.likeness(), self.entropy.likeness()
+        return self.codebook.shape, self.training, *options
+
     @torch.no_grad()
-    def _refresh(self, rows: Tensor) -> None:
+    def _refresh(self, parts: Sequence[Self], rows: Tensor) -> None:
         """Initializes and revives entries, before the lookup: after it, they must not change until their gradient."""
         if not self.init.begun:
-            self._set_entries(self.init.begin(rows, self.codebook, self.initialized))
+            self._set_entries(parts, self.init.begin(rows, stacked([self.codebook]), self.initialized))
         if self.init.dead_code_threshold > 0:
-            self._set_entries(self.init.revive(rows, self.counts))
+            self._set_entries(parts, self.init.revive(rows, stacked([part.counts for part in parts])))
 
     @torch.no_grad()
-    def _set_entries(self, new: NewEntries) -> None:
-        self.codebook.copy_(torch.where(new.where.unsqueeze(1), new.entries, self.codebook))
-        self.counts.masked_fill_(new.where, new.expected_count)
+    def _set_entries(self, parts: Sequence[Self], new: NewEntries) -> None:
+        codebooks, counts = [part.codebook for part in parts], [part.counts for part in parts]
+        write(codebooks, torch.where(new.where.unsqueeze(2), new.entries, stacked(codebooks)))
+        write(counts, stacked(counts).masked_fill(new.where, new.expected_count))
 
     @torch.no_grad()
-    def _count(self, assignments: Tensor) -> None:
-        """The moving average of how many latents of a batch are assigned to each entry."""
-        ones = torch.ones_like(assignments, dtype=self.counts.dtype)
-        counts = torch.zeros_like(self.counts).index_add_(0, assignments, ones)
-        all_reduce_sum(counts)
-        self.counts.lerp_(counts, 1 - DECAY)
+    def learn(self, parts: Sequence[Self], assigned: Assigned) -> None:
+        """The moving averages of how many latents of a batch are assigned to each entry."""
+        counts = [part.counts for part in parts]
+        averages = stacked(counts)
+        numbers = table.numbered(assigned.entries, averages.shape[1]).flatten()
+        batch = torch.zeros_like(averages)
+        batch.view(-1).index_add_(0, numbers, torch.ones_like(numbers, dtype=batch.dtype))
+        all_reduce_sum(batch)
+        write(counts, averages.lerp(batch, 1 - DECAY))
