@@ -29,6 +29,7 @@ from toolkit.device import (
     matmuls,
     peak_memory,
     pins,
+    placed,
     random_kept,
     resolve_precision,
     tf32,
@@ -355,3 +356,21 @@ def _used(model: toolkit.Model) -> list[Tensor]:
     x = torch.stack([model.dataset.example("val", i, None)["x"] for i in range(3)])
     codes = model.encode(x)
     return [t.cpu() for t in (codes, model.decode(codes, seed=1), *model.sample(2, seed=3))]
+
+
+def test_convolutions_have_their_channels_last_on_a_gpu_alone() -> None:
+    def network() -> torch.nn.Module:
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ConvTranspose2d(4, 3, 3), torch.nn.PReLU(3))
+
+    own = placed(network(), torch.device("cpu"))
+    assert all(weight.is_contiguous() for weight in own.parameters())
+    with stand_in():
+        there = placed(network(), torch.device("cuda"))
+        laid = [w.is_contiguous(memory_format=torch.channels_last) for w in there.parameters() if w.dim() == 4]
+        assert laid == [True, True]
+        there(torch.randn(2, 3, 8, 8, device="cuda")).sum().backward()
+        for weight, other in zip(there.parameters(), own.parameters(), strict=True):
+            assert weight.is_cuda
+            assert weight.grad is not None
+            assert torch.equal(weight.cpu(), other)

@@ -14,7 +14,7 @@ from toolkit.autoencoder import code_spec_on, encoded_grid
 from toolkit.build import build_prior
 from toolkit.continuation import check_data, is_current
 from toolkit.dataset import Dataset, Examples, SourceFile
-from toolkit.device import choose_device
+from toolkit.device import choose_device, placed
 from toolkit.distributed import all_gather_object, all_reduce_sum, broadcast_object, on_rank0, rank, ranks, seed_noise
 from toolkit.errors import ToolkitError
 from toolkit.model import Model, open_dataset
@@ -64,7 +64,7 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     if not options.allow_collapsed:
         _refuse_collapsed(codes, code_spec, model.autoencoder.quantizer)
     stage = PriorStage(prior)
-    optimization = Optimization(stage.to(model.device), options)
+    optimization = Optimization(placed(stage, model.device), options)
     on_rank0(partial(_rename_stale, run, name, model.checkpoint, report))
     on_rank0(partial(write_config, run.prior(name), config))
     if config.prior_dataset:

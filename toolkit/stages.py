@@ -14,7 +14,7 @@ from toolkit.build import asks_for_source, build_loggers, build_metrics, build_s
 from toolkit.config import RunConfig
 from toolkit.continuation import check_continuation, check_data, initialize
 from toolkit.dataset import Dataset, Examples
-from toolkit.device import choose_device
+from toolkit.device import choose_device, placed
 from toolkit.distributed import (
     broadcast_object,
     check_device,
@@ -172,7 +172,7 @@ class _Training:
         run, config, report = self.staging.run, self.staging.config, self.staging.report
         options = config.trainer
         device = choose_device(options.device)
-        optimization = Optimization(stage.to(device), options, stage.groups(options))
+        optimization = Optimization(placed(stage, device), options, stage.groups(options))
         shown = min(SHOWN, examples.size("val"))
         noted = set[str]()
 

@@ -5,6 +5,7 @@ Nothing else asks ``torch.cuda`` or its like, but for the ranks' GPUs (``toolkit
 
 from toolkit.device.choice import choose_device, has_accelerator
 from toolkit.device.determinism import deterministic
+from toolkit.device.layout import placed
 from toolkit.device.memory import free_memory, peak_memory, pins
 from toolkit.device.precision import autocast, built_for_bf16, double, has_float64, resolve_precision, wide
 from toolkit.device.randomness import random_kept, random_state, set_random_state
@@ -24,6 +25,7 @@ __all__ = [
     "matmuls",
     "peak_memory",
     "pins",
+    "placed",
     "random_kept",
     "random_state",
     "resolve_precision",
