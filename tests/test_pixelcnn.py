@@ -10,6 +10,7 @@ from torch import Tensor
 
 from toolkit.causal.network import CausalNetwork, shift
 from toolkit.causal.pixelcnn import PixelCNN
+from toolkit.testing.accelerator import stand_in
 from toolkit.testing.causal import reach
 
 
@@ -62,19 +63,26 @@ def test_all_layers_at_once_are_layer_by_layer(grid: tuple[int, ...], layers: in
 
 
 @pytest.mark.parametrize("sizes", [(5,), (5, 5, 5), (5, 7, 3)], ids=str)
-def test_heads_together_are_heads_one_by_one(sizes: tuple[int, ...]) -> None:
+def test_heads_on_a_device_are_heads_one_by_one(sizes: tuple[int, ...]) -> None:
     network = CausalNetwork(PixelCNN(2, hidden=4, layers=2, kernel_size=3), sizes, head=6).double()
     codes = torch.stack([torch.randint(size, (3, 4, 5)) for size in sizes], 1)
     embedded = sum(table(codes[:, depth]) for depth, table in enumerate(network.tables))
     feature = network.proj(network.trunk(embedded.movedim(-1, 1), None).relu())
-    expected = torch.zeros(3, dtype=torch.float64)
+    expected, each = torch.zeros(3, dtype=torch.float64), []
     for depth, head in enumerate(network.heads):
         logits = head(feature.relu())
-        torch.testing.assert_close(network(codes)[depth], logits, atol=1e-10, rtol=1e-10)
         nats = logits.log_softmax(-1).gather(-1, codes[:, depth].unsqueeze(-1))
         expected += nats.flatten(1).sum(1)
         feature = feature + network.inner[depth](codes[:, depth]) if depth < len(network.inner) else feature
+        each.append(logits)
     torch.testing.assert_close(network.log_prob(codes), expected, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(network(codes), tuple(each), atol=1e-10, rtol=1e-10)
+    with stand_in():
+        network.to("cuda")
+        made = network.log_prob(codes.to("cuda")).cpu()
+        together = tuple(logits.cpu() for logits in network(codes.to("cuda")))
+    torch.testing.assert_close(made, expected, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(together, tuple(each), atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize(

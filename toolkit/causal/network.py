@@ -146,10 +146,13 @@ class CausalNetwork(nn.Module):
         return whole.movedim(-1, 1)
 
     def _logits(self, codes: Tensor, context: Tensor | None) -> list[Tensor]:
-        """``(depths, batch, *grid, codebook_size)`` of all depths where codebooks are equally large, else of each."""
+        """``(depths, batch, *grid, codebook_size)`` of all depths where codebooks are equally large, else of each.
+
+        And of each on a CPU, whose cache is too small for all, and to which an operation costs little.
+        """
         features = self._features(codes, context).relu()
         weights, biases = [head.weight for head in self.heads], [head.bias for head in self.heads]
-        if len(weights) == 1 or len(set(self.codebook_sizes)) > 1:
+        if features.device.type == "cpu" or len(set(self.codebook_sizes)) > 1:
             return [F.linear(*each).unsqueeze(0) for each in zip(features, weights, biases, strict=True)]  # type: ignore[arg-type]
         # Not stacked: through cat and unflatten their gradients come back contiguous at once, else copied one by one.
         weight, bias = (torch.cat(each).unflatten(0, (len(each), -1)) for each in (weights, biases))  # type: ignore[arg-type]
