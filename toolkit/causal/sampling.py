@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.causal.network import CausalNetwork
+from toolkit.causal.network import CausalNetwork, NetworkState
 from toolkit.errors import ToolkitError
 from toolkit.prior import PLAIN, SamplingOptions
 
@@ -98,8 +98,26 @@ def _sample_batch(
     on_progress: Callable[[int], None],
 ) -> Tensor:
     """Codes ``(n, depth, positions)`` of one batch."""
+    state = network.init(len(noise) * len(contexts), grid, _joined(contexts, len(noise)))
+    return sample_from(network, state, grid, sampling, known, noise, len(contexts), on_progress)
+
+
+def sample_from(
+    network: CausalNetwork,
+    state: NetworkState,
+    grid: Sequence[int],
+    sampling: SamplingOptions,
+    known: Tensor,
+    noise: Tensor,
+    branches: int = 1,
+    on_progress: Callable[[int], None] = lambda position: None,
+) -> Tensor:
+    """Codes ``(n, depth, positions)`` from a state before the first position of a grid, which they change.
+
+    ``noise`` is as of ``uniforms``, and ``known`` the codes of the first positions. A state of two ``branches`` is that
+    of the examples with conditions and, after them, without.
+    """
     n, depth, positions = noise.shape
-    state = network.init(n * len(contexts), grid, _joined(contexts, n))
     # Positions first, so that a step reads and writes contiguous memory.
     noise = noise.permute(2, 1, 0).contiguous()
     codes = torch.zeros(positions, depth, n, dtype=torch.int64, device=noise.device)
@@ -111,7 +129,7 @@ def _sample_batch(
         for d, uniform in enumerate(noise.index_select(0, position)[0]):
             logits = guided(network.logits(state, feature, d), n, sampling.guidance)
             sampled.append(sample_logits(logits, uniform, sampling))
-            code = sampled[-1] if len(contexts) == 1 else sampled[-1].repeat(len(contexts))
+            code = sampled[-1] if branches == 1 else sampled[-1].repeat(branches)
             feature = network.append(state, feature, position, d, code)
         codes.index_copy_(0, position, torch.stack(sampled).unsqueeze(0))
 
@@ -119,7 +137,7 @@ def _sample_batch(
     fast = _fast(step, noise.device)
     first = known.shape[2]
     if first:
-        network.prefill(state, grid, known.repeat(len(contexts), 1, 1))
+        network.prefill(state, grid, known.repeat(branches, 1, 1))
         on_progress(first)
     indices = torch.arange(positions, device=noise.device).split(1)
     for position, index in enumerate(indices[first:], first):
