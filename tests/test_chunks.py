@@ -13,10 +13,11 @@ from torch import Tensor
 
 from toolkit import chunks
 from toolkit.autoencoder import Autoencoder
-from toolkit.chunks import decoded, padded, quantized, slide, whole_decoding, whole_encoding
+from toolkit.chunks import decoded, padded, quantized, whole_decoding, whole_encoding
 from toolkit.decoders.conv import ConvDecoder
 from toolkit.encoders.conv import ConvEncoder
 from toolkit.likelihoods.normal import NormalLikelihood
+from toolkit.pieces import slide
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.parts import point_autoencoder

@@ -17,7 +17,7 @@ from toolkit.nn.context import decoder_context, encoder_context
 from toolkit.nn.receptive_field import receptive_field
 from toolkit.report import Silence
 from toolkit.spec import DataSpec
-from toolkit.testing.context import chunks
+from toolkit.testing.context import cuttings
 from toolkit.testing.encoder import EncoderSuite
 
 WORDS = """
@@ -71,12 +71,11 @@ def test_what_a_function_depends_on() -> None:
     assert receptive_field(lambda x: weight * x.detach(), x, (0, 0)) is None
 
 
-def test_chunks_tile_the_whole() -> None:
-    assert list(chunks(5, 2, (1, 3))) == [
-        (slice(0, 5), slice(0, 2)),
-        (slice(1, 5), slice(1, 3)),
-        (slice(3, 5), slice(1, 2)),
-    ]
+def test_cuttings_are_of_the_whole() -> None:
+    x = torch.arange(14).expand(2, 1, -1)
+    ways = list(cuttings(x, 2))
+    assert all(torch.equal(torch.cat(pieces, 2), x) for pieces in ways)
+    assert [[piece.shape[2] for piece in pieces] for pieces in ways[:2]] == [[2] * 7, [6, 6, 2]]
 
 
 def test_a_causal_encoder_has_the_context_that_it_declares() -> None:
@@ -94,12 +93,10 @@ def test_a_causal_encoder_in_chunks(tmp_path: Path) -> None:
         toolkit.train(toolkit.compose("trainer.steps=6", run=run), run, report=Silence())
         weights = [load_file(folder / "autoencoder/step-00000006/model.safetensors") for folder in (whole, run)]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-        model = toolkit.load(run).autoencoder
+        model = toolkit.load(run)
+        stream = model.stream_encoder()
     x = torch.rand(1, 1, 160) * 2 - 1
-    assert model.encoder.context == (6, 0)
-    with torch.no_grad():
-        parts = [
-            model.quantize(x[..., 2 * seen.start : 2 * seen.stop]).codes[..., own]
-            for seen, own in chunks(80, 7, (3, 0))
-        ]
-        assert torch.equal(torch.cat(parts, 2), model.quantize(x).codes)
+    assert model.autoencoder.encoder.context == (6, 0)
+    assert stream.latency == 2
+    codes = torch.cat([*map(stream.push, x.split(7, 2)), stream.flush()], 2)
+    assert torch.equal(codes, model.encode(x))

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from toolkit.likelihood import Distribution
+
+
+class DecoderStream(Protocol):
+    """Data that depends on data before it, chunk by chunk: what is kept from one to the next is its state."""
+
+    def __call__(self, z: Tensor, own: slice, conditions: Mapping[str, Tensor]) -> Tensor:
+        """The data of the latents ``own`` among z ``(batch, dim, positions, …)``, which follow those of the last call.
+
+        The others are their ``stream_context``, as far as there is any; conditions are those of z. Data come in the
+        data's own form, ``(batch, channels, positions * stride, …)``.
+        """
 
 
 class Decoder(nn.Module, ABC):
@@ -20,7 +32,8 @@ class Decoder(nn.Module, ABC):
     Laws, checked by toolkit.testing.DecoderSuite:
       log_prob of the data's shape is finite, and float32 under any autocast
       samples and mean have the data's shape
-      where ``context`` is declared: it is the measured one, and chunks with it give the whole
+      where ``context`` is declared: it is the measured one, and chunks with it give the whole, however z is cut
+      where ``stream_context`` is: a stream gives the same data however z is cut, and those of the whole
     """
 
     rank: ClassVar[int | None] = None
@@ -31,6 +44,14 @@ class Decoder(nn.Module, ABC):
     ``stride`` of them to a latent, ``x[k * stride : (k + 1) * stride]`` is of a distribution that is a function of
     ``z[k - before : k + after + 1]``, and of the conditions. None: not declared, as where it would be all of z, or
     where x depends on x. With it, z is decoded in chunks of any length."""
+
+    stream_context: tuple[int, int] | None = None
+    """As ``context``, where x depends on x before it as well, and ``stream`` goes on from there."""
+
+    def stream(self, generators: Sequence[torch.Generator]) -> DecoderStream:
+        """A new stream of examples side by side, each drawn by its own generator; for decoders with a
+        ``stream_context``. However z is cut into chunks, the data are the same, up to rounding."""
+        raise NotImplementedError(f"{type(self).__name__} declares no stream_context")
 
     @abstractmethod
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:

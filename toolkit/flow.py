@@ -13,6 +13,7 @@ from toolkit import chunks
 from toolkit.autoencoder import Autoencoder
 from toolkit.fit import device_of
 from toolkit.given import as_given
+from toolkit.pieces import Chain, Each, through
 from toolkit.quantizer import Quantized
 from toolkit.rollout import within
 from toolkit.sample import BATCH, Progress, decode_latents, unwatched
@@ -41,13 +42,21 @@ class Flow:
 
     def encoded(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Data to codes."""
-        for quantized in self.quantized(pieces):
-            yield quantized.codes
+        return through(self.encoding(), pieces)
 
     def quantized(self, pieces: Iterable[Tensor]) -> Iterator[Quantized]:
         """Data through the bottleneck."""
-        own = pieces if self.below is None else self.below.encoded(pieces)
-        return chunks.quantized(self.autoencoder, (as_given(x, self.autoencoder.data) for x in own))
+        return through(self.quantizing(), pieces)
+
+    def encoding(self, least: int | None = None) -> Chain:
+        """The stage of ``encoded``; ``least``: see ``toolkit.chunks.quantizing``."""
+        return Chain(self.quantizing(least), Each(_codes))
+
+    def quantizing(self, least: int | None = None) -> Chain:
+        """The stage of ``quantized``."""
+        given = Each(partial(as_given, spec=self.autoencoder.data))
+        own = Chain(given, chunks.quantizing(self.autoencoder, least))
+        return own if self.below is None else Chain(self.below.encoding(least), own)
 
     def decoded(self, codes: Iterable[Tensor], conditions: Mapping[str, Tensor], drawing: Drawing) -> Iterator[Tensor]:
         """Codes to data."""
@@ -66,6 +75,10 @@ class Flow:
         """Why an example goes through whole, however long; nothing where it goes in chunks."""
         own = (chunks.whole_encoding(self.autoencoder), chunks.whole_decoding(self.autoencoder))
         return [*(reason for reason in own if reason), *(self.below.whole() if self.below else [])]
+
+
+def _codes(quantized: Quantized) -> Tensor:
+    return quantized.codes
 
 
 def at_once(length: int, usual: int) -> int:

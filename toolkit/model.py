@@ -30,6 +30,7 @@ from toolkit.runs.folder import Run
 from toolkit.runs.spec_file import check_codes
 from toolkit.sample import Progress, sample, unwatched
 from toolkit.spec import CodeSpec, DataSpec
+from toolkit.streams import StreamDecoder, StreamEncoder
 from toolkit.trained import TrainedPriors, newest_of
 from toolkit.training import Stage
 
@@ -209,6 +210,24 @@ class Model:
         """
         checked = (codes_of(codes, self.code_spec) for codes in pieces)
         return self._flow.decoded(checked, self._conditions(conditions, 1), self._drawing(seed, progress))
+
+    def stream_encoder(self, conditions: Mapping[str, Tensor | str] | None = None) -> StreamEncoder:
+        """Data that arrives to codes as soon as they are certain; see ``toolkit.streams``.
+
+        No encoder sees conditions: they are checked, so that both ends of a stream are opened alike. ToolkitError where
+        a part needs the whole.
+        """
+        self._require_codes()
+        return StreamEncoder(self._flow, self.spec, self.code_spec, partial(self._conditions, conditions))
+
+    def stream_decoder(self, conditions: Mapping[str, Tensor | str] | None = None, *, seed: int = 0) -> StreamDecoder:
+        """Codes that arrive to data as soon as it is certain; see ``toolkit.streams``.
+
+        Where a decoder has no mean, the i-th stream is drawn with the seed ``seed + i``. A tensor of conditions per
+        step has them for all positions.
+        """
+        self._require_codes()
+        return StreamDecoder(self._flow, self.spec, self.code_spec, partial(self._conditions, conditions), seed)
 
     @torch.no_grad()
     def reconstruct(

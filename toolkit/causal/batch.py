@@ -43,12 +43,13 @@ class Batch:
     It keeps no reference to the network, whose weights are read anew by ``restart``.
     """
 
-    def __init__(self, network: CausalNetwork, examples: Examples) -> None:
+    def __init__(self, network: CausalNetwork, examples: Examples, state: Any = None) -> None:
+        """``state`` is one to go on from; None: the network's before the first position."""
         self.grid, self.sampling, self.branches = examples.grid, examples.sampling, examples.branches
         noise, context = examples.noise, examples.context
         self.n = len(noise)
         self.context = None if context is None else context.clone()
-        self.state: Any = network.init(self.branches * self.n, self.grid, self.context)
+        self.state: Any = network.init(self.branches * self.n, self.grid, self.context) if state is None else state
         # Positions first, so that a step reads and writes contiguous memory.
         self.noise = noise.permute(2, 1, 0).contiguous()
         self.codes = torch.zeros(self.noise.shape, dtype=torch.int64, device=noise.device)

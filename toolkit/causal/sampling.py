@@ -19,7 +19,7 @@ from torch import Tensor
 from toolkit.causal import graphs
 from toolkit.causal.batch import Batch, Examples, tensors
 from toolkit.causal.graphs import Recorded
-from toolkit.causal.network import CausalNetwork
+from toolkit.causal.network import CausalNetwork, NetworkState
 from toolkit.device import free_memory, in_float32, wide
 from toolkit.errors import ToolkitError
 from toolkit.prior import PLAIN, SamplingOptions
@@ -96,6 +96,16 @@ def sample(
 def _sample_batch(network: CausalNetwork, examples: Examples, on_progress: Callable[[int], None]) -> Tensor:
     """Codes ``(n, depth, positions)`` of one batch."""
     return _run(network, Recorded(Batch(network, examples), _step), examples.known, on_progress)
+
+
+def sample_from(network: CausalNetwork, state: NetworkState, grid: tuple[int, ...], noise: Tensor) -> Tensor:
+    """Codes ``(n, depth, positions)`` from a state before the first position of a grid, which they change.
+
+    ``noise`` is as of ``uniforms``.
+    """
+    none = noise.new_zeros(len(noise), noise.shape[1], 0, dtype=torch.int64)
+    batch = Batch(network, Examples(grid, PLAIN, None, none, noise), state)
+    return _run(network, Recorded(batch, _step), none, lambda position: None)
 
 
 def _sample_recorded(network: CausalNetwork, examples: Examples, on_progress: Callable[[int], None]) -> Tensor:

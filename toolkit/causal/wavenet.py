@@ -96,19 +96,35 @@ class WaveNet(Trunk):
         (length,) = grid
         ends = torch.tensor(self.dilations, device=self.weight.device).cumsum(0)
         dilations = torch.tensor(self.dilations, device=self.weight.device)
-        given = halve_gates(self.bias).unsqueeze(1).unsqueeze(0)
-        if self.link is not None and context is not None:
-            given = torch.einsum("los,bst->tlbo", halve_gates(self.link), context) + given
+        given = self._given(context)
         return WaveNetState(
             chain(self.weight[..., 1], self.out, batch),
             halve_gates(self.weight[..., 0]).transpose(1, 2).contiguous(),
             self.weight.new_zeros(sum(self.dilations), batch, self.channels),
             ends - dilations,
             dilations,
-            given.contiguous(),
+            given,
             _stride(length, len(given)),
             self.skip.transpose(1, 2).flatten(0, 1) / 2,
         )
+
+    def continued(
+        self, state: WaveNetState, positions: int, grid: Sequence[int], context: Tensor | None
+    ) -> WaveNetState:
+        """The state after the first ``positions``, all of a grid, as that before the first of the grid that follows."""
+        (length,) = grid
+        given, slots = self._given(context), list[Tensor]()
+        for start, dilation in zip(state.starts.tolist(), self.dilations, strict=True):
+            slots.append(start + (torch.arange(dilation, device=state.ring.device) + positions) % dilation)
+        ring = state.ring.index_select(0, torch.cat(slots))
+        return state._replace(ring=ring, given=given, stride=_stride(length, len(given)))
+
+    def _given(self, context: Tensor | None) -> Tensor:
+        """As ``WaveNetState`` has it."""
+        given = halve_gates(self.bias).unsqueeze(1).unsqueeze(0)
+        if self.link is not None and context is not None:
+            given = torch.einsum("los,bst->tlbo", halve_gates(self.link), context) + given
+        return given.contiguous()
 
     def step(self, state: WaveNetState, graph_id: int, position: Tensor) -> Tensor:
         slots = state.starts + position % state.dilations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor
 from toolkit.causal.distribution import AutoregressiveDistribution
 from toolkit.causal.network import CausalNetwork
 from toolkit.causal.wavenet import WaveNet
+from toolkit.causal.wavenet_stream import WaveNetStream
 from toolkit.decoder import Decoder
 from toolkit.likelihoods.categorical import require_levels
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.context import decoder_context
 from toolkit.nn.conv import conv
 from toolkit.nn.residual import residual_stack
 from toolkit.ranges import Fraction, NonNegative, NonNegativeInt, PositiveInt
@@ -26,7 +28,7 @@ class WaveNetDecoder(Decoder):
 
     Works on one axis of data with levels, and needs no likelihood. Each latent conditions all positions that it covers,
     after residual layers over the latents; conditions are added to the latents. Any length that is a whole number of
-    latents can be decoded. Sampling is position by position.
+    latents can be decoded. Sampling is position by position, and a stream keeps the network's state.
 
     Args:
         hidden: channels of the layers.
@@ -84,6 +86,7 @@ class WaveNetDecoder(Decoder):
         self.proj_in = conv(1, dim, context, 3)
         self.embedding = ConditionEmbedding(conditions, context) if conditions else None
         self.residual = residual_stack(1, context, context, context_blocks)
+        self.stream_context = decoder_context(1, [self.proj_in, self.residual])
         trunk = WaveNet(context=context, hidden=hidden, blocks=blocks, layers=layers, skip=skip, dropout=dropout)
         self.network = CausalNetwork(trunk, sizes, head=head, ordered=data.ordered)
 
@@ -95,6 +98,13 @@ class WaveNetDecoder(Decoder):
         return AutoregressiveDistribution(
             self.network, shape, context, lambda: self._context(cond, {}, None), self._seen if self.training else None
         )
+
+    def stream(self, generators: Sequence[torch.Generator]) -> WaveNetStream:
+        """As ``Decoder.stream``; the i-th example is what ``sample`` draws of it alone, with its generator."""
+        return WaveNetStream(self.network, self.stride, self._of_chunk, generators)
+
+    def _of_chunk(self, z: Tensor, own: slice, conditions: Mapping[str, Tensor]) -> Tensor:
+        return self._context(self.proj_in(z), conditions, None)[:, :, own]
 
     def _seen(self, x: Tensor) -> Tensor:
         """x ``(batch, channels, positions)`` with dropout and noise, as the network sees it in training."""

@@ -1,20 +1,20 @@
-"""How the suites look at ``context``: in float64, with random weights, in chunks."""
+"""How the suites look at ``context``: with random weights, mostly in float64, in pieces of any lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from random import Random
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
 ROOM = 7
 """Positions, beside those of the context, of an axis in whose middle nothing sees a border."""
-CHUNKS = (1, 3)
-"""Positions of a chunk; of the second size, the last one is shorter."""
 
 
 @contextmanager
@@ -37,10 +37,18 @@ def randomized(part: M) -> M:
     return part
 
 
-def chunks(length: int, size: int, context: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-    """Of each chunk of ``size`` among ``length`` positions: what to read, with its context as far as there is any, and
-    where the chunk stands in what was read."""
-    before, after = context
-    for start in range(0, length, size):
-        stop, first = min(length, start + size), max(0, start - before)
-        yield slice(first, min(length, stop + after)), slice(start - first, stop - first)
+def cuttings(t: Tensor, unit: int) -> Iterator[list[Tensor]]:
+    """Ways to cut ``(batch, channels, positions, …)`` into pieces: ``unit`` positions each, three times as many with
+    the last piece shorter, and twice at random, some pieces empty."""
+    length = t.shape[2]
+    yield list(t.split(unit, 2))
+    yield list(t.split(3 * unit, 2))
+    for seed in range(2):
+        places = sorted(Random(seed).choices(range(length + 1), k=5))
+        yield [t[:, :, start:stop] for start, stop in pairwise([0, *places, length])]
+
+
+def close_to(actual: Tensor, expected: Tensor) -> None:
+    """Up to rounding: 1e-10 in float64, 1e-5 in float32, of the largest number."""
+    share = 1e-10 if expected.dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(actual, expected, atol=share * float(expected.abs().max()), rtol=0)

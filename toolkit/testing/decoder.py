@@ -16,8 +16,9 @@ from toolkit.fit import fakes
 from toolkit.likelihood import Distribution, Likelihood, check_distribution
 from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.nn.receptive_field import receptive_field
+from toolkit.pieces import Windows, through
 from toolkit.spec import Condition, DataSpec
-from toolkit.testing.context import CHUNKS, ROOM, chunks, in_float64, randomized
+from toolkit.testing.context import ROOM, close_to, cuttings, in_float64, randomized
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import PartLaws, as_assertion
@@ -137,17 +138,28 @@ class DecoderSuite(PartLaws):
 
     @torch.no_grad()
     def test_chunks_with_context_give_the_whole(self) -> None:
-        """Decoded one by one, what is under the latents of the context cut off."""
+        """However the latents are cut: decoded as they arrive, up to rounding."""
         with in_float64():
             decoder, z, stride = self._in_context(2)
-            mean = _Mean(decoder)
-            whole = mean(z)
-            for size in CHUNKS:
-                parts = [
-                    mean(z[:, :, seen])[:, :, own.start * stride : own.stop * stride]
-                    for seen, own in chunks(z.shape[2], size, decoder.context or (0, 0))
-                ]
-                torch.testing.assert_close(torch.cat(parts, 2), whole, atol=1e-9, rtol=1e-9)
+            for pieces in cuttings(z, 1):
+                close_to(self._arriving(decoder, pieces, stride), _Mean(decoder)(z))
+        decoder, z = decoder.float(), z.float()
+        for pieces in list(cuttings(z, 1))[-1:]:
+            close_to(self._arriving(decoder, pieces, stride), _Mean(decoder)(z))
+
+    @torch.no_grad()
+    def test_a_stream_gives_the_whole(self) -> None:
+        """However the latents are cut, and whatever streams are beside: what a decoder with a state draws."""
+        if self.decoder().stream_context is None:
+            pytest.skip("declares no stream_context")
+        with in_float64():
+            decoder, z = randomized(self.decoder()), self._latents(2, (9, *self.grid[1:])).double()
+            kind = torch.arange(2)
+            whole = self._streamed(decoder, [z], kind, 0)
+            assert whole.shape[2] == 9 * self.data.axes[0] // self.grid[0]
+            for pieces in cuttings(z, 1):
+                assert torch.equal(self._streamed(decoder, pieces, kind, 0), whole)
+            assert torch.equal(self._streamed(decoder, [z[1:]], kind[1:], 1), whole[1:])
 
     def test_examples_do_not_influence_one_another(self) -> None:
         decoder, x, z, kind = self.decoder(), random_data(self.data, 3), self._latents(3), torch.arange(3)
@@ -245,6 +257,20 @@ class DecoderSuite(PartLaws):
         data = replace(self.data, axes=(stride * grid[0], *self.data.axes[1:]))
         decoder = self.decoder(data, grid, NormalLikelihood(DataSpec(data.channels, data.axes), scale=1.0))
         return randomized(decoder), self._latents(n, grid).double(), stride
+
+    def _arriving(self, decoder: Decoder, pieces: list[Tensor], stride: int) -> Tensor:
+        """Means of latents in pieces, each as soon as its context is there."""
+        before, after = decoder.context or (0, 0)
+        windows, mean = through(Windows(1, None, before, after), pieces), _Mean(decoder)
+        return torch.cat([mean(w.t)[:, :, w.own.start * stride : w.own.stop * stride] for w in windows], 2)
+
+    def _streamed(self, decoder: Decoder, pieces: list[Tensor], kind: Tensor, seed: int) -> Tensor:
+        """What streams draw of latents in pieces, the first with this seed."""
+        stream = decoder.stream([torch.Generator().manual_seed(seed + i) for i in range(len(kind))])
+        before, after = decoder.stream_context or (0, 0)
+        conditions = {"kind": kind} if self.conditional else {}
+        windows = through(Windows(1, None, before, after), pieces)
+        return torch.cat([stream(w.t, w.own, conditions) for w in windows], 2)
 
     def _each_tiny(self) -> tuple[tuple[DataSpec, tuple[int, ...]], ...]:
         return self.tiny or pytest.skip("its dims are independent: the suite of its likelihood checks this")

@@ -14,8 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.encoder import Encoder
 from toolkit.nn.receptive_field import receptive_field
+from toolkit.pieces import Windows, through
 from toolkit.spec import DataSpec
-from toolkit.testing.context import CHUNKS, ROOM, chunks, in_float64, randomized
+from toolkit.testing.context import ROOM, close_to, cuttings, in_float64, randomized
 from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import PartLaws
 from toolkit.testing.on_gpu import check_on_gpu
@@ -103,16 +104,17 @@ class EncoderSuite(PartLaws):
 
     @torch.no_grad()
     def test_chunks_with_context_give_the_whole(self) -> None:
-        """Encoded one by one, the latents of the context cut off."""
+        """However the data is cut: encoded as it arrives, up to rounding, and with the same codes."""
         with in_float64():
-            encoder, x, stride, context = self._in_context(2)
+            encoder, x, stride, _ = self._in_context(2)
             whole = encoder(x)
-            for size in CHUNKS:
-                parts = [
-                    encoder(x[:, :, seen.start * stride : seen.stop * stride])[:, :, own]
-                    for seen, own in chunks(whole.shape[2], size, context)
-                ]
-                torch.testing.assert_close(torch.cat(parts, 2), whole, atol=1e-9, rtol=1e-9)
+            for pieces in cuttings(x, stride):
+                z = self._arriving(encoder, pieces, stride)
+                close_to(z, whole)
+                assert torch.equal(_codes(z), _codes(whole))
+        encoder, x = encoder.float(), x.float() if x.is_floating_point() else x
+        for pieces in list(cuttings(x, stride))[-1:]:
+            close_to(self._arriving(encoder, pieces, stride), encoder(x))
 
     def test_examples_do_not_influence_one_another(self) -> None:
         encoder, x = self.encoder(), random_data(self.data, 3)
@@ -185,6 +187,13 @@ class EncoderSuite(PartLaws):
         x = random_data(data, n)
         return randomized(self.encoder(data)), x.double() if data.ordered else x, stride, (lead, lag)
 
+    def _arriving(self, encoder: Encoder, pieces: list[Tensor], stride: int) -> Tensor:
+        """Latents of data in pieces, each as soon as its context is there."""
+        before, after = encoder.context or (0, 0)
+        windows = through(Windows(stride, None, before, after, stride), pieces)
+        z = [encoder(w.t)[:, :, w.own.start // stride : w.own.stop // stride] for w in windows]
+        return torch.cat(z, 2)
+
     def _sees_no_border(self, encoder: Encoder, x: Tensor, z: Tensor, axis: int, stride: int) -> Tensor:
         """Positions along an axis of the grid whose latents do not depend on the outermost stride of the data.
 
@@ -202,3 +211,9 @@ class EncoderSuite(PartLaws):
 @torch.no_grad()
 def _latents(encoder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return encoder(x)
+
+
+def _codes(z: Tensor) -> Tensor:
+    """The nearest of some random directions."""
+    entries = torch.randn(16, z.shape[1], generator=torch.Generator().manual_seed(2)).to(z)
+    return (z.movedim(1, -1) @ entries.T).argmax(-1)
