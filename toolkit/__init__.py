@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from toolkit.decoder import Decoder as Decoder
     from toolkit.encoder import Encoder as Encoder
     from toolkit.errors import ToolkitError as ToolkitError
+    from toolkit.file_codec import Coded as Coded
+    from toolkit.file_codec import FileCodec as FileCodec
     from toolkit.likelihood import Distribution as Distribution
     from toolkit.likelihood import Likelihood as Likelihood
     from toolkit.logger import Logger as Logger
@@ -41,12 +43,14 @@ _HOMES = {
     "Autoencoder": "autoencoder",
     "Bound": "objective",
     "CodeSpec": "spec",
+    "Coded": "file_codec",
     "Condition": "spec",
     "DataSpec": "spec",
     "Dataset": "dataset",
     "Decoder": "decoder",
     "Distribution": "likelihood",
     "Encoder": "encoder",
+    "FileCodec": "file_codec",
     "Likelihood": "likelihood",
     "Logger": "logger",
     "Loss": "objective",
