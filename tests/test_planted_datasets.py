@@ -15,6 +15,7 @@ from torch import Tensor
 from toy.toy_plugin import TilesDataset, WavesDataset
 
 from toolkit.dataset import Dataset, collate
+from toolkit.file_codec import Coded, FileCodec
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.dataset import DatasetSuite
 
@@ -190,6 +191,38 @@ class Unpicklable(Tiles):
         self.scale = lambda x: x
 
 
+class LossyCodec(Tiles):
+    """Gives other levels back than it was given, and says that it is without loss."""
+
+    @classmethod
+    def codecs(cls, spec: DataSpec) -> dict[str, FileCodec]:
+        return {"halves": FileCodec(lambda x, _: Coded(b"-" + bytes(x.flatten().tolist()), 1, x // 2 * 2))}
+
+
+class FlatCodec(Tiles):
+    """Forgets the axes."""
+
+    @classmethod
+    def codecs(cls, spec: DataSpec) -> dict[str, FileCodec]:
+        return {"flat": FileCodec(lambda x, _: Coded(b"-" + bytes(x.flatten().tolist()), 1, x.flatten()))}
+
+
+class EmptyCodec(Tiles):
+    """Counts all of a file as its header."""
+
+    @classmethod
+    def codecs(cls, spec: DataSpec) -> dict[str, FileCodec]:
+        return {"empty": FileCodec(lambda x, _: Coded(b"----", 4, x))}
+
+
+class TimedCodec(Tiles):
+    """Writes something else into each file."""
+
+    @classmethod
+    def codecs(cls, spec: DataSpec) -> dict[str, FileCodec]:
+        return {"timed": FileCodec(lambda x, _: Coded(str(random()).encode(), 0, x))}
+
+
 class Pictureless(Tiles):
     @classmethod
     def plot(cls, rows: Any, spec: DataSpec, path: Path) -> None:
@@ -224,6 +257,10 @@ class Twins(Tiles):
         (Asking, "a batch from the table asks nothing of the device"),
         (Astray, "a batch from the table asks nothing of the device"),
         (Unpicklable, "a worker gets the same dataset"),
+        (LossyCodec, "codecs give data back"),
+        (FlatCodec, "codecs give data back"),
+        (EmptyCodec, "codecs give data back"),
+        (TimedCodec, "codecs give data back"),
         (Pictureless, "plot writes a png"),
         (Twins, "label names are unique"),
     ],

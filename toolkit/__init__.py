@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from toolkit.encoder import Encoder as Encoder
     from toolkit.errors import ToolkitError as ToolkitError
     from toolkit.exporting.export import export as export
+    from toolkit.file_codec import Coded as Coded
+    from toolkit.file_codec import FileCodec as FileCodec
     from toolkit.likelihood import Distribution as Distribution
     from toolkit.likelihood import Likelihood as Likelihood
     from toolkit.logger import Logger as Logger
@@ -42,12 +44,14 @@ _HOMES = {
     "Autoencoder": "autoencoder",
     "Bound": "objective",
     "CodeSpec": "spec",
+    "Coded": "file_codec",
     "Condition": "spec",
     "DataSpec": "spec",
     "Dataset": "dataset",
     "Decoder": "decoder",
     "Distribution": "likelihood",
     "Encoder": "encoder",
+    "FileCodec": "file_codec",
     "Likelihood": "likelihood",
     "Logger": "logger",
     "Loss": "objective",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from toolkit.file_codec import FileCodec
 from toolkit.spec import DataSpec
 
 SPLITS = ("train", "val", "test")
@@ -80,6 +81,7 @@ class Dataset(ABC):
       a batch is its examples, bit for bit, and so is one from the table, if there is one
       read(write(x)) == x where the file format is lossless
       pieces joined are what read gives, and pieces written what write writes
+      codecs give data of the spec, and without loss all levels
     """
 
     suffix: ClassVar[str]
@@ -178,6 +180,11 @@ class Dataset(ABC):
     def write_pieces(cls, pieces: Iterable[Tensor], spec: DataSpec, path: Path) -> None:
         """What ``write`` writes, for an example in pieces, of which there is at least one, each as soon as it comes."""
         cls.write(torch.cat(list(pieces), 1), spec, path)
+
+    @classmethod
+    def codecs(cls, spec: DataSpec) -> Mapping[str, FileCodec]:
+        """By name, what people keep such data in otherwise, for ``toolkit compare``; none by default."""
+        return {}
 
     @classmethod
     @abstractmethod

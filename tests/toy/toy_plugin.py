@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, final
@@ -11,7 +12,7 @@ import torch
 from matplotlib.image import imsave
 from torch import Tensor, nn
 
-from toolkit import Condition, Dataset, DataSpec, Decoder, Distribution, Encoder, Likelihood
+from toolkit import Coded, Condition, Dataset, DataSpec, Decoder, Distribution, Encoder, FileCodec, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.conv import conv, down, up
 
@@ -47,6 +48,20 @@ class ToyDataset(Dataset):
     @classmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
         path.write_text(json.dumps(x.tolist()))
+
+    @classmethod
+    def codecs(cls, spec: DataSpec) -> Mapping[str, FileCodec]:
+        """zlib of the numbers as text, after a letter, and in so many steps."""
+
+        def through(x: Tensor, steps: float | None) -> Coded:
+            y = x if steps is None else spec.unscale((spec.scale(x) * steps).round() / steps)
+            return Coded(b"z" + zlib.compress(json.dumps(y.tolist()).encode()), 1, y)
+
+        return {
+            "zlib": FileCodec(through),
+            "steps": FileCodec(through, (1, 2, 3), "{:g} steps"),
+            "zstd": FileCodec(through, missing="no zstd here"),
+        }
 
     @classmethod
     def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:

@@ -1,7 +1,7 @@
 """``key=value`` words into a dataclass of options, for the commands that compose nothing.
 
 Values are taken literally, without quoting. A field's metadata may have ``help`` and ``key``, its spelling on the
-command line where that has a dot, such as ``prefix.file``; a string below the field is also help. A field ``files`` or
+command line where that has a dot, such as ``prefix.file``; a string below the field is also help. A list ``files`` or
 ``runs`` takes the words without ``=``, a ``dict[str, str]`` dotted keys.
 """
 
@@ -23,7 +23,7 @@ from toolkit.schema import Option
 
 T = TypeVar("T")
 PATHS = ("files", "runs")
-"""Fields that take the words without ``=``."""
+"""Lists that take the words without ``=``."""
 
 
 def parse(command: str, cls: type[T], args: Sequence[str]) -> T:
@@ -50,19 +50,25 @@ def keyed(cls: type) -> dict[str, Option]:
 def help_text(command: str, cls: type) -> str:
     """What the command does and what it takes."""
     options = keyed(cls)
-    usage = " ".join(_usage(key, option) for key, option in options.items() if option.required or key in PATHS)
+    usage = " ".join(
+        _usage(key, option) for key, option in options.items() if option.required or takes_words(key, option)
+    )
     rows = [(_example(key, option), option.doc) for key, option in options.items()]
     width = max((len(left) for left, _ in rows), default=0)
     lines = [f"  {left:<{width}}  {doc}".rstrip() for left, doc in rows]
     return "\n".join([f"toolkit {command} {usage} [KEY=VALUE …]", "", cleandoc(cls.__doc__ or ""), "", *lines])
 
 
+def takes_words(key: str, option: Option) -> bool:
+    return key in PATHS and get_origin(option.type) is list
+
+
 def _usage(key: str, option: Option) -> str:
-    return f"{key.upper()}…" if key in PATHS else f"{key}={_metavar(option)}"
+    return f"{key.upper()}…" if takes_words(key, option) else f"{key}={_metavar(option)}"
 
 
 def _example(key: str, option: Option) -> str:
-    if key in PATHS or option.required:
+    if takes_words(key, option) or option.required:
         return _usage(key, option)
     if _is_dict(option.type):
         return f"{key}.KEY=VALUE"
@@ -86,7 +92,7 @@ def _metavar(option: Option) -> str:
 def _take(word: str, options: dict[str, Option], values: dict[str, Any]) -> None:
     key, separator, text = word.partition("=")
     head, _, subkey = key.partition(".")
-    paths = next((name for name in PATHS if name in options), None)
+    paths = next((name for name, option in options.items() if takes_words(name, option)), None)
     if separator and key in options and key != paths:
         values[options[key].name] = _in_range(_value(options[key].type, text, key), key)
     elif separator and subkey and head in options and _is_dict(options[head].type):

@@ -44,6 +44,9 @@ class CompareOptions:
     evaluation.json; a run without one of this split and of its newest checkpoints is evaluated now. A run with several
     trained priors has a row for each. Notes say where runs differ in what a comparison takes to be equal: the dataset,
     the rate of their codes, the number of examples.
+
+    With against= the runs are compared with everyday codecs instead, on the same examples: bytes and error at each
+    quality, as a table and as curves; see docs/compress.md.
     """
 
     runs: list[str] = field(default_factory=list, metadata={"help": "run folders, or folders of runs"})
@@ -56,6 +59,17 @@ class CompareOptions:
         default=None, metadata={"help": "how many examples a run is evaluated on now, at most; null: all"}
     )
     batch_size: int = field(default=64, metadata={"help": "examples at once"})
+    against: list[str] = field(
+        default_factory=list, metadata={"help": "everyday codecs to compare with, such as [png,jpeg] or [flac,opus]"}
+    )
+    files: Path | None = field(default=None, metadata={"help": "against: a file or folder in place of the split"})
+    prior: str | None = field(
+        default=None, metadata={"help": "against: the prior that codes are written by; null: the configured one"}
+    )
+    lossless: bool = field(default=False, metadata={"help": "against: runs also keep the data itself"})
+    condition: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "against: condition.KEY=LABEL of the files"}
+    )
     workers: int | None = field(default=None, metadata={"help": WORKERS})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
@@ -64,8 +78,15 @@ def main(args: list[str]) -> int:
     options = parse("compare", CompareOptions, args)
     if not options.runs:
         raise ToolkitError("no runs: toolkit compare RUNS…, with run folders or folders of runs")
+    _check(options)
     require_folder(_out(options))
     show_plugin_notes()
+    if options.against:
+        from toolkit.cli.against import compare_with_codecs
+
+        for path in compare_with_codecs(run_folders(options.runs), options, _out(options)):
+            print(printable(str(path)))
+        return 0
     rows = _rows(run_folders(options.runs), options)
     notes([*unequal_data(rows), *unequal_rates(rows), *unequal_counts(rows)])
     out = _out(options)
@@ -75,6 +96,16 @@ def main(args: list[str]) -> int:
     for path in _write(out, rows, options.split):
         print(printable(str(path)))
     return 0
+
+
+def _check(options: CompareOptions) -> None:
+    """ToolkitError for an option of comparing with codecs where there are none."""
+    given = {"files": options.files, "prior": options.prior, "condition": options.condition}
+    for name, value in {**given, "lossless": options.lossless}.items():
+        if value and not options.against:
+            raise ToolkitError(
+                f"{name} is for comparing with everyday codecs: add against=[…], such as against=[png,jpeg]"
+            )
 
 
 def run_folders(words: Sequence[str]) -> list[Path]:
@@ -203,7 +234,7 @@ def _write(out: Path, rows: Sequence[Row], split: str) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "compare.json", json.dumps({"split": split, "runs": runs}, indent=1, ensure_ascii=False))
-        write_text(out / "compare.md", _markdown(*_cells(rows)))
+        write_text(out / "compare.md", markdown(*_cells(rows)))
         pictures = write_into(out, partial(_plot, [_point(row) for row in rows]))
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
@@ -224,6 +255,7 @@ def _point(row: Row) -> Any:
     return Point(label, quantizer, *(metrics.get(n) for n in ("code_bits_per_dim", "data_bits_per_dim", "psnr")))
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, the first column text and the others numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(printable(cell).replace('|', '¦') for cell in line)} |\n" for line in lines)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import registry
-from toolkit.cli.arguments import PATHS, keyed
+from toolkit.cli.arguments import keyed, takes_words
 from toolkit.cli.commands import COMMANDS
 from toolkit.cli.config import groups
 from toolkit.errors import ToolkitError
@@ -187,12 +187,12 @@ def _options(command: str, words: Sequence[str], last: str) -> Iterator[str]:
         yield from (f"{key}={candidate}" for candidate in _option_values(key, value, known.get(key), words))
         return
     conditions = [condition["name"] for condition in _conditions(words)]
-    for name in known:
+    for name, option in known.items():
         inner = {"condition": conditions, "dataset": ["root"]}.get(name)
-        if inner is None and name not in PATHS:
+        if inner is None and not takes_words(name, option):
             yield f"{name}="
         yield from (f"{name}.{subkey}=" for subkey in inner or ())
-    yield from _files(last) if last and any(name in known for name in PATHS) else ()
+    yield from _files(last) if last and any(takes_words(*pair) for pair in known.items()) else ()
 
 
 def _option_values(key: str, value: str, option: Option | None, words: Sequence[str]) -> Iterator[str]:

@@ -19,6 +19,31 @@ WINDOW = 11
 
 
 @final
+class SquaredError:
+    """Sums of data's error on the scale of [-1, 1], of any number of examples of any shape."""
+
+    def __init__(self) -> None:
+        self.error = self.total = self.squares = self.numbers = 0.0
+
+    def add(self, target: Tensor, mean: Tensor) -> None:
+        """Scaled data, and what stands for it."""
+        target, mean = double(target), double(mean)
+        self.error += float((target - mean).square().sum())
+        self.total += float(target.sum())
+        self.squares += float(target.square().sum())
+        self.numbers += target.numel()
+
+    def compute(self) -> dict[str, float]:
+        """``mse``, ``psnr`` in decibels (peak 2) and, unless all data is one value, ``nmse``, over its variance."""
+        mse = self.error / self.numbers
+        variance = self.squares / self.numbers - (self.total / self.numbers) ** 2
+        metrics = {"mse": mse, "psnr": 10 * log10(4 / mse) if mse else float("inf")}
+        if variance > 0:
+            metrics["nmse"] = mse / variance
+        return metrics
+
+
+@final
 class ReconstructionMetric(Metric):
     """Error of the likelihood's mean: ``mse`` on the scale of [-1, 1], ``nmse`` (over the split's own variance),
     ``psnr`` in decibels (of the whole split's error, peak 2) and, for two and three axes, ``ssim``.
@@ -29,18 +54,15 @@ class ReconstructionMetric(Metric):
 
     def __init__(self, data: DataSpec) -> None:
         self.data = data
-        self._error = self._sum = self._squares = self._ssim = 0.0
-        self._numbers = self._examples = 0.0
+        self._squared = SquaredError()
+        self._ssim = self._examples = 0.0
 
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         mean = output.likelihood.mean
         if mean is None:
             return
-        target, mean = double(self.data.scale(x)), double(mean)
-        self._error += float((target - mean).square().sum())
-        self._sum += float(target.sum())
-        self._squares += float(target.square().sum())
-        self._numbers += target.numel()
+        target = self.data.scale(x)
+        self._squared.add(target, mean)
         self._examples += len(x)
         if self._has_ssim:
             self._ssim += float(_ssim(target.float(), mean.float()).sum())
@@ -48,21 +70,19 @@ class ReconstructionMetric(Metric):
     def compute(self) -> dict[str, float]:
         if not self._examples:
             return {}
-        mse = self._error / self._numbers
-        variance = self._squares / self._numbers - (self._sum / self._numbers) ** 2
-        metrics = {"mse": mse, "psnr": 10 * log10(4 / mse) if mse else float("inf")}
-        if variance > 0:
-            metrics["nmse"] = mse / variance
+        metrics = self._squared.compute()
         if self._has_ssim:
             metrics["ssim"] = self._ssim / self._examples
         return metrics
 
     def state(self) -> tuple[float, ...]:
-        return self._error, self._sum, self._squares, self._ssim, self._numbers, self._examples
+        own = self._squared
+        return own.error, own.total, own.squares, self._ssim, own.numbers, self._examples
 
     def merge(self, state: tuple[float, ...]) -> None:
         sums = [mine + other for mine, other in zip(self.state(), state, strict=True)]
-        self._error, self._sum, self._squares, self._ssim, self._numbers, self._examples = sums
+        own = self._squared
+        own.error, own.total, own.squares, self._ssim, own.numbers, self._examples = sums
 
     @property
     def _has_ssim(self) -> bool:

@@ -146,6 +146,24 @@ class DatasetSuite(Laws):
         dataset.write_pieces(iter(x.split(max(1, x.shape[1] // 3), 1)), dataset.spec, again)
         assert _equal(dataset.read(again, dataset.spec), whole), "a file written in pieces differs from one of write"
 
+    def test_codecs_give_data_back(self) -> None:
+        dataset = self.make()
+        codecs = {n: codec for n, codec in dataset.codecs(dataset.spec).items() if not codec.missing}
+        if not codecs:
+            pytest.skip("offers no codecs to be compared with")
+        x = dataset.example("train", 0, None)["x"]
+        for name, codec in codecs.items():
+            assert codec.qualities, f"{name} has no qualities"
+            assert len(set(codec.qualities)) == len(codec.qualities), f"{name}: a quality occurs twice"
+            for quality in codec.qualities:
+                which, coded = f"{name}, {codec.words(quality)}", codec.through(x, quality)
+                assert coded.x.shape == x.shape, f"{which}: x is {tuple(coded.x.shape)}, it was {tuple(x.shape)}"
+                check_data(coded.x, dataset.spec)
+                assert 0 <= coded.header < len(coded.data), f"{which}: all of the file is header"
+                if quality is None and dataset.spec.levels is not None:
+                    assert _equal(coded.x, x), f"{which}: gives other data than it was given"
+                assert codec.through(x, quality).data == coded.data, f"{which}: other bytes when asked again"
+
     def test_plot_writes_a_png(self, tmp_path: Path) -> None:
         dataset = self.make()
         x = dataset.example("train", 0, None)["x"][None]

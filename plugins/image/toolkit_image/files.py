@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,11 +11,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from toolkit import Dataset, DataSpec
+from toolkit import Dataset, DataSpec, FileCodec
 from toolkit_image import decoding
+from toolkit_image.codecs import MODES, codecs_of, pixels_of
 from toolkit_image.decoding import decode
 
-MODES = {1: "L", 3: "RGB"}
 MARGIN = 2
 """Pixels between the images of a contact sheet."""
 LEGIBLE = 128
@@ -34,7 +34,11 @@ class ImageDataset(Dataset):
 
     @classmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
-        Image.fromarray(_pixels(x)).save(path, format="PNG")
+        Image.fromarray(pixels_of(x)).save(path, format="PNG")
+
+    @classmethod
+    def codecs(cls, spec: DataSpec) -> Mapping[str, FileCodec]:
+        return codecs_of(spec)
 
     @classmethod
     def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
@@ -76,13 +80,7 @@ def contact_sheet(rows: Sequence[Tensor], spec: DataSpec) -> np.ndarray:
     sheet = np.full((len(rows) * down + MARGIN, columns * across + MARGIN, 3), 255, np.uint8)
     for i, row in enumerate(rows):
         for j, x in enumerate(row):
-            pixels = _pixels(x).reshape(height, width, spec.channels).repeat(factor, 0).repeat(factor, 1)
+            pixels = pixels_of(x).reshape(height, width, spec.channels).repeat(factor, 0).repeat(factor, 1)
             top, left = i * down + MARGIN, j * across + MARGIN
             sheet[top : top + factor * height, left : left + factor * width] = pixels
     return sheet
-
-
-def _pixels(x: Tensor) -> np.ndarray:
-    """Levels ``(channels, height, width)`` as Pillow takes them: ``(height, width[, 3])``."""
-    pixels: np.ndarray = x.detach().to("cpu", torch.uint8).permute(1, 2, 0).numpy()
-    return pixels[..., 0] if len(x) == 1 else pixels

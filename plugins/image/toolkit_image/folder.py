@@ -31,8 +31,9 @@ from toolkit.datasets.files import (
 )
 from toolkit.datasets.variance import estimate_variance
 from toolkit.ranges import PositiveInt
+from toolkit_image.codecs import MODES
 from toolkit_image.decoding import image_size, refuse_bombs, suffixes
-from toolkit_image.files import MODES, ImageDataset, read_image, too_small
+from toolkit_image.files import ImageDataset, read_image, too_small
 
 logger = logging.getLogger(__name__)
 
