@@ -112,9 +112,11 @@ def test_a_trained_model_in_python(folder: Path) -> None:
     assert written == [f"{name}.png" for name in names["names"]]
     shutil.rmtree("decoded")
     execute("compress.md")
-    compress, decompress = commands(PAGES["compress.md"])[:2]
+    compress, decompress, compare = commands(PAGES["compress.md"])[:3]
     assert run([*compress, "dataset.test_size=3"]) == 0
     assert run(decompress) == 0
+    assert run([*compare, "examples=3"]) == 0
+    assert (folder / "against" / "against.png").is_file()
     assert sorted(path.relative_to("decoded").as_posix() for path in Path("decoded").rglob("*.png")) == written
 
 

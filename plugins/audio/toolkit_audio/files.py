@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit import Dataset, DataSpec
+from toolkit import Dataset, DataSpec, FileCodec
+from toolkit_audio.codecs import codecs_of
 from toolkit_audio.pictures import plot_sounds
 from toolkit_audio.reading import length_at, read_header, read_pieces, read_span
 from toolkit_audio.waveform import HALF, from_waveform, sample_rate_of, to_waveform
@@ -67,6 +68,10 @@ class AudioDataset(Dataset):
     def write_pieces(cls, pieces: Iterable[Tensor], spec: DataSpec, path: Path) -> None:
         form = ("pcm_f32le", "flt") if spec.levels is None else ("pcm_s16le", "s16")
         write_wav(path, _sounds(path, pieces, spec), sample_rate_of(spec), *form)
+
+    @classmethod
+    def codecs(cls, spec: DataSpec) -> Mapping[str, FileCodec]:
+        return codecs_of(spec)
 
     @classmethod
     def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:

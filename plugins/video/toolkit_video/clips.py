@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import av
 import numpy as np
@@ -16,13 +16,19 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from PIL import Image
 from torch import Tensor
 
-from toolkit import Dataset, DataSpec
+from toolkit import Dataset, DataSpec, FileCodec
 from toolkit_video.pictures import FORMATS, KEEPING, crop
 from toolkit_video.reading import Timeline, read_timeline, stream_frames
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
 
 ENCODING = {"crf": "8", "preset": "medium", "g": "16", "x264-params": "chromaloc=1"}
 """Hardly lossier than the conversion of RGB to the file's colors and back. ``chromaloc`` states where the conversion
 puts chroma, in the middle of four pixels. No frame is far from a keyframe."""
+ENCODER = "libx264"
 SMALLEST = 128
 """Pixels of a frame's shorter side from which on all players accept it."""
 BT709 = 1
@@ -81,6 +87,12 @@ class ClipDataset(Dataset):
         write_mp4(path, (frame for x in pieces for frame in frames_of(x)), frame_rate(spec))
 
     @classmethod
+    def codecs(cls, spec: DataSpec) -> Mapping[str, FileCodec]:
+        from toolkit_video.codecs import codecs_of
+
+        return codecs_of(spec)
+
+    @classmethod
     def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
         """A line for each clip, its frames side by side; clips in the same column of the rows are grouped."""
         Image.fromarray(contact_sheet(rows)).save(path, format="PNG")
@@ -112,25 +124,37 @@ def frames_of(x: Tensor) -> np.ndarray:
 def write_mp4(path: Path, frames: Iterable[np.ndarray], rate: float) -> None:
     """Frames ``(height, width, 3)`` of one shape, uint8; small ones are enlarged by a whole factor."""
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(10_000))
-        stream.pix_fmt, stream.options = "yuv420p", dict(ENCODING)
-        context, reformatter, factor = stream.codec_context, VideoReformatter(), 0
-        context.color_range, context.colorspace = ColorRange.MPEG, BT709
-        context.color_primaries = context.color_trc = BT709
-        for pixels in frames:
-            if not factor:
-                factor = enlargement(*pixels.shape[:2])
-                stream.width, stream.height = factor * pixels.shape[1], factor * pixels.shape[0]
-            frame = av.VideoFrame.from_ndarray(pixels.repeat(factor, 0).repeat(factor, 1), format="rgb24")
-            frame = reformatter.reformat(
-                frame,
-                format="yuv420p",
-                interpolation=KEEPING,
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-            )
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        for packet in encoded(container, map(_enlarged, frames), rate, ENCODING):
+            container.mux(packet)
+
+
+def encoded(
+    container: OutputContainer, frames: Iterable[np.ndarray], rate: float, options: Mapping[str, str]
+) -> Iterator[Packet]:
+    """Frames ``(height, width, 3)`` with even sides, uint8, as packets of H.264 for a new stream of the container."""
+    stream = cast("VideoStream", container.add_stream(ENCODER, rate=Fraction(rate).limit_denominator(10_000)))
+    stream.pix_fmt, stream.options = "yuv420p", dict(options)
+    context, reformatter = stream.codec_context, VideoReformatter()
+    context.color_range, context.colorspace = ColorRange.MPEG, BT709
+    context.color_primaries = context.color_trc = BT709
+    for i, pixels in enumerate(frames):
+        if not i:
+            stream.width, stream.height = pixels.shape[1], pixels.shape[0]
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        frame = reformatter.reformat(
+            frame,
+            format="yuv420p",
+            interpolation=KEEPING,
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+        )
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
+
+
+def _enlarged(pixels: np.ndarray) -> np.ndarray:
+    factor = enlargement(*pixels.shape[:2])
+    return pixels.repeat(factor, 0).repeat(factor, 1)
 
 
 def _shown(timeline: Timeline, spec: DataSpec) -> np.ndarray:
