@@ -226,3 +226,9 @@ def _pytest(folder: Path) -> None:
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+
+
+def test_streams(folder: Path) -> None:
+    (train,) = commands(PAGES["streams.md"])[:1]
+    assert run([*train, *TINY, "decoder.hidden=8", "decoder.layers=5", "stage=autoencoder"]) == 0
+    execute("streams.md")

@@ -15,6 +15,7 @@ from torch import Tensor
 from toolkit.autoencoder import Autoencoder
 from toolkit.decoders.conv import ConvDecoder
 from toolkit.decoders.wavenet import WaveNetDecoder
+from toolkit.encoder import Encoder
 from toolkit.encoders.conv import ConvEncoder
 from toolkit.errors import ToolkitError
 from toolkit.flow import Flow
@@ -66,7 +67,7 @@ def second() -> Autoencoder:
     return randomized(Autoencoder(CODES, encoder, quantizer, decoder, decoder_conditions=("speaker",)).eval())
 
 
-class Embedded(ConvEncoder.__base__):  # type: ignore[misc, name-defined]
+class Embedded(Encoder):
     """Pairs of symbols, and the pair before and after."""
 
     def __init__(self, data: DataSpec, dim: int) -> None:
@@ -101,7 +102,7 @@ def pushed(stream: StreamEncoder | StreamDecoder, pieces: list[Tensor]) -> Tenso
     return torch.cat([*(stream.push(piece) for piece in pieces), stream.flush()], 2)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_any_cutting_is_the_whole(seed: int, float64: None) -> None:
     """Through convolutions, with a condition whose steps are one and a half codes."""
     model = convolutional()
@@ -113,7 +114,7 @@ def test_any_cutting_is_the_whole(seed: int, float64: None) -> None:
     torch.testing.assert_close(data, decode(model, codes, {"step": step}), atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_decoder_that_keeps_a_state_goes_on(seed: int, float64: None) -> None:
     """A stream is its whole decoded with its seed, alone."""
     model = stepwise()
@@ -126,11 +127,11 @@ def test_a_decoder_that_keeps_a_state_goes_on(seed: int, float64: None) -> None:
         assert torch.equal(data[i : i + 1], decode(model, codes[i : i + 1], row, generator=generator))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_runs_over_runs_are_chained(seed: int, float64: None) -> None:
     upper, lower = second(), stepwise()
     flow = Flow(upper, Flow(lower))
-    x = torch.randint(16, (3, 1, 24 * 9))
+    x = torch.randint(16, (3, 1, 24 * 4))
     codes = pushed(encoder(flow, LEVELS), cut(x, seed))
     assert torch.equal(codes, torch.cat(list(flow.encoded([x])), 2))
     known = {"speaker": torch.tensor([0, 2, 1])}
@@ -178,13 +179,8 @@ def test_streams_do_not_influence_one_another(float64: None) -> None:
     together = pushed(encoder(Flow(model), WAVE), cut(x, 1))
     assert torch.equal(together[1:2], pushed(encoder(Flow(model), WAVE), cut(x[1:2], 2)))
     known = {"speaker": torch.tensor([1, 1, 1]), "step": torch.zeros(3, 20).long()}
-    codes = torch.randint(9, (3, 1, 10))
-    drawn = pushed(decoder(Flow(stepwise()), LEVELS, known), [codes])
     first = {name: value[:1] for name, value in known.items()}
-    torch.manual_seed(0)
-    again = stepwise()
-    assert drawn.shape == (3, 1, 40)
-    model = again
+    model, codes = stepwise(), torch.randint(9, (3, 1, 10))
     drawn = pushed(decoder(Flow(model), LEVELS, known), [codes])
     assert torch.equal(drawn[:1], pushed(decoder(Flow(model), LEVELS, first), [codes[:1]]))
 

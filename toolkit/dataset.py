@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -185,6 +186,29 @@ class Dataset(ABC):
     def codecs(cls, spec: DataSpec) -> Mapping[str, FileCodec]:
         """By name, what people keep such data in otherwise, for ``toolkit compare``; none by default."""
         return {}
+
+    @classmethod
+    def raw_type(cls, spec: DataSpec) -> str:
+        """NumPy's name of a number's type in a pipe, little-endian, such as ``<i2`` for 16-bit samples.
+
+        By default the smallest unsigned type that holds the levels, and 32-bit floats where there are none. Positions
+        along the first axis follow each other, each with its numbers ``(channels, …)``.
+        """
+        if spec.levels is None:
+            return "<f4"
+        return "u1" if spec.levels <= 1 << 8 else "<u2" if spec.levels <= 1 << 16 else "<u4"
+
+    @classmethod
+    def from_raw(cls, numbers: np.ndarray, spec: DataSpec) -> Tensor:
+        """Numbers of ``raw_type`` as data in its own form, of the same shape; any of them is some data."""
+        if spec.levels is None:
+            return torch.from_numpy(numbers.astype(np.float32)).nan_to_num().clamp(-1, 1)
+        return torch.from_numpy(numbers.astype(np.int64)).clamp(max=spec.levels - 1)
+
+    @classmethod
+    def to_raw(cls, x: Tensor, spec: DataSpec) -> np.ndarray:
+        """The inverse of ``from_raw``, of data on the CPU; rounded where the type has fewer numbers."""
+        return x.numpy().astype(cls.raw_type(spec))
 
     @classmethod
     @abstractmethod

@@ -57,6 +57,7 @@ def check(config: RunConfig) -> int:
         facts.append((f"{one} sees, of the data", _shape(field)))
     if any(data.varying[:1]):
         facts += [("longer data", text) for text in _chunks(model)]
+        facts += _streams(model)
     table("codes", ("", "value"), facts)
     return 0
 
@@ -71,6 +72,34 @@ def _chunks(model: Any) -> list[str]:
     return [
         f"encoded whole: {encoding}" if encoding else f"encoded in chunks, {before} positions before and {after} after",
         f"decoded whole: {decoding}" if decoding else f"decoded in chunks, {earlier} codes before and {later} after",
+    ]
+
+
+def _streams(model: Any) -> list[tuple[str, str]]:
+    """What each end of a stream sees, and how long data takes; of a run over another's codes, in these codes."""
+    from toolkit.chunks import decoder_context, encoder_context
+    from toolkit.flow import Flow
+    from toolkit.streams import (
+        decoder_latency,
+        decoding_context,
+        decoding_refusal,
+        encoder_latency,
+        encoding_refusal,
+        in_ms,
+    )
+
+    flow = Flow(model)
+    refused = encoding_refusal(flow) or decoding_refusal(flow)
+    if refused:
+        return [("a stream", f"refused: {refused}")]
+    before, after = encoder_context(model)
+    earlier, later = decoding_context(model) or decoder_context(model)
+    latency = encoder_latency(flow) + decoder_latency(flow)
+    ms = in_ms(latency, model.data)
+    return [
+        ("a stream's codes", f"context {before} positions, look-ahead {after}"),
+        ("a stream's data", f"context {earlier} codes, look-ahead {later}"),
+        ("a stream's latency", f"{latency} positions" if ms is None else f"{latency} positions, {ms:,.1f} ms"),
     ]
 
 

@@ -24,14 +24,20 @@ if TYPE_CHECKING:
 IN_A_ROW = 8
 """Examples in a row of the picture."""
 SHEET = "reconstructions.png"
+PIPE = "-"
+"""Standard input among the files, standard output as ``out``."""
 
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    """Takes files (or, without any, some of the test split) through codes and back, and plots both."""
+    """Takes files (or, without any, some of the test split) through codes and back, and plots both.
+
+    ``-`` with ``out=-`` takes raw data from standard input, and gives its reconstruction on standard output as it
+    comes.
+    """
 
     run: str = field(metadata={"help": "the run folder"})
-    files: list[Path] = field(default_factory=list, metadata={"help": "files of the run's kind of data"})
+    files: list[Path] = field(default_factory=list, metadata={"help": "files of the run's kind of data; -: a pipe"})
     examples: int = field(default=16, metadata={"help": "without files: how many of the test split, from all over it"})
     dataset: dict[str, str] = field(
         default_factory=dict,
@@ -39,7 +45,7 @@ class ReconstructOptions:
     )
     condition: dict[str, str] = field(default_factory=dict, metadata={"help": "condition.KEY=LABEL for the decoder"})
     compile: bool = field(default=False, metadata={"help": COMPILE})
-    out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run"})
+    out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run; -: a pipe"})
     workers: int | None = field(default=None, metadata={"help": WORKERS})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
@@ -63,6 +69,8 @@ def main(args: list[str]) -> int:
     if options.files and options.dataset:
         option = f"dataset.{next(iter(options.dataset))}"
         raise ToolkitError(f"{option}: the files are read alone, without the dataset: leave it out, or the files")
+    if PIPE in (options.out, *map(str, options.files)):
+        return _through_a_pipe(options)
     if options.out:
         require_folder(Path(options.out))
     show_plugin_notes()
@@ -101,6 +109,21 @@ def main(args: list[str]) -> int:
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
     print(printable(str(out / SHEET)))
+    return 0
+
+
+def _through_a_pipe(options: ReconstructOptions) -> int:
+    from toolkit.cli.pipe import reconstruct
+    from toolkit.model import load
+
+    if options.out != PIPE or list(map(str, options.files)) != [PIPE]:
+        raise ToolkitError("- is a pipe: write toolkit reconstruct run=RUN - out=-, without other files or folder")
+    if options.compile:
+        raise ToolkitError("compile=true: a pipe's pieces are too short to compile anything for: leave it out")
+    show_plugin_notes()
+    model = load(options.run, options.device)
+    notes(model.notices)
+    reconstruct(model, options.condition)
     return 0
 
 

@@ -36,6 +36,18 @@ def test_written_then_read_is_the_same(form: str, tmp_path: Path) -> None:
     assert back.dtype == x.dtype
 
 
+@pytest.mark.parametrize("form", SPECS)
+def test_raw_samples_are_16_bits_of_any_form(form: str) -> None:
+    """As ``arecord -f S16_LE`` gives them; where the form has as many, each is preserved."""
+    spec, samples = SPECS[form], np.arange(-(1 << 15), 1 << 15).astype("<i2")[None]
+    x = AudioDataset.from_raw(samples, spec)
+    back = AudioDataset.to_raw(x, spec)
+    assert (AudioDataset.raw_type(spec), back.dtype) == ("<i2", np.dtype("<i2"))
+    assert back.shape == samples.shape
+    assert np.abs(back.astype(int) - samples).max() <= (800 if form == "mulaw" else 0)
+    assert torch.equal(AudioDataset.from_raw(back, spec), x)
+
+
 @pytest.mark.parametrize("form", ["mulaw", "pcm16"])
 def test_all_levels_survive_a_file(form: str, tmp_path: Path) -> None:
     spec = SPECS[form]

@@ -74,6 +74,20 @@ class AudioDataset(Dataset):
         return codecs_of(spec)
 
     @classmethod
+    def raw_type(cls, spec: DataSpec) -> str:
+        """Signed 16-bit samples, whatever the form: what ``arecord -f S16_LE`` gives and ``aplay`` takes."""
+        return "<i2"
+
+    @classmethod
+    def from_raw(cls, numbers: np.ndarray, spec: DataSpec) -> Tensor:
+        return from_waveform(torch.from_numpy(numbers.astype(np.float32)) / HALF, spec)
+
+    @classmethod
+    def to_raw(cls, x: Tensor, spec: DataSpec) -> np.ndarray:
+        sound = x.float() if spec.levels is None else to_waveform(x, spec)
+        return (sound.clamp(-1, 1) * HALF).round().clamp(-HALF, HALF - 1).numpy().astype(cls.raw_type(spec))
+
+    @classmethod
     def plot(cls, rows: Sequence[Tensor], spec: DataSpec, path: Path) -> None:
         plot_sounds(path, [[to_waveform(x.detach().cpu(), spec)[0].numpy() for x in row] for row in rows], spec)
 
