@@ -82,14 +82,18 @@ def resumed_alike(words: Sequence[str], folder: Path) -> None:
 
 
 def used_alike(folder: Path, examples: int = 2) -> None:
-    """Codes of the test split on a stand-in are the CPU's, and so is what they decode to."""
+    """Codes of the test split on a stand-in stand for what the CPU's do, and decode to the same.
+
+    Among equal entries, of which a table that was hardly trained has many, another may be taken.
+    """
     results = {}
     with stand_in():
         for device in ("cpu", "cuda"):
             model = toolkit.load(folder, device)
             x = torch.stack([model.dataset.example("test", i, None)["x"] for i in range(examples)]).to(device)
             codes = model.quantize(x)
-            results[device] = [codes.cpu(), model.decode(codes, seed=1).cpu()]
+            with torch.no_grad():
+                results[device] = [model.autoencoder.embed(codes).cpu(), model.decode(codes, seed=1).cpu()]
             assert codes.device.type == device
     for one, other, what in zip(*results.values(), ("codes", "decoded data"), strict=True):
         assert torch.equal(one, other), f"{what} of a GPU are not those of the CPU"

@@ -106,6 +106,7 @@ def test_random_numbers_of_the_device_that_a_resumed_run_forgets(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
     act("train", *WORDS, f"hydra.run.dir={folder}")
+    sampled_alike(folder)
     return folder
 
 
@@ -125,7 +126,6 @@ SAMPLING: dict[str, tuple[Fault, type[Exception], str]] = {
 
 @pytest.mark.parametrize("fault", SAMPLING)
 def test_a_graph_that_asks_or_reads_what_moves(trained: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampled_alike(trained)
     plant, error, says = SAMPLING[fault]
     plant(monkeypatch)
     with pytest.raises(error, match=says):

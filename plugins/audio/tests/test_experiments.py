@@ -71,7 +71,7 @@ def places(name: str, voices: Path) -> list[str]:
 SMALLEST = "audio_phonemes"
 """That of the default lane."""
 QUICK = ("audio_phonemes",)
-"""Those whose steps on the stand-in for a GPU take a few seconds, and are in the default lane."""
+"""What is trained on the stand-in for a GPU in the default lane: it takes a few seconds."""
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in DATA if name != SMALLEST]
 
 

@@ -88,8 +88,8 @@ def words_of(name: str, folder: Path, photos: Path, tmp_path: Path, monkeypatch:
 
 SMALLEST = "image_shapes"
 """That of the default lane."""
-QUICK = ("image_cifar10_vae", "image_cifar10_notebook")
-"""Those whose steps on the stand-in for a GPU take a few seconds, and are in the default lane."""
+QUICK = ("image_cifar10_notebook",)
+"""What is trained on the stand-in for a GPU in the default lane: it takes a few seconds."""
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in DATA if name != SMALLEST]
 
 

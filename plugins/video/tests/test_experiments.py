@@ -56,8 +56,8 @@ def words_of(name: str, plays: Path, tmp_path: Path) -> list[str]:
 
 SMALLEST = "video_maze_paper"
 """That of the default lane."""
-QUICK = ("video_sprites", "video_gestures", "video_maze_paper")
-"""Those whose steps on the stand-in for a GPU take a few seconds, and are in the default lane."""
+QUICK = ("video_sprites",)
+"""What is trained on the stand-in for a GPU in the default lane: it takes a few seconds."""
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in DATA if name != SMALLEST]
 
 

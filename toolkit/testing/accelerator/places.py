@@ -32,6 +32,7 @@ class Marks:
 
 _devices = Marks()  # of the whole process: a cached tensor lies on the device for the next stand-in, too
 _pinned = Marks()
+_PLAIN = {type(None), bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format}
 
 
 def place(tensor: Tensor) -> torch.device:
@@ -63,6 +64,8 @@ def tensors_in(things: Iterable[Any]) -> list[Tensor]:
     """The tensors among arguments, and in their lists, tuples and dicts."""
     tensors: list[Tensor] = []
     for thing in things:
+        if type(thing) in _PLAIN:
+            continue
         if isinstance(thing, Tensor):
             tensors.append(thing)
         elif isinstance(thing, list | tuple):
