@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from toys import TOY
 
 import toolkit
-from toolkit import distributed, training
+from toolkit import critic, distributed
 from toolkit.batches import TrainBatches
 from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
 from toolkit.cli.config.compose import compose
@@ -150,7 +150,7 @@ def faults() -> dict[str, tuple[Callable[[], dict[str, Tensor]], Any]]:
         "ranks begin with other entries": (partial(trained, "few vq"), patch("torch.distributed.broadcast", nothing)),
         "each rank's critic learns alone": (
             partial(trained, "critic"),
-            patch.object(training, "all_reduce_mean", nothing),
+            patch.object(critic, "all_reduce_mean", nothing),
         ),
         "figures are each rank's own": (metrics, patch.object(RunningMetrics, "average", nothing)),
         "a rank fails unnoticed": (agreement, patch.object(distributed, "raise_together", nullcontext)),
