@@ -35,7 +35,9 @@ def words_of(prior: str, steps: int) -> list[str]:
     return [*WAVES, f"prior={prior}", *PRIORS[prior], *trainers(f"steps={steps}")]
 
 
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize(
+    "prior", [pytest.param(prior, marks=pytest.mark.slow if prior == "maskgit" else ()) for prior in PRIORS]
+)
 def test_stages_commands_and_samples_of_each_prior(prior: str, tmp_path: Path) -> None:
     """Steps between logged ones do not wait; what comes after training is the CPU's, bit for bit."""
     with stand_in() as gpu, counted_waits(gpu) as waits:
