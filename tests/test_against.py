@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from toys import PIXELCNN, TILES, TWO_STEPS
 
 import toolkit
 from toolkit.__main__ import run as command
+from toolkit.cli import against
 from toolkit.cli.config.compose import compose
+from toolkit.cli.items import Item
 from toolkit.coding.container import unpack
 from toolkit.model import Model
 from toolkit.plots.curves import Line, plot_curves
@@ -108,8 +111,8 @@ def test_examples_of_various_lengths_are_compared_with_themselves(
     model = toolkit.load(run, "cpu")
     lengths = [model.spec.axes[0] * n for n in (3, 1, 2)]
     xs = [torch.linspace(-1, 1, length)[None] * (i + 1) / 3 for i, length in enumerate(lengths)]
-    rows = iter(xs)
-    monkeypatch.setattr(type(model.dataset), "example", lambda *_: {"x": next(rows), "kind": torch.tensor(0)})
+    items = [Item(partial(str, i), partial(dict, x=x)) for i, x in enumerate(xs)]
+    monkeypatch.setattr(against, "split_items", lambda *_: items)
     words = ["compare", str(run), "against=[steps]", "prior=uniform", "examples=3", f"out={tmp_path}"]
     assert command(words) == 0
     (point,) = curves(tmp_path)["run"]["points"]

@@ -72,6 +72,7 @@ def test_public_names() -> None:
         "ToolkitError",
         "compose",
         "evaluate",
+        "export",
         "load",
         "train",
     ]
@@ -101,7 +102,8 @@ ASKS = re.compile(r"torch\.(backends\.)?(cuda|cudnn|mps|xpu|accelerator|fp32_pre
 ASKING = {
     "toolkit/device": "its room",
     "toolkit/distributed.py": "the ranks' GPUs",
-    "toolkit/causal/sampling.py": "captured steps",
+    "toolkit/causal/graphs.py": "captured steps of sampling",
+    "toolkit/step.py": "captured steps of training",
     "toolkit/testing": "what stands in for a device",
 }
 

@@ -10,14 +10,16 @@ from importlib.metadata import version
 
 import torch
 
+from toolkit.device import device_name
+
 THREADS = "threads"
 
 
 def environment(device: torch.device) -> dict[str, str]:
     """Versions, processor and threads, as text."""
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    where = device_name(device) or _processor()
     versions = {name: version(package) for name, package in (("toolkit", "discrete-toolkit"), ("torch", "torch"))}
-    threads = {} if device.type == "cuda" else {THREADS: str(torch.get_num_threads())}
+    threads = {THREADS: str(torch.get_num_threads())} if device.type == "cpu" else {}
     return {**versions, "constriction": version("constriction"), "device": f"{device.type}, {where}", **threads}
 
 

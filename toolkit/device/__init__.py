@@ -3,7 +3,7 @@
 Nothing else asks ``torch.cuda`` or its like, but for the ranks' GPUs (``toolkit.distributed``) and captured steps.
 """
 
-from toolkit.device.choice import choose_device, has_accelerator
+from toolkit.device.choice import choose_device, device_name, has_accelerator
 from toolkit.device.determinism import deterministic
 from toolkit.device.layout import placed
 from toolkit.device.memory import free_memory, peak_memory, pins
@@ -16,6 +16,7 @@ __all__ = [
     "built_for_bf16",
     "choose_device",
     "deterministic",
+    "device_name",
     "double",
     "exact",
     "free_memory",

@@ -55,3 +55,10 @@ def accelerator() -> tuple[str, ModuleType] | None:
     """Kind and module of torch's of the accelerator that this machine has."""
     kind = next((kind for kind in WHAT if is_available(kind)), None)
     return None if kind is None else (kind, torch.get_device_module(kind))
+
+
+def device_name(device: torch.device) -> str | None:
+    """An accelerator's own name, such as that of a graphics card; None where it has none."""
+    if device.type in ("cpu", "mps"):
+        return None
+    return str(torch.get_device_module(device).get_device_name(device))
