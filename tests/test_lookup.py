@@ -212,5 +212,8 @@ def test_an_exported_lookup_is_as_near(name: str) -> None:
 def test_few_candidates_are_nearly_always_enough(codebook: Tensor) -> None:
     """What a GPU does, here on the CPU."""
     z = among(codebook)
-    few = lookup._among_few(z, lookup._table(codebook)) if codebook.shape[1] > 1 else nearest(z, codebook)
+    tables = codebook.unsqueeze(0)
+    few = (
+        lookup._among_few(z.unsqueeze(0), lookup._tables(tables))[0] if codebook.shape[1] > 1 else nearest(z, codebook)
+    )
     assert (few == nearest(z, codebook)).float().mean() > 0.5
