@@ -150,25 +150,30 @@ class CausalNetwork(nn.Module):
 
         And of each on a CPU, whose cache is too small for all, and to which an operation costs little.
         """
-        features = self._features(codes, context).relu()
-        weights, biases = [head.weight for head in self.heads], [head.bias for head in self.heads]
-        if features.device.type == "cpu" or len(set(self.codebook_sizes)) > 1:
-            return [F.linear(*each).unsqueeze(0) for each in zip(features, weights, biases, strict=True)]  # type: ignore[arg-type]
-        # Not stacked: through cat and unflatten their gradients come back contiguous at once, else copied one by one.
-        weight, bias = (torch.cat(each).unflatten(0, (len(each), -1)) for each in (weights, biases))  # type: ignore[arg-type]
-        logits = torch.baddbmm(bias.unsqueeze(1), features.flatten(1, -2), weight.mT)
-        return [logits.unflatten(1, features.shape[1:-1])]
+        feature: Tensor = self.proj(self.trunk(self.embed(codes), context).relu())
+        if feature.device.type != "cpu" and len(set(self.codebook_sizes)) == 1:
+            return [self._together(feature, codes)]
+        logits = []
+        for depth, head in enumerate(self.heads):
+            logits.append(head(feature.relu()).unsqueeze(0))
+            if depth < len(self.inner):
+                feature = feature + self.inner[depth](codes[:, depth])
+        return logits
 
-    def _features(self, codes: Tensor, context: Tensor | None) -> Tensor:
-        """``(depth, batch, *grid, head)``: the trunk's, and to each depth's the codes of all earlier ones are added."""
-        feature: Tensor = self.proj(self.trunk(self.embed(codes), context).relu()).unsqueeze(0)
-        if not self.inner:
-            return feature
-        with torch.autocast(feature.device.type, enabled=False):
-            parts = torch.cat([feature, self._embedded(codes[:, :-1], self.inner).movedim(1, 0)])
-            # A cumulative sum, as a product: it is many times faster on a CPU, and has a shorter gradient.
-            earlier = torch.ones(len(parts), len(parts), dtype=parts.dtype, device=parts.device).tril_()
-            return (earlier @ parts.flatten(1)).view_as(parts)
+    def _together(self, feature: Tensor, codes: Tensor) -> Tensor:
+        """``(depth, batch, *grid, codebook_size)`` of all depths at once, in as many operations as of one."""
+        features = feature.unsqueeze(0)
+        if self.inner:
+            with torch.autocast(feature.device.type, enabled=False):
+                parts = torch.cat([features, self._embedded(codes[:, :-1], self.inner).movedim(1, 0)])
+                # To each depth's feature the codes of all earlier ones are added: a cumulative sum, as a product.
+                earlier = torch.ones(len(parts), len(parts), dtype=parts.dtype, device=parts.device).tril_()
+                features = (earlier @ parts.flatten(1)).view_as(parts)
+        # Not stacked: through cat and unflatten their gradients come back contiguous at once, else copied one by one.
+        each = [head.weight for head in self.heads], [head.bias for head in self.heads]
+        weight, bias = (torch.cat(of_all).unflatten(0, (len(of_all), -1)) for of_all in each)  # type: ignore[arg-type]
+        logits = torch.baddbmm(bias.unsqueeze(1), features.relu().flatten(1, -2), weight.mT)
+        return logits.view(*features.shape[:-1], -1)
 
     def _embedded(self, codes: Tensor, tables: nn.ModuleList) -> Tensor:
         """Codes ``(batch, depth, *grid)``, each by its depth's table: ``(batch, depth, *grid, channels)``."""
