@@ -76,7 +76,7 @@ TRAINING: dict[str, tuple[Fault, type[Exception], str]] = {
     "a statistic on the cpu": (
         method(RunningMetrics, "_reset", on_the_cpu(RunningMetrics._reset)),
         PlacementError,
-        "bitwise_and: expected all tensors to be on the same device",
+        "expected all tensors to be on the same device, but they are on cpu and cuda:0",
     ),
     "a question in every step": (
         method(RunningMetrics, "add", asking(RunningMetrics.add)),
