@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toolkit.device import in_float32
+
 ROWS = 1 << 14
 """Positions, counted over all examples, that a prefix in one pass computes at once: enough to keep a device busy, and
 few beside the states that are sampled from."""
@@ -164,7 +166,7 @@ class CausalNetwork(nn.Module):
         """``(depth, batch, *grid, codebook_size)`` of all depths at once, in as many operations as of one."""
         features = feature.unsqueeze(0)
         if self.inner:
-            with torch.autocast(feature.device.type, enabled=False):
+            with in_float32(feature.device):
                 parts = torch.cat([features, self._embedded(codes[:, :-1], self.inner).movedim(1, 0)])
                 # To each depth's feature the codes of all earlier ones are added: a cumulative sum, as a product.
                 earlier = torch.ones(len(parts), len(parts), dtype=parts.dtype, device=parts.device).tril_()
