@@ -101,9 +101,9 @@ def _data(
     """Data given all its codes; of a run over another run's codes, these first, and then the data given them."""
     own, *below = autoencoders
     modeled = x
-    for autoencoder in reversed(below) if x is not None else ():
-        modeled = autoencoder.quantize(modeled).codes  # type: ignore[arg-type]
     with in_float32(codes.device):
+        for autoencoder in reversed(below) if x is not None else ():
+            modeled = autoencoder.quantize(modeled).codes  # type: ignore[arg-type]
         likelihood = own.decode(own.embed(codes), conditions)
     try:
         coded = likelihood.entropy_code(coding([prod(likelihood.shape)] * len(codes)), modeled)
