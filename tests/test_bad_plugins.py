@@ -163,6 +163,7 @@ def test_plugins_check_names_all_of_them(home: Path, capsys: pytest.CaptureFixtu
     assert "quantizer/ema.yaml of bad-shadow is not used: quantizer=ema is registered" in shadow
 
 
+@pytest.mark.slow
 def test_beside_all_of_them_everything_else_works(home: Path) -> None:
     tiny = ["trainer.steps=2", "prior_trainer.steps=2", "trainer.batch_size=4", "prior_trainer.batch_size=4"]
     tiny += ["dataset.train_size=8", "dataset.val_size=4", "prior_trainer.allow_collapsed=true", "prior.hidden=8"]

@@ -96,6 +96,7 @@ def test_a_code_changes_only_later_logits(name: str, grid: Grid) -> None:
 @pytest.mark.parametrize("shape", ["none", "whole", "steps", "local"])
 @each_depth
 @each_network
+@pytest.mark.few(40)
 def test_stepping_gives_the_logits_of_forward(
     name: str, grid: Grid, sizes: tuple[int, ...], shape: str, dtype: torch.dtype, tolerance: float
 ) -> None:

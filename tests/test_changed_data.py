@@ -177,6 +177,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("words", [(), ("stage=prior",)], ids=["both", "prior"])
 @pytest.mark.parametrize("change", REFUSED)
+@pytest.mark.few(2)
 def test_a_continuation_on_changed_data_is_refused(
     home: Path, capsys: pytest.CaptureFixture[str], change: str, words: tuple[str, ...]
 ) -> None:
@@ -245,6 +246,7 @@ def test_a_run_that_was_not_trained_yet_takes_any_data(home: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "[]"])
+@pytest.mark.few(1)
 def test_a_run_without_a_whole_record_goes_on(home: Path, capsys: pytest.CaptureFixture[str], text: str | None) -> None:
     """As one of an older version does; from then on it has one."""
     path = home / "run" / NAME
@@ -258,6 +260,7 @@ def test_a_run_without_a_whole_record_goes_on(home: Path, capsys: pytest.Capture
     assert run_of(home) == 2
 
 
+@pytest.mark.slow
 def test_a_prior_with_data_of_its_own_is_compared_with_that(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = fill(home / "own", ("cat", "dog"))
     words = (f"prior_dataset.root={own}", "prior_trainer.steps=4", "stage=prior")
@@ -315,6 +318,7 @@ def test_init_is_kept_absolute(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert Run(home / "second").config().init == str(home / "run")
 
 
+@pytest.mark.slow
 def test_a_copy_of_run_and_data_ends_alike(home: Path, trained: Path) -> None:
     """On another machine, at another place, bit for bit."""
     assert run_of(home, "prior_trainer.steps=5") == 0

@@ -329,6 +329,7 @@ def test_flags_are_checked(plugin: Path, capsys: pytest.CaptureFixture[str], fla
 
 
 @pytest.mark.parametrize("flags", [["--info"], ["--info", "plugins"], ["--cfg", "hydra"], ["--hydra-help"]])
+@pytest.mark.few(2)
 def test_hydras_own_flags_answer(plugin: Path, capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
     assert command.run(["train", "experiment=d_small", *flags]) == 0
     assert capsys.readouterr().out

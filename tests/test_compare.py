@@ -62,6 +62,7 @@ def told(out: str | Path) -> list[dict[str, Any]]:
 # -- the command
 
 
+@pytest.mark.slow
 def test_a_sweep_is_compared(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its runs are evaluated, told apart by what differs, sorted, and written down into its folder."""
     assert command.run(["compare", str(sweep)]) == 0
@@ -99,6 +100,7 @@ def test_a_comparison_evaluates_as_evaluate_does(sweep: Path) -> None:
     assert row["metrics"] == json.loads((sweep / "0" / "evaluation.json").read_text())
 
 
+@pytest.mark.slow
 def test_different_numbers_of_examples_are_told(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command.run(["evaluate", f"run={sweep}/2", "examples=5"])
     assert command.run(["compare", f"{sweep}/0", f"{sweep}/2"]) == 0
@@ -190,6 +192,7 @@ def test_numbers_in_tables(value: float, text: str) -> None:
     assert number(value) == text
 
 
+@pytest.mark.slow
 def test_runs_of_other_rates_or_data_are_told(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["compare", f"{sweep}/0", f"{sweep}/2"]) == 0
     assert "not " not in capsys.readouterr().err

@@ -423,6 +423,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.few(8)
 def test_text_arrives_as_it_is_written(text: str) -> None:
     keys = ("dataset.root", "dataset.label", "metric.c_met.path", "init")
     config: Any = small(*(f"{key}={text}" for key in keys)).values

@@ -154,6 +154,7 @@ def fitting(wanted: dict[str, str], names: dict[str, list[str]], turn: int) -> l
 
 
 @pytest.mark.parametrize(("kind", "other"), [("decoder", "prior"), ("encoder", "quantizer"), ("dataset", "likelihood")])
+@pytest.mark.few(1)
 def test_parts_composed_apart_are_those_composed_together(kind: str, other: str) -> None:
     choice = {**BASE, kind: CHOICES[kind][1], other: CHOICES[other][1]}
     words = [word for kind, value in choice.items() for word in [f"{kind}={value}", *SIZES.get(f"{kind}={value}", [])]]
@@ -170,11 +171,13 @@ def words_of(choice: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("choice", pairs(BY_DEPTH), ids=words_of)
+@pytest.mark.few(10)
 def test_pairs(choice: dict[str, str]) -> None:
     judge(choice)
 
 
 @pytest.mark.parametrize("quantizer", [quantizer for quantizer in QUANTIZERS if quantizer not in DEPTHS])
+@pytest.mark.few(4)
 def test_every_other_quantizer_fits(quantizer: str) -> None:
     judge(fitting({"quantizer": quantizer}, BY_DEPTH, turn=list(QUANTIZERS).index(quantizer))[0])
 

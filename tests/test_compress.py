@@ -61,6 +61,7 @@ def nats(model: Model, x: Tensor, conditions: dict[str, Tensor], prior: str) -> 
 
 
 @pytest.mark.parametrize("prior", ["pixelcnn", "transformer", "categorical", "uniform"])
+@pytest.mark.few(2)
 def test_codes_come_back_at_the_bits_of_their_prior(model: Model, prior: str) -> None:
     x, conditions = examples(model)
     data = model.compress(x, conditions, prior=prior)
@@ -182,6 +183,7 @@ TRANSFORMER = ["prior=transformer", "prior.hidden=8", "prior.layers=1", "prior.h
     ],
     ids=["one axis", "three axes", "a decoder step by step", "logistics"],
 )
+@pytest.mark.few(2)
 def test_any_grid_prior_and_likelihood(words: list[str], lossless: bool, tmp_path: Path) -> None:
     train(compose([*words, *TWO_STEPS]).config, tmp_path / "run")
     model = toolkit.load(tmp_path / "run", "cpu")

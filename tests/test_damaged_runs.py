@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.mark.parametrize("damage", [b"", b"not codes", None, "a bit of the codes", "a bit of the header"])
+@pytest.mark.few(2)
 def test_the_code_cache_is_never_trusted(
     train_toy: Callable[..., Run], capsys: pytest.CaptureFixture[str], damage: bytes | str | None
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside(train_toy: Callable[..., Run])
 
 
 @pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(path.read_bytes() + b"x")])
+@pytest.mark.few(1)
 def test_damage_of_the_newest_autoencoder_is_told_as_what_it_is(
     toy_copy: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object]
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_damaged_checkpoint_of_init_is_told(
     assert "step-00000006 is damaged" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_lines_of_the_log_that_are_none_are_left_out(toy_copy: Run) -> None:
     """Such as torn ones, and numbers that no float holds."""
     path, lines = toy_copy.path / "metrics.jsonl", list(toy_copy.log)

@@ -340,6 +340,7 @@ PARTS = [
 
 
 @pytest.mark.parametrize("words", PARTS, ids=["vq", "nvil", "product"])
+@pytest.mark.few(1)
 def test_both_stages_run_on_a_device_without_float64(train_toy: Callable[..., Run], words: tuple[str, ...]) -> None:
     """They are trained, evaluated, sampled and encoded on a stand-in that says ``mps`` and refuses float64."""
     with stand_in("mps") as device:

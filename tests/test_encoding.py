@@ -139,6 +139,7 @@ def test_an_example_has_the_name_of_the_file_that_was_read(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.few(1)
 def test_commands_that_read_a_split_do_it_with_any_number_of_processes(run: Path, workers: int, tmp_path: Path) -> None:
     """And get the same."""
     words = (f"run={run}", f"workers={workers}", "device=cpu")

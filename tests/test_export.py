@@ -104,6 +104,7 @@ def test_codes_of_the_whole_fix_the_axes(model: Model, why: str) -> None:
     assert list(graphs.there["encoder"].axes["x"]) == [0]
 
 
+@pytest.mark.slow
 def test_a_run_becomes_graphs(toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In PyTorch's own format, with a description and a script that need no toolkit."""
     out = tmp_path / "graphs"

@@ -58,6 +58,7 @@ def draw(net: CausalNetwork, grid: tuple[int, ...], n: int = 3, seed: int = 0, *
 
 @pytest.mark.parametrize("given", [{}, {"sampling": OPTIONS, "prefix": 6}], ids=["plain", "options"])
 @each_network
+@pytest.mark.few(3)
 def test_captured_steps_give_the_codes_of_the_cpu(gpu: StandIn, name: str, given: dict[str, Any]) -> None:
     net, grid = network(name)
     if "prefix" in given:

@@ -97,6 +97,7 @@ def test_one_that_counts(plain: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["log", "picture", "close"])
+@pytest.mark.few(1)
 def test_one_that_raises(where: str, plain: Path, tmp_path: Path) -> None:
     """It draws random numbers first; the one after it hears of everything."""
     words = ["logger=[toy_raising,toy_counting]", f"logger.toy_raising.where={where}"]
@@ -151,6 +152,7 @@ def test_one_that_cannot_be_built(tmp_path: Path) -> None:
         (ToolkitError("a full disk"), "failed", "prior-pixelcnn", 4),
     ],
 )
+@pytest.mark.few(1)
 def test_one_is_told_how_it_ended_and_goes_on(
     error: BaseException, status: str, stage: str, step: int, plain: Path, tmp_path: Path
 ) -> None:
@@ -166,6 +168,7 @@ def test_one_is_told_how_it_ended_and_goes_on(
     assert fingerprint(run) == fingerprint(plain)
 
 
+@pytest.mark.slow
 def test_a_continuation_chooses_others(plain: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(plain, run)

@@ -198,6 +198,7 @@ class Lookup(torch.nn.Module):
 
 
 @pytest.mark.parametrize("name", ["a fine line", "a fine plane", "four dims", "far away", "normal"])
+@pytest.mark.few(1)
 def test_an_exported_lookup_is_as_near(name: str) -> None:
     """Among the few that seem nearest, as on a GPU: enough but where many entries are as near as rounding."""
     codebook = TABLES[name]

@@ -105,6 +105,7 @@ def test_samples_in_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     assert torch.equal(prior.sample(9, {}, generator=generator()), whole)
 
 
+@pytest.mark.slow
 def test_it_learns_to_copy() -> None:
     """All codes of a map are alike: once one is drawn the others follow. Which stay is left to chance: so all codes are
     about as frequent as in the data."""

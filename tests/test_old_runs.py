@@ -65,6 +65,7 @@ def test_it_samples_the_same_codes(run: Path, expected: dict[str, Tensor]) -> No
         ("autoencoder", "trainer.steps=12", "autoencoder.", "autoencoder"),
     ],
 )
+@pytest.mark.few(1)
 def test_it_continues(
     run: Path,
     expected: dict[str, Tensor],

@@ -281,6 +281,7 @@ def test_nothing_to_train_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+@pytest.mark.few(1)
 def test_a_run_under_another_optimizer_continues_exactly(tmp_path: Path, optimizer: str) -> None:
     words = [f"trainer.optimizer={optimizer}", "trainer.schedule=linear", "trainer.floor=0.1", "trainer.warmup=2"]
     encoder = ["encoder=patch", "encoder.hidden=8", "decoder=patch", "decoder.hidden=8"]

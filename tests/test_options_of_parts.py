@@ -34,5 +34,6 @@ COMPONENTS = [one for kind in registry.KINDS for one in registry.registrations(k
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda one: f"{one.kind}={one.name}")
+@pytest.mark.few(10)
 def test_options_refuse_numbers_or_work_with_them(component: Registration) -> None:
     Core().test_its_options_refuse_numbers_or_work_with_them(component)

@@ -59,6 +59,7 @@ def raw_of(x: torch.Tensor) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 7, 33, 4000])
+@pytest.mark.few(1)
 def test_as_many_bytes_as_came(
     size: int, run: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -128,6 +128,7 @@ def test_whose_signal_ended_the_ranks(tmp_path: Path) -> None:
         launch._fail({1: reports[1]}, {0: -signal.SIGKILL}, [], 0, 10.0, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_ranks(tmp_path: Path) -> None:
     """Both stages: one folder, every line of the log once, checkpoints that any number of ranks opens."""
     run = tmp_path / "run"

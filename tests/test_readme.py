@@ -52,6 +52,7 @@ def composed() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", composed())
+@pytest.mark.few(5)
 def test_every_command_composes(words: list[str], readme_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What would train for long is only composed, and a run that it needs is not opened."""
     if words[0] == "train":

@@ -312,6 +312,7 @@ def test_kills(whole: Path, tmp_path: Path) -> None:
     assert metrics(run) == metrics(whole)
 
 
+@pytest.mark.slow
 def test_another_prior_on_a_finished_autoencoder(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ def sampled(run: Path, out: Path, *words: str) -> tuple[torch.Tensor, torch.Tens
     return torch.tensor(x), load_file(out / "samples.safetensors")["codes"].long()
 
 
+@pytest.mark.slow
 def test_a_likelihood_that_nobody_asks_for_is_ignored(trained: Path) -> None:
     composed = compose([*PARTS, "decoder=pixelcnn", "likelihood=normal", "prior=pixelcnn"])
     assert composed.config.likelihood is None
@@ -108,6 +109,7 @@ def test_samples_go_on_from_a_file(trained: Path, tmp_path: Path) -> None:
         (["temperature=0"], "temperature=0.0: … 0"),
     ],
 )
+@pytest.mark.few(4)
 def test_what_cannot_be_gone_on_from_is_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
@@ -159,6 +161,7 @@ def test_a_sweep_over_a_prior_without_a_probability_has_a_score(tmp_path: Path) 
     assert score == stage_one[-1]["bits_per_dim"]
 
 
+@pytest.mark.slow
 def test_three_axes_sample_with_a_pixelcnn_and_a_transformer(tmp_path: Path) -> None:
     """A grid of time, height and width, from a folded encoder or one of its own."""
     words = [w for w in PARTS if w != "dataset=toy_tiles"]
@@ -193,6 +196,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_every_draw_has_a_folder_and_the_next_of_its_prior_and_seed_replaces_it(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run, ignore=shutil.ignore_patterns("samples"))

@@ -70,6 +70,7 @@ def test_codes_are_embedded_decoded_and_sampled(trained: Path) -> None:
     assert torch.equal(made.codes[:, :, :5], codes[:3, :, :5])
 
 
+@pytest.mark.slow
 def test_the_commands_take_it(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def said(*words: str) -> str:
         assert command(list(words)) == 0, capsys.readouterr().err

@@ -73,6 +73,7 @@ def encoded(config: RunConfig, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.few(1)
 def test_ranks_encode_as_one(tmp_path: Path, ranks: int) -> None:
     """The same files, byte for byte, of sampled codes, too; no part of one is left."""
     config = config_of(*CATEGORICAL)

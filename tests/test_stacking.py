@@ -168,6 +168,7 @@ def test_a_continuation_keeps_its_base(runs: tuple[Path, Path], tmp_path: Path) 
     assert toolkit.load(run).checkpoint.step == 4
 
 
+@pytest.mark.slow
 def test_a_third_run_over_the_second(runs: tuple[Path, Path], tmp_path: Path) -> None:
     """Stacks may be of any height: it carries the whole of them."""
     words = [word for word in STACKED if word not in ("dim=12", "quantizer.groups=3")]

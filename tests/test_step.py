@@ -76,6 +76,7 @@ def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
+@pytest.mark.few(1)
 def test_a_captured_step_has_the_bits_of_a_plain_one(name: str, gpu: StandIn) -> None:
     words, options = STAGES[name]
     config = compose([*SMALL, *words]).config

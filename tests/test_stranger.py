@@ -39,6 +39,7 @@ class TestSumsPrior(PriorSuite):
         return SumsPrior(code_spec, conditions)
 
 
+@pytest.mark.slow
 def test_a_prior_with_a_prefill_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*TILES, *VQ, *SIX_STEPS, "prior=stranger_sums", "conditions.prior=[kind]"]
     train(compose(words).config, tmp_path / "whole")
@@ -86,6 +87,7 @@ def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ],
     ids=" ".join,
 )
+@pytest.mark.few(1)
 def test_a_dataset_that_batches(one_by_one: dict[str, Any], more: list[str], tmp_path: Path) -> None:
     words = [*SPECKS, *more]
     stop(words, tmp_path / "run", "autoencoder", 4)

@@ -76,6 +76,7 @@ def refused(work: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("sweeper: {params: {experiment: 'a,b'}}", "hydra.sweeper.params.experiment"),
     ],
 )
+@pytest.mark.few(5)
 def test_yaml_sets_little_of_hydra(work: Path, capsys: pytest.CaptureFixture[str], settings: str, named: str) -> None:
     experiment(work, f"hydra:\n  {settings}\n")
     assert_names(refused(work, capsys), named)

@@ -162,6 +162,7 @@ def test_what_has_no_table_says_so_where_one_is_wanted() -> None:
     assert_names(str(error.value), "data_on_device=true … Bare … one by one … data_on_device=auto")
 
 
+@pytest.mark.slow
 def test_a_run_tells_once_what_lies_on_the_device(tmp_path: Path) -> None:
     with plugged_in():
         words = ["dataset=waves", "dataset.axes=[8,8]", *TILES[1:], *VQ, *trainers("steps=2", "batch_size=4")]

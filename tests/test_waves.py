@@ -60,6 +60,7 @@ TINY = [
         ("[4,4,4,8]", "4", "logistic"),
     ],
 )
+@pytest.mark.slow
 def test_the_core_alone_trains_and_samples_over_any_axes(
     axes: str, levels: str, likelihood: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def _dense(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.few(12)
 def test_a_file_is_its_frames_joined_end_to_end(name: str, folder: Path) -> None:
     path = make(folder, name)
     whole = plain(path)
@@ -56,6 +57,7 @@ def test_lossless_files_are_the_same_samples(name: str, folder: Path) -> None:
 
 @pytest.mark.usefixtures("_dense")
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.few(12)
 def test_a_window_is_that_place_of_the_whole_file(name: str, folder: Path) -> None:
     path, rate = make(folder, name), KINDS[name].rate
     (_, samples), marks = survey(path)

@@ -409,6 +409,7 @@ def test_many_files_are_told(voices: Path, monkeypatch: pytest.MonkeyPatch, capl
     assert "0.2 minutes by 3 speakers" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_real_corpora(speech: Path) -> None:
     vctk = VCTKDataset(root=str(speech / "vctk-mini"), held_out="utterances")
     assert vctk.spec.conditions[0].labels == ("p225", "p226", "p227", "p228")

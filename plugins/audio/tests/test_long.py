@@ -52,6 +52,7 @@ def results(run: Path, file: Path, out: Path) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_in_pieces_as_if_whole(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +92,7 @@ def test_in_python(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(decoded, model.decode(codes[:1]), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_parts_without_a_context_take_it_whole(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = toolkit.load(run, "cpu")
     monkeypatch.setattr(model.autoencoder.decoder, "context", None)
@@ -102,6 +104,7 @@ def test_parts_without_a_context_take_it_whole(run: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(("decoder", "text"), [("audio_seanet", "decoded in chunks, "), ("wavenet", "decoded whole: ")])
+@pytest.mark.few(1)
 def test_check_says_how_longer_data_goes_through(
     decoder: str, text: str, voices: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -230,6 +230,7 @@ def test_files_that_cannot_be_reconstructed(
         (["metric=[audio_phones]"], "dataset.phones=FOLDER"),
     ],
 )
+@pytest.mark.few(2)
 def test_options_that_do_not_fit(
     words: list[str], why: str, told: Callable[..., str], voices: Path, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def test_the_real_pixels(real: CIFAR10Dataset) -> None:
     assert pytest.approx(4 * ((std**2).mean() + mean.var()), rel=1e-6) == VARIANCE
 
 
+@pytest.mark.slow
 def test_the_real_labels(real: CIFAR10Dataset) -> None:
     labels = torch.stack([real.example("test", i, None)["class"] for i in range(10_000)])
     assert labels.bincount().tolist() == [1000] * 10
@@ -162,6 +163,7 @@ def test_a_file_too_large_for_a_batch(lone: Path) -> None:
 
 @pytest.mark.parametrize("protocol", range(2, 6))
 @pytest.mark.parametrize("keys", [(b"data", b"labels"), ("data", "labels")])
+@pytest.mark.few(2)
 def test_a_batch_that_numpy_saved_again_is_the_same(
     protocol: int, keys: tuple[object, object], folder: Path, lone: Path
 ) -> None:

@@ -115,6 +115,7 @@ def test_an_empty_class_folder(told: Callable[..., str], tmp_path: Path) -> None
     assert "empty" in told(*folder_words(tmp_path / "photos", tmp_path / "out"), "dataset.size=32")
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_encoded(told: Callable[..., str], finished: Path, tmp_path: Path) -> None:
     out = f"out={tmp_path / 'c.safetensors'}"
     (tmp_path / "bad.png").write_text("not a picture")

@@ -31,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", lanes())
+@pytest.mark.few(4)
 def test_frames_are_those_that_are_shown(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SVT_LOG", "1")  # an encoder that talks
     path, kind = make(folder, name), KINDS[name]
