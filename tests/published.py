@@ -66,9 +66,9 @@ def publish(folder: Path, tensors: dict[str, Tensor] | None = None, **settings: 
 
 
 def write_data(root: Path, each: int = 6) -> Path:
-    """Files for ``toy_files``, of two classes."""
+    """Files for ``toy_files``, of two classes; none to validate on, which would be plotted."""
     draws = torch.Generator().manual_seed(1)
-    for split in ("train", "val", "test"):
+    for split in ("train", "test"):
         for label in ("flat", "round"):
             (root / split / label).mkdir(parents=True)
             for i in range(each):

@@ -6,6 +6,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,30 @@ import torch
 from published import SETTINGS, codes, publish, weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from toys import plugged_in
 
 import toolkit
 from toolkit.__main__ import run as command
+from toolkit.cli import adopting
+from toolkit.cli.adopting import compose_open
+from toolkit.cli.completion import candidates
+from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 from toolkit.runs.folder import ADOPTED, Run
 from toolkit.runs.signature import without_hash
 
 pytestmark = pytest.mark.usefixtures("toys")
+
+
+@cache
+def composed(words: tuple[str, ...]) -> RunConfig:
+    return compose_open(words)
+
+
+@pytest.fixture(autouse=True)
+def _composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Composing is half of what adopting so small a model takes."""
+    monkeypatch.setattr(adopting, "compose_open", lambda words: composed(tuple(words)))
 
 
 def adopt(source: Path, out: Path, **more: Any) -> Run:
@@ -55,6 +72,15 @@ def test_an_adopted_model_gives_the_codes_that_it_gave(tmp_path: Path) -> None:
     assert (run.path / "LICENSE").read_text() == "Do as you like.\n"
     assert run.components()["encoder"]["distribution"] == "discrete-toolkit"
     assert "root" not in run.config().dataset.options
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights of a run that was adopted from a plain folder."""
+    home = tmp_path_factory.mktemp("plain")
+    with plugged_in():
+        run = adopt(publish(home / "there"), home / "run")
+    return next(run.autoencoder.glob("step-*/model.safetensors")).read_bytes()
 
 
 def as_file(tensors: dict[str, Tensor], home: Path) -> Path:
@@ -94,18 +120,19 @@ def with_a_critic(tensors: dict[str, Tensor], home: Path) -> Path:
     return as_file({**tensors, "critic.main.0.weight": torch.randn(3)}, home)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "layout",
     [as_file, as_saved(None), as_saved("state_dict"), as_saved("ema"), sharded, by_older_names, with_a_critic],
     ids=["file", "saved", "state_dict", "ema", "sharded", "older", "critic"],
 )
-def test_layouts_of_files_give_the_same_run(layout: Callable[..., Path], tmp_path: Path) -> None:
+def test_layouts_of_files_give_the_same_run(layout: Callable[..., Path], plain: bytes, tmp_path: Path) -> None:
     source = layout(weights(), tmp_path)
-    one, other = adopt(source, tmp_path / "run"), adopt(publish(tmp_path / "there"), tmp_path / "other")
-    files = [next(run.autoencoder.glob("step-*/model.safetensors")).read_bytes() for run in (one, other)]
-    assert files[0] == files[1]
+    run = adopt(source, tmp_path / "run")
+    assert next(run.autoencoder.glob("step-*/model.safetensors")).read_bytes() == plain
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("change", "names"),
     [
@@ -177,6 +204,7 @@ def test_an_index_names_files_beside_it(tmp_path: Path) -> None:
     refused(tmp_path / "there", tmp_path / "run", "cannot be read")
 
 
+@pytest.mark.slow
 def test_a_license_is_not_read_through_a_link(tmp_path: Path) -> None:
     there = publish(tmp_path / "there")
     (tmp_path / "secret").write_text("mine")
@@ -201,9 +229,8 @@ def test_the_way_back_gives_the_files_that_were_adopted(tmp_path: Path, capsys: 
     assert sorted(back) == sorted(there)
     free = "enc.first.parametrizations.weight.original1"
     assert all(torch.allclose(back[name], there[name], rtol=1e-6) for name in there if name != free)
-    again = adopt(tmp_path / "back", tmp_path / "again")
     x = torch.randint(8, (20, 2, 8, 8))
-    assert torch.equal(toolkit.load(again.path, "cpu").encode(x), codes(there, x))
+    assert torch.equal(codes(back, x), codes(there, x))
     assert (tmp_path / "back" / "LICENSE").is_file()
 
 
@@ -230,3 +257,14 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         assert command(["adopt", *words]) == 2
         assert_names(capsys.readouterr().err, *names)
+
+
+def test_families_are_listed_described_and_completed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert candidates("toolkit adopt toy_k") == ["toy_kin "]
+    assert candidates("toolkit plugins fam") == ["family "]
+    assert command(["plugins", "family"]) == 0
+    assert_names(capsys.readouterr().out, "toy_kin", "toy-plugin", "The toy's tokenizers")
+    assert command(["plugins", "family", "toy_kin"]) == 0
+    assert_names(capsys.readouterr().out, "family=toy_kin (toy-plugin", "The toy's tokenizers")
+    assert command(["adopt", "--help"]) == 0
+    assert_names(capsys.readouterr().out, "toolkit adopt NAME FILES… out=VALUE", "families: ", "toy_kin")

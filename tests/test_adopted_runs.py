@@ -89,6 +89,7 @@ def test_a_prior_is_trained_on_its_codes(run: Run, home: Path) -> None:
         (home / "moved").rename(home / "data")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("more", [[], ["trainer.ema=0.5"], ["trainer.optimizer=adamw", "trainer.weight_decay=0.5"]])
 def test_the_decoder_alone_is_tuned(run: Run, home: Path, more: list[str]) -> None:
     before = weights(run)
@@ -125,6 +126,7 @@ def test_a_part_is_frozen_after_it_was_trained(run: Run, home: Path) -> None:
     assert not same(toolkit.load(run.path, "cpu").autoencoder.encoder.state_dict(), opened)
 
 
+@pytest.mark.slow
 def test_tuning_continues_exactly(run: Run, home: Path, tmp_path: Path) -> None:
     shutil.copytree(run.path, tmp_path / "other")
     words = [

@@ -192,7 +192,7 @@ def _provenance(adoption: Adoption, license: str | None) -> dict[str, Any]:
         "family": family.name,
         "distribution": family.distribution,
         "version": family.version,
-        "source": published.path.name,
+        "source": published.source,
         "files": published.hashes(),
         "settings": dict(adoption.held.settings),
         "tensors": {"there": len(published.shapes), "skipped": len(adoption.held.skipped)},

@@ -35,7 +35,9 @@ class Published:
     """The files of a published model, and what they hold."""
 
     path: Path
-    """The file or folder that was named."""
+    """The file or folder that they lie in."""
+    source: str
+    """What they are called: its name, or a reference by which anybody finds them."""
     files: tuple[Path, ...]
     """Its weights."""
     shapes: Mapping[str, Shape]
@@ -59,8 +61,9 @@ class Published:
         return {file.name: sha256(file) for file in self.files}
 
 
-def open_published(path: Path, settings: Path | None = None) -> Published:
-    """A file of weights, or a folder with some. ``settings``: where they are in neither, the file that has them.
+def open_published(path: Path, settings: Path | None = None, source: str | None = None) -> Published:
+    """A file of weights, or a folder with some. ``settings``: where they are in neither, the file that has them;
+    ``source``: where the weights are from, if that says more than their name.
 
     ToolkitError naming a file that is missing, damaged, or holds more than tensors and plain values.
     """
@@ -84,7 +87,7 @@ def open_published(path: Path, settings: Path | None = None) -> Published:
     for one in saved.values():
         beside |= one.plain
     written = _settings(settings) if settings else _settings_in(home, beside)
-    return Published(path, files, shapes, written, _license_in(home), saved)
+    return Published(path, source or path.name, files, shapes, written, _license_in(home), saved)
 
 
 def _is_safetensors(file: Path) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toolkit.adopting.adopt import Adoption
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdoptOptions:
     """Makes a run of published weights of the family NAME: toolkit adopt NAME FILE out=RUN.
 
@@ -28,8 +28,8 @@ class AdoptOptions:
     With run=RUN in place of FILE the other way: writes that run's weights and settings as the family NAME has them.
     """
 
-    out: str = field(metadata={"help": "the run's folder, which must be new or empty; or that of the published files"})
     files: list[Path] = field(default_factory=list, metadata={"help": "the weights: a file, or a folder"})
+    out: str = field(metadata={"help": "the run's folder, or with run= that of the published files; new or empty"})
     settings: Path | None = field(
         default=None, metadata={"help": "the file of their settings, JSON or YAML, where it is not beside them"}
     )

@@ -27,7 +27,8 @@ def adopt(
     the family's parts have, a tensor is missing, unknown or of another shape, or ``out`` is not empty.
     """
     check_empty(Path(out))
-    published = open_published(local(str(weights)), None if settings is None else Path(settings))
+    source = str(weights) if str(weights).startswith(HUB) else None
+    published = open_published(local(str(weights)), None if settings is None else Path(settings), source)
     adoption = open_adoption(family, published, compose_open)
     write_adoption(adoption, Path(out), license)
     return adoption
@@ -53,7 +54,7 @@ def compose_open(words: Sequence[str]) -> RunConfig:
 
 
 def local(weights: str) -> Path:
-    """Where the weights lie on this machine."""
+    """Where the weights lie on this machine: the one place that knows of others."""
     if weights.startswith(HUB):
         raise ToolkitError(f"{weights}: download it, and name the folder")
     return Path(weights)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from toolkit.adopting.adopt import Held, hold
 from toolkit.adopting.mapping import renamed, to_theirs
 from toolkit.cli.adopting import compose_open
+from toolkit.config import RunConfig
 from toolkit.dataset import Dataset
 from toolkit.family import Family
 from toolkit.testing.laws import Laws, as_assertion
@@ -137,4 +138,14 @@ class FamilySuite(Laws, ABC):
 
     def _hold(self, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Held:
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        return hold(self.family(), settings, shapes, lambda _: tensors, compose_open, "the published model")
+        return hold(self.family(), settings, shapes, lambda _: tensors, _compose, "the published model")
+
+
+def _compose(words: Sequence[str]) -> RunConfig:
+    return _composed(tuple(words))
+
+
+@cache
+def _composed(words: tuple[str, ...]) -> RunConfig:
+    """The same for all laws, which hold a model several times."""
+    return compose_open(words)
