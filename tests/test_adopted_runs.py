@@ -142,6 +142,22 @@ def test_tuning_continues_exactly(run: Run, home: Path, tmp_path: Path) -> None:
     assert same(weights(run), weights(Run(tmp_path / "other")))
 
 
+def test_what_cannot_be_frozen_is_named(run: Run, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before a file is written."""
+    before = sorted(path.name for path in run.path.iterdir())
+    words = ["train", f"run={run.path}", *STEPS, f"dataset.root={home / 'data'}"]
+    for frozen, names in (
+        (
+            "encoder,quantiser",
+            "toolkit train: trainer.freeze[1]: expects one of encoder, quantizer, decoder, objective",
+        ),
+        ("encoder,quantizer,decoder", "toolkit train: trainer.steps=2 … nothing to train … trainer.freeze=[encoder"),
+    ):
+        assert command([*words, f"trainer.freeze=[{frozen}]"]) == 2
+        assert_names(capsys.readouterr().err, names)
+    assert sorted(path.name for path in run.path.iterdir()) == before
+
+
 # -- init
 
 

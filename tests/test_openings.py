@@ -295,6 +295,7 @@ def test_nothing_to_train_is_said(tmp_path: Path) -> None:
     frozen = "trainer.freeze=[encoder,quantizer,decoder,objective]"
     with pytest.raises(ToolkitError, match="steps=6: there is nothing to train"):
         trained(tmp_path / "run", *VQ, frozen, "stage=autoencoder")
+    assert not (tmp_path / "run").exists()
     run = trained(tmp_path / "none", *VQ, frozen, "trainer.steps=0", "stage=autoencoder", "quantizer.init=random")
     assert (run / "autoencoder" / "step-00000000").is_dir()
 
