@@ -1,0 +1,1 @@
+"""Published weights as runs, and runs as published weights."""
