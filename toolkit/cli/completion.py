@@ -15,7 +15,7 @@ from toolkit.cli.arguments import keyed, takes_words
 from toolkit.cli.commands import COMMANDS
 from toolkit.cli.config import groups
 from toolkit.errors import ToolkitError
-from toolkit.registry import KINDS
+from toolkit.registry import KINDS, REGISTERED
 from toolkit.schema import Option
 
 USAGE = """toolkit completion bash|zsh
@@ -100,7 +100,7 @@ def _escaped(word: str) -> str:
 
 def _names(words: Sequence[str]) -> tuple[str, ...]:
     """What ``plugins`` takes: a kind, then one of its names."""
-    return registry.names(words[0]) if words and words[0] in KINDS else tuple(KINDS)
+    return registry.names(words[0]) if words and words[0] in REGISTERED else tuple(REGISTERED)
 
 
 def _configuration(words: Sequence[str], last: str, command: str) -> Iterator[str]:
