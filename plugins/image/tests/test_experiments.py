@@ -167,7 +167,7 @@ def test_on_a_gpu_it_does_what_it_does_on_a_cpu(
     if name != "image_cifar10_vae":
         used_alike(out)
         graphs = sampled_alike(out, 1).graphs
-        assert graphs
+        assert bool(graphs) == (PRIOR.get(name) != "maskgit")  # whose passes are few, and are not captured
         assert all(graph.replays > 1 for graph in graphs)
     commands_work(out, tmp_path / "samples")
 

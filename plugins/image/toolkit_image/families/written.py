@@ -36,10 +36,13 @@ def truth(written: Mapping[str, Any], key: str, default: bool) -> bool:
 
 
 def inner(written: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    """The mapping below the keys that there are, such as ``params`` of ``model``."""
+    """The mapping below those of the keys that there are, such as ``params`` of ``model``; ToolkitError, naming the
+    setting, for one that is no mapping."""
     for key in keys:
-        below = written.get(key)
-        written = below if isinstance(below, Mapping) else written
+        below = written.get(key, written)
+        if not isinstance(below, Mapping):
+            raise ToolkitError(f"{key}={str(below)[:40]}: expected settings by name")
+        written = below
     return written
 
 
