@@ -52,6 +52,8 @@ SPEC = {
     "image_cifar10_vimco": IMAGE,
     "image_cifar10_vqvae": IMAGE,
     "image_imagenet128": IMAGE,
+    "image_titok": IMAGE,
+    "image_vqgan": IMAGE,
     "video_gestures": DataSpec(3, (8, 32, 32), levels=256, variance=0.1, conditions=(Condition("class", 3),)),
     "video_gpt": DataSpec(3, (4, 16, 16), levels=256, variance=0.1),
     "video_maze_frames": DataSpec(3, (28, 28), levels=256, variance=0.1),

@@ -1,0 +1,1 @@
+"""Published image tokenizers, and the parts that hold them."""
