@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import log, log10, pi, prod
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,15 @@ from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
+from toolkit_audio.dac_decoder import DACDecoder
+from toolkit_audio.dac_encoder import DACEncoder
 from toolkit_audio.decoder import ConvDecoder
 from toolkit_audio.encoder import ConvEncoder
 from toolkit_audio.logmel_encoder import SPREAD, LogMelEncoder
 from toolkit_audio.mel_encoder import MelEncoder
 from toolkit_audio.seanet_decoder import SeanetDecoder
 from toolkit_audio.seanet_encoder import SeanetEncoder
+from toolkit_audio.vocos_decoder import VocosDecoder
 
 SECOND = DataSpec(1, (16000,), levels=256, rates=(16000.0,))
 PAPER = {64: (2,) * 6, 128: (2,) * 7, 640: (2, 2, 2, 2, 2, 4, 5)}
@@ -118,6 +122,135 @@ class TestSeanetDecoder(DecoderSuite):
 
 class TestCausalSeanetDecoder(TestSeanetDecoder):
     causal = True
+
+
+ENCODEC: dict[str, Any] = {"dilations": (1,), "shortcut": True, "lstm_layers": 2, "padding": "reflect"}
+"""What EnCodec has and SoundStream has not, but for its encoder's last kernel."""
+
+
+class TestEncodecEncoder(EncoderSuite):
+    """At 24 kHz."""
+
+    data = DataSpec(1, (6 * 30,), rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), causal=True, last_kernel=7, **ENCODEC)
+
+
+class TestStereoEncodecEncoder(EncoderSuite):
+    """At 48 kHz."""
+
+    data = DataSpec(2, (6 * 30,), rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), norm="group", last_kernel=7, **ENCODEC)
+
+
+class TestCausalRecurrentEncoder(EncoderSuite):
+    data = DataSpec(1, (6 * 30,), rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), causal=True, lstm_layers=1, norm="none")
+
+
+class TestReflectingEncoder(EncoderSuite):
+    data = DataSpec(1, (6 * 60,), rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return SeanetEncoder(
+            data, dim, hidden=4, strides=(2, 3), residual_kernel=7, dilations=(1, 2), padding="reflect"
+        )
+
+
+class TestEncodecDecoder(DecoderSuite):
+    data = DataSpec(1, (4 * 15,), rates=(8000.0,))
+    grid = (4,)
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), causal=True, **ENCODEC)
+
+
+class TestStereoEncodecDecoder(TestEncodecDecoder):
+    data = DataSpec(2, (4 * 15,), rates=(8000.0,))
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), norm="group", **ENCODEC)
+
+
+class TestShortCutDecoder(TestSeanetDecoder):
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        options: dict[str, Any] = {"dilations": (1, 2), "residual_kernel": 5, "shortcut": True, "last_kernel": 3}
+        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), causal=True, **options)
+
+
+class TestDACEncoder(EncoderSuite):
+    data = DataSpec(1, (6 * 100,), levels=256, rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return DACEncoder(data, dim, hidden=4, strides=(2, 3))
+
+
+class TestDACDecoder(DecoderSuite):
+    data = DataSpec(1, (4 * 15,), levels=16, rates=(8000.0,))
+    grid = (4,)
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return DACDecoder(dim, conditions, likelihood, hidden=16, strides=(5, 3), tanh=data.levels is None)
+
+
+class TestFloatDACDecoder(TestDACDecoder):
+    data = DataSpec(1, (4 * 15,), rates=(8000.0,))
+
+
+class TestVocosDecoder(DecoderSuite):
+    data = DataSpec(1, (4 * 8,), levels=16, rates=(8000.0,))
+    grid = (4,)
+    window = 32
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return VocosDecoder(dim, conditions, likelihood, hidden=8, layers=2, hop=8, window=self.window)
+
+
+class TestOddVocosDecoder(TestVocosDecoder):
+    """Of two channels, and windows that are no whole number of hops."""
+
+    data = DataSpec(2, (4 * 8,), rates=(8000.0,))
+    window = 27
 
 
 def kernels(module: torch.nn.Module) -> list[tuple[int, ...]]:
