@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import log, log10, pi, prod
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -92,22 +92,53 @@ class TestFloatConvDecoder(TestConvDecoder):
         return ConvDecoder(dim, conditions, likelihood, hidden=8, residual_blocks=0, strides=(5, 3))
 
 
+ENCODEC: dict[str, Any] = {"dilations": (1,), "shortcut": True, "lstm_layers": 2, "padding": "reflect"}
+"""What EnCodec has and SoundStream has not, but for its encoder's last kernel."""
+lists_its_weights = pytest.mark.filterwarnings("ignore:The tensor attributes .* assigned during export:UserWarning")
+"""An nn.LSTM keeps its weights in a list, too, which torch takes for what the network computes."""
+
+
 class TestSeanetEncoder(EncoderSuite):
     data = DataSpec(1, (6 * 30,), levels=256, rates=(8000.0,))
-    causal = False
+    options: ClassVar[dict[str, Any]] = {}
 
     def make(self, data: DataSpec, dim: int) -> Encoder:
-        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), causal=self.causal)
+        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), **self.options)
 
 
 class TestCausalSeanetEncoder(TestSeanetEncoder):
-    causal = True
+    options: ClassVar[dict[str, Any]] = {"causal": True}
+
+
+class TestReflectingEncoder(TestSeanetEncoder):
+    data = DataSpec(1, (6 * 60,), rates=(8000.0,))
+    options: ClassVar[dict[str, Any]] = {"residual_kernel": 7, "dilations": (1, 2), "padding": "reflect"}
+
+
+@lists_its_weights
+class TestCausalRecurrentEncoder(TestSeanetEncoder):
+    options: ClassVar[dict[str, Any]] = {"causal": True, "lstm_layers": 1, "norm": "none"}
+
+
+@lists_its_weights
+class TestEncodecEncoder(TestSeanetEncoder):
+    """At 24 kHz."""
+
+    options: ClassVar[dict[str, Any]] = {"causal": True, "last_kernel": 7, **ENCODEC}
+
+
+@lists_its_weights
+class TestStereoEncodecEncoder(TestSeanetEncoder):
+    """At 48 kHz."""
+
+    data = DataSpec(2, (6 * 30,), rates=(8000.0,))
+    options: ClassVar[dict[str, Any]] = {"norm": "group", "last_kernel": 7, **ENCODEC}
 
 
 class TestSeanetDecoder(DecoderSuite):
     data = DataSpec(1, (4 * 15,), levels=16, rates=(8000.0,))
     grid = (4,)
-    causal = False
+    options: ClassVar[dict[str, Any]] = {}
 
     def make(
         self,
@@ -117,91 +148,30 @@ class TestSeanetDecoder(DecoderSuite):
         conditions: tuple[Condition, ...],
         likelihood: Likelihood,
     ) -> Decoder:
-        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), causal=self.causal)
+        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), **self.options)
 
 
 class TestCausalSeanetDecoder(TestSeanetDecoder):
-    causal = True
+    options: ClassVar[dict[str, Any]] = {"causal": True}
 
 
-ENCODEC: dict[str, Any] = {"dilations": (1,), "shortcut": True, "lstm_layers": 2, "padding": "reflect"}
-"""What EnCodec has and SoundStream has not, but for its encoder's last kernel."""
+class TestShortcutDecoder(TestSeanetDecoder):
+    options: ClassVar[dict[str, Any]] = {
+        **{"dilations": (1, 2), "residual_kernel": 5, "shortcut": True},
+        **{"last_kernel": 3, "norm": "none", "causal": True},
+    }
 
 
-class TestEncodecEncoder(EncoderSuite):
-    """At 24 kHz."""
-
-    data = DataSpec(1, (6 * 30,), rates=(8000.0,))
-
-    def make(self, data: DataSpec, dim: int) -> Encoder:
-        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), causal=True, last_kernel=7, **ENCODEC)
-
-
-class TestStereoEncodecEncoder(EncoderSuite):
-    """At 48 kHz."""
-
-    data = DataSpec(2, (6 * 30,), rates=(8000.0,))
-
-    def make(self, data: DataSpec, dim: int) -> Encoder:
-        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), norm="group", last_kernel=7, **ENCODEC)
-
-
-class TestCausalRecurrentEncoder(EncoderSuite):
-    data = DataSpec(1, (6 * 30,), rates=(8000.0,))
-
-    def make(self, data: DataSpec, dim: int) -> Encoder:
-        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), causal=True, lstm_layers=1, norm="none")
-
-
-class TestReflectingEncoder(EncoderSuite):
-    data = DataSpec(1, (6 * 60,), rates=(8000.0,))
-
-    def make(self, data: DataSpec, dim: int) -> Encoder:
-        return SeanetEncoder(
-            data, dim, hidden=4, strides=(2, 3), residual_kernel=7, dilations=(1, 2), padding="reflect"
-        )
-
-
-class TestEncodecDecoder(DecoderSuite):
+@lists_its_weights
+class TestEncodecDecoder(TestSeanetDecoder):
     data = DataSpec(1, (4 * 15,), rates=(8000.0,))
-    grid = (4,)
-
-    def make(
-        self,
-        data: DataSpec,
-        dim: int,
-        grid: tuple[int, ...],
-        conditions: tuple[Condition, ...],
-        likelihood: Likelihood,
-    ) -> Decoder:
-        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), causal=True, **ENCODEC)
+    options: ClassVar[dict[str, Any]] = {"causal": True, **ENCODEC}
 
 
-class TestStereoEncodecDecoder(TestEncodecDecoder):
+@lists_its_weights
+class TestStereoEncodecDecoder(TestSeanetDecoder):
     data = DataSpec(2, (4 * 15,), rates=(8000.0,))
-
-    def make(
-        self,
-        data: DataSpec,
-        dim: int,
-        grid: tuple[int, ...],
-        conditions: tuple[Condition, ...],
-        likelihood: Likelihood,
-    ) -> Decoder:
-        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), norm="group", **ENCODEC)
-
-
-class TestShortCutDecoder(TestSeanetDecoder):
-    def make(
-        self,
-        data: DataSpec,
-        dim: int,
-        grid: tuple[int, ...],
-        conditions: tuple[Condition, ...],
-        likelihood: Likelihood,
-    ) -> Decoder:
-        options: dict[str, Any] = {"dilations": (1, 2), "residual_kernel": 5, "shortcut": True, "last_kernel": 3}
-        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), causal=True, **options)
+    options: ClassVar[dict[str, Any]] = {"norm": "group", **ENCODEC}
 
 
 class TestDACEncoder(EncoderSuite):
