@@ -12,6 +12,8 @@ samples/           pictures and samples
 metrics.jsonl      a line per log step
 log.txt            what the screen showed, with times
 evaluation.json
+adopted.json       of a run from published weights: family, files with their hashes, settings, license
+LICENSE            the text of that license, where it came with them
 .lock              while it is trained: by whom
 """
 
@@ -41,6 +43,7 @@ from toolkit.spec import CodeSpec, DataSpec
 from toolkit.writing import write_text
 
 FILES = ("config.yaml", "components.json", "data.json", "spec.json", "metrics.jsonl", "log.txt", "evaluation.json")
+ADOPTED = "adopted.json"
 FOLDERS = ("autoencoder", "priors", "codes", "samples", "base")
 DEEPEST = 32
 """Folders inside one another."""
