@@ -157,8 +157,12 @@ class TestCausalSeanetDecoder(TestSeanetDecoder):
 
 class TestShortcutDecoder(TestSeanetDecoder):
     options: ClassVar[dict[str, Any]] = {
-        **{"dilations": (1, 2), "residual_kernel": 5, "shortcut": True},
-        **{"last_kernel": 3, "norm": "none", "causal": True},
+        "dilations": (1, 2),
+        "residual_kernel": 5,
+        "shortcut": True,
+        "last_kernel": 3,
+        "norm": "none",
+        "causal": True,
     }
 
 

@@ -51,7 +51,7 @@ class DACDecoder(Decoder):
         self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
         layers: list[nn.Module] = []
         for (channels, narrower), stride in zip(pairwise(widths), strides, strict=True):
-            layers += [Snake(channels), up(channels, narrower, stride), *units(narrower)]
+            layers.append(nn.Sequential(Snake(channels), up(channels, narrower, stride), *units(narrower)))
         layers += [Snake(widths[-1]), convolution(widths[-1], likelihood.channels, KERNEL)]
         self.network = nn.Sequential(*layers, *([nn.Tanh()] if tanh else []))
         self.context = decoder_context(prod(strides), [self.proj_in, self.network])

@@ -41,9 +41,9 @@ class DACEncoder(Encoder):
         super().__init__()
         self.data, self.stride = data, (prod(strides),)
         widths = [hidden * 2**k for k in range(len(strides) + 1)]
-        layers = [convolution(data.channels, hidden, KERNEL)]
+        layers: list[nn.Module] = [convolution(data.channels, hidden, KERNEL)]
         for (channels, wider), stride in zip(pairwise(widths), strides, strict=True):
-            layers += [*units(channels), Snake(channels), down(channels, wider, stride)]
+            layers.append(nn.Sequential(*units(channels), Snake(channels), down(channels, wider, stride)))
         self.network = nn.Sequential(*layers, Snake(widths[-1]), convolution(widths[-1], dim, 3))
         self.context = encoder_context(prod(strides), [self.network])
 

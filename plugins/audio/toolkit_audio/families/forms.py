@@ -36,3 +36,15 @@ def truth() -> Form:
     return Form(
         lambda tensors: [t.bool().reshape(()) for t in tensors], lambda tensors: [t.float().view(1) for t in tensors]
     )
+
+
+def both(first: Form, second: Form) -> Form:
+    """One change after the other."""
+
+    def here(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return second.here(first.here(tensors))
+
+    def there(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return first.there(second.there(tensors))
+
+    return Form(here, there)
