@@ -101,7 +101,7 @@ def _extent(tensor: Tensor) -> int:
     """Bytes of the storage that a tensor needs, from its beginning to its own last number."""
     if not tensor.numel():
         return 0
-    last = tensor.storage_offset() + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    last = int(tensor.storage_offset()) + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     return max(last + 1, tensor.numel()) * tensor.element_size()
 
 

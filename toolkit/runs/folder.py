@@ -119,8 +119,16 @@ class Run:
 
     # -- shapes and labels
 
+    @property
+    def untouched(self) -> bool:
+        """Whether it holds adopted weights and nothing was trained in it yet: of its data it knows the form alone."""
+        steps = [path.name for path in self.autoencoder.glob("step-*")]
+        return (self.path / ADOPTED).is_file() and steps == ["step-00000000"] and not self.priors()
+
     def write_spec(self, data: DataSpec, code_spec: CodeSpec) -> None:
         """Writes them once: what a run was trained on does not change."""
+        if self.untouched and not spec_file.damage(self.path / "spec.json") and self.spec() != (data, code_spec):
+            (self.path / "spec.json").unlink()  # training writes a spec that is lost again
         spec_file.write(self.path / "spec.json", data, code_spec)
 
     def spec(self) -> tuple[DataSpec, CodeSpec]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +93,7 @@ class FamilySuite(Laws, ABC):
         assert {name: tuple(tensor.shape) for name, tensor in back.items()} == shapes
         again = self._hold(held.settings, back).stage.model.state_dict()
         for name, tensor in own.items():
-            torch.testing.assert_close(again[name], tensor, msg=lambda m, name=name: f"{name} there and back: {m}")
+            torch.testing.assert_close(again[name], tensor, msg=partial("{} there and back: {}".format, name))
 
     def test_the_settings_of_what_they_compose_are_the_settings(self) -> None:
         """So that a run of ours is published under the settings that it has; and they are complete."""
