@@ -44,4 +44,5 @@ class ConvNeXt(nn.Module):
         """h ``(batch, channels, positions)``."""
         change = self.norm(self.depthwise(h).transpose(1, 2))
         change = self.scale * self.narrow(F.gelu(self.wide(change)))
-        return h + change.transpose(1, 2)
+        output: Tensor = h + change.transpose(1, 2)
+        return output

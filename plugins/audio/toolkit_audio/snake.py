@@ -36,12 +36,15 @@ class Snake(nn.Module):
 def convolution(inputs: int, outputs: int, kernel: int, *, dilation: int = 1) -> nn.Module:
     """As many positions out as in, with zeros beyond the ends."""
     padding = dilation * (kernel - 1) // 2
-    return weight_norm(nn.Conv1d(inputs, outputs, kernel, dilation=dilation, padding=padding))
+    made: nn.Module = weight_norm(nn.Conv1d(inputs, outputs, kernel, dilation=dilation, padding=padding))
+    return made
 
 
 def down(inputs: int, outputs: int, stride: int) -> nn.Module:
     """A convolution of window ``2 * stride`` from ``n`` positions to ``n / stride``."""
-    return weight_norm(nn.Conv1d(inputs, outputs, 2 * stride, stride=stride, padding=(stride + 1) // 2))
+    padding = (stride + 1) // 2
+    made: nn.Module = weight_norm(nn.Conv1d(inputs, outputs, 2 * stride, stride=stride, padding=padding))
+    return made
 
 
 def up(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -50,9 +53,10 @@ def up(inputs: int, outputs: int, stride: int) -> nn.Module:
     Where a stride is odd, the published networks make a position less, and so end early.
     """
     padding, more = (stride + 1) // 2, stride % 2
-    return weight_norm(
+    made: nn.Module = weight_norm(
         nn.ConvTranspose1d(inputs, outputs, 2 * stride, stride=stride, padding=padding, output_padding=more)
     )
+    return made
 
 
 class SnakeUnit(nn.Module):
