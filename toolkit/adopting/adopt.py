@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,8 @@ from toolkit.training import Stage
 from toolkit.writing import write_text
 
 Tensors: TypeAlias = Mapping[str, Tensor]
+Read: TypeAlias = Callable[[Collection[str]], Tensors]
+"""Names to tensors."""
 Compose: TypeAlias = Callable[[Sequence[str]], RunConfig]
 """Words to a configuration, of which required options of the dataset may be left open."""
 
@@ -92,9 +94,7 @@ def open_adoption(name: str, published: Published, compose: Compose) -> Adoption
     return Adoption(registry.find(FAMILY, name), published, held)
 
 
-def hold(
-    family: Family, written: Mapping[str, Any], shapes: Shapes, read: Callable[[], Tensors], compose: Compose, what: str
-) -> Held:
+def hold(family: Family, written: Mapping[str, Any], shapes: Shapes, read: Read, compose: Compose, what: str) -> Held:
     """The model with settings as ``written`` and tensors of these ``shapes``, which are read once its parts are built.
 
     ``what`` is named in errors.
@@ -109,8 +109,9 @@ def hold(
     stage = _built(config, data, sizes.values(), what)
     own = {name: Shape.of(tensor) for name, tensor in stage.model.state_dict().items()}
     check_names(entries, own)
-    given = read()
-    tensors = {layout: given[name] for layout, name in own_names.items() if layout not in skipped}
+    wanted = {layout: name for layout, name in own_names.items() if layout not in skipped}
+    given = read([*wanted.values()])
+    tensors = {layout: given[name] for layout, name in wanted.items()}
     stage.model.load_state_dict(to_ours(entries, tensors, own, what))
     return Held(settings, config, data, stage, skipped)
 

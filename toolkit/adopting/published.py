@@ -6,7 +6,7 @@ plain values is read; nothing in them is run, and no more memory is taken than t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,13 @@ class Published:
     license_text: Path | None
     _saved: Mapping[Path, SavedFile]
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All of them."""
-        found: dict[str, Tensor] = {}
+    def tensors(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Those of these names."""
+        wanted, found = set(names), dict[str, Tensor]()
         for file in self.files:
             saved = self._saved.get(file)
-            found |= saved.tensors() if saved else read_tensors(file, read_shapes(file))
+            own = wanted & {*(saved.shapes if saved else read_shapes(file))}
+            found |= saved.tensors(own) if saved else read_tensors(file, own)
         return found
 
     def hashes(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,11 @@ class SavedFile:
         plain = {str(key): value for key, value in values.items() if key != nested and _is_plain(value)}
         return cls(path, nested, {name: Shape.of(tensor) for name, tensor in tensors.items()}, plain)
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Those of these names."""
         values = _load(self.path, "cpu")
-        return _tensors_of(values if self.nested is None else values[self.nested])
+        found = _tensors_of(values if self.nested is None else values[self.nested])
+        return {name: found[name].detach() for name in names}
 
 
 def _check_zip(path: Path) -> None:

@@ -137,4 +137,4 @@ class FamilySuite(Laws, ABC):
 
     def _hold(self, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Held:
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        return hold(self.family(), settings, shapes, lambda: tensors, compose_open, "the published model")
+        return hold(self.family(), settings, shapes, lambda _: tensors, compose_open, "the published model")

@@ -315,7 +315,7 @@ def test_the_authors_layout_of_dac() -> None:
     assert family.settings_of(config, data) == settings
     shapes = {name: tuple(tensor.shape) for name, tensor in published.items()}
     assert shapes["decoder.model.1.block.1.weight_g"] == (24, 1, 1)
-    again = hold(family, written, shapes, lambda: published, compose_open, "a file").stage.model.state_dict()
+    again = hold(family, written, shapes, lambda _: published, compose_open, "a file").stage.model.state_dict()
     for name, tensor in model.state_dict().items():
         if not name.endswith(("counts", "initialized")):
             torch.testing.assert_close(again[name], tensor, msg=name)

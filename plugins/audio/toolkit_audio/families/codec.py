@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from toolkit import DataSpec, ToolkitError
 from toolkit.config import PartConfig, RunConfig
 from toolkit.likelihoods.normal import NormalLikelihood
-from toolkit.schema import signature
 
 SCALE = 0.1
 """Of the likelihood that an adopted run has: about the error of such codecs on speech at its usual loudness."""
@@ -50,16 +50,21 @@ def likelihood_of(data: DataSpec) -> NormalLikelihood:
     return NormalLikelihood(data, scale=SCALE)
 
 
-def options_of(kind: str, part: Any, name: str, where: str = "") -> dict[str, Any]:
-    """All options of a part, lists as tuples; ToolkitError where another part is chosen.
+def defaults_of(part: type) -> dict[str, Any]:
+    """Of all options of a part of this package."""
+    given = inspect.signature(part).parameters.values()
+    return {one.name: one.default for one in given if one.kind is one.KEYWORD_ONLY}
 
-    ``part``: one of a configuration; or, nested in the option ``where``, as YAML holds it.
+
+def options_of(where: str, part: Any, name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a part that have ``defaults``, lists as tuples; ToolkitError where another part is chosen.
+
+    ``where``: the option that chooses it. ``part``: as a configuration has it; or nested, as YAML does.
     """
-    where = where or kind
     chosen = part if isinstance(part, PartConfig) else _nested(part)
     if chosen.name != name:
         raise ToolkitError(f"{where}={chosen.name}: the family's is {name}")
-    own = {option.name: chosen.options.get(option.name, option.default) for option in signature(kind, name).options}
+    own = {key: chosen.options.get(key, default) for key, default in defaults.items()}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
 
 
@@ -78,7 +83,7 @@ def wanted(kind: str, options: Mapping[str, Any], values: Mapping[str, Any]) -> 
 
 def check_sound(config: RunConfig, data: DataSpec) -> int:
     """The sample rate of a run whose data and decoder are a codec's; ToolkitError, naming the option, for others."""
-    options_of("likelihood", config.likelihood, "normal")
+    options_of("likelihood", config.likelihood, "normal", {})
     if config.decoder_conditions:
         names = ", ".join(config.decoder_conditions)
         raise ToolkitError(f"conditions.decoder=[{names}]: the family's decoder sees nothing but codes")

@@ -16,6 +16,7 @@ from toolkit_audio.dac_decoder import DACDecoder
 from toolkit_audio.dac_encoder import DACEncoder
 from toolkit_audio.families.codec import (
     check_sound,
+    defaults_of,
     likelihood_of,
     options_of,
     part_words,
@@ -24,6 +25,11 @@ from toolkit_audio.families.codec import (
     wanted,
 )
 from toolkit_audio.families.dac_names import Layout, entries
+
+RESIDUAL = {"depth": 4, "dropout": 0.0, "inner": "vq"}
+PROJECTED = {"codebook_dim": 8, "bias": True, "inner": "vq"}
+TABLE = {"codebook_size": 512, "normalize": False, "compare": "distance"}
+"""Defaults of the nested quantizers."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,13 @@ def sizes_of(config: RunConfig, data: DataSpec) -> Sizes:
     rate = check_sound(config, data)
     if data.channels != 1:
         raise ToolkitError(f"dataset={config.dataset.name}: the family's data have one channel, these {data.channels}")
-    encoder = options_of("encoder", config.encoder, "audio_dac")
-    decoder = options_of("decoder", config.decoder, "audio_dac")
+    encoder = options_of("encoder", config.encoder, "audio_dac", defaults_of(DACEncoder))
+    decoder = options_of("decoder", config.decoder, "audio_dac", defaults_of(DACDecoder))
     wanted("decoder", decoder, {"strides": encoder["strides"][::-1], "tanh": True})
-    residual = options_of("quantizer", config.quantizer, "residual")
-    projected = options_of("quantizer", residual["inner"], "projected", "quantizer.inner")
-    wanted("quantizer.inner", projected, {"bias": True} if "bias" in projected else {})
-    table = options_of("quantizer", projected["inner"], "vq", "quantizer.inner.inner")
+    residual = options_of("quantizer", config.quantizer, "residual", RESIDUAL)
+    projected = options_of("quantizer.inner", residual["inner"], "projected", PROJECTED)
+    wanted("quantizer.inner", projected, {"bias": True})
+    table = options_of("quantizer.inner.inner", projected["inner"], "vq", TABLE)
     wanted("quantizer.inner.inner", table, {"normalize": False, "compare": "direction"})
     return Sizes(
         encoder["hidden"],

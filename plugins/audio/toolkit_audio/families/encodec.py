@@ -12,9 +12,11 @@ import torch
 from toolkit import DataSpec, ToolkitError
 from toolkit.config import RunConfig
 from toolkit.family import Entry, Family, Shapes
-from toolkit_audio.families.codec import check_sound, options_of, part_words, sound, sound_words, wanted
+from toolkit_audio.families.codec import check_sound, defaults_of, options_of, part_words, sound, sound_words, wanted
 from toolkit_audio.families.encodec_names import AUTHORS, entries, sizes
 from toolkit_audio.families.written import number, numbers, one_of, only, truth
+from toolkit_audio.seanet_decoder import SeanetDecoder
+from toolkit_audio.seanet_encoder import SeanetEncoder
 
 PADDING = {"reflect": "reflect", "constant": "zeros"}
 NORM = {"weight_norm": "weight", "time_group_norm": "group"}
@@ -101,13 +103,13 @@ class EncodecFamily(Family):
 
     def settings_of(self, config: RunConfig, data: DataSpec) -> dict[str, Any]:
         rate = check_sound(config, data)
-        encoder = options_of("encoder", config.encoder, "audio_seanet")
-        decoder = options_of("decoder", config.decoder, "audio_seanet")
+        encoder = options_of("encoder", config.encoder, "audio_seanet", defaults_of(SeanetEncoder))
+        decoder = options_of("decoder", config.decoder, "audio_seanet", defaults_of(SeanetDecoder))
         wanted("decoder", decoder, {**encoder, "strides": encoder["strides"][::-1]})
         if encoder["norm"] not in NORM.values() or not encoder["lstm_layers"]:
             raise ToolkitError("encoder.norm=none or encoder.lstm_layers=0: the family has a norm, and an LSTM")
-        quantizer = options_of("quantizer", config.quantizer, "residual")
-        inner = options_of("quantizer", quantizer["inner"], "ema", "quantizer.inner")
+        quantizer = options_of("quantizer", config.quantizer, "residual", {"depth": 4, "inner": "vq"})
+        inner = options_of("quantizer.inner", quantizer["inner"], "ema", {"codebook_size": 512, "normalize": False})
         wanted("quantizer.inner", inner, {"normalize": False})
         ratios, size = list(decoder["strides"]), inner["codebook_size"]
         unit = _bits_per_second(rate, ratios, size)
