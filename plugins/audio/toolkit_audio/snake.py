@@ -29,8 +29,11 @@ class Snake(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, channels, positions)``."""
         frequency = self.frequency.unsqueeze(1)
-        wave = torch.sin(frequency * h)
-        return torch.addcmul(h, wave * (frequency + TINY).reciprocal(), wave)
+        scale = (frequency + TINY).reciprocal()
+        if torch.is_grad_enabled():
+            return (torch.sin(frequency * h).square() * scale).add_(h)
+        # Nothing is kept for a gradient, and at the samples' rate new memory costs more than the arithmetic.
+        return (frequency * h).sin_().square_().mul_(scale).add_(h)
 
 
 def convolution(inputs: int, outputs: int, kernel: int, *, dilation: int = 1) -> nn.Module:
