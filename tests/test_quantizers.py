@@ -43,6 +43,11 @@ class TestVectorQuantizerWithAll(QuantizerSuite):
         )
 
 
+class TestVectorQuantizerByDirection(TestVectorQuantizer):
+    def make(self, dim: int) -> Quantizer:
+        return VectorQuantizer(dim, codebook_size=11, compare="direction", entropy=0.1)
+
+
 class TestEMAQuantizerWithAll(QuantizerSuite):
     def make(self, dim: int) -> Quantizer:
         return EMAQuantizer(dim, codebook_size=11, init="kmeans", gradient="rotation", normalize=True, entropy=0.1)
@@ -220,6 +225,22 @@ def test_normalized_codes_are_by_cosine(make: type[VectorQuantizer]) -> None:
     assert torch.equal(made.codes.flatten(), cosines.argmax(1))
     torch.testing.assert_close(made.z.norm(dim=1), torch.ones(3, 6, dtype=torch.float64))
     torch.testing.assert_close(made.metrics["quantization_error"], 2 - 2 * cosines.amax(1).mean())
+    torch.testing.assert_close(quantizer.embed(made.codes), made.z)
+
+
+def test_compared_by_direction_lengths_stay_as_they_are() -> None:
+    """The search is DAC's: the most similar direction; values, error and losses are those of what is there."""
+    quantizer = VectorQuantizer(4, codebook_size=7, compare="direction", init="random").double().eval()
+    with torch.no_grad():
+        quantizer.codebook.mul_(torch.arange(1, 8).unsqueeze(1))
+    z = 10 * latents(3, 4, 6)
+    made, rows = quantizer(z), table.flatten(z)
+    cosines = torch.cosine_similarity(rows[:, None], quantizer.codebook[None], dim=2)
+    assert torch.equal(made.codes.flatten(), cosines.argmax(1))
+    assert not torch.equal(made.codes.flatten(), torch.cdist(rows, quantizer.codebook).argmin(1))
+    e = quantizer.codebook[made.codes[:, 0]].movedim(-1, 1)
+    torch.testing.assert_close(made.z, e)
+    torch.testing.assert_close(made.metrics["quantization_error"], (z - e).square().sum(1).mean())
     torch.testing.assert_close(quantizer.embed(made.codes), made.z)
 
 

@@ -108,7 +108,7 @@ def test_a_family_is_registered_like_a_part_and_is_none(plugins: Path) -> None:
     home = write_plugin(plugins, "kin", points, "")
     write_module(home, "kin", "from toolkit.family import Family\n\nclass Mine(Family): ...")
     assert registry.FAMILY not in registry.KINDS
-    assert registry.names("family") == ("mine",)
+    assert "mine" in registry.names("family")
     with pytest.raises(RegistryError, match="is incomplete: Family also needs data, entries, settings, "):
         registry.load("family", "mine")
     with pytest.raises(RegistryError, match=r"family mime is not installed \(did you mean mine\?\)"):

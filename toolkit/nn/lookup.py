@@ -28,6 +28,13 @@ Normalize = Annotated[
     bool,
     Doc("scale latents and entries to length 1 first, so that the nearest entry has the most similar direction."),
 ]
+Compare = Annotated[
+    Literal["distance", "direction"],
+    Doc(
+        "which entry is nearest: the one at the least distance, or in the most similar direction, however long the two"
+        " are. Unlike normalize, direction leaves lengths as they are."
+    ),
+]
 
 TILE = 1 << 20
 """Distances in memory at once on a CPU: 4 MiB in float32, about a core's share of cache."""
@@ -53,13 +60,13 @@ class Lookup:
     gradient to z.
     """
 
-    def __init__(self, gradient: Gradient, normalize: Normalize) -> None:
+    def __init__(self, gradient: Gradient, normalize: Normalize, compare: Compare = "distance") -> None:
         if gradient not in GRADIENTS:
             raise ValueError(f"gradient={gradient}: one of {', '.join(GRADIENTS)}")
-        self.gradient, self.normalize = GRADIENTS[gradient], normalize
+        self.gradient, self.normalize, self.compare = GRADIENTS[gradient], normalize, compare
 
     def likeness(self) -> tuple[object, ...]:
-        return self.gradient, self.normalize
+        return self.gradient, self.normalize, self.compare
 
     def latents(self, z: Tensor, codebook: Tensor) -> Tensor:
         """z ``(batch, dim, *grid)`` in the codebook's precision, at least float32; normalized if so configured."""
@@ -70,6 +77,10 @@ class Lookup:
         """A codebook ``(…, codebook_size, dim)`` in at least float32; normalized if so configured."""
         entries = upcast(codebook)
         return F.normalize(entries, dim=-1) if self.normalize else entries
+
+    def compared(self, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """Rows and entries ``(…, dim)`` as they are compared by distance."""
+        return tuple(F.normalize(t, dim=-1) for t in vectors) if self.compare == "direction" else vectors
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from toolkit.nn import codebook as table
 from toolkit.nn.codebook import CodebookSize, Commitment
 from toolkit.nn.codebook_init import CodebookInit, DeadCodeThreshold, Init, NewEntries, random_entries
 from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
-from toolkit.nn.lookup import Gradient, Lookup, Normalize, nearest
+from toolkit.nn.lookup import Compare, Gradient, Lookup, Normalize, nearest
 from toolkit.nn.tables import Assigned, TableQuantizer, stacked, write
 from toolkit.quantizer import Quantized
 
@@ -27,7 +27,8 @@ class VectorQuantizer(TableQuantizer):
     """Nearest entry of a learned codebook, straight-through gradient (van den Oord et al. 2017, eq. 1-3).
 
     The loss is ``|sg[z] - e|^2 + commitment * |z - sg[e]|^2``, each norm summed over dim and averaged over
-    positions, so that ``commitment`` is the paper's beta at any dim. Computed in at least float32.
+    positions, so that ``commitment`` is the paper's beta at any dim. Computed in at least float32. With
+    ``compare=direction`` it is the quantizer of DAC (Kumar et al. 2023, arXiv:2306.06546).
     """
 
     depth = 1
@@ -42,6 +43,7 @@ class VectorQuantizer(TableQuantizer):
         dead_code_threshold: DeadCodeThreshold = 0.0,
         gradient: Gradient = "straight_through",
         normalize: Normalize = False,
+        compare: Compare = "distance",
         entropy: Entropy = 0.0,
         entropy_temperature: EntropyTemperature = 1.0,
     ) -> None:
@@ -50,7 +52,7 @@ class VectorQuantizer(TableQuantizer):
         self.codebook_sizes = table.single(codebook_size)
         self.commitment = commitment
         self.init = CodebookInit(init, dead_code_threshold)
-        self.lookup = Lookup(gradient, normalize)
+        self.lookup = Lookup(gradient, normalize, compare)
         self.entropy = EntropyRegularizer(entropy, entropy_temperature)
         self.initialized: Tensor
         self.counts: Tensor  # kept without a dead_code_threshold, too, so that it can be set later
@@ -68,7 +70,8 @@ class VectorQuantizer(TableQuantizer):
             entries = self.lookup.entries(stacked([part.codebook for part in parts]))
 
             # Equation 1: the code is the nearest entry's. Equation 2: that entry replaces the latent.
-            assignments = nearest(rows.detach(), entries)
+            compared = self.lookup.compared(rows, entries)
+            assignments = nearest(compared[0].detach(), compared[1])
             codes = table.unflatten(assignments, z)
             e = table.look_up(codes, entries)
 
@@ -76,7 +79,7 @@ class VectorQuantizer(TableQuantizer):
             distance = table.distance(z, e.detach())
             loss = table.distance(z.detach(), e) + self.commitment * distance
             if self.training and self.entropy.weight:
-                loss = loss + table.per_example(self.entropy(rows, entries), z)
+                loss = loss + table.per_example(self.entropy(*compared), z)
 
             kl = table.uniform_kl(z, entries.shape[1])
             metrics = {"quantization_error": distance.detach().mean()}

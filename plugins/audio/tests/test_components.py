@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, log10, pi, prod
+from typing import Any, ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from toolkit import Autoencoder, Condition, DataSpec, Decoder, Encoder, Likelihood
 from toolkit.fit import MisfitError
 from toolkit.likelihoods.categorical import CategoricalLikelihood
+from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
+from toolkit_audio.dac_decoder import DACDecoder
+from toolkit_audio.dac_encoder import DACEncoder
 from toolkit_audio.decoder import ConvDecoder
 from toolkit_audio.encoder import ConvEncoder
 from toolkit_audio.logmel_encoder import SPREAD, LogMelEncoder
 from toolkit_audio.mel_encoder import MelEncoder
+from toolkit_audio.seanet import reflected
 from toolkit_audio.seanet_decoder import SeanetDecoder
 from toolkit_audio.seanet_encoder import SeanetEncoder
+from toolkit_audio.snake import Snake
+from toolkit_audio.spectra import inverse_stft
+from toolkit_audio.vocos_decoder import VocosDecoder
 
 SECOND = DataSpec(1, (16000,), levels=256, rates=(16000.0,))
+FLOATS = DataSpec(1, (320,), rates=(16000.0,))
 PAPER = {64: (2,) * 6, 128: (2,) * 7, 640: (2, 2, 2, 2, 2, 4, 5)}
 
 
@@ -88,22 +99,53 @@ class TestFloatConvDecoder(TestConvDecoder):
         return ConvDecoder(dim, conditions, likelihood, hidden=8, residual_blocks=0, strides=(5, 3))
 
 
+ENCODEC: dict[str, Any] = {"dilations": (1,), "shortcut": True, "lstm_layers": 2, "padding": "reflect"}
+"""What EnCodec has and SoundStream has not, but for its encoder's last kernel."""
+lists_its_weights = pytest.mark.filterwarnings("ignore:The tensor attributes .* assigned during export:UserWarning")
+"""An nn.LSTM keeps its weights in a list, too, which torch takes for what the network computes."""
+
+
 class TestSeanetEncoder(EncoderSuite):
     data = DataSpec(1, (6 * 30,), levels=256, rates=(8000.0,))
-    causal = False
+    options: ClassVar[dict[str, Any]] = {}
 
     def make(self, data: DataSpec, dim: int) -> Encoder:
-        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), causal=self.causal)
+        return SeanetEncoder(data, dim, hidden=4, strides=(2, 3), **self.options)
 
 
 class TestCausalSeanetEncoder(TestSeanetEncoder):
-    causal = True
+    options: ClassVar[dict[str, Any]] = {"causal": True}
+
+
+class TestReflectingEncoder(TestSeanetEncoder):
+    data = DataSpec(1, (6 * 60,), rates=(8000.0,))
+    options: ClassVar[dict[str, Any]] = {"residual_kernel": 7, "dilations": (1, 2), "padding": "reflect"}
+
+
+@lists_its_weights
+class TestCausalRecurrentEncoder(TestSeanetEncoder):
+    options: ClassVar[dict[str, Any]] = {"causal": True, "lstm_layers": 1, "norm": "none"}
+
+
+@lists_its_weights
+class TestEncodecEncoder(TestSeanetEncoder):
+    """At 24 kHz."""
+
+    options: ClassVar[dict[str, Any]] = {"causal": True, "last_kernel": 7, **ENCODEC}
+
+
+@lists_its_weights
+class TestStereoEncodecEncoder(TestSeanetEncoder):
+    """At 48 kHz."""
+
+    data = DataSpec(2, (6 * 30,), rates=(8000.0,))
+    options: ClassVar[dict[str, Any]] = {"norm": "group", "last_kernel": 7, **ENCODEC}
 
 
 class TestSeanetDecoder(DecoderSuite):
     data = DataSpec(1, (4 * 15,), levels=16, rates=(8000.0,))
     grid = (4,)
-    causal = False
+    options: ClassVar[dict[str, Any]] = {}
 
     def make(
         self,
@@ -113,11 +155,83 @@ class TestSeanetDecoder(DecoderSuite):
         conditions: tuple[Condition, ...],
         likelihood: Likelihood,
     ) -> Decoder:
-        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), causal=self.causal)
+        return SeanetDecoder(dim, conditions, likelihood, hidden=4, strides=(5, 3), **self.options)
 
 
 class TestCausalSeanetDecoder(TestSeanetDecoder):
-    causal = True
+    options: ClassVar[dict[str, Any]] = {"causal": True}
+
+
+class TestShortcutDecoder(TestSeanetDecoder):
+    options: ClassVar[dict[str, Any]] = {
+        "dilations": (1, 2),
+        "residual_kernel": 5,
+        "shortcut": True,
+        "last_kernel": 3,
+        "norm": "none",
+        "causal": True,
+    }
+
+
+@lists_its_weights
+class TestEncodecDecoder(TestSeanetDecoder):
+    data = DataSpec(1, (4 * 15,), rates=(8000.0,))
+    options: ClassVar[dict[str, Any]] = {"causal": True, **ENCODEC}
+
+
+@lists_its_weights
+class TestStereoEncodecDecoder(TestSeanetDecoder):
+    data = DataSpec(2, (4 * 15,), rates=(8000.0,))
+    options: ClassVar[dict[str, Any]] = {"norm": "group", **ENCODEC}
+
+
+class TestDACEncoder(EncoderSuite):
+    data = DataSpec(1, (6 * 100,), levels=256, rates=(8000.0,))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return DACEncoder(data, dim, hidden=4, strides=(2, 3))
+
+
+class TestDACDecoder(DecoderSuite):
+    data = DataSpec(1, (4 * 15,), levels=16, rates=(8000.0,))
+    grid = (4,)
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return DACDecoder(dim, conditions, likelihood, hidden=16, strides=(5, 3), tanh=data.levels is None)
+
+
+class TestFloatDACDecoder(TestDACDecoder):
+    data = DataSpec(1, (4 * 15,), rates=(8000.0,))
+
+
+class TestVocosDecoder(DecoderSuite):
+    data = DataSpec(1, (4 * 8,), levels=16, rates=(8000.0,))
+    grid = (4,)
+    window = 32
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return VocosDecoder(dim, conditions, likelihood, hidden=8, layers=2, hop=8, window=self.window)
+
+
+class TestOddVocosDecoder(TestVocosDecoder):
+    """Of two channels, and windows that are no whole number of hops."""
+
+    data = DataSpec(2, (4 * 8,), rates=(8000.0,))
+    window = 27
 
 
 def kernels(module: torch.nn.Module) -> list[tuple[int, ...]]:
@@ -182,6 +296,82 @@ def test_encoders_that_would_not_hear_all(options: dict[str, int], message: str)
 def test_a_decoder_gives_sound_of_any_length() -> None:
     decoder = ConvDecoder(4, (), CategoricalLikelihood(SECOND), hidden=8)
     assert decoder(torch.zeros(1, 4, 7), {}).shape == (1, 7 * 64)
+
+
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (3, 0), (0, 2), (4, 5)])
+def test_sound_goes_on_backwards_beyond_its_ends(left: int, right: int) -> None:
+    """As torch's own padding, where that takes it; what is too short goes on with silence."""
+    x = torch.randn(2, 3, 9)
+    assert torch.equal(reflected(x, left, right), F.pad(x, (left, right), mode="reflect"))
+    short = reflected(x[..., :2], left, right)
+    assert torch.equal(short[..., left : left + 2], x[..., :2])
+    if left:
+        assert torch.equal(short[..., left - 1], x[..., 1])
+        assert not short[..., : left - 1].any()
+    if right:
+        assert torch.equal(short[..., left + 2], x[..., 0])
+        assert not short[..., left + 3 :].any()
+
+
+def test_snake_adds_a_wave_of_its_own_frequency() -> None:
+    snake, h = Snake(2).double(), torch.randn(3, 2, 5, dtype=torch.float64)
+    with torch.no_grad():
+        snake.frequency.copy_(torch.tensor([0.5, 3.0]))
+    for channel, a in enumerate((0.5, 3.0)):
+        expected = h[:, channel] + torch.sin(a * h[:, channel]).square() / a
+        torch.testing.assert_close(snake(h)[:, channel], expected)
+
+
+@pytest.mark.parametrize(("window", "hop"), [(64, 16), (50, 25), (33, 8)])
+def test_the_sound_of_its_own_spectra_is_the_sound(window: int, hop: int) -> None:
+    hann, x = torch.hann_window(window, dtype=torch.float64), torch.randn(2, hop * 9, dtype=torch.float64)
+    before = (window - hop) // 2
+    padded = F.pad(x, (before, window - hop - before))
+    spectra = torch.stft(padded, window, hop, window=hann, center=False, return_complex=True)
+    assert spectra.shape[2] == 9
+    sound = inverse_stft(spectra.real.unsqueeze(1), spectra.imag.unsqueeze(1), hann, hop)
+    torch.testing.assert_close(sound.squeeze(1), x)
+
+
+def test_a_vocos_without_layers_to_add_is_its_head() -> None:
+    """A magnitude in one frequency, and all other as faint as it can be: a wave of that frequency."""
+    decoder = VocosDecoder(3, (), NormalLikelihood(FLOATS, scale=0.1), hidden=4, layers=1, hop=16, window=64)
+    with torch.no_grad():
+        decoder.head.weight.zero_()
+        decoder.head.bias.fill_(-50.0)
+        decoder.head.bias[33:] = 0.0
+        decoder.head.bias[4] = 3.0
+    x = decoder(torch.randn(1, 3, 20), {}).mean[0, 0, 64:-64]  # type: ignore[index]
+    magnitude = torch.fft.rfft(x[:64]).abs()
+    assert magnitude.argmax() == 4
+    assert magnitude[4] > 100 * magnitude[[0, 1, 2, 6, 7, 8]].max()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SeanetEncoder(SECOND, 3, causal=True, norm="group"), "norm=group: it knows all"),
+        (lambda: DACDecoder(3, (), CategoricalLikelihood(SECOND), hidden=24), "hidden=24: a multiple of 16"),
+        (lambda: VocosDecoder(3, (), CategoricalLikelihood(SECOND), hop=16, window=24), "window=24: at least two"),
+    ],
+)
+def test_networks_that_cannot_be(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_what_depends_on_all_sound_declares_no_context() -> None:
+    """And what is reflected is not causal, as its first latents know what comes."""
+    plain = SeanetEncoder(SECOND, 3, hidden=2, causal=True)
+    assert plain.causal
+    assert plain.context
+    recurrent = SeanetEncoder(SECOND, 3, hidden=2, causal=True, lstm_layers=1)
+    assert recurrent.causal
+    assert recurrent.context is recurrent.stride is None
+    mirrored = SeanetEncoder(SECOND, 3, hidden=2, causal=True, padding="reflect")
+    assert not mirrored.causal
+    assert mirrored.context is None
+    assert mirrored.stride == plain.stride
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -44,6 +44,22 @@ DATA = {
         "dim=8",
         "quantizer.inner.codebook_size=16",
     ],
+    "audio_encodec": [
+        "dataset.seconds=0.2",
+        "encoder.hidden=2",
+        "decoder.hidden=2",
+        "dim=8",
+        "quantizer.depth=4",
+        "quantizer.inner.codebook_size=16",
+    ],
+    "audio_dac": [
+        f"dataset.seconds={16 * 512 / 44100}",
+        "encoder.hidden=2",
+        "decoder.hidden=32",
+        "dim=16",
+        "quantizer.depth=3",
+        "quantizer.inner.inner.codebook_size=16",
+    ],
 }
 ALIGNED = ("audio_phonemes", "audio_vowels")
 FIGURES = {"usage", "perplexity", "rate", "uniform_code_bits_per_dim", "kbit_per_second"}
@@ -164,6 +180,17 @@ def test_the_codecs_bit_rate_is_six_kilobits() -> None:
     config = compose(["experiment=audio_codec", "dataset.root=.", "encoder.hidden=1", "decoder.hidden=1"]).config
     code_spec = build_autoencoder(config, DataSpec(1, (24000,), rates=(24000.0,))).code_spec
     assert (code_spec.grid, code_spec.rate) == ((75,), 6000)
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize(("name", "grid", "rate"), [("audio_encodec", 75, 24000), ("audio_dac", 33, 33 * 90)])
+def test_published_codecs_have_their_rates(name: str, grid: int, rate: float) -> None:
+    """32 codes at 75 Hz in a second, and 9 in each of 33 frames of a training example."""
+    config = compose([f"experiment={name}", "dataset.root=.", "encoder.hidden=1", "decoder.hidden=16"]).config
+    options = config.dataset.options
+    samples = round(options["seconds"] * options["sample_rate"])
+    code_spec = build_autoencoder(config, DataSpec(1, (samples,), rates=(float(options["sample_rate"]),))).code_spec
+    assert (code_spec.grid, code_spec.rate) == ((grid,), rate)
 
 
 RATES = {"audio_vctk_paper": 250 * 9, "audio_librispeech_paper": 125 * 9, "audio_phonemes": 25 * 7}

@@ -22,4 +22,7 @@ class TestPackage(PluginSuite):
         "encoder=audio_logmel": ["decoder=wavenet", "dataset.seconds=1.28"],
         "encoder=audio_seanet": ["decoder=audio_seanet"],
         "decoder=audio_seanet": ["encoder=audio_seanet"],
+        "encoder=audio_dac": ["decoder=audio_dac", "dataset.seconds=1.024", "decoder.hidden=64"],
+        "decoder=audio_dac": ["encoder=audio_dac", "dataset.seconds=1.024", "decoder.hidden=64"],
+        "decoder=audio_vocos": ["decoder.hop=64", "decoder.window=256"],
     }

@@ -13,15 +13,31 @@ from toolkit import Condition, Decoder, Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.context import decoder_context
 from toolkit.ranges import PositiveInt
-from toolkit_audio.seanet import KERNEL, PaddedConv, PaddedUp, units
+from toolkit_audio.seanet import (
+    KERNEL,
+    Dilations,
+    LastKernel,
+    LSTMLayers,
+    Norm,
+    PaddedConv,
+    PaddedUp,
+    Padding,
+    ResidualKernel,
+    Shortcut,
+    Style,
+    recurrent,
+    units,
+)
 
 
 @final
 class SeanetDecoder(Decoder):
-    """SEANet's decoder, the mirror of its encoder: each stride halves the channels, then come three residual units.
+    """SEANet's decoder, the mirror of its encoder: each stride halves the channels, then come residual units.
 
-    SoundStream (Zeghidour et al. 2021, arXiv:2107.03312). Conditions are embedded and added to the first layer's
-    output.
+    SoundStream (Zeghidour et al. 2021, arXiv:2107.03312), with ``residual_kernel=7`` as there. EnCodec (Défossez et al.
+    2022, arXiv:2210.13438) has ``dilations=[1] shortcut=true lstm_layers=2 padding=reflect``, and ``causal=true`` at
+    24 kHz, ``norm=group`` at 48 kHz. Conditions are embedded and added to the first layer's output. An LSTM knows all
+    that was before, so that it cannot be run on chunks.
 
     Args:
         hidden: channels after the last stride.
@@ -40,17 +56,28 @@ class SeanetDecoder(Decoder):
         hidden: PositiveInt = 32,
         strides: tuple[PositiveInt, ...] = (8, 5, 4, 2),
         causal: bool = False,
+        dilations: Dilations = (1, 3, 9),
+        residual_kernel: ResidualKernel = 3,
+        shortcut: Shortcut = False,
+        lstm_layers: LSTMLayers = 0,
+        last_kernel: LastKernel = KERNEL,
+        padding: Padding = "zeros",
+        norm: Norm = "weight",
     ) -> None:
         super().__init__()
-        self.likelihood, self.causal = likelihood, causal
+        style = Style(causal, padding, norm)
+        self.likelihood, self.causal = likelihood, causal and style.streams
         widths = [hidden * 2**k for k in reversed(range(len(strides) + 1))]
-        self.proj_in = PaddedConv(dim, widths[0], KERNEL, causal=causal)
+        self.proj_in = PaddedConv(dim, widths[0], KERNEL, style)
         self.conditions = ConditionEmbedding(conditions, widths[0]) if conditions else None
-        layers: list[nn.Module] = []
+        layers = recurrent(widths[0], lstm_layers)
         for (channels, narrower), stride in zip(pairwise(widths), strides, strict=True):
-            layers += [nn.ELU(), PaddedUp(channels, narrower, stride, causal=causal), *units(narrower, causal=causal)]
-        self.network = nn.Sequential(*layers, nn.ELU(), PaddedConv(hidden, likelihood.channels, KERNEL, causal=causal))
-        self.context = decoder_context(prod(strides), [self.proj_in, self.network])
+            up = PaddedUp(channels, narrower, stride, style)
+            layers += [nn.ELU(), up, *units(narrower, dilations, style, kernel=residual_kernel, shortcut=shortcut)]
+        last = PaddedConv(hidden, likelihood.channels, last_kernel, style)
+        self.network = nn.Sequential(*layers, nn.ELU(), last)
+        if style.streams and not lstm_layers:
+            self.context = decoder_context(prod(strides), [self.proj_in, self.network])
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, codes)``."""

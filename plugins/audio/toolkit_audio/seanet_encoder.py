@@ -11,15 +11,32 @@ from torch import Tensor, nn
 from toolkit import DataSpec, Encoder
 from toolkit.nn.context import encoder_context
 from toolkit.ranges import PositiveInt
-from toolkit_audio.seanet import KERNEL, PaddedConv, units
+from toolkit_audio.seanet import (
+    KERNEL,
+    Dilations,
+    LastKernel,
+    LSTMLayers,
+    Norm,
+    PaddedConv,
+    Padding,
+    ResidualKernel,
+    Shortcut,
+    Style,
+    recurrent,
+    units,
+)
 from toolkit_audio.waveform import scaled_to_waveform
 
 
 @final
 class SeanetEncoder(Encoder):
-    """SEANet's encoder: three residual units of dilation 1, 3 and 9 before each stride, which doubles the channels.
+    """SEANet's encoder: residual units, by default of dilation 1, 3 and 9, before each stride, which doubles the
+    channels.
 
-    SoundStream (Zeghidour et al. 2021, arXiv:2107.03312). Its input is the waveform, also for mu-law levels.
+    SoundStream (Zeghidour et al. 2021, arXiv:2107.03312), with ``residual_kernel=7`` as there. EnCodec (Défossez et al.
+    2022, arXiv:2210.13438) has ``dilations=[1] shortcut=true lstm_layers=2 last_kernel=7 padding=reflect``, and
+    ``causal=true`` at 24 kHz, ``norm=group`` at 48 kHz. Its input is the waveform, also for mu-law levels. An LSTM
+    knows all that was before, so that it cannot be run on chunks.
 
     Args:
         hidden: channels before the first stride.
@@ -37,16 +54,28 @@ class SeanetEncoder(Encoder):
         hidden: PositiveInt = 32,
         strides: tuple[PositiveInt, ...] = (2, 4, 5, 8),
         causal: bool = False,
+        dilations: Dilations = (1, 3, 9),
+        residual_kernel: ResidualKernel = 3,
+        shortcut: Shortcut = False,
+        lstm_layers: LSTMLayers = 0,
+        last_kernel: LastKernel = 3,
+        padding: Padding = "zeros",
+        norm: Norm = "weight",
     ) -> None:
         super().__init__()
-        self.data, self.stride, self.causal = data, (prod(strides),), causal
+        style = Style(causal, padding, norm)
+        self.data, self.causal = data, causal and style.streams
         widths = [hidden * 2**k for k in range(len(strides) + 1)]
-        layers: list[nn.Module] = [PaddedConv(data.channels, hidden, KERNEL, causal=causal)]
+        layers: list[nn.Module] = [PaddedConv(data.channels, hidden, KERNEL, style)]
         for (channels, wider), stride in zip(pairwise(widths), strides, strict=True):
-            down = PaddedConv(channels, wider, 2 * stride, stride=stride, causal=causal)
-            layers += [*units(channels, causal=causal), nn.ELU(), down]
-        self.network = nn.Sequential(*layers, nn.ELU(), PaddedConv(widths[-1], dim, 3, causal=causal))
-        self.context = encoder_context(prod(strides), [self.network])
+            down = PaddedConv(channels, wider, 2 * stride, style, stride=stride)
+            beside = units(channels, dilations, style, kernel=residual_kernel, shortcut=shortcut)
+            layers += [*beside, nn.ELU(), down]
+        layers += recurrent(widths[-1], lstm_layers)
+        self.network = nn.Sequential(*layers, nn.ELU(), PaddedConv(widths[-1], dim, last_kernel, style))
+        if norm != "group" and not lstm_layers:  # else every position depends on the first one
+            self.stride = (prod(strides),)
+            self.context = encoder_context(prod(strides), [self.network]) if style.streams else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, 1, samples)``."""

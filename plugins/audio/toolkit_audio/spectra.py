@@ -25,6 +25,29 @@ def magnitudes(waveform: Tensor, window: Tensor, hop: int) -> Tensor:
     return spectrum.abs() * (2 / window.sum())
 
 
+def inverse_stft(real: Tensor, imaginary: Tensor, window: Tensor, hop: int) -> Tensor:
+    """Spectra ``(batch, channels, len(window) // 2 + 1, frames)`` to the sound ``(batch, channels, frames * hop)``.
+
+    A frame's window lies around its own hop, ``(len(window) - hop) // 2`` samples of it before. Where windows overlap,
+    the sound is the one whose spectra are nearest to these (Griffin & Lim 1984, eq. 6): of spectra of a sound, that
+    sound.
+    """
+    size, frames = len(window), real.shape[-1]
+    waves = torch.fft.irfft(torch.complex(real, imaginary), size, dim=2) * window.unsqueeze(1)
+    weights = window.square().view(1, size, 1).expand(-1, -1, frames)
+    before = (size - hop) // 2
+    own = slice(before, before + frames * hop)
+    sound = _overlapped(waves.flatten(0, 1), hop)[:, own] / _overlapped(weights, hop)[:, own]
+    return sound.view(*real.shape[:2], frames * hop)
+
+
+def _overlapped(waves: Tensor, hop: int) -> Tensor:
+    """The sum ``(n, samples)`` of waves ``(n, size, frames)``, each a hop later than the one before."""
+    size, frames = waves.shape[1:]
+    samples = (frames - 1) * hop + size
+    return F.fold(waves, (1, samples), (1, size), stride=(1, hop)).view(-1, samples)
+
+
 def log_mel(waveform: Tensor, rate: int, size: int, hop: int, bands: int = 80) -> Tensor:
     """``(batch, samples)`` to the natural log of mel magnitudes, ``(batch, bands, frames)``, of Hann windows."""
     device = waveform.device

@@ -62,6 +62,7 @@ def _answers(device: StandIn, functions: Functions) -> Iterator[tuple[Any, dict[
         yield getattr(torch, device.kind), {**_facts(device), **_random(device), **_memory(), **streams}
     if device.kind == "cuda":
         yield torch.backends.cuda, {"is_built": lambda: True}
+        yield torch.backends.cudnn, {"is_acceptable": lambda tensor: False}  # an nn.LSTM would lay weights out for it
         yield torch.cuda, _graphs(device)
     yield torch.accelerator, _accelerator(device, streams)
     yield torch.autocast, {"__init__": _on_cpu(torch.autocast.__init__, device, 1)}
