@@ -12,6 +12,8 @@ COMMANDS = {
     "compress": ("toolkit.cli.compress:main", "files to few bytes, by a prior's probabilities"),
     "decompress": ("toolkit.cli.decompress:main", "compressed files to data again"),
     "export": ("toolkit.cli.export:main", "a run as ONNX or PyTorch graphs for other programs"),
+    "push": ("toolkit.cli.push:main", "a run to the Hugging Face Hub, with a card"),
+    "pull": ("toolkit.cli.pull:main", "a run of the Hub as one of yours, to train it further"),
     "compare": ("toolkit.cli.compare:main", "metrics of several runs side by side"),
     "check": ("toolkit.cli.train:check", "check that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),
