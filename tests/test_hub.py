@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -203,19 +204,26 @@ def test_a_run_over_a_run_goes_with_its_base(
     assert torch.equal(there, here)
 
 
+def install_toy(site: Path) -> None:
+    """The toy plugin as a package manager leaves it: modules, and what says which parts they have."""
+    project = tomllib.loads((TOY / "pyproject.toml").read_text())["project"]
+    record = site / "toy_plugin-0.1.0.dist-info"
+    record.mkdir(parents=True)
+    for path in TOY.glob("*.py"):
+        shutil.copy(path, site)
+    (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = project["entry-points"].items()
+    lines = [f"[{kind}]\n" + "".join(f"{name} = {at}\n" for name, at in parts.items()) for kind, parts in groups]
+    (record / "entry_points.txt").write_text("\n".join(lines))
+
+
 @pytest.mark.slow
 def test_another_process_loads_it_with_the_installed_plugin_alone(
     server: Hub, pushed: str, toy_run: Path, tmp_path: Path
 ) -> None:
     """By name, where the plugin's source tree is not: the same codes; and without the plugin its package is named."""
     site, script = tmp_path / "site", tmp_path / "sample.py"
-    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(site)]
-    shutil.copytree(TOY, tmp_path / "source")
-    modules = [path.stem for path in TOY.glob("*.py")]
-    with (tmp_path / "source" / "pyproject.toml").open("a") as project:
-        project.write(f"\n[tool.setuptools]\npy-modules = {modules}\n")
-    subprocess.run([sys.executable, *install, str(tmp_path / "source")], check=True)
-    shutil.rmtree(tmp_path / "source")
+    install_toy(site)
     script.write_text(
         f"import sys, toolkit\nfrom safetensors.torch import save_file\n"
         f"save_file({{'codes': toolkit.load('{NAME}@{pushed}', 'cpu').sample(4, seed=3).codes}}, 'codes.safetensors')\n"
