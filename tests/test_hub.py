@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from toolkit.cli.completion import candidates
 from toolkit.errors import ToolkitError
 from toolkit.runs.folder import Run
 from toolkit.runs.plain import read_yaml
+from toolkit.runs.signature import with_hash, without_hash
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="needs pip install 'discrete-toolkit[hub]'")
 
@@ -304,6 +306,16 @@ def test_a_pulled_run_keeps_its_licence(server: Hub, pushed: str, capsys: pytest
     assert command(["push", f"run={NAME}", "hub:bob/tiles"]) == 0
     (files,) = server.repositories["bob/tiles"].commits.values()
     assert b"\nlicense: mit\n" in b"\n" + files["README.md"].partition(b"---\n")[2]
+
+
+def test_an_adopted_run_keeps_its_licence_and_origin(server: Hub, toy_copy: Run) -> None:
+    """The one that its record names; and no path of the file that it came from."""
+    origin = {"source": "/home/ann/weights.safetensors", "license": "cc-by-nc-4.0"}
+    (toy_copy.path / "adopted.json").write_text(json.dumps(with_hash(origin)))
+    folder = dry(toy_copy.path, "dry=true")
+    assert "license: cc-by-nc-4.0" in (folder / "README.md").read_text()
+    written = without_hash(json.loads((folder / "adopted.json").read_text()))
+    assert written == {"source": "weights.safetensors", "license": "cc-by-nc-4.0"}
 
 
 @pytest.mark.slow

@@ -101,8 +101,10 @@ def _check_empty(out: Path) -> None:
 
 
 def _license(given: str | None, run: Run) -> str:
-    """What is given, else what the run's card says; ToolkitError where neither does."""
-    license = given or _stated(run.path / "README.md")
+    """What is given, else what the run's record of its origin or its card says; ToolkitError where neither does."""
+    from toolkit.cli.pushed import adopted_license
+
+    license = given or adopted_license(run) or _stated(run.path / "README.md")
     if not license:
         raise ToolkitError(
             "license: nobody may use what has none: add license=mit, apache-2.0, cc-by-4.0, …, or license=other and the"

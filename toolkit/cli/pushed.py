@@ -18,10 +18,13 @@ from toolkit.model import Model
 from toolkit.runs.checkpoint import Checkpoint, found, newest
 from toolkit.runs.folder import Run, write_config
 from toolkit.runs.plain import read_json
+from toolkit.runs.signature import with_hash, without_hash
 from toolkit.scoring import prior_steps
 from toolkit.writing import write_text
 
 CHECKPOINT = ("model.safetensors", "state.safetensors", "state.json")
+ADOPTED = "adopted.json"
+"""Where the weights of a run that was adopted come from."""
 _TEXTS = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")
 _LOCAL = re.compile(r"[/~\\]|[A-Za-z]:[\\/]|file:")
 """What a path begins with that is somebody's own."""
@@ -73,6 +76,7 @@ def _copy_run(model: Model, folder: Path) -> list[str]:
     for name in ("components.json", "spec.json", "metrics.jsonl"):
         if (run.path / name).is_file():
             shutil.copyfile(run.path / name, folder / name)
+    changed += _copy_origin(run, folder)
     _copy_checkpoint(model.checkpoint, folder / "autoencoder")
     for name in run.priors():
         to = folder / "priors" / name
@@ -93,6 +97,30 @@ def _copy_config(config: RunConfig, folder: Path, title: str) -> list[str]:
     values, paths = without_paths(replace(config, init=init).values())
     write_config(folder, RunConfig.read(values))
     return [*dropped, *(f"{title}: {path}" for path in paths)]
+
+
+def adopted_license(run: Run) -> str | None:
+    """The licence of the weights that a run was adopted from, where it says so."""
+    stated = _origin(run).get("license")
+    return stated if isinstance(stated, str) and stated else None
+
+
+def _copy_origin(run: Run, folder: Path) -> list[str]:
+    values, paths = without_paths(_origin(run))
+    if values:
+        write_text(folder / ADOPTED, json.dumps(with_hash(values), indent=1))
+    return [f"{ADOPTED}: {path}" for path in paths]
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    """What an adopted run says of its weights; empty for any other. ToolkitError where that is damaged."""
+    path = run.path / ADOPTED
+    if not path.is_file():
+        return {}
+    try:
+        return dict(without_hash(read_json(path)))
+    except (OSError, ValueError, TypeError) as e:
+        raise ToolkitError(f"{path} cannot be read: {e}") from e
 
 
 def _copy_checkpoint(checkpoint: Checkpoint, stage: Path) -> None:
