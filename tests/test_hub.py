@@ -163,6 +163,7 @@ def test_a_run_of_the_hub_is_no_place_to_train(server: Hub, pushed: str, capsys:
     assert not Path("hub:ann").exists()
 
 
+@pytest.mark.slow
 def test_init_starts_from_it_and_keeps_its_commit(
     server: Hub, pushed: str, toy_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
