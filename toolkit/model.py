@@ -45,10 +45,11 @@ class Sample(NamedTuple):
 
 
 def load(run: str | Path, device: str = "auto") -> Model:
-    """Opens a run at its last checkpoint, with the averaged weights if there are any.
+    """Opens a run, a folder or ``hub:owner/name@REVISION``, at its last checkpoint, with the averaged weights if there
+    are any.
 
-    Raises ToolkitError where the folder holds no run, the run holds no whole checkpoint, a part is not installed, or
-    the weights do not fit the parts that are.
+    Raises ToolkitError where the folder or the Hub holds no run, the run holds no whole checkpoint, a part is not
+    installed, or the weights do not fit the parts that are.
     """
     return Model(Run.open(run), choose_device(device))
 
@@ -77,6 +78,10 @@ class Model:
         self.run, self.device, self.notices = run, device, list[str]()
         self.config = run.config()
         self.notices += run.edited()
+        if run.origin:
+            self.notices.append(
+                f"{run.origin} stays as it is: what is made of it goes to {run.results}, unless out= says"
+            )
         self.data: DataSpec
         self.code_spec: CodeSpec
         self.data, self.code_spec = run.spec()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from toolkit import registry
+from toolkit import hub, registry
 from toolkit.config import RunConfig
 from toolkit.dataset import Dataset
 
@@ -15,7 +15,8 @@ from toolkit.dataset import Dataset
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The configuration with the dataset's ``path_options`` and ``init`` absolute, from the current folder on.
 
-    Those that begin with ``~`` are left as they are: they depend on the user, not on the folder.
+    Those that begin with ``~`` are left as they are: they depend on the user, not on the folder. Runs of the Hub are
+    named by the commit that was opened.
     """
     dataset: type[Dataset] = registry.load("dataset", config.dataset.name)
     named = dataset.path_options
@@ -23,10 +24,14 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         config,
         dataset=replace(config.dataset, options=_absolute(config.dataset.options, named)),
         prior_dataset=_absolute(config.prior_dataset, named),
-        init=config.init and str(Path(config.init).absolute()),
+        init=config.init and _anywhere(config.init),
     )
 
 
 def _absolute(options: Mapping[str, Any], named: tuple[str, ...]) -> dict[str, Any]:
     relative = {key for key in named if isinstance(options.get(key), str) and not options[key].startswith("~")}
-    return {key: str(Path(value).absolute()) if key in relative else value for key, value in options.items()}
+    return {key: _anywhere(value) if key in relative else value for key, value in options.items()}
+
+
+def _anywhere(path: str) -> str:
+    return hub.pinned(path) if hub.is_reference(path) else str(Path(path).absolute())

@@ -79,8 +79,9 @@ def measure(
     density = "the likelihood is a density, which has no bits per dim"
     trained = {"step": model.checkpoint.step, "prior_steps": prior_steps(model.run)}
     values = {"split": split, **trained, **evaluation.metrics_by_name()}
-    path, notices = model.run.path / "evaluation.json", [density] if evaluation.density else []
+    path, notices = model.run.results / "evaluation.json", [density] if evaluation.density else []
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(values, indent=1))
     except OSError as e:  # what was measured is worth more than the file
         notices.append(f"{path} could not be written: {e.strerror or e}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from toolkit import hub
 from toolkit.build import asks_for_source, build_loggers, build_metrics, build_stage
 from toolkit.config import RunConfig
 from toolkit.continuation import check_continuation, check_data
@@ -62,6 +63,7 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
     raised.
     """
     _check_ranks(config)
+    hub.refuse_training(folder)
     run, progress = Run(Path(folder)), (report or Lines()) if rank() == 0 else Silence()
     with keyboard(), collective_timeout(config.trainer.timeout), ExitStack() as lock, LogFile(progress) as log:
         on_rank0(lambda: lock.enter_context(training_lock(run.path)))
@@ -85,7 +87,8 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         with torch.random.fork_rng([]):
             notices = check_continuation(run, config, dataset.spec, stage, files)
         if asks_for_source(config) and not run.base.is_dir():
-            notices += check_data(Path(config.dataset.options["run"]), files, config.trainer.allow_changed_data)
+            below = Run.open(config.dataset.options["run"], key="dataset.run")
+            notices += check_data(below.path, files, config.trainer.allow_changed_data)
         notices += run.edited()
         if config.init and checkpoint is None:
             notices += initialize(stage, config.init, config.trainer.freeze)

@@ -10,6 +10,7 @@ from toolkit.adopting.published import open_published
 from toolkit.cli.config.compose import compose
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
+from toolkit.hub.download import local_copy
 from toolkit.schema import signature
 
 HUB = "hub:"
@@ -54,7 +55,5 @@ def compose_open(words: Sequence[str]) -> RunConfig:
 
 
 def local(weights: str) -> Path:
-    """Where the weights lie on this machine: the one place that knows of others."""
-    if weights.startswith(HUB):
-        raise ToolkitError(f"{weights}: download it, and name the folder")
-    return Path(weights)
+    """Where the weights lie on this machine; those of the Hub are copied here first."""
+    return local_copy(weights) if weights.startswith(HUB) else Path(weights)

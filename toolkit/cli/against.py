@@ -21,6 +21,7 @@ from toolkit.errors import ToolkitError, printable
 from toolkit.file_codec import FileCodec
 from toolkit.model import Model, load
 from toolkit.registry import did_you_mean
+from toolkit.runs.folder import Run
 from toolkit.spec import DataSpec
 from toolkit.writing import write_into, write_text
 
@@ -120,7 +121,9 @@ def _chosen(model: Model, names: Sequence[str]) -> dict[str, FileCodec]:
 def _runs(models: Sequence[Model], examples: Sequence[Example], options: CompareOptions) -> list[Curve]:
     """Curves of the runs that can code the examples; ToolkitError for none."""
     curves = []
-    names = labels([model.config.values() for model in models], [model.run.path.resolve().name for model in models])
+    names = labels(
+        [model.config.values() for model in models], [Run(model.run.path.resolve()).title for model in models]
+    )
     for model, label in zip(models, names, strict=True):
         given = (options.prior, options.condition, options.lossless)
         try:

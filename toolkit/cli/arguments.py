@@ -1,8 +1,8 @@
 """``key=value`` words into a dataclass of options, for the commands that compose nothing.
 
 Values are taken literally, without quoting. A field's metadata may have ``help`` and ``key``, its spelling on the
-command line where that has a dot, such as ``prefix.file``; a string below the field is also help. A list ``files`` or
-``runs`` takes the words without ``=``, a ``dict[str, str]`` dotted keys.
+command line where that has a dot, such as ``prefix.file``; a string below the field is also help. A list ``files``,
+``runs`` or ``hub`` takes the words without ``=``, a ``dict[str, str]`` dotted keys.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from toolkit.registry import did_you_mean
 from toolkit.schema import Option
 
 T = TypeVar("T")
-PATHS = ("files", "runs")
+PATHS = ("files", "runs", "hub")
 """Lists that take the words without ``=``."""
 
 

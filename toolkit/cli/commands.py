@@ -13,6 +13,8 @@ COMMANDS = {
     "decompress": ("toolkit.cli.decompress:main", "compressed files to data again"),
     "export": ("toolkit.cli.export:main", "a run as ONNX or PyTorch graphs for other programs"),
     "adopt": ("toolkit.cli.adopt:main", "published weights as a run, and a run as published weights"),
+    "push": ("toolkit.cli.push:main", "a run to the Hugging Face Hub, with a card"),
+    "pull": ("toolkit.cli.pull:main", "a run of the Hub as one of yours, to train it further"),
     "compare": ("toolkit.cli.compare:main", "metrics of several runs side by side"),
     "check": ("toolkit.cli.train:check", "check that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),

@@ -34,6 +34,7 @@ COLUMNS = {
 """Headings, and the metrics of evaluation.json below them."""
 
 NONE = "\N{EN DASH}"
+NAME = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,10 @@ def _check(options: CompareOptions) -> None:
 
 def run_folders(words: Sequence[str]) -> list[Path]:
     """The runs that the words name, once each; those inside a folder in the order of their names, 2 before 10."""
-    folders = [folder for word in words for folder in (_inside(Path(word)) or [Path(word)])]
+    from toolkit import hub
+
+    places = [hub.local_copy(word, hub.RUN) if hub.is_reference(word) else Path(word) for word in words]
+    folders = [folder for place in places for folder in (_inside(place) or [place])]
     return list({folder.resolve(): folder for folder in folders}.values())
 
 
@@ -144,7 +148,9 @@ def _rows(folders: Sequence[Path], options: CompareOptions) -> list[Row]:
             notes([f"{folder} is left out: {blame(e)}"])
     if not opened:
         raise ToolkitError("none of these runs can be compared")
-    names = labels([config.values() for _, config, _ in opened], [folder.resolve().name for folder, _, _ in opened])
+    names = labels(
+        [config.values() for _, config, _ in opened], [Run(folder.resolve()).title for folder, _, _ in opened]
+    )
     return sorted((Row(*run, name) for run, name in zip(opened, names, strict=True)), key=_order)
 
 
@@ -175,7 +181,7 @@ def _saved(run: Run, options: CompareOptions) -> dict[str, Any] | None:
     from toolkit.runs.plain import read_json
     from toolkit.scoring import prior_steps
 
-    path = run.path / "evaluation.json"
+    path = next((p for p in (run.results / NAME, run.path / NAME) if p.is_file()), run.path / NAME)
     if not path.is_file():
         return None
     split, examples = options.split, options.examples or 0

@@ -24,14 +24,18 @@ Prints a completion script; put this line into ~/.bashrc or ~/.zshrc:
 
   source <(toolkit completion bash)"""
 
-# Bash splits words at = if COMP_WORDBREAKS has it, and then replaces only what follows.
+# Bash splits words at = and : if COMP_WORDBREAKS has them, and then replaces only what follows.
 BASH = r"""_toolkit() {
   local IFS=$'\n' word="${COMP_LINE:0:COMP_POINT}"
   COMPREPLY=($(toolkit completion query "$word" 2>/dev/null))
   word="${word##* }"
-  if [[ $word == *=* && $COMP_WORDBREAKS == *=* ]]; then
-    COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*=}"}"}")
-  fi
+  local mark
+  for mark in = :; do
+    if [[ $word == *$mark* && $COMP_WORDBREAKS == *$mark* ]]; then
+      COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*"$mark"}"}"}")
+      word="${word##*"$mark"}"
+    fi
+  done
 }
 complete -o nospace -F _toolkit toolkit"""
 
@@ -45,6 +49,7 @@ compdef _toolkit toolkit"""
 COMPOSING = ("train", "check")
 """Commands whose words compose a configuration."""
 FLAGS = ("--cfg ", "--config-dir ", "--help ", "--info ", "--multirun ")
+_RUNS = ("run", "init")
 _PATHS = ("run", "out", "init", "file", "root", "files", "path", "dir", "settings")
 
 
@@ -156,6 +161,7 @@ def _values(key: str, value: str, words: Sequence[str]) -> Iterator[str]:
     yield from (f"{str(choice).lower() if isinstance(choice, bool) else choice} " for choice in choices)
     if not choices and key.rpartition(".")[2] in _PATHS:
         yield from _files(value)
+        yield from _pulled(value) if key in _RUNS else ()
 
 
 def _choices(key: str, words: Sequence[str]) -> tuple[Any, ...]:
@@ -208,10 +214,24 @@ def _option_values(key: str, value: str, option: Option | None, words: Sequence[
         yield from (f"{path.name} " for path in (_run(words) / "priors").glob("*"))
     elif key.rpartition(".")[2] in _PATHS:
         yield from _files(value)
+        yield from _pulled(value) if key in _RUNS else ()
+
+
+def _pulled(start: str) -> Iterator[str]:
+    """Runs of the Hub of which a copy is here."""
+    from toolkit import hub
+
+    yield from (f"{word} " for word in hub.copies() if start and word.startswith(start))
 
 
 def _run(words: Sequence[str]) -> Path:
-    return Path(next((word[4:] for word in words if word.startswith("run=")), "."))
+    from toolkit import hub
+
+    word = next((word[4:] for word in words if word.startswith("run=")), ".")
+    try:
+        return (hub.here(word) if hub.is_reference(word) else None) or Path(word)
+    except ToolkitError:  # an unfinished reference
+        return Path(word)
 
 
 def _conditions(words: Sequence[str]) -> list[dict[str, Any]]:

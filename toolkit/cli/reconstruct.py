@@ -97,7 +97,7 @@ def main(args: list[str]) -> int:
     out = Path(options.out) if options.out else model.run.samples
     labels = labels_of(model.spec.conditions, conditions, len(examples))
     names = [path.name for path in options.files] or labels
-    title = f"{model.run.path.name}: reconstructions, step {model.checkpoint.step}"
+    title = f"{model.run.title}: reconstructions, step {model.checkpoint.step}"
     own = re.compile(rf"{re.escape(SHEET)}|reconstruction-\d{{4,}}{re.escape(model.files.suffix)}")
     try:
         with written_together(out, own, whole=False) as folder:

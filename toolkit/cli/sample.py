@@ -143,7 +143,7 @@ def _title(options: SampleOptions, model: Model, draw: str) -> str:
         value = getattr(options, name)
         words += [f"{name} {value:g}"] if value != plain else []
     words += [f"goes on from {options.prefix_file.name}"] if options.prefix_file else []
-    return f"{model.run.path.name}: {', '.join(words)}"
+    return f"{model.run.title}: {', '.join(words)}"
 
 
 def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from toolkit import registry
+from toolkit import hub, registry
 from toolkit.blame import blame
 from toolkit.cli import prior_sweep, sweeps
 from toolkit.cli.config import errors, groups, source
@@ -142,6 +142,7 @@ def _continue(folder: str, words: Sequence[str], flags: dict[str, str]) -> int:
         raise ToolkitError(f"{', '.join(others)}: a run is continued without flags, or with -m over several priors")
     from toolkit.runs.folder import Run
 
+    hub.refuse_training(folder)
     runs = prior_sweep.singles(words) if flags else [list(words)]
     composed = [_saved(folder, run) for run in runs]
     _print_notices(tuple(dict.fromkeys(notice for run in composed for notice in run.notices)))

@@ -20,7 +20,6 @@ LICENSE            the text of that license, where it came with them
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -29,24 +28,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit import registry
+from toolkit import hub, registry
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 from toolkit.registry import NotInstalledError
 from toolkit.runs import spec_file
 from toolkit.runs.checkpoint import newest
+from toolkit.runs.contained import ADOPTED as ADOPTED
+from toolkit.runs.contained import check_folder
 from toolkit.runs.formats import FORMAT, current_config
 from toolkit.runs.log import Log
 from toolkit.runs.plain import read_json, read_yaml, write_yaml
 from toolkit.runs.signature import edited, signed
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.writing import write_text
-
-FILES = ("config.yaml", "components.json", "data.json", "spec.json", "metrics.jsonl", "log.txt", "evaluation.json")
-ADOPTED = "adopted.json"
-FOLDERS = ("autoencoder", "priors", "codes", "samples", "base")
-DEEPEST = 32
-"""Folders inside one another."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +54,18 @@ class Run:
     def open(cls, path: str | Path, key: str = "run") -> Run:
         """An existing run, all of it inside its folder; ToolkitError where the folder has no run in it.
 
-        ``key``: the option that named it, for the error.
+        ``path`` may be a run of the Hub, ``hub:owner/name@REVISION``, of which a copy is opened. ``key``: the option
+        that named it, for the error.
         """
+        if hub.is_reference(path):
+            path = hub.local_copy(str(path), hub.RUN)
         run = cls(Path(path))
         if not run.path.is_dir():
             raise ToolkitError(f"{key}={path}: no such folder")
         if not (run.path / "config.yaml").exists():
             cure = _copies(run.path) if run.autoencoder.is_dir() else ""
             raise ToolkitError(f"{key}={path}: this folder holds no run (no config.yaml){cure}")
-        _check_folder(run.path)
+        check_folder(run.path)
         return run
 
     @property
@@ -75,8 +73,25 @@ class Run:
         return self.path / "autoencoder"
 
     @property
+    def origin(self) -> hub.Reference | None:
+        """What it is a copy of, where it came from the Hub."""
+        return hub.origin(self.path)
+
+    @property
+    def title(self) -> str:
+        """What pictures call it."""
+        return self.path.name if self.origin is None else self.origin.repository
+
+    @property
+    def results(self) -> Path:
+        """Where what is made of it goes: the run itself, or, where that is a copy of the Hub's, which stays as it is, a
+        folder in ``outputs/hub``."""
+        of = self.origin
+        return self.path if of is None else Path("outputs", "hub", of.owner, f"{of.name}@{str(of.revision)[:8]}")
+
+    @property
     def samples(self) -> Path:
-        return self.path / "samples"
+        return self.results / "samples"
 
     @property
     def codes(self) -> Path:
@@ -255,48 +270,6 @@ def _configs(folder: Path) -> list[Path]:
 
 def _number(config: Path) -> int:
     return int(config.stem.partition("-")[2] or 1)
-
-
-def _check_folder(root: Path) -> None:
-    """ToolkitError where a run's folder has links that lead out of it, or anything but files and folders.
-
-    So all that is read or written is inside the folder, and finite.
-    """
-    home = root.resolve()
-    try:
-        for entry in _entries(root, DEEPEST):
-            _check_entry(entry, home)
-        for names, are, wanted in ((FILES, Path.is_file, "a file"), (FOLDERS, Path.is_dir, "a folder")):
-            for path in (root / name for name in names):
-                if path.exists() and not are(path):
-                    raise ToolkitError(f"{path} is not {wanted}, as it must be in a run")
-    except OSError as e:
-        raise ToolkitError(f"run={root} cannot be read: {e}") from e
-
-
-def _entries(folder: Path, left: int) -> Iterator[os.DirEntry[str]]:
-    if not left:
-        raise ToolkitError(f"{folder}: a run's folders are nested at most {DEEPEST} deep")
-    try:
-        entries = os.scandir(folder)
-    except FileNotFoundError:  # a training has just deleted it
-        return
-    with entries:
-        for entry in entries:
-            yield entry
-            if entry.is_dir(follow_symlinks=False):
-                yield from _entries(Path(entry.path), left - 1)
-
-
-def _check_entry(entry: os.DirEntry[str], home: Path) -> None:
-    if entry.is_symlink():
-        target = Path(os.path.realpath(entry.path))
-        if not (target.is_file() and home in target.parents):
-            raise ToolkitError(
-                f"{entry.path} is a link to {target}: a run may only link to files inside it; put the file there"
-            )
-    elif not (entry.is_file() or entry.is_dir()):
-        raise ToolkitError(f"{entry.path} is neither a file nor a folder: a run may hold nothing else")
 
 
 WORD = re.compile(r"[A-Za-z0-9._+!-]{1,100}")
