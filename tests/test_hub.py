@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import published
 import pytest
 import torch
 from fake_hub import Hub, Repository, serving
@@ -572,3 +573,13 @@ def test_completion_knows_the_copies(server: Hub, pushed: str) -> None:
     assert "condition.kind=" in candidates(f"toolkit sample run={NAME} cond")
     assert candidates("toolkit train init=hub:") == [f"init={NAME} "]
     assert server.asked == []
+
+
+def test_weights_of_others_are_adopted_by_name(server: Hub, tmp_path: Path) -> None:
+    tensors = published.weights()
+    commit = server.put("bob/waves", published.publish(tmp_path / "theirs", tensors))
+    toolkit.adopt("toy_kin", f"hub:bob/waves@{commit}", tmp_path / "run", license="mit")
+    assert json.loads((tmp_path / "run" / "adopted.json").read_text())["source"] == f"hub:bob/waves@{commit}"
+    model = toolkit.load(tmp_path / "run", "cpu")
+    x = torch.randint(8, (2, *model.spec.shape))
+    assert torch.equal(model.encode(x), published.codes(tensors, x))
