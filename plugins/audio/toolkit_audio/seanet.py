@@ -160,7 +160,8 @@ class Recurrent(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, channels, positions)``."""
         steps = h.permute(2, 0, 1)
-        output: Tensor = self.lstm(steps)[0] + steps
+        start = steps.new_zeros(self.lstm.num_layers, *steps.shape[1:])
+        output: Tensor = self.lstm(steps, (start, start))[0] + steps
         return output.permute(1, 2, 0)
 
 
