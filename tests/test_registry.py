@@ -48,7 +48,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_kind_has_an_interface_of_its_name() -> None:
-    for kind, target in registry.KINDS.items():
+    for kind, target in registry.REGISTERED.items():
         module, _, name = target.partition(":")
         assert module == f"toolkit.{kind}"
         assert getattr(__import__(module, fromlist=[name]), name).__name__.lower() == kind
@@ -100,6 +100,21 @@ def test_a_name_that_is_not_installed_gets_its_neighbours() -> None:
 def test_an_unknown_kind_is_named() -> None:
     with pytest.raises(RegistryError, match=r"encodr \(did you mean encoder"):
         registry.names("encodr")
+
+
+def test_a_family_is_registered_like_a_part_and_is_none(plugins: Path) -> None:
+    """A group that is nearly its name is told of, as those of parts are."""
+    points = {"family": {"mine": "kin.parts:Mine"}, "familly": {"lost": "kin.parts:Mine"}}
+    home = write_plugin(plugins, "kin", points, "")
+    write_module(home, "kin", "from toolkit.family import Family\n\nclass Mine(Family): ...")
+    assert registry.FAMILY not in registry.KINDS
+    assert registry.names("family") == ("mine",)
+    with pytest.raises(RegistryError, match="is incomplete: Family also needs data, entries, settings, "):
+        registry.load("family", "mine")
+    with pytest.raises(RegistryError, match=r"family mime is not installed \(did you mean mine\?\)"):
+        registry.find("family", "mime")
+    [problem] = registry.problems()
+    assert "toolkit.familly are of no kind (did you mean toolkit.family" in problem
 
 
 @pytest.mark.parametrize(

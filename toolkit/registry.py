@@ -31,6 +31,10 @@ KINDS: Mapping[str, str] = {
 }
 """Every kind of component and the interface that its classes implement."""
 
+FAMILY = "family"
+REGISTERED: Mapping[str, str] = {**KINDS, FAMILY: "toolkit.family:Family"}
+"""Whatever entry points name: the kinds of components, and families, which are no part of a run's configuration."""
+
 REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")
 """The kinds that every model needs."""
 
@@ -89,9 +93,9 @@ def load(kind: str, name: str) -> type:
     registration = find(kind, name)
     check_core(registration)
     cls = _imported(registration)
-    interface = import_target(KINDS[kind])
+    interface = import_target(REGISTERED[kind])
     if not (isinstance(cls, type) and issubclass(cls, interface)):
-        raise RegistryError(f"{registration} does not subclass {KINDS[kind]}")
+        raise RegistryError(f"{registration} does not subclass {REGISTERED[kind]}")
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
         raise RegistryError(f"{registration} is incomplete: {interface.__name__} also needs {missing}")
@@ -134,7 +138,8 @@ def conf_folders() -> tuple[tuple[str, Path], ...]:
 def problems() -> tuple[str, ...]:
     """What of plugins cannot be read, a sentence each: these names are missing from the registry."""
     unread = (source.problem for source in sources() if source.problem)
-    return (*unread, *(_mistyped(source, kind) for source in sources() for kind in source.kinds() if kind not in KINDS))
+    mistyped = (_mistyped(source, kind) for source in sources() for kind in source.kinds() if kind not in REGISTERED)
+    return (*unread, *mistyped)
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
@@ -155,20 +160,25 @@ def _cure(claims: Sequence[Registration]) -> str:
 
 
 def _mistyped(source: Source, kind: str) -> str:
-    near = did_you_mean(f"toolkit.{kind}", [f"toolkit.{known}" for known in (*KINDS, CONF)])
+    near = did_you_mean(f"toolkit.{kind}", [f"toolkit.{known}" for known in (*REGISTERED, CONF)])
     return f"{source.name}: its entry points toolkit.{kind} are of no kind{near}: they are not read"
 
 
 def _known(kind: str) -> None:
-    if kind not in KINDS:
+    if kind not in REGISTERED:
         raise RegistryError(
-            f"no kind of component is called {kind}{did_you_mean(kind, KINDS)}; kinds: {', '.join(KINDS)}"
+            f"no kind of component is called {kind}{did_you_mean(kind, REGISTERED)}; kinds: {', '.join(REGISTERED)}"
         )
+
+
+def _choice(kind: str, name: str) -> str:
+    """A name as it is written to choose it: a family stands alone, after its command."""
+    return f"{kind} {name}" if kind == FAMILY else f"{kind}={name}"
 
 
 def _missing(kind: str, name: str) -> str:
     installed = names(kind)
-    lines = [f"{kind}={name} is not installed{did_you_mean(name, installed)}"]
+    lines = [f"{_choice(kind, name)} is not installed{did_you_mean(name, installed)}"]
     lines.append(f"installed: {', '.join(installed) or 'none'}")
     return "\n".join([*lines, *(f"note: {problem}" for problem in problems())])
 

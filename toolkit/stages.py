@@ -12,7 +12,7 @@ import torch
 
 from toolkit.build import asks_for_source, build_loggers, build_metrics, build_stage
 from toolkit.config import RunConfig
-from toolkit.continuation import check_continuation, check_data, initialize
+from toolkit.continuation import check_continuation, check_data
 from toolkit.dataset import Dataset, Examples
 from toolkit.device import choose_device, placed
 from toolkit.distributed import (
@@ -27,6 +27,7 @@ from toolkit.distributed import (
 )
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import can_share, evaluate_parts
+from toolkit.initialization import initialize
 from toolkit.interrupts import keyboard
 from toolkit.logged import Logged
 from toolkit.model import load, open_dataset
@@ -86,7 +87,7 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
             notices += check_data(Path(config.dataset.options["run"]), files, config.trainer.allow_changed_data)
         notices += run.edited()
         if config.init and checkpoint is None:
-            notices += initialize(stage, config.init)
+            notices += initialize(stage, config.init, config.trainer.freeze)
     allowed = config.trainer.allow_changed_data  # by this command alone: it is not saved
     config = with_absolute_paths(replace(config, trainer=replace(config.trainer, allow_changed_data=False)))
     on_rank0(lambda: report.add(build_loggers(config, run.path)))

@@ -16,14 +16,14 @@ from toolkit import registry
 from toolkit.cli.config.groups import shadows
 from toolkit.cli.probe import load_all
 from toolkit.errors import ToolkitError, printable
-from toolkit.registry import KINDS, Registration
+from toolkit.registry import REGISTERED, Registration
 from toolkit.schema import read
 
 USAGE = f"""toolkit plugins [KIND [NAME]] [--json] [--check]
 
 Lists the installed components, or the options of one; nothing is imported.
 
-  KIND     one of {", ".join(KINDS)}
+  KIND     one of {", ".join(REGISTERED)}
   NAME     a component of that kind: prints what it is and what its options mean
   --json   as JSON
   --check  import every component, and print what of it does not work here; exit 2 if one is broken"""
@@ -57,7 +57,7 @@ def main(args: Sequence[str]) -> int:
         print(printable(_describe(kinds[0], kinds[1])))
         return 0
     with _without_gc():
-        registrations = [registration for kind in kinds or KINDS for registration in registry.registrations(kind)]
+        registrations = [registration for kind in kinds or REGISTERED for registration in registry.registrations(kind)]
         rows = [_row(registration) for registration in registrations]
     rows = _checked(registrations, rows) if "--check" in args else rows
     problems = [*registry.problems(), *shadows()]

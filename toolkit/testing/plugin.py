@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from toolkit import registry, schema
 from toolkit.entry_points import PLUGIN_PATH, Source, checkout, sources
-from toolkit.registry import CORE, KINDS, LISTS, Registration
+from toolkit.registry import CORE, FAMILY, KINDS, LISTS, REGISTERED, Registration
 from toolkit.testing.laws import Laws
 
 LEFT_BEHIND = (".git", ".venv*", "*.egg-info", "build", "dist", "outputs", "__pycache__", ".*_cache")
@@ -45,10 +45,13 @@ class PluginSuite(Laws):
     ``{"decoder=mine": ["encoder=mine"]}``, or of an experiment, ``{"experiment=mine": ["dataset.root=…"]}``."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One test per component, and per YAML file."""
+        """One test per component, per family and per YAML file."""
         if "component" in metafunc.fixturenames:
             components = list(self._registrations())
             metafunc.parametrize("component", components, ids=[f"{c.kind}={c.name}" for c in components])
+        if "family" in metafunc.fixturenames:
+            families = list(self._source().registrations(FAMILY))
+            metafunc.parametrize("family", families, ids=[family.name for family in families])
         if "yaml" in metafunc.fixturenames:
             files = list(self._yaml())
             metafunc.parametrize("yaml", files, ids=[f"{file.parent.name}={file.stem}" for file in files])
@@ -62,10 +65,10 @@ class PluginSuite(Laws):
         assert self._source().requires, f'{self.distribution}: add "{CORE}>=0.2,<0.3" to its dependencies'
 
     def test_listing_it_imports_neither_it_nor_torch(self) -> None:
-        packages = sorted({component.target.partition(":")[0].partition(".")[0] for component in self._registrations()})
+        packages = sorted({part.target.partition(":")[0].partition(".")[0] for part in self._source().parts()})
         code = (
             "import sys; from toolkit import registry, schema\n"
-            "[schema.read(one) for kind in registry.KINDS for one in registry.registrations(kind)\n"
+            "[schema.read(one) for kind in registry.REGISTERED for one in registry.registrations(kind)\n"
             f" if one.distribution == {self._source().name!r}]\n"
             f"registry.conf_folders(); print(*sorted({{'torch', *{packages!r}}} & set(sys.modules)))"
         )
@@ -76,6 +79,11 @@ class PluginSuite(Laws):
 
     def test_it_loads(self, component: Registration) -> None:
         registry.load(component.kind, component.name)
+
+    def test_its_families_load(self, family: Registration) -> None:
+        """And say what they are of; ``FamilySuite`` checks what they hold."""
+        registry.load(FAMILY, family.name)()
+        assert schema.read(family).doc, f"{family} has no docstring"
 
     def test_its_name_is_unique(self, component: Registration) -> None:
         from toolkit.cli.config.groups import claims
@@ -159,7 +167,7 @@ class PluginSuite(Laws):
         (wheel,) = tmp_path.glob("*.whl")
         files = set(zipfile.ZipFile(wheel).namelist())
         wanted = {self._inside(file) for file in self._yaml()}
-        wanted |= {self._inside(schema.read(component).file) for component in self._registrations()}
+        wanted |= {self._inside(schema.read(part).file) for part in self._source().parts() if part.kind in REGISTERED}
         missing = sorted(wanted - files)
         assert not missing, f"{wheel.name} lacks {', '.join(missing)}: see package-data in its pyproject.toml"
 
