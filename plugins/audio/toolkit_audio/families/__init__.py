@@ -1,0 +1,1 @@
+"""Published tokenizers of sound, and the parts that hold them."""
