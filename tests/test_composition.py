@@ -32,6 +32,7 @@ QUANTIZERS = {  # and the depth of their codes
     "product": 2,
     "product quantizer.shared=true quantizer.inner.name=ema": 2,
     "product quantizer.inner.name=residual quantizer.inner.depth=3": 6,
+    "split": 5,
     "vq_cosine": 1,
     "residual_ema": 8,
     "residual_cosine": 9,

@@ -85,6 +85,13 @@ def test_each_map_gets_its_gradient() -> None:
         assert layer.weight.grad.any()
 
 
+def test_maps_without_bias_take_nothing_to_nothing() -> None:
+    quantizer = ProjectedQuantizer(8, inner=small_fsq, bias=False)
+    assert [name for name, _ in quantizer.named_parameters()] == ["proj_in.weight", "proj_out.weight"]
+    for layer in (quantizer.proj_in, quantizer.proj_out):
+        assert not layer(torch.zeros(layer.in_features)).any()
+
+
 def test_its_maps_stay_single_under_autocast() -> None:
     quantizer, z = ProjectedQuantizer(8, inner=small_fsq).eval(), torch.randn(2, 8, 64)
     plain = quantizer(z)

@@ -26,10 +26,16 @@ class ProjectedQuantizer(Quantizer):
     Args:
         inner: the quantizer between the projections, built for codebook_dim channels.
         codebook_dim: the dim that the inner quantizer gets.
+        bias: whether the maps add one.
     """
 
     def __init__(
-        self, dim: int, *, inner: Callable[[int], Quantizer] = VectorQuantizer, codebook_dim: PositiveInt = 8
+        self,
+        dim: int,
+        *,
+        inner: Callable[[int], Quantizer] = VectorQuantizer,
+        codebook_dim: PositiveInt = 8,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if codebook_dim < 1:
@@ -40,8 +46,8 @@ class ProjectedQuantizer(Quantizer):
                 "a continuous bottleneck cannot be projected, as its samples start from the unit normal: choose it"
                 " alone, with a smaller dim"
             )
-        self.proj_in = nn.Linear(dim, self.inner.channels)
-        self.proj_out = nn.Linear(self.inner.dim, dim)
+        self.proj_in = nn.Linear(dim, self.inner.channels, bias=bias)
+        self.proj_out = nn.Linear(self.inner.dim, dim, bias=bias)
         self.channels = self.dim = dim
         self.depth, self.codebook_sizes = self.inner.depth, self.inner.codebook_sizes
         self.has_posterior, self.local = self.inner.has_posterior, self.inner.local
