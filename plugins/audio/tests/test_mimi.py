@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from toolkit import Condition, DataSpec, Decoder, Encoder, Likelihood
+from toolkit import Autoencoder, Condition, DataSpec, Decoder, Encoder, Likelihood
+from toolkit.flow import Flow
+from toolkit.likelihoods.normal import NormalLikelihood
+from toolkit.quantizers.ema import EMAQuantizer
+from toolkit.quantizers.split import SplitQuantizer
+from toolkit.sample import decode
+from toolkit.streams import StreamDecoder, StreamEncoder
+from toolkit.testing.context import close_to, in_float64, randomized
 from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
 from toolkit_audio.causal_conv import CausalConv
@@ -61,6 +68,34 @@ def test_a_turn_is_by_the_distance_alone() -> None:
         torch.testing.assert_close(along, along[:1].expand_as(along))
     torch.testing.assert_close(products[0, 0], query @ key)
     assert not torch.allclose(products[1, 0], products[0, 0])
+
+
+@torch.no_grad()
+def test_what_arrives_gives_what_the_whole_gives() -> None:
+    """Codes as soon as their own samples are there, and sound as soon as its code is; far more than a context."""
+    data = DataSpec(1, (24 * 12,), varying=(True,), rates=(8000.0,))
+    sizes = {"hidden": 2, "layers": 2, "heads": 2, "window": 3, "mlp": 8}
+    encoder = MimiEncoder(data, 8, strides=(2, 3), **sizes)  # type: ignore[arg-type]
+    decoder = MimiDecoder(8, (), NormalLikelihood(data, scale=0.1), strides=(3, 2), **sizes)  # type: ignore[arg-type]
+    quantizer = SplitQuantizer(8, first=small_ema, second=small_ema)
+    model, x = randomized(Autoencoder(data, encoder, quantizer, decoder).eval()), torch.rand(2, 1, 24 * 12) * 2 - 1
+    assert max(encoder.context[0] // 12, decoder.context[0]) < 12  # type: ignore[index]
+    with in_float64():
+        codes = model.quantize(x.double()).codes
+        arriving = StreamEncoder(Flow(model), data, model.code_spec, lambda n: {})
+        assert arriving.latency == 12
+        pieces = [arriving.push(piece) for piece in x.double().split(7, 2)]
+        assert sum(piece.shape[2] for piece in pieces) == 24
+        assert torch.equal(torch.cat([*pieces, arriving.flush()], 2), codes)
+        sound = StreamDecoder(Flow(model), data, model.code_spec, lambda n: {}, 0)
+        assert sound.latency == 0
+        whole = decode(model, codes, {})
+        assert (whole.abs() < 1).float().mean() > 0.1
+        close_to(torch.cat([sound.push(piece) for piece in codes.split(1, 2)], 2), whole)
+
+
+def small_ema(dim: int) -> EMAQuantizer:
+    return EMAQuantizer(dim, codebook_size=6, init="random")
 
 
 def test_before_the_first_position_there_are_its_copies() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,16 +40,21 @@ TINY: dict[str, Any] = {
 }
 
 
+def mimi(**settings: Any) -> Any:
+    return _mimi(json.dumps(settings))
+
+
 @cache
 @torch.no_grad()
-def mimi(**settings: Any) -> Any:
-    """Mimi, none of whose weights are as they begin, with codebooks as wide as what they quantize."""
+def _mimi(settings: str) -> Any:
+    """Mimi, none of whose weights are as they begin, with codebooks as wide as what they quantize, and sound in [-1, 1]
+    out of them."""
     pytest.importorskip("transformers")
     from transformers.models.mimi.configuration_mimi import MimiConfig
     from transformers.models.mimi.modeling_mimi import MimiModel
 
     torch.manual_seed(0)
-    model = MimiModel(MimiConfig(**settings)).eval()
+    model = MimiModel(MimiConfig(**json.loads(settings))).eval()
     for name, parameter in model.named_parameters():
         if "layer_scale" in name:
             parameter.uniform_(-0.5, 0.5)
@@ -65,6 +71,10 @@ def mimi(**settings: Any) -> Any:
             book.cluster_usage.uniform_(0.5, 20)
             book.embed_sum.copy_(torch.randn(book.embed_sum.shape) * residual.std() * book.cluster_usage[:, None])
             residual = residual - layer.decode(layer.encode(residual))
+    last = model.decoder.decoder_seanet.layers[-1].conv
+    loudest = model.decode(model.quantizer.encode(z).transpose(0, 1)).audio_values.abs().max()
+    for parameter in last.parameters():
+        parameter.div_(loudest)
     return model
 
 

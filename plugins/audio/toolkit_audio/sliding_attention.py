@@ -31,7 +31,8 @@ def _in_blocks(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor
     """The same in blocks of a window each, which see themselves and the block before: linear in the positions."""
     heads, rest = query.shape[1], query.shape[2] - window
     fill = (0, 0, 0, -rest % window)
-    first = F.scaled_dot_product_attention(*(t[:, :, :window] for t in (query, key, value)), is_causal=True)
+    early = [t[:, :, :window] for t in (query, key, value)]
+    first = F.scaled_dot_product_attention(early[0], early[1], early[2], is_causal=True)
     blocks = F.pad(query[:, :, window:], fill).unflatten(2, (-1, window)).flatten(1, 2)
     keys, values = (_with_block_before(F.pad(t, fill), window) for t in (key, value))
     order = torch.arange(2 * window, device=query.device)

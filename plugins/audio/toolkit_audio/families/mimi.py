@@ -186,7 +186,9 @@ def _latent_stride(written: Mapping[str, Any], rate: int, ratios: list[int]) -> 
 
 
 def _stride_of(settings: Mapping[str, Any]) -> int:
-    return round(settings["sampling_rate"] / (prod(settings["upsampling_ratios"]) * settings["frame_rate"]))
+    """Of that convolution."""
+    frames: float = settings["sampling_rate"] / prod(settings["upsampling_ratios"])
+    return round(frames / settings["frame_rate"])
 
 
 def _depths(settings: Mapping[str, Any]) -> dict[str, int]:
