@@ -42,4 +42,5 @@ class VitEncoder(Encoder):
         patches = self.proj_in(to_patches(self.data.scale(x), self.patch))
         grid = patches.shape[1], patches.shape[2]
         z: Tensor = self.out(self.transformer(patches.flatten(1, 2) + self.positions(grid)))
-        return z.transpose(1, 2).unflatten(2, grid)
+        latents: Tensor = z.transpose(1, 2).unflatten(2, grid)
+        return latents

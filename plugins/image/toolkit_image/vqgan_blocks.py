@@ -60,7 +60,8 @@ class Attention(nn.Module):
         positions = self.norm(h).flatten(2).transpose(1, 2)
         query, key, value = self.qkv(positions).unsqueeze(1).chunk(3, 3)
         read = F.scaled_dot_product_attention(query, key, value).squeeze(1)
-        return h + self.out(read).transpose(1, 2).unflatten(2, h.shape[2:])
+        change: Tensor = self.out(read).transpose(1, 2).unflatten(2, h.shape[2:])
+        return h + change
 
 
 class Down(nn.Module):

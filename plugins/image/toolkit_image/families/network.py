@@ -138,7 +138,8 @@ def _chosen(kind: str, part: PartConfig, name: str) -> None:
 
 def _network(options: Mapping[str, Any]) -> Network:
     values = {field.name: options[field.name] for field in fields(Network) if field.name in options}
-    return Network(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    return Network(**plain)
 
 
 def _shown(value: Any) -> str:
