@@ -358,7 +358,7 @@ def test_plugins_lists_who_brings_what_and_what_is_broken(plugin: Path, capsys: 
     assert "cli-plugin 3" in out
     assert "A part." in out
     assert "encoder=d_wrong is broken: encoder=d_wrong: *sizes: a component must name all its arguments" in out
-    assert "vq" not in out
+    assert "lfq" not in out
 
 
 def test_plugins_as_json(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
