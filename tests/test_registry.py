@@ -104,15 +104,15 @@ def test_an_unknown_kind_is_named() -> None:
 
 def test_a_family_is_registered_like_a_part_and_is_none(plugins: Path) -> None:
     """A group that is nearly its name is told of, as those of parts are."""
-    points = {"family": {"my_kin": "kin.parts:Mine"}, "familly": {"lost": "kin.parts:Mine"}}
+    points = {"family": {"zeta_kin": "kin.parts:Mine"}, "familly": {"lost": "kin.parts:Mine"}}
     home = write_plugin(plugins, "kin", points, "")
     write_module(home, "kin", "from toolkit.family import Family\n\nclass Mine(Family): ...")
     assert registry.FAMILY not in registry.KINDS
-    assert "my_kin" in registry.names("family")
+    assert "zeta_kin" in registry.names("family")
     with pytest.raises(RegistryError, match="is incomplete: Family also needs data, entries, settings, "):
-        registry.load("family", "my_kin")
-    with pytest.raises(RegistryError, match=r"family my_kim is not installed \(did you mean my_kin\?\)"):
-        registry.find("family", "my_kim")
+        registry.load("family", "zeta_kin")
+    with pytest.raises(RegistryError, match=r"family zeta_kim is not installed \(did you mean zeta_kin\?\)"):
+        registry.find("family", "zeta_kim")
     [problem] = registry.problems()
     assert "toolkit.familly are of no kind (did you mean toolkit.family" in problem
 

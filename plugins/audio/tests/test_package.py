@@ -24,5 +24,21 @@ class TestPackage(PluginSuite):
         "decoder=audio_seanet": ["encoder=audio_seanet"],
         "encoder=audio_dac": ["decoder=audio_dac", "dataset.seconds=1.024", "decoder.hidden=64"],
         "decoder=audio_dac": ["encoder=audio_dac", "dataset.seconds=1.024", "decoder.hidden=64"],
+        "encoder=audio_mimi": [
+            "decoder=audio_mimi",
+            "dataset.seconds=0.96",
+            "encoder.hidden=8",
+            "decoder.hidden=8",
+            "encoder.layers=1",
+            "decoder.layers=1",
+        ],
+        "decoder=audio_mimi": [
+            "encoder=audio_mimi",
+            "dataset.seconds=0.96",
+            "encoder.hidden=8",
+            "decoder.hidden=8",
+            "encoder.layers=1",
+            "decoder.layers=1",
+        ],
         "decoder=audio_vocos": ["decoder.hop=64", "decoder.window=256"],
     }

@@ -188,7 +188,8 @@ def _latent_stride(written: Mapping[str, Any], rate: int, ratios: list[int]) -> 
 def _stride_of(settings: Mapping[str, Any]) -> int:
     """Of that convolution."""
     frames: float = settings["sampling_rate"] / prod(settings["upsampling_ratios"])
-    return round(frames / settings["frame_rate"])
+    stride: int = round(frames / settings["frame_rate"])
+    return stride
 
 
 def _depths(settings: Mapping[str, Any]) -> dict[str, int]:
