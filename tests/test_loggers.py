@@ -22,6 +22,7 @@ from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
 from toolkit.logged import Logged
+from toolkit.loggers.report import ReportLogger
 from toolkit.loggers.tensorboard import TensorBoardLogger
 from toolkit.runs.folder import Run
 from toolkit.runs.plain import read_yaml, write_yaml
@@ -272,6 +273,11 @@ def writer(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestTensorBoardLogger(LoggerSuite):
     def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
         return TensorBoardLogger(run)
+
+
+class TestReportLogger(LoggerSuite):
+    def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
+        return ReportLogger(run)
 
 
 class TestCountingLogger(LoggerSuite):

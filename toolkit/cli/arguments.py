@@ -103,9 +103,9 @@ def _take(word: str, options: dict[str, Option], values: dict[str, Any]) -> None
         raise ToolkitError(_unknown(word, key, options))
 
 
-AT_LEAST = {"n": 1, "examples": 1, "frames": 1, "batch_size": 1, "seed": 0, "workers": 0}
+AT_LEAST = {"n": 1, "examples": 1, "frames": 1, "batch_size": 1, "seed": 0, "workers": 0, "port": 0}
 """The smallest values of options that several commands share."""
-AT_MOST = {"seed": BITS_64 - 1, "workers": 256}
+AT_MOST = {"seed": BITS_64 - 1, "workers": 256, "port": 65535}
 """The largest ones, where they are not those of counts."""
 
 

@@ -16,6 +16,8 @@ COMMANDS = {
     "push": ("toolkit.cli.push:main", "a run to the Hugging Face Hub, with a card"),
     "pull": ("toolkit.cli.pull:main", "a run of the Hub as one of yours, to train it further"),
     "compare": ("toolkit.cli.compare:main", "metrics of several runs side by side"),
+    "report": ("toolkit.cli.page:main", "a run, or several, as one HTML page"),
+    "watch": ("toolkit.cli.watch:main", "the same page of a run, live beside its training"),
     "check": ("toolkit.cli.train:check", "check that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),
     "new-plugin": ("toolkit.cli.new_plugin:main", "write a package with parts of your own"),
