@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 from typing import Any
 
@@ -325,3 +326,52 @@ def test_tensorboards_own_writer(tmp_path: Path) -> None:
     (file,) = (run / "tensorboard").iterdir()
     assert b"autoencoder/train/loss" in file.read_bytes()
     assert b"autoencoder/samples" in file.read_bytes()
+
+
+class HangingLogger(Logger):
+    """Waits for ever from a call on, or when it is built."""
+
+    def __init__(self, at: int = 0) -> None:
+        self.calls, self.at = 0, at
+        if not at:
+            Event().wait()
+
+    def log(self, stage: str, split: str, step: int, metrics: Mapping[str, float]) -> None:
+        self.calls += 1
+        if self.calls == self.at:
+            Event().wait()
+
+
+def test_a_logger_that_hangs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told once; the other one hears of all the rest, and is closed."""
+    monkeypatch.setattr("toolkit.logged.PATIENCE", 0.2)
+    notes, other = Notes(), Recording()
+    with Logged(notes) as logged:
+        logged.add(iter({"stuck": HangingLogger(2), "other": other}.items()))
+        for step in range(4):
+            logged.metrics("train", step, {"loss": 1.0})
+    (note,) = notes.notes
+    assert_names(note, "logger=stuck … 0.2 s")
+    assert other.heard == [0, 1, 2, 3, "done"]
+
+
+def test_a_logger_that_hangs_while_it_is_built_is_named_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.logged.PATIENCE", 0.2)
+    other = Recording()
+    loggers = ((name, make()) for name, make in (("other", lambda: other), ("stuck", HangingLogger)))
+    with pytest.raises(ToolkitError, match="after other has not answered"), Logged(Notes()) as logged:
+        logged.add(loggers)
+    assert other.heard == ["failed"]
+
+
+class Recording(Logger):
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def log(self, stage: str, split: str, step: int, metrics: Mapping[str, float]) -> None:
+        self.heard.append(step)
+
+    def close(self, status: str) -> None:
+        self.heard.append(status)
