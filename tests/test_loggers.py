@@ -23,9 +23,13 @@ from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
 from toolkit.logged import Logged
+from toolkit.loggers.csv import CSVLogger
+from toolkit.loggers.mlflow import MLflowLogger
 from toolkit.loggers.report import ReportLogger
 from toolkit.loggers.tensorboard import TensorBoardLogger
+from toolkit.loggers.wandb import WandbLogger
 from toolkit.runs.folder import Run
+from toolkit.runs.log import Log
 from toolkit.runs.plain import read_yaml, write_yaml
 from toolkit.stages import train
 from toolkit.testing import LoggerSuite
@@ -279,6 +283,108 @@ class TestTensorBoardLogger(LoggerSuite):
 class TestReportLogger(LoggerSuite):
     def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
         return ReportLogger(run)
+
+
+class TestCSVLogger(LoggerSuite):
+    def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
+        return CSVLogger(run)
+
+
+class Service:
+    """In place of a tracker's package: the calls that its library takes, and what they were given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "info":
+            return self
+
+        def call(*args: Any, **options: Any) -> Any:
+            self.calls.append((name, args, options))
+            return [] if name == "search_runs" else self
+
+        return call
+
+    def given(self, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        return [(args, options) for called, args, options in self.calls if called == name]
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Service:
+    service = Service()
+    for name in ("wandb", "mlflow"):
+        monkeypatch.setitem(sys.modules, name, service)  # type: ignore[arg-type]
+    return service
+
+
+@pytest.mark.usefixtures("service")
+class TestWandbLogger(LoggerSuite):
+    def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
+        return WandbLogger(run, config)
+
+
+@pytest.mark.usefixtures("service")
+class TestMLflowLogger(LoggerSuite):
+    def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
+        return MLflowLogger(run, config)
+
+
+def test_wandb_has_metrics_over_each_stages_steps(service: Service, tmp_path: Path) -> None:
+    logger = WandbLogger(tmp_path / "3", {"seed": 1}, mode="offline", tags=("a",))
+    logger.log("autoencoder", "train", 5, {"loss": 0.5})
+    logger.picture("autoencoder", 6, tmp_path / "x.png")
+    logger.log("prior-x", "val", 2, {"nll": 1.5})
+    logger.close("failed")
+    ((_, opened),) = service.given("init")
+    assert (opened["name"], opened["group"], opened["resume"]) == ("3", tmp_path.name, "allow")
+    assert (opened["mode"], opened["tags"], opened["config"]) == ("offline", ["a"], {"seed": 1})
+    assert [args[0] for args, _ in service.given("define_metric")] == ["autoencoder/*", "prior-x/*"]
+    values = [args[0] for args, _ in service.given("log")]
+    assert values[0] == {"autoencoder/train/loss": 0.5, "autoencoder/step": 5}
+    assert values[2] == {"prior-x/val/nll": 1.5, "prior-x/step": 2}
+    assert set(values[1]) == {"autoencoder/samples", "autoencoder/step"}
+    assert service.given("finish") == [((), {"exit_code": 1})]
+
+
+def test_wandb_goes_on_in_the_same_run(service: Service, tmp_path: Path) -> None:
+    for _ in range(2):
+        WandbLogger(tmp_path / "run", {}).log("autoencoder", "train", 1, {"loss": 1.0})
+    first, second = (options["id"] for _, options in service.given("init"))
+    assert first == second
+
+
+def test_mlflow_has_metrics_pictures_and_parameters(service: Service, tmp_path: Path) -> None:
+    logger = MLflowLogger(tmp_path / "run", {"trainer": {"steps": 7}, "seed": 0})
+    logger.log("autoencoder", "val", 5, {"nll": 0.5})
+    logger.picture("autoencoder", 6, tmp_path / "x.png")
+    logger.close("stopped")
+    assert [args[1:] for args, _ in service.given("log_param")] == [("trainer.steps", "7"), ("seed", "0")]
+    ((args, options),) = service.given("log_metric")
+    assert (args[1:], options) == (("autoencoder/val/nll", 0.5), {"step": 5})
+    assert [args[1:] for args, _ in service.given("log_artifact")] == [(str(tmp_path / "x.png"), "autoencoder")]
+    assert [args[1] for args, _ in service.given("set_terminated")] == ["KILLED"]
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_tracker_without_its_package_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    loggers = {"wandb": WandbLogger, "mlflow": MLflowLogger}
+    with pytest.raises(ValueError, match=rf"discrete-toolkit\[{name}\]"):
+        loggers[name](Path("run"), {})
+    assert loggers[name].missing_dependencies()
+
+
+def test_a_table_has_a_row_for_each_line_of_the_log(tmp_path: Path) -> None:
+    log = Log(tmp_path / "metrics.jsonl")
+    log.append("autoencoder", "train", 1, {"loss": 1.5})
+    log.append("autoencoder", "val", 1, {"nll": 2.5})
+    CSVLogger(tmp_path).close("done")
+    assert (tmp_path / "metrics.csv").read_text().split() == [
+        "stage,split,step,loss,nll",
+        "autoencoder,train,1,1.5,",
+        "autoencoder,val,1,,2.5",
+    ]
 
 
 class TestCountingLogger(LoggerSuite):
