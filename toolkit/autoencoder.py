@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
 from typing import final
 
@@ -25,6 +26,7 @@ from toolkit.fit import (
     where_provable,
 )
 from toolkit.likelihood import Distribution, check_distribution
+from toolkit.proofs import proved
 from toolkit.quantizer import Posterior, Quantized, Quantizer, check_quantizer
 from toolkit.spec import CodeSpec, Condition, DataSpec
 
@@ -56,7 +58,7 @@ class Autoencoder(nn.Module):
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
         self.grid = encoded_grid(encoder, data, quantizer)
         self.code_spec = code_spec_on(quantizer, self.grid)
-        self._fit(self.grid)
+        proved(("fit", data, decoder_conditions, self.grid), (encoder, quantizer, decoder), self._fit)
 
     def encode(self, x: Tensor) -> Tensor:
         """Continuous latents ``(batch, dim, *grid)``."""
@@ -98,7 +100,8 @@ class Autoencoder(nn.Module):
         self.quantizer.check(z)
         return z
 
-    def _fit(self, grid: tuple[int, ...]) -> None:
+    def _fit(self) -> None:
+        grid = self.grid
         latents = (self.quantizer.channels, *grid)
         with fakes(self.quantizer, self.decoder):
             with as_misfit(self.quantizer, f"on latents {latents}"):
@@ -142,6 +145,11 @@ class Autoencoder(nn.Module):
 
 def encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tuple[int, ...]:
     """The grid of an encoder's latents, from a fake example; MisfitError where it cannot encode the data."""
+    what = ("grid", data, quantizer.channels)
+    return proved(what, (encoder,), partial(_encoded_grid, encoder, data, quantizer))
+
+
+def _encoded_grid(encoder: Encoder, data: DataSpec, quantizer: Quantizer) -> tuple[int, ...]:
     with fakes(encoder), as_misfit(encoder, f"on data {data.shape}"):
         x, extra = fold(example(data, encoder), encoder.rank)
         z = unfold(encoder(x), extra)

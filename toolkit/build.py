@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ from toolkit.logger import Logger
 from toolkit.metric import Metric
 from toolkit.objective import Objective
 from toolkit.prior import Prior
+from toolkit.proofs import built_from, proved
 from toolkit.quantizer import Quantizer, check_quantizer
 from toolkit.runs.checkpoint import Checkpoint
 from toolkit.runs.limits import no_larger
@@ -77,6 +79,7 @@ def make(kind: str, chosen: PartConfig, key: str | None = None, /, **offered: An
         raise ToolkitError(f"{choice} cannot be built with these options: {blame(e)}") from e
     if isinstance(part, nn.Module):
         label(part, choice, _package(kind, name))
+        built_from(part, choice, chosen.options, {wanted: offered[wanted] for wanted in signature.given})
     if isinstance(part, Quantizer):
         check_quantizer(part)
     return part
@@ -123,7 +126,7 @@ def build_autoencoder(config: RunConfig, data: DataSpec) -> Autoencoder:
     }
     if config.likelihood:
         likelihood: Likelihood = make("likelihood", config.likelihood, data=seen)
-        fit_likelihood(likelihood, seen)
+        proved(("likelihood", seen), (likelihood,), partial(fit_likelihood, likelihood, seen))
         offered["likelihood"] = likelihood
     decoder: Decoder = make("decoder", config.decoder, **offered)
     names = tuple(c.name for c in chosen_conditions(config, data, "decoder"))
@@ -136,7 +139,9 @@ def build_objective(config: RunConfig, autoencoder: Autoencoder) -> Objective:
         raise MisfitError(
             f"{title(objective)} needs a quantizer with a posterior over codes; {title(autoencoder.quantizer)} has none"
         )
-    fit_objective(objective, autoencoder)
+    parts = (objective, autoencoder.encoder, autoencoder.quantizer, autoencoder.decoder)
+    what = ("objective", autoencoder.data, autoencoder.decoder_conditions)
+    proved(what, parts, partial(fit_objective, objective, autoencoder))
     return objective
 
 
@@ -171,7 +176,7 @@ def build_prior(config: RunConfig, code_spec: CodeSpec, data: DataSpec) -> Prior
             )
     conditions = tuple(c.resample(data.axes[0], code_spec.grid[0]) for c in chosen)
     prior: Prior = make("prior", config.chosen_prior(), code_spec=code_spec, conditions=conditions)
-    fit_prior(prior, code_spec)
+    proved(("prior", code_spec), (prior,), partial(fit_prior, prior, code_spec))
     return prior
 
 
