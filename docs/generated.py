@@ -46,7 +46,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def parts(kind: str) -> str:
     """Every registered component of a kind: its docstring, what it asks for and its options."""
-    return "\n\n".join(_part(registration, read(registration)) for registration in registry.registrations(kind))
+    written = "\n\n".join(_part(registration, read(registration)) for registration in registry.registrations(kind))
+    return written or "None is bundled."
 
 
 def laws(kind: str) -> str:
@@ -79,8 +80,9 @@ def as_markdown(doc: str) -> str:
 def _part(registration: registry.Registration, signature: Signature) -> str:
     about = as_markdown(inspect.cleandoc(signature.doc).partition("\nArgs:")[0].strip())
     asked = ", ".join(f"`{name}`" for name in signature.given) or "nothing"
+    given = "" if registration.kind == registry.FAMILY else f"; asks for {asked}"
     lines = [f"### `{registration.name}` {{ #{registration.name} }}"]
-    lines += [f"*from {registration.distribution}; asks for {asked}*", about]
+    lines += [f"*from {registration.distribution}{given}*", about]
     if signature.options:
         rows = [_row(option) for option in signature.options]
         lines.append("\n".join(["| option | default | type | meaning |", "|---|---|---|---|", *rows]))

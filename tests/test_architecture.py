@@ -70,6 +70,7 @@ def test_public_names() -> None:
         "RunConfig",
         "SamplingOptions",
         "ToolkitError",
+        "adopt",
         "compose",
         "evaluate",
         "export",

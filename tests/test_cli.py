@@ -410,6 +410,7 @@ def test_plugins_knows_its_words(capsys: pytest.CaptureFixture[str]) -> None:
         ("toolkit train encoder=nope seed=x tra", ["trainer."]),
         ("toolkit train trainer.optimizer=a", ["trainer.optimizer=adam ", "trainer.optimizer=adamw "]),
         ("toolkit train stage=p", ["stage=prior "]),
+        ("toolkit adopt mine f.pt set", ["settings="]),
         ("toolkit train init=so", ["init=some/"]),
         ("toolkit train init=some/", ["init=some/run/"]),
         ("toolkit check experiment=d_", ["experiment=d_small "]),

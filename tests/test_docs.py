@@ -14,7 +14,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from markdown_blocks import TINY, blocks, commands, write_files
+from safetensors.torch import load_file
 
 import toolkit
 from toolkit import registry, testing
@@ -162,6 +164,24 @@ def test_training_in_python(folder: Path, tiny: None) -> None:
         "step-00000004",
     ]
     assert (kept.path / "evaluation.json").is_file()
+
+
+def test_a_tokenizer_of_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is published, adopted, tuned and published again, as the page says."""
+    (published,) = (block for block in blocks(PAGES["adopt.md"], "python") if not block.startswith("# my-family"))
+    exec(compile(published, "adopt.md", "exec"), {})
+    before = load_file("theirs/model.safetensors")
+    for words in commands(PAGES["adopt.md"]):
+        assert run([*words, "trainer.batch_size=8"] if "train" in words else words) == 0, capsys.readouterr().err
+    after = load_file("published/model.safetensors")
+    assert sorted(after) == sorted(name for name in before if not name.startswith("critic."))
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved == {name for name in after if name.startswith("dec.")}
+
+
+@pytest.mark.slow
+def test_a_family_of_ones_own_keeps_its_laws(folder: Path) -> None:
+    _pytest(folder / "my-family")
 
 
 def test_a_loop_of_ones_own(folder: Path, tiny: None) -> None:

@@ -218,6 +218,28 @@ def test_a_frozen_part_stays_as_it_is(part: str) -> None:
     assert learned == {"encoder", "quantizer", "decoder"} - {part}
 
 
+@pytest.mark.parametrize(("part", "fault"), [("quantizer", "train"), ("encoder", "requires_grad_")])
+def test_a_planted_thaw_is_caught(part: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A codebook that learns all the same, and weights that get gradients."""
+    if fault == "train":
+        monkeypatch.setattr(Stage, "train", nn.Module.train)
+    else:
+        monkeypatch.setattr(nn.Module, "requires_grad_", lambda module, _=True: module)
+    with pytest.raises(AssertionError):
+        test_a_frozen_part_stays_as_it_is(part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["encoder", "quantizer"])
+def test_a_frozen_part_stays_as_it_is_compiled(part: str) -> None:
+    words = ["quantizer=ema", "quantizer.codebook_size=16", f"trainer.freeze=[{part}]", "trainer.compile=true"]
+    stage, batches, optimization = stage_of(*words)
+    before = weights(stage)
+    for _ in train_steps(stage, batches, optimization):
+        pass
+    assert part not in {name.split(".")[1] for name in changed(stage, before)}
+
+
 def test_a_frozen_encoder_beside_a_slow_decoder_continues_exactly(tmp_path: Path) -> None:
     words = [*VQ, "trainer.freeze=[encoder]", "trainer.learning_rate_factors={decoder: 0.1}", "stage=autoencoder"]
     run = assert_continues(tmp_path, *words)
@@ -273,6 +295,7 @@ def test_nothing_to_train_is_said(tmp_path: Path) -> None:
     frozen = "trainer.freeze=[encoder,quantizer,decoder,objective]"
     with pytest.raises(ToolkitError, match="steps=6: there is nothing to train"):
         trained(tmp_path / "run", *VQ, frozen, "stage=autoencoder")
+    assert not (tmp_path / "run").exists()
     run = trained(tmp_path / "none", *VQ, frozen, "trainer.steps=0", "stage=autoencoder", "quantizer.init=random")
     assert (run / "autoencoder" / "step-00000000").is_dir()
 

@@ -42,6 +42,7 @@ CASES = {
     "accumulate": f"{EMA} trainer.accumulate=3 trainer.steps=15 trainer.clip=1.0 trainer.ema=0.9",
     "odd": f"{EMA} trainer.batch_size=5",
     "critic": "quantizer=vq objective=toy_adversary trainer.steps=8 trainer.critic_start=2 trainer.accumulate=2",
+    "frozen": f"{EMA} trainer.freeze=[quantizer,decoder] trainer.steps=8",
     "prior": "quantizer=vq prior_trainer.steps=15 prior.condition_dropout=0",
 }
 """What one rank must do just so with the joined batches."""
@@ -90,7 +91,7 @@ def trained(case: str, scale: int = 1) -> dict[str, Tensor]:
         examples: Any = Codes()
     else:
         autoencoder = build_autoencoder(config, dataset.spec)
-        module = Stage(build_objective(config, autoencoder), autoencoder)
+        module = Stage(build_objective(config, autoencoder), autoencoder, options.freeze)
         examples = dataset
     distributed.seed_noise(0)
     optimization = Optimization(module, options, module.groups(options) if case != "prior" else ())
@@ -218,6 +219,15 @@ def test_ranks_stay_alike(two: Callable[..., Any], case: str) -> None:
 
 def test_an_objectives_parameters_are_trained(two: Callable[..., Any]) -> None:
     assert any(name.startswith("optimizer.exp_avg.objective.") for name in two("nvil")[0])
+
+
+def test_frozen_parts_stay_as_they_are_on_every_rank(two: Callable[..., Any]) -> None:
+    config = config_of("frozen")
+    torch.manual_seed(0)
+    before = build_autoencoder(config, build_dataset(config).spec).state_dict()
+    for made in two("frozen"):
+        moved = {name for name in before if not torch.equal(made[f"model.{name}"], before[name])}
+        assert {name.partition(".")[0] for name in moved} == {"encoder"}
 
 
 def assert_means(*ranks: dict[str, Tensor]) -> None:

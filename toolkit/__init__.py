@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.autoencoder import Autoencoder as Autoencoder
+    from toolkit.cli.adopting import adopt as adopt
     from toolkit.cli.config.python import compose as compose
     from toolkit.config import RunConfig as RunConfig
     from toolkit.dataset import Dataset as Dataset
@@ -65,6 +66,7 @@ _HOMES = {
     "RunConfig": "config",
     "SamplingOptions": "prior",
     "ToolkitError": "errors",
+    "adopt": "cli.adopting",
     "compose": "cli.config.python",
     "evaluate": "scoring",
     "export": "exporting.export",

@@ -59,6 +59,9 @@ def make(kind: str, chosen: PartConfig, key: str | None = None, /, **offered: An
     for wanted in signature.given:
         if wanted not in offered:
             raise ToolkitError(_not_offered(kind, name, wanted, offered))
+    for option in signature.options:
+        if option.required and option.name not in chosen.options:
+            raise ToolkitError(f"{key}.{option.name}: no value; add {key}.{option.name}=VALUE ({option.wanted})")
     options = {
         option.name: _value(option, chosen.options[option.name], f"{key}.{option.name}", offered)
         for option in signature.options

@@ -42,7 +42,7 @@ def check_continuation(
         else:
             relabeled = _check_spec(run, config, data)
         notices += check_data(run.path, files, config.trainer.allow_changed_data)
-        if relabeled and not config.trainer.allow_changed_data:
+        if relabeled and not (config.trainer.allow_changed_data or run.untouched):
             raise ToolkitError(f"{run.path} was trained with other labels: {relabeled}\n{ALLOW}")
         checkpoint.check_weights(stage)
     if config.stage == "autoencoder" or (config.stage == "all" and not stage.model.code_spec.depth):
@@ -64,7 +64,7 @@ def _check_spec(run: Run, config: RunConfig, data: DataSpec) -> str:
     before, after = ({condition.name: condition for condition in spec.conditions} for spec in (saved, data))
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     what = "; ".join(_relabeled(name, before.get(name), after.get(name)) for name in changed)
-    if {*changed} & {*config.decoder_conditions, *config.prior_conditions}:
+    if not run.untouched and {*changed} & {*config.decoder_conditions, *config.prior_conditions}:
         raise ToolkitError(
             f"{run.path} was trained with other labels, which its parts see: {what}\n"
             "call them as before, or start a new run for other data"
@@ -121,13 +121,3 @@ def changed_data(run: Run, dataset: Dataset) -> list[str]:
 def is_current(prior: Checkpoint, autoencoder: Checkpoint) -> bool:
     """Whether a prior was trained on the codes of these weights."""
     return prior.facts.get("autoencoder") == autoencoder.weights_hash
-
-
-def initialize(stage: Stage, init: str) -> list[str]:
-    """Loads the weights of another run with the same parts; returns what to know of its checkpoints."""
-    notices: list[str] = []
-    checkpoint = newest(Run.open(init, key="init").autoencoder, notices)
-    if checkpoint is None:
-        raise ToolkitError(f"init={init}: this run has no checkpoint")
-    checkpoint.load_weights(stage, averaged=True)
-    return notices

@@ -39,11 +39,12 @@ class Family(ABC):
     file itself. It is registered as an entry point of the group ``toolkit.family``.
 
     Laws, checked by toolkit.testing.FamilySuite:
-      every tensor of a published file is an entry's or skipped, and no two entries' or both
+      every tensor of a published file is an entry's or skipped, and none is both
       every tensor of ours that is saved is one entry's
-      from there to here and back gives the same tensors, and from here to there and back
-      the settings of a model composed from settings are those settings
-      the model composed from settings takes the data that they say
+      there and back gives the same tensors
+      the settings of what they compose are the settings
+      the model gives the published codes and data
+      the dataset gives what the model takes
     """
 
     @abstractmethod

@@ -130,11 +130,11 @@ class Optimization:
         """The module with its weight averages in place of its weights, where there are any."""
         weights = {n: self.parameters[n].detach().clone() for n in self.averages}
         self.intact = False
-        self._set(self.averages)
+        self._write(self.averages, self.parameters)
         try:
             yield
         finally:
-            self._set(weights)
+            self._write(weights, self.parameters)
             self.intact = True
 
     def state(self) -> dict[str, Tensor]:
@@ -148,8 +148,14 @@ class Optimization:
         return tensors
 
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
-        """The inverse of ``state``. New averages start at the weights; ToolkitError where moments do not fit."""
+        """The inverse of ``state``. New averages start at the weights; ToolkitError where moments do not fit.
+
+        A parameter that was trained and is frozen now needs neither moments nor an average, and stays what it was to
+        whoever opened the run: its average, where it had one.
+        """
         self.step = step
+        frozen = {name: p for name, p in self.module.named_parameters() if name not in self.parameters}
+        self._write({name: tensors[f"average.{name}"] for name in frozen if f"average.{name}" in tensors}, frozen)
         for name, average in self.averages.items():
             average.copy_(tensors.get(f"average.{name}", self.parameters[name].detach()))
         for name, own in self.loss_scale.state().items() if self.loss_scale else ():
@@ -158,6 +164,8 @@ class Optimization:
             group, _, path = key.partition(".")
             if group == "optimizer":
                 moment, _, name = path.partition(".")
+                if name in frozen:
+                    continue
                 if name not in self.parameters:
                     raise ToolkitError(f"the checkpoint's optimizer has {name}, which is not a parameter of this model")
                 self._moments(name)[moment] = value.to(self.parameters[name].device, copy=True)
@@ -195,10 +203,11 @@ class Optimization:
         parameters: list[Tensor] = [self.parameters[name] for name in self.averages]
         get_ema_multi_avg_fn(decay)(averages, parameters, self.step)
 
+    @staticmethod
     @torch.no_grad()
-    def _set(self, values: dict[str, Tensor]) -> None:
+    def _write(values: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
         for name, value in values.items():
-            self.parameters[name].copy_(value)
+            parameters[name].copy_(value)
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -12,7 +12,7 @@ import torch
 
 from toolkit.build import asks_for_source, build_loggers, build_metrics, build_stage
 from toolkit.config import RunConfig
-from toolkit.continuation import check_continuation, check_data, initialize
+from toolkit.continuation import check_continuation, check_data
 from toolkit.dataset import Dataset, Examples
 from toolkit.device import choose_device, placed
 from toolkit.distributed import (
@@ -27,10 +27,11 @@ from toolkit.distributed import (
 )
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import can_share, evaluate_parts
+from toolkit.initialization import initialize
 from toolkit.interrupts import keyboard
 from toolkit.logged import Logged
 from toolkit.model import load, open_dataset
-from toolkit.optimization import Optimization
+from toolkit.optimization import Optimization, trainable
 from toolkit.paths import with_absolute_paths
 from toolkit.pictures import SHOWN, plot_reconstructions
 from toolkit.provenance import components, list_components
@@ -75,6 +76,7 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         checkpoint = newest(run.autoencoder, [])
         stage = build_stage(config, dataset.spec, checkpoint)
         build_metrics(config, stage.model)
+        _check_trainable(config, stage)
         dataset.example("train", 0, None)
         for name, trainer in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
             check_device(choose_device(trainer.device))
@@ -86,7 +88,7 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
             notices += check_data(Path(config.dataset.options["run"]), files, config.trainer.allow_changed_data)
         notices += run.edited()
         if config.init and checkpoint is None:
-            notices += initialize(stage, config.init)
+            notices += initialize(stage, config.init, config.trainer.freeze)
     allowed = config.trainer.allow_changed_data  # by this command alone: it is not saved
     config = with_absolute_paths(replace(config, trainer=replace(config.trainer, allow_changed_data=False)))
     on_rank0(lambda: report.add(build_loggers(config, run.path)))
@@ -106,6 +108,15 @@ def _check_ranks(config: RunConfig) -> None:
         raise ToolkitError(
             f"trainer.ranks={config.trainer.ranks}: this process is one of {ranks()}; `toolkit train` starts the"
             " others, or torchrun does"
+        )
+
+
+def _check_trainable(config: RunConfig, stage: Stage) -> None:
+    """ToolkitError where steps are asked for and every part is frozen, before a file is written."""
+    if config.stage != "prior" and config.trainer.steps and not trainable(stage):
+        frozen = f" with trainer.freeze=[{','.join(config.trainer.freeze)}]" if config.trainer.freeze else ""
+        raise ToolkitError(
+            f"trainer.steps={config.trainer.steps}: there is nothing to train{frozen}; take trainer.steps=0"
         )
 
 

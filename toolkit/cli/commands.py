@@ -12,6 +12,7 @@ COMMANDS = {
     "compress": ("toolkit.cli.compress:main", "files to few bytes, by a prior's probabilities"),
     "decompress": ("toolkit.cli.decompress:main", "compressed files to data again"),
     "export": ("toolkit.cli.export:main", "a run as ONNX or PyTorch graphs for other programs"),
+    "adopt": ("toolkit.cli.adopt:main", "published weights as a run, and a run as published weights"),
     "compare": ("toolkit.cli.compare:main", "metrics of several runs side by side"),
     "check": ("toolkit.cli.train:check", "check that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),

@@ -15,7 +15,7 @@ from toolkit.cli.arguments import keyed, takes_words
 from toolkit.cli.commands import COMMANDS
 from toolkit.cli.config import groups
 from toolkit.errors import ToolkitError
-from toolkit.registry import KINDS, REGISTERED
+from toolkit.registry import FAMILY, KINDS, REGISTERED
 from toolkit.schema import Option
 
 USAGE = """toolkit completion bash|zsh
@@ -45,7 +45,7 @@ compdef _toolkit toolkit"""
 COMPOSING = ("train", "check")
 """Commands whose words compose a configuration."""
 FLAGS = ("--cfg ", "--config-dir ", "--help ", "--info ", "--multirun ")
-_PATHS = ("run", "out", "init", "file", "root", "files", "path", "dir")
+_PATHS = ("run", "out", "init", "file", "root", "files", "path", "dir", "settings")
 
 
 def main(args: Sequence[str]) -> int:
@@ -72,6 +72,8 @@ def candidates(line: str) -> list[str]:
         options = FLAGS if last.startswith("-") else _configuration(words[1:], last, words[0])
     elif words[0] == "plugins":
         options = (f"{word} " for word in (*_names(words[1:]), "--json", "--check"))
+    elif words == ["adopt"]:
+        options = (f"{name} " for name in registry.names(FAMILY))
     elif words[0] == "completion":
         options = ("bash ", "zsh ")
     else:

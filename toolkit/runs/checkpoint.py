@@ -71,14 +71,16 @@ class Checkpoint:
     def load_weights(self, module: nn.Module, *, averaged: bool) -> None:
         """Weights and buffers into a module of this structure; ``averaged`` takes the averages where there are any."""
         self.check_weights(module)
+        module.load_state_dict(self.averaged() if averaged else self._tensors(MODEL))
+
+    def averaged(self) -> dict[str, Tensor]:
+        """Weights and buffers, the averages in place of the weights where there are any."""
         weights = self._tensors(MODEL)
-        if averaged:
-            own = {f"average.{name}": Shape.of(tensor) for name, tensor in module.state_dict().items()}
-            averages = {name: shape for name, shape in self._shapes(STATE).items() if name.startswith("average.")}
-            check_fit({name: own[name] for name in own if name in averages}, averages, self.path)
-            values = self._tensors(STATE, "average.")
-            weights.update({name.removeprefix("average."): value for name, value in values.items()})
-        module.load_state_dict(weights)
+        own = {f"average.{name}": Shape.of(tensor) for name, tensor in weights.items()}
+        averages = {name: shape for name, shape in self._shapes(STATE).items() if name.startswith("average.")}
+        check_fit({name: own[name] for name in own if name in averages}, averages, self.path)
+        values = self._tensors(STATE, "average.")
+        return weights | {name.removeprefix("average."): value for name, value in values.items()}
 
     def check_weights(self, module: nn.Module) -> None:
         """ToolkitError where the weights do not fit a module."""
@@ -286,8 +288,8 @@ def _quoted_run(folder: Path) -> str:
 
 
 def _check_state(saved: Mapping[str, Shape], optimization: Optimization) -> None:
-    """ValueError naming a tensor that this optimization does not save, or not in this shape and type."""
-    own = {name: Shape.of(parameter) for name, parameter in optimization.parameters.items()}
+    """ValueError naming a tensor that no optimization of this module saves, or not in this shape and type."""
+    own = {name: Shape.of(parameter) for name, parameter in optimization.module.named_parameters()}
     number = Shape((), torch.float32)
     for name, shape in saved.items():
         kind, _, key = name.partition(".")

@@ -12,6 +12,8 @@ samples/           pictures and samples
 metrics.jsonl      a line per log step
 log.txt            what the screen showed, with times
 evaluation.json
+adopted.json       of a run from published weights: family, files with their hashes, settings, license
+LICENSE            the text of that license, where it came with them
 .lock              while it is trained: by whom
 """
 
@@ -41,6 +43,7 @@ from toolkit.spec import CodeSpec, DataSpec
 from toolkit.writing import write_text
 
 FILES = ("config.yaml", "components.json", "data.json", "spec.json", "metrics.jsonl", "log.txt", "evaluation.json")
+ADOPTED = "adopted.json"
 FOLDERS = ("autoencoder", "priors", "codes", "samples", "base")
 DEEPEST = 32
 """Folders inside one another."""
@@ -116,8 +119,16 @@ class Run:
 
     # -- shapes and labels
 
+    @property
+    def untouched(self) -> bool:
+        """Whether it holds adopted weights and nothing was trained in it yet: of its data it knows the form alone."""
+        steps = [path.name for path in self.autoencoder.glob("step-*")]
+        return (self.path / ADOPTED).is_file() and steps == ["step-00000000"] and not self.priors()
+
     def write_spec(self, data: DataSpec, code_spec: CodeSpec) -> None:
         """Writes them once: what a run was trained on does not change."""
+        if self.untouched and not spec_file.damage(self.path / "spec.json") and self.spec() != (data, code_spec):
+            (self.path / "spec.json").unlink()  # training writes a spec that is lost again
         spec_file.write(self.path / "spec.json", data, code_spec)
 
     def spec(self) -> tuple[DataSpec, CodeSpec]:

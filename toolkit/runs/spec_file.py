@@ -50,7 +50,7 @@ def read(path: Path) -> tuple[DataSpec, CodeSpec]:
         conditions = [_record(Condition, condition) for condition in written["data"].pop("conditions")]
         data = _record(DataSpec, {**written["data"], "conditions": ()}, conditions=tuple(conditions))
         code_spec = _record(CodeSpec, written["codes"])
-        _check(data, code_spec)
+        check(data, code_spec)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
         again = f"\ntoolkit train run={quote(str(path.parent))} writes it again" if damage(path) else ""
         raise ToolkitError(f"{path} cannot be read: {e}{again}") from e
@@ -75,7 +75,7 @@ def _record(cls: type[Record], saved: Mapping[str, Any], **given: Any) -> Record
     return cls(**values, **given)
 
 
-def _check(data: DataSpec, code_spec: CodeSpec) -> None:
+def check(data: DataSpec, code_spec: CodeSpec) -> None:
     """ValueError for numbers that no data can have."""
     counts = (data.channels, *data.axes, *code_spec.grid, *code_spec.codebook_sizes)
     sizes = [n for c in data.conditions for n in (c.size, c.stride)]

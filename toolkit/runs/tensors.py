@@ -122,12 +122,17 @@ def check_fit(own: Mapping[str, Shape], saved: Mapping[str, Shape], path: Path) 
     """ToolkitError naming the first tensors that only one side has, or that differ in shape or type."""
     wrong = [name for name in sorted({*own, *saved}) if own.get(name) != saved.get(name)]
     if wrong:
-        named = [f"{name} {_shown(own, saved, name)} here, {_shown(saved, own, name)} there" for name in wrong[:2]]
+        named = [difference(own, saved, name) for name in wrong[:2]]
         more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
         raise ToolkitError(
             f"the weights of {path} do not fit this model: {'; '.join(named)}{more}\n"
             "a run keeps its parts and their sizes: start a new run for others"
         )
+
+
+def difference(own: Mapping[str, Shape], saved: Mapping[str, Shape], name: str) -> str:
+    """How a tensor differs, in words."""
+    return f"{name} {_shown(own, saved, name)} here, {_shown(saved, own, name)} there"
 
 
 def _shown(shapes: Mapping[str, Shape], other: Mapping[str, Shape], name: str) -> str:

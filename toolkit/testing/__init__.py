@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from toolkit.testing.dataset import DatasetSuite as DatasetSuite
     from toolkit.testing.decoder import DecoderSuite as DecoderSuite
     from toolkit.testing.encoder import EncoderSuite as EncoderSuite
+    from toolkit.testing.family import FamilySuite as FamilySuite
     from toolkit.testing.likelihood import LikelihoodSuite as LikelihoodSuite
     from toolkit.testing.logger import LoggerSuite as LoggerSuite
     from toolkit.testing.metric import MetricSuite as MetricSuite
@@ -30,6 +31,7 @@ __all__ = [
     "DatasetSuite",
     "DecoderSuite",
     "EncoderSuite",
+    "FamilySuite",
     "LikelihoodSuite",
     "LoggerSuite",
     "MetricSuite",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from enum import EnumMeta
 from typing import Any, get_args
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -163,13 +164,17 @@ def _typed(error: OmegaConfBaseException) -> str:
     shown = f"'{value}'" if isinstance(value, str) else value
     if not isinstance(error, ValidationError) or isinstance(error, InterpolationResolutionError):
         return str(error).splitlines()[0]
-    if isinstance(node, EnumNode):
-        return f"expects one of {', '.join(node.enum_type.__members__)}, got {shown}"
+    items = get_args(error.ref_type)
+    choices = (
+        node.enum_type if isinstance(node, EnumNode) else next((i for i in items if isinstance(i, EnumMeta)), None)
+    )
+    if choices is not None:
+        return f"expects one of {', '.join(choices.__members__)}, got {shown}"
     if isinstance(node, ListConfig):
         return "expects a list, written [a,b]"
     if node is not None and value is None:
         return "null is not allowed"
-    wanted = _TYPES.get(type(node)) or next((item.__name__ for item in get_args(error.ref_type)), None)
+    wanted = _TYPES.get(type(node)) or next((item.__name__ for item in items), None)
     return f"expects {wanted}, got {shown}" if wanted else str(error).splitlines()[0]
 
 

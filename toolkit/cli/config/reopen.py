@@ -112,7 +112,7 @@ def _replaced(key: str, swaps: Sequence[str]) -> bool:
 
 
 def _drift(composed: DictConfig, frozen: Mapping[str, Any]) -> list[str]:
-    """Notices of options that were added or removed since a run was saved."""
+    """Notices of options that were added or removed since a run was saved; one without a value was left open."""
     notices = []
     for kind in (kind for kind in KINDS if isinstance(frozen.get(kind), Mapping)):
         parts = frozen[kind].items() if kind in LISTS else [(kind, frozen[kind])]
@@ -124,7 +124,7 @@ def _drift(composed: DictConfig, frozen: Mapping[str, Any]) -> list[str]:
 def _changes(kind: str, saved: Mapping[str, Any], now: DictConfig) -> list[str]:
     known = set(now.keys())  # an option without a default is among the keys, but not "in" the node
     gone = [str(key) for key in saved if key not in known]
-    new = [str(key) for key in now if key not in saved]
+    new = [str(key) for key in now if key not in saved and not OmegaConf.is_missing(now, key)]
     title = f"note: {kind}={saved['name']}: "
     notices = [f"{title}the saved {', '.join(gone)} no longer exists: ignored"] if gone else []
     if new:
