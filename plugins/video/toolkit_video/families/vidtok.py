@@ -20,6 +20,9 @@ CLIP = 17
 PIXELS = 256
 """Height and width of a training clip."""
 
+RATE = 8.0
+"""Frames per second, of the authors' evaluation; they train on three."""
+
 DEFAULTS: Mapping[str, Any] = {
     "in_channels": 3,
     "out_channels": 3,
@@ -71,7 +74,7 @@ class VidTokFamily(Family):
             (CLIP, PIXELS, PIXELS),
             levels=256,
             varying=(True, False, False),
-            rates=(None, None, None),
+            rates=(RATE, None, None),
         )
 
     def words(self, settings: Mapping[str, Any]) -> list[str]:
@@ -81,6 +84,7 @@ class VidTokFamily(Family):
         return [
             "dataset=video_folder",
             f"dataset.frames={CLIP}",
+            f"dataset.rate={RATE}",
             f"dataset.size={PIXELS}",
             f"dataset.channels={settings['in_channels']}",
             "encoder=video_vidtok",
