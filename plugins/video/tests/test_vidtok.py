@@ -18,7 +18,7 @@ from toolkit.testing.decoder import DecoderSuite
 from toolkit.testing.encoder import EncoderSuite
 from toolkit_video.vidtok_decoder import VidTokDecoder
 from toolkit_video.vidtok_encoder import VidTokEncoder
-from toolkit_video.vidtok_scaling import SpaceUp, TimeDown, TimeUp
+from toolkit_video.vidtok_scaling import SpaceUp, TimeDown, TimeRepeat, TimeUp
 
 
 class TestVidTokEncoder(EncoderSuite):
@@ -36,6 +36,15 @@ class TestVidTokEncoderOfOneAndMore(TestVidTokEncoder):
     def make(self, data: DataSpec, dim: int) -> Encoder:
         strides = ((2, 2, 2), (1, 1, 1), (2, 2, 2))
         return VidTokEncoder(data, dim, hidden=3, multipliers=(1, 1, 2), strides=strides, blocks=1)
+
+
+class TestVidTokEncoderOfVersionOne(TestVidTokEncoder):
+    """Zeros before a film, instead of copies of its first frame."""
+
+    data = DataSpec(1, (61, 4, 4))
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return VidTokEncoder(data, dim, hidden=3, multipliers=(1,), strides=((2, 2, 2),), blocks=1, padding="zeros")
 
 
 class TestVidTokDecoder(DecoderSuite):
@@ -70,6 +79,39 @@ class TestVidTokDecoderOfOneAndMore(TestVidTokDecoder):
         return VidTokDecoder(
             data, dim, conditions, likelihood, hidden=3, multipliers=(2, 1, 1), strides=strides, blocks=1
         )
+
+
+class TestVidTokDecoderOfVersionOne(TestVidTokDecoder):
+    """Zeros before a film, and frames that are repeated: it looks at no code ahead."""
+
+    data = DataSpec(1, (9, 4, 8))
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        strides = ((2, 2, 2), (2, 2, 2))
+        decoder = VidTokDecoder(
+            data,
+            dim,
+            conditions,
+            likelihood,
+            hidden=3,
+            multipliers=(2, 1),
+            strides=strides,
+            blocks=1,
+            padding="zeros",
+            frames="repeated",
+        )
+        assert decoder.context is not None
+        assert decoder.context[1] == 0
+        return decoder
+
+    grid = (3, 1, 2)
 
 
 def model(frames: int) -> Autoencoder:
@@ -145,12 +187,25 @@ def test_time_is_halved_and_doubled_as_published() -> None:
     """A share of sigmoid(2) is an average of three, or a linear interpolation that does not cross the first code."""
     h, share = torch.randn(2, 6, 2, 2, 3), torch.tensor(2.0).sigmoid()
     film = h.movedim(-1, 1)
-    down, up = TimeDown(3), TimeUp(3, 2)
+    down, up = TimeDown(3, "still"), TimeUp(3, "still", 2)
     average = F.avg_pool3d(F.pad(film, (0, 0, 0, 0, 1, 0), mode="replicate"), (3, 1, 1), (2, 1, 1)).movedim(1, -1)
     torch.testing.assert_close(down(h), share * average + (1 - share) * down.conv(h))
     parts = [F.interpolate(part, scale_factor=(2, 1, 1), mode="trilinear") for part in (film[:, :, :2], film[:, :, 2:])]
     between = torch.cat(parts, 2).movedim(1, -1)
     torch.testing.assert_close(up(h), share * between + (1 - share) * up.conv(between))
+
+
+@torch.no_grad()
+def test_time_is_halved_and_doubled_as_in_version_one() -> None:
+    """Zeros are averaged with the first frames, and frames are repeated."""
+    h, share = torch.randn(2, 6, 2, 2, 3), torch.tensor(2.0).sigmoid()
+    film = h.movedim(-1, 1)
+    down, up = TimeDown(3, "zeros"), TimeRepeat(3, "zeros")
+    average = F.avg_pool3d(F.pad(film, (0, 0, 0, 0, 1, 0)), (3, 1, 1), (2, 1, 1)).movedim(1, -1)
+    torch.testing.assert_close(down(h), share * average + (1 - share) * down.conv(h))
+    twice = F.interpolate(film, scale_factor=(2, 1, 1), mode="nearest")
+    learned = F.conv3d(F.pad(twice, (1, 1, 1, 1, 2, 0)), up.conv.conv.weight, up.conv.conv.bias)
+    torch.testing.assert_close(up(h).movedim(-1, 1), share * twice + (1 - share) * learned)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import Literal, final
 
 from torch import Tensor, nn
 
@@ -11,15 +11,14 @@ from toolkit import Condition, DataSpec, Decoder, Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
 from toolkit.nn.context import decoder_context
 from toolkit.ranges import PositiveInt
-from toolkit_video.layers import Triple
-from toolkit_video.vidtok_layers import FilmConv, Head, ResBlock, SpaceConv, TimeConv, middle
-from toolkit_video.vidtok_scaling import SpaceUp, TimeUp, check_strides
+from toolkit_video.vidtok_layers import FilmConv, Head, Padding, in_turns, middle
+from toolkit_video.vidtok_scaling import SpaceUp, TimeRepeat, TimeUp, check_strides
 
 
 @final
 class VidTokDecoder(Decoder):
     """The mirror of the encoder ``video_vidtok``, with one residual block more in each level (Tang et al. 2024,
-    arXiv:2412.13061). Frames depend on codes before them, and on the one after their own.
+    arXiv:2412.13061). Frames depend on codes before them, and where they are interpolated on the one after their own.
 
     Where the data's frames are fewer than those of all codes, as with films of 1 + T frames, the first code's last ones
     are the film's beginning. Conditions are embedded and added to the first layer's output.
@@ -30,6 +29,7 @@ class VidTokDecoder(Decoder):
         blocks: residual blocks of a level over space, and as many over time; the encoder's and one more.
         strides: after each level, from the latents up, along time, height and width; [1,2,2] or [2,2,2], [1,1,1] for
             none; levels without one keep their grid.
+        frames: how they are doubled: interpolated between neighbors, as VidTok 1.1 has it, or repeated, as 1.0.
     """
 
     rank = 3
@@ -45,6 +45,8 @@ class VidTokDecoder(Decoder):
         multipliers: tuple[PositiveInt, ...] = (4, 4, 2, 1),
         blocks: PositiveInt = 3,
         strides: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2)),
+        padding: Padding = "still",
+        frames: Literal["interpolated", "repeated"] = "interpolated",
     ) -> None:
         super().__init__()
         check_strides(strides, len(multipliers))
@@ -52,16 +54,23 @@ class VidTokDecoder(Decoder):
             raise ValueError("multipliers=[]: at least one")
         self.likelihood = likelihood
         channels = hidden * multipliers[0]
-        self.proj_in = FilmConv(dim, channels)
+        self.proj_in = FilmConv(dim, channels, padding=padding)
         self.conditions = ConditionEmbedding(conditions, channels) if conditions else None
-        self.middle = middle(channels)
+        self.middle = middle(channels, padding)
         time, levels = 1, list[nn.Module]()
         for i, multiplier in enumerate(multipliers):
             stride = strides[i] if i < len(strides) else (1, 1, 1)
-            levels.append(_level(channels, hidden * multiplier, blocks, stride, time))
-            channels, time = hidden * multiplier, time * stride[0]
+            layers = in_turns(channels, hidden * multiplier, blocks, padding)
+            channels = hidden * multiplier
+            if stride[1] > 1:
+                layers.append(SpaceUp(channels))
+            if stride[0] > 1:
+                repeated = frames == "repeated"
+                layers.append(TimeRepeat(channels, padding) if repeated else TimeUp(channels, padding, time))
+            levels.append(nn.Sequential(*layers))
+            time *= stride[0]
         self.levels = nn.Sequential(*levels)
-        self.head = Head(channels, likelihood.channels)
+        self.head = Head(channels, likelihood.channels, padding)
         self.lead = -data.axes[0] % time
         self.context = decoder_context(time, [self.proj_in, self.middle, self.levels, self.head])
         if self.lead and (steps := [condition.name for condition in conditions if condition.per_step]):
@@ -77,15 +86,3 @@ class VidTokDecoder(Decoder):
             h = add_conditions(h.movedim(-1, 1), self.conditions, conditions).movedim(1, -1)
         x: Tensor = self.head(self.levels(self.middle(h)))
         return self.likelihood(x[:, self.lead :].movedim(-1, 1))
-
-
-def _level(inputs: int, outputs: int, blocks: int, stride: Triple, alone: int) -> nn.Sequential:
-    """Blocks over space and over time in turns, then the strides; ``alone``: frames of the first code."""
-    layers: list[nn.Module] = []
-    for i in range(blocks):
-        layers += [ResBlock(outputs if i else inputs, outputs, SpaceConv), ResBlock(outputs, outputs, TimeConv)]
-    if stride[1] > 1:
-        layers.append(SpaceUp(outputs))
-    if stride[0] > 1:
-        layers.append(TimeUp(outputs, alone))
-    return nn.Sequential(*layers)

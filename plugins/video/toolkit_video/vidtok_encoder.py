@@ -11,7 +11,7 @@ from toolkit import DataSpec, Encoder
 from toolkit.nn.context import encoder_context
 from toolkit.ranges import PositiveInt
 from toolkit_video.layers import Triple
-from toolkit_video.vidtok_layers import FilmConv, Head, ResBlock, SpaceConv, TimeConv, middle, still
+from toolkit_video.vidtok_layers import FilmConv, Head, Padding, in_turns, middle, still
 from toolkit_video.vidtok_scaling import SpaceDown, TimeDown, check_strides
 
 
@@ -44,21 +44,22 @@ class VidTokEncoder(Encoder):
         multipliers: tuple[PositiveInt, ...] = (1, 2, 4, 4),
         blocks: PositiveInt = 2,
         strides: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2)),
+        padding: Padding = "still",
     ) -> None:
         super().__init__()
         check_strides(strides, len(multipliers))
         if not multipliers:
             raise ValueError("multipliers=[]: at least one")
         self.data = data
-        self.proj_in = FilmConv(data.channels, hidden)
+        self.proj_in = FilmConv(data.channels, hidden, padding=padding)
         channels, levels = hidden, list[nn.Module]()
         for i, multiplier in enumerate(multipliers):
             stride = strides[i] if i < len(strides) else (1, 1, 1)
-            levels.append(_level(channels, hidden * multiplier, blocks, stride))
+            levels.append(_level(channels, hidden * multiplier, blocks, stride, padding))
             channels = hidden * multiplier
         self.levels = nn.Sequential(*levels)
-        self.middle = middle(channels)
-        self.head = Head(channels, dim)
+        self.middle = middle(channels, padding)
+        self.head = Head(channels, dim, padding)
         time = prod(stride for stride, *_ in strides)
         self.lead = -data.axes[0] % time
         self.stride = (time, None, None)  # its attention sees the borders of a frame
@@ -72,13 +73,11 @@ class VidTokEncoder(Encoder):
         return z.movedim(-1, 1)
 
 
-def _level(inputs: int, outputs: int, blocks: int, stride: Triple) -> nn.Sequential:
+def _level(inputs: int, outputs: int, blocks: int, stride: Triple, padding: Padding) -> nn.Sequential:
     """Blocks over space and over time in turns, then the strides."""
-    layers: list[nn.Module] = []
-    for i in range(blocks):
-        layers += [ResBlock(outputs if i else inputs, outputs, SpaceConv), ResBlock(outputs, outputs, TimeConv)]
+    layers = in_turns(inputs, outputs, blocks, padding)
     if stride[1] > 1:
         layers.append(SpaceDown(outputs))
     if stride[0] > 1:
-        layers.append(TimeDown(outputs))
+        layers.append(TimeDown(outputs, padding))
     return nn.Sequential(*layers)

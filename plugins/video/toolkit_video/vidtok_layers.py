@@ -3,21 +3,30 @@
 All take and give films ``(batch, time, height, width, channels)``, channels last: so each is a view for a convolution,
 for a norm over the channels and for a linear map. In time they are causal, and before its first frame a film stands
 still: every layer repeats the first position of what it is given. So a film of one frame is any number of copies of it.
+The first version that was published has zeros there instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from toolkit.nn.context import reads
 from toolkit.nn.conv import started
 
 EPSILON = 1e-6
 """Added to the variance by the norms, as published."""
+
+Padding = Annotated[
+    Literal["still", "zeros"],
+    Doc("what layers see before a film's first frame: copies of it, as VidTok 1.1 has it, or zeros, as 1.0."),
+]
 
 
 class SpaceConv(nn.Module):
@@ -39,8 +48,9 @@ class SpaceConv(nn.Module):
 class TimeConv(nn.Module):
     """A convolution of kernel 3 of every pixel's course in time by itself."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, padding: Padding) -> None:
         super().__init__()
+        self.padding = padding
         self.conv = started(nn.Conv1d(inputs, outputs, 3))
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
@@ -50,7 +60,7 @@ class TimeConv(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, time, height, width, channels)``."""
         height = h.shape[2]
-        courses = still(h, 2).flatten(2, 3).movedim(-1, 1)
+        courses = padded(h, 2, self.padding).flatten(2, 3).movedim(-1, 1)
         # pixels are columns of a picture whose rows are frames: no copy, unlike one course after the other
         out = F.conv2d(courses, self.conv.weight.unsqueeze(-1), self.conv.bias)  # type: ignore[arg-type, operator]
         return out.movedim(1, -1).unflatten(2, (height, -1))
@@ -59,9 +69,9 @@ class TimeConv(nn.Module):
 class FilmConv(nn.Module):
     """A 3x3x3 convolution over time and space, of every frame or of every ``stride``-th."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, *, padding: Padding) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.padding = stride, padding
         self.conv = started(nn.Conv3d(inputs, outputs, 3, stride=(stride, 1, 1), padding=(0, 1, 1)))
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
@@ -70,7 +80,7 @@ class FilmConv(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, time, height, width, channels)``."""
-        out: Tensor = self.conv(still(h, 3 - self.stride).movedim(-1, 1))
+        out: Tensor = self.conv(padded(h, 3 - self.stride, self.padding).movedim(-1, 1))
         return out.movedim(1, -1)
 
 
@@ -118,19 +128,27 @@ class FrameAttention(nn.Module):
         return h + out
 
 
-def middle(channels: int) -> nn.Sequential:
+def in_turns(inputs: int, outputs: int, count: int, padding: Padding) -> list[nn.Module]:
+    """So many blocks over space, each followed by one over time."""
+    layers, over_time = list[nn.Module](), partial(TimeConv, padding=padding)
+    for i in range(count):
+        layers += [ResBlock(outputs if i else inputs, outputs, SpaceConv), ResBlock(outputs, outputs, over_time)]
+    return layers
+
+
+def middle(channels: int, padding: Padding) -> nn.Sequential:
     """What stands at the smallest grid: a block over time and space, attention, and another such block."""
-    blocks = [ResBlock(channels, channels, FilmConv) for _ in range(2)]
+    blocks = [ResBlock(channels, channels, partial(FilmConv, padding=padding)) for _ in range(2)]
     return nn.Sequential(blocks[0], FrameAttention(channels), blocks[1])
 
 
 class Head(nn.Module):
     """Norm, SiLU, and a convolution over time and space to the outputs."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, padding: Padding) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(inputs, eps=EPSILON)
-        self.conv = FilmConv(inputs, outputs)
+        self.conv = FilmConv(inputs, outputs, padding=padding)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As toolkit.nn.context has it."""
@@ -140,6 +158,11 @@ class Head(nn.Module):
         """h ``(batch, time, height, width, channels)``."""
         out: Tensor = self.conv(F.silu(self.norm(h)))
         return out
+
+
+def padded(h: Tensor, count: int, padding: Padding) -> Tensor:
+    """So many positions before a film."""
+    return still(h, count) if padding == "still" else F.pad(h, (0, 0, 0, 0, 0, 0, count, 0))
 
 
 def still(h: Tensor, count: int) -> Tensor:

@@ -1,6 +1,6 @@
 """How ``video_vidtok`` makes a film's grid smaller and larger: by two in space, and by two in time beside it.
 
-In time half of a result is a plain average or interpolation; how much of it, a learned share decides.
+In time part of a result is a plain average, interpolation or repetition; how much of it, a learned share decides.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from toolkit.nn.conv import started
 from toolkit_video.layers import Triple
-from toolkit_video.vidtok_layers import FilmConv, SpaceConv, in_frames, still
+from toolkit_video.vidtok_layers import FilmConv, Padding, SpaceConv, in_frames, padded
 
 MIX = 2.0
 """Start of the logit of the plain part's share."""
@@ -54,9 +54,10 @@ class SpaceUp(nn.Module):
 class TimeDown(nn.Module):
     """Half as many frames: of a pair and the frame before it their average and a strided convolution, mixed."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, padding: Padding) -> None:
         super().__init__()
-        self.conv = FilmConv(channels, channels, 2)
+        self.padding = padding
+        self.conv = FilmConv(channels, channels, 2, padding=padding)
         self.mix = nn.Parameter(torch.tensor([MIX]))
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
@@ -65,7 +66,7 @@ class TimeDown(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, time, height, width, channels)``."""
-        frames = still(h, 1)
+        frames = padded(h, 1, self.padding)
         average = (frames[:, :-2:2] + frames[:, 1:-1:2] + frames[:, 2::2]) / 3
         return mixed(self.mix, average, self.conv(h))
 
@@ -77,10 +78,10 @@ class TimeUp(nn.Module):
     others there is none: with one frame or many, the first code gives the same.
     """
 
-    def __init__(self, channels: int, alone: int) -> None:
+    def __init__(self, channels: int, padding: Padding, alone: int) -> None:
         super().__init__()
         self.alone = alone
-        self.conv = FilmConv(channels, channels)
+        self.conv = FilmConv(channels, channels, padding=padding)
         self.mix = nn.Parameter(torch.tensor([MIX]))
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
@@ -95,6 +96,25 @@ class TimeUp(nn.Module):
         after = torch.where(own == self.alone - 1, own, (own + 1).clamp(max=h.shape[1] - 1))
         near, far = (h.index_select(1, torch.stack(pair, 1).flatten()) for pair in ((own, own), (before, after)))
         frames = torch.lerp(near, far, 0.25)
+        return mixed(self.mix, frames, self.conv(frames))
+
+
+class TimeRepeat(nn.Module):
+    """Twice as many frames: each twice, and a convolution of that, mixed. It looks at no frame ahead."""
+
+    def __init__(self, channels: int, padding: Padding) -> None:
+        super().__init__()
+        self.conv = FilmConv(channels, channels, padding=padding)
+        self.mix = nn.Parameter(torch.tensor([MIX]))
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """As toolkit.nn.context has it."""
+        first, last = self.conv.reads(first, last)
+        return first // 2, last // 2
+
+    def forward(self, h: Tensor) -> Tensor:
+        """h ``(batch, time, height, width, channels)``."""
+        frames = h.repeat_interleave(2, 1)
         return mixed(self.mix, frames, self.conv(frames))
 
 

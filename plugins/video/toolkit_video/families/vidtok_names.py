@@ -13,6 +13,9 @@ from toolkit.family import Entry, Shapes
 LEVELS = 8
 """Of each channel of its finite scalar quantizer."""
 
+CHANNELS = 20
+"""Most of these channels, whose codes a number of 64 bits holds."""
+
 
 def told(shapes: Shapes) -> dict[str, Any]:
     """Settings that the tensors' shapes tell; none where they are not of this layout."""
@@ -38,7 +41,7 @@ def told(shapes: Shapes) -> dict[str, Any]:
         "tempo_ds": _having(shapes, levels, "encoder.down_temporal.{}.downsample.mix_factor"),
         "tempo_us": _having(shapes, levels, "decoder.up_temporal.{}.upsample.mix_factor"),
         "regularizer": "kl" if double else "fsq",
-        "codebook_size": LEVELS ** into[1],
+        "codebook_size": LEVELS ** min(into[1], CHANNELS),
     }
 
 
