@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from toolkit.errors import ToolkitError
 from toolkit.family import Family
 from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.testing import FamilySuite
+from toolkit.testing.context import in_float64
 from toolkit.testing.family import Publication
 from toolkit_video.families.vidtok import VidTokFamily
 from toolkit_video.folder import FolderDataset
@@ -70,8 +72,11 @@ def scaled(x: Tensor) -> Tensor:
 
 @pytest.mark.slow
 class TestVidTok(FamilySuite):
+    """Either side is up to 1.2e-5 off what float64 gives; see below."""
+
     sizes = "four"
     films = (20, 17, 32)
+    tolerance = 2e-5
 
     def family(self) -> Family:
         return VidTokFamily()
@@ -146,6 +151,28 @@ def version_one(model: Any) -> Iterator[None]:
                 patch.setattr(layer, "enable_cached", False)
                 patch.setattr(layer, "interpolation_mode", "nearest")
         yield
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_only_rounding_is_between_the_decoders() -> None:
+    """In float64 they agree up to the interpolation, which theirs does in float32."""
+    theirs, family = vidtok("four"), VidTokFamily()
+    tensors, data = theirs.state_dict(), DataSpec(3, (5, 32, 32), levels=256)
+    entries = family.entries(family.settings(dict(theirs.config), {}))
+    own = {
+        name.removeprefix("decoder."): tensor
+        for entry in entries
+        for name, tensor in zip(entry.ours, entry.form.here([tensors[n] for n in entry.theirs]), strict=True)
+        if name.startswith("decoder.")
+    }
+    z = torch.randint(8, (2, 5, 2, 4, 4)) / 3.5 - 1
+    with in_float64():
+        ours = VidTokDecoder(data, 5, (), NormalLikelihood(data, scale=0.1), hidden=8)
+        ours.load_state_dict(own)
+        mean = ours.eval().double()(z.double(), {}).mean
+        expected = deepcopy(theirs.decoder).double()(z.double())[:, :, 3:]
+    torch.testing.assert_close(mean, expected, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.slow
