@@ -97,9 +97,28 @@ def amused(size: int) -> Contest:
     return Contest("diffusers", ours, other, encode, decode, image(size))
 
 
+def vidtok(size: int) -> Contest:
+    """Films of 1 + 8 frames; theirs takes three copies of the first frame before it, and gives as many."""
+    from diffusers.models.autoencoders.autoencoder_vidtok import AutoencoderVidTok
+
+    from toolkit_video.families.vidtok import VidTokFamily
+
+    other = AutoencoderVidTok(z_channels=5, double_z=False, regularizer="fsq", codebook_size=8**5)
+    ours = adopted(VidTokFamily(), dict(other.config), other.state_dict())
+
+    def encode(x: Tensor) -> Tensor:
+        return other.encoder(torch.cat([x[:, :, :1].expand(-1, -1, 3, -1, -1), x], 2))
+
+    def decode(z: Tensor) -> Tensor:
+        return other.decoder(z)[:, :, 3:]
+
+    return Contest("diffusers", ours, other, encode, decode, torch.rand(1, 3, 9, size, size) * 2 - 1)
+
+
 CONTESTS: Mapping[str, tuple[str, Callable[[int], Contest]]] = {
     "image_vqgan, LlamaGen VQ-16": ("transformers", llamagen_vq16),
     "image_vqgan, aMUSEd": ("diffusers", amused),
+    "video_vidtok, 9 frames": ("diffusers", vidtok),
 }
 """By the network and its sizes: whose library it needs, and what makes the contestants for inputs of a size."""
 
@@ -107,7 +126,7 @@ CONTESTS: Mapping[str, tuple[str, Callable[[int], Contest]]] = {
 def adopted(family: Family, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Autoencoder:
     """A model of ours with another's weights."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return hold(family, settings, shapes, lambda: tensors, compose_open, "the contestant").stage.model
+    return hold(family, settings, shapes, lambda _: tensors, compose_open, "the contestant").stage.model
 
 
 def image(size: int) -> Tensor:
@@ -162,7 +181,7 @@ def race(ours: Callable[[], object], other: Callable[[], object], rounds: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[""], help="beginnings of the contests' names")
-    parser.add_argument("--size", type=int, default=128, help="pixels along both axes of an image")
+    parser.add_argument("--size", type=int, default=128, help="pixels along both axes of an image or frame")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)

@@ -60,6 +60,16 @@ class Autoencoder(nn.Module):
         self.code_spec = code_spec_on(quantizer, self.grid)
         proved(("fit", data, decoder_conditions, self.grid), (encoder, quantizer, decoder), self._fit)
 
+    @property
+    def lead(self) -> int:
+        """How many positions the first code has fewer than the others along the first axis; see ``Encoder.lead``."""
+        rank = self.encoder.rank
+        return self.encoder.lead if rank is None or rank == self.data.rank else 0
+
+    def positions(self, codes: int) -> int:
+        """Of so many codes from the first on, along the first axis; exactly where all others stand for as many."""
+        return max(0, codes * (self.data.axes[0] + self.lead) // self.grid[0] - self.lead)
+
     def encode(self, x: Tensor) -> Tensor:
         """Continuous latents ``(batch, dim, *grid)``."""
         folded, extra = fold(x, self.encoder.rank)

@@ -104,10 +104,9 @@ def decoding(autoencoder: Autoencoder, conditions: Mapping[str, Tensor], decode:
     """Latents in pieces to data in pieces, by ``decode``: a stage."""
     if whole_decoding(autoencoder) is not None:
         return Chain(Windows(None, None), Each(lambda window: decode(window.t, conditions)))
-    stride = positions_per_code(autoencoder)
 
     def own_of(window: Window, known: Mapping[str, Tensor]) -> Tensor:
-        return decode(window.t, known)[:, :, window.own.start * stride : window.own.stop * stride]
+        return under(autoencoder, window.own, decode(window.t, known))
 
     before, after = decoder_context(autoencoder)
     unit = codes_per_step(autoencoder)
@@ -148,12 +147,18 @@ def codes_per_step(autoencoder: Autoencoder) -> int:
 
 def positions_per_code(autoencoder: Autoencoder) -> int:
     """Along the first axis; where the number is not whole, that of the first code."""
-    return max(1, autoencoder.data.axes[0] // autoencoder.grid[0])
+    return max(1, (autoencoder.data.axes[0] + autoencoder.lead) // autoencoder.grid[0])
 
 
-def padded(pieces: Iterable[Tensor], stride: int) -> Iterator[Tensor]:
-    """The pieces, and the last position again until there is a whole number of codes."""
-    return through(Filling(stride), pieces)
+def under(autoencoder: Autoencoder, own: slice, x: Tensor) -> Tensor:
+    """Of data ``(batch, channels, positions, …)`` that is decoded from some codes, that of those ``own`` among them."""
+    stride, lead = positions_per_code(autoencoder), autoencoder.lead
+    return x[:, :, max(0, own.start * stride - lead) : own.stop * stride - lead]
+
+
+def padded(pieces: Iterable[Tensor], stride: int, lead: int = 0) -> Iterator[Tensor]:
+    """The pieces, and the last position again until there is a whole number of codes; ``lead``: see ``Encoder``."""
+    return through(Filling(stride, lead), pieces)
 
 
 def _separately(autoencoder: Autoencoder) -> bool:
@@ -168,7 +173,8 @@ def folded(autoencoder: Autoencoder, rank: int | None) -> bool:
 
 def _uneven(autoencoder: Autoencoder) -> str | None:
     length, codes = autoencoder.data.axes[0], autoencoder.grid[0]
-    return f"{length} positions have {codes} codes, not a whole number for each" if length % codes else None
+    whole = (length + autoencoder.lead) % codes == 0
+    return None if whole else f"{length} positions have {codes} codes, not a whole number for each"
 
 
 def encoder_context(autoencoder: Autoencoder) -> tuple[int, int]:

@@ -39,6 +39,10 @@ class Decoder(nn.Module, ABC):
     rank: ClassVar[int | None] = None
     """Number of axes it works on; extra leading axes are folded into the batch. None: all axes of the data."""
 
+    lead: int = 0
+    """How many positions of x the first latent has fewer than the others, along the first axis: see ``Encoder``. Of a
+    chunk, too: what it lacks is under its context, of at least one latent before."""
+
     context: tuple[int, int] | None = None
     """Positions of z along the first axis, before and after its own, that the positions of x under it depend on: with
     ``stride`` of them to a latent, ``x[k * stride : (k + 1) * stride]`` is of a distribution that is a function of

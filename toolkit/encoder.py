@@ -14,7 +14,8 @@ class Encoder(nn.Module, ABC):
     The constructor may ask for ``data: DataSpec`` and ``dim: int``, the channels that the quantizer takes.
 
     Laws, checked by toolkit.testing.EncoderSuite:
-      where ``stride`` is declared: shifting x by one stride shifts z by one, away from the border
+      where ``stride`` is declared: shifting x by one stride shifts z by one, away from the border; where ``lead``, too,
+        an axis of a whole number of strides but for it gives so many positions of z
       where ``causal``: a prefix in gives the prefix out
       where ``context`` is declared: it is the measured one, and chunks with it give the whole
     """
@@ -22,10 +23,14 @@ class Encoder(nn.Module, ABC):
     rank: ClassVar[int | None] = None
     """Number of axes it works on; extra leading axes are folded into the batch. None: all axes of the data."""
 
-    stride: tuple[int, ...] | None = None
-    """Positions of x per position of z, by axis; None: not declared."""
+    stride: tuple[int | None, ...] | None = None
+    """Positions of x per position of z, by axis; None, of one axis or of all: not declared."""
     causal: bool = False
     """Whether z depends on no later position of x along the first axis."""
+
+    lead: int = 0
+    """How many positions of the first code's stride would lie before x, along the first axis: it stands for the others,
+    ``stride - lead`` of them. So films of 1 + T frames have a first code for one frame. The decoder has the same."""
 
     context: tuple[int, int] | None = None
     """Positions of x along the first axis, before and after those of its own stride, that a position of z depends on:

@@ -80,6 +80,11 @@ class Family(ABC):
         """The way back: settings of a run of ours. ToolkitError, naming the option, where its parts are not those of
         the family."""
 
+    def remarks(self, written: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+        """What to say of the settings that were taken for those ``written``, a line for each: of what neither they nor
+        the tensors tell, so that the weights may be read as something else than they are."""
+        return []
+
     def renamed(self, name: str) -> str:
         """A published tensor's name in this layout, where some files call it otherwise, such as those of the authors'
         own code. All other methods see names of this layout alone."""

@@ -90,7 +90,7 @@ def _decode(
     autoencoder: Autoencoder, drawing: Drawing, fitting: bool, z: Tensor, conditions: Mapping[str, Tensor]
 ) -> Tensor:
     if fitting:
-        length = z.shape[2] * autoencoder.data.axes[0] // autoencoder.grid[0]
+        length = autoencoder.positions(z.shape[2])
         conditions = within(conditions, autoencoder.data.conditions, 0, length)
     return decode_latents(
         autoencoder,

@@ -30,7 +30,7 @@ from toolkit.runs.folder import Run
 from toolkit.runs.spec_file import check_codes
 from toolkit.sample import Progress, sample, unwatched
 from toolkit.spec import CodeSpec, DataSpec
-from toolkit.streams import StreamDecoder, StreamEncoder
+from toolkit.streams import StreamDecoder, StreamEncoder, lead
 from toolkit.trained import TrainedPriors, newest_of
 from toolkit.training import Stage
 
@@ -113,6 +113,11 @@ class Model:
     def bottom(self) -> Model:
         """The model that the data goes into first: the last of the bases, or this one."""
         return self if self.base is None else self.base.bottom
+
+    @property
+    def lead(self) -> int:
+        """How many positions of ``spec`` the first code has fewer than the others; see ``Encoder.lead``."""
+        return lead(self._flow)
 
     @cached_property
     def files(self) -> type[Dataset]:

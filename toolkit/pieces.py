@@ -70,10 +70,10 @@ class Chain:
 
 
 class Filling:
-    """The pieces, and the last position again until there is a whole number of ``unit``."""
+    """The pieces, and the last position again until there is a whole number of ``unit``, with ``lead`` before them."""
 
-    def __init__(self, unit: int) -> None:
-        self.unit, self.length = unit, 0
+    def __init__(self, unit: int, lead: int = 0) -> None:
+        self.unit, self.lead, self.length = unit, lead, 0
         self.last: Tensor | None = None
 
     def push(self, piece: Tensor) -> Iterator[Tensor]:
@@ -82,7 +82,7 @@ class Filling:
             yield piece
 
     def flush(self) -> Iterator[Tensor]:
-        missing = -self.length % self.unit
+        missing = -(self.length + self.lead) % self.unit
         if self.last is not None and missing:
             yield repeated(self.last, missing)
 

@@ -60,9 +60,10 @@ def sample(
     if length is not None:
         autoencoder.code_spec.refuse_parts(f"frames={length}", "leave frames out, samples are as long as the data")
     prior.eval()
-    axis, positions = autoencoder.data.axes[0], autoencoder.code_spec.grid[0]
+    lead, positions = autoencoder.lead, autoencoder.code_spec.grid[0]
+    axis = autoencoder.data.axes[0] + lead
     window, *plane = prior.code_spec.grid
-    slabs = window if length is None else -(-length * positions // axis)
+    slabs = window if length is None else -(-(length + lead) * positions // axis)
     if slabs > window and axis % positions:
         raise ToolkitError(
             f"frames={length}: this run's codes do not cover a whole number of frames each ({axis} by {positions})"
@@ -75,7 +76,8 @@ def sample(
         """The conditions of ``count`` slabs."""
         if length is None:
             return conditions
-        return within(conditions, autoencoder.data.conditions, start * axis // positions, count * axis // positions)
+        first, last = autoencoder.positions(start), autoencoder.positions(start + count)
+        return within(conditions, autoencoder.data.conditions, first, last - first)
 
     codes = roll_out(
         prior,

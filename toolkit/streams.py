@@ -44,7 +44,7 @@ class StreamEncoder:
 
         def build(n: int) -> Chain:
             conditions(n)  # refuses those that the run does not have
-            return Chain(Filling(positions_per_code(flow)), flow.encoding(least=1))
+            return Chain(Filling(positions_per_code(flow), lead(flow)), flow.encoding(least=1))
 
         self._pieces = _Pieces(build, _empty(codes.shape, torch.int64, flow))
 
@@ -152,13 +152,19 @@ def decoding_context(autoencoder: Autoencoder) -> tuple[int, int] | None:
     if chunks.whole_decoding(autoencoder) is None:
         return chunks.decoder_context(autoencoder)
     even = autoencoder.data.axes[0] % autoencoder.grid[0] == 0
-    return decoder.stream_context if even else None
+    return decoder.stream_context if even and not decoder.lead else None
 
 
 def positions_per_code(flow: Flow) -> int:
     """Positions of the data for one of the last autoencoder's codes."""
     below = 1 if flow.below is None else positions_per_code(flow.below)
     return below * chunks.positions_per_code(flow.autoencoder)
+
+
+def lead(flow: Flow) -> int:
+    """How many positions of the data the first of the last autoencoder's codes has fewer than the others."""
+    own = flow.autoencoder.lead
+    return own if flow.below is None else own * positions_per_code(flow.below) + lead(flow.below)
 
 
 def encoder_latency(flow: Flow) -> int:
@@ -209,7 +215,6 @@ def _decoding(flow: Flow, conditions: Mapping[str, Tensor], n: int, seed: int) -
 
 def _unfolding(autoencoder: Autoencoder, conditions: Mapping[str, Tensor], generators: list[torch.Generator]) -> Chain:
     """Latents to data."""
-    stride = chunks.positions_per_code(autoencoder)
     before, after = decoding_context(autoencoder) or (0, 0)
     most: int | None = chunks.most_at_once(autoencoder, before + after)
     if chunks.whole_decoding(autoencoder) is not None:
@@ -225,7 +230,7 @@ def _unfolding(autoencoder: Autoencoder, conditions: Mapping[str, Tensor], gener
         decode = partial(decode_latents, autoencoder) if mean else partial(_drawn, autoencoder, generators)
 
         def own_of(window: Window, known: Mapping[str, Tensor]) -> Tensor:
-            return decode(window.t, known)[:, :, window.own.start * stride : window.own.stop * stride]
+            return chunks.under(autoencoder, window.own, decode(window.t, known))
 
     windows = Windows(1, most, before, after, chunks.codes_per_step(autoencoder))
     return chunks.over_windows(autoencoder, windows, conditions, own_of)

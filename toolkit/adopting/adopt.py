@@ -71,6 +71,11 @@ class Adoption:
         return sum(parameter.numel() for parameter in self.held.stage.model.parameters())
 
     @property
+    def remarks(self) -> list[str]:
+        """What the family says of the settings that it took."""
+        return family_of(self.family.name).remarks(self.published.written, self.held.settings)
+
+    @property
     def open_options(self) -> list[str]:
         """Options of the dataset that are left to who opens it, such as ``root``."""
         dataset = self.held.config.dataset

@@ -58,6 +58,7 @@ def _adopt(name: str, options: AdoptOptions) -> int:
     show_plugin_notes()
     adopted = adopt(name, options.files[0], options.out, settings=options.settings, license=options.license)
     _print(adopted)
+    notes([f"{name}: {remark}" for remark in adopted.remarks])
     run = quote(options.out)
     if adopted.published.license_text is None and options.license is None:
         notes(["these weights came without a license: license=NAME keeps it with the run"])

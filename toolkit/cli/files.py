@@ -83,8 +83,8 @@ def pad(model: Model, x: Tensor, first: int = 0) -> Tensor:
     """A batch whose varying axes, from ``first`` on, are padded to a whole number of codes, by repeating their last
     positions."""
     for axis, stride in list(enumerate(strides(model)))[first:]:
-        length = x.shape[2 + axis]
-        positions = torch.arange(-(-length // stride) * stride).clamp(max=length - 1)
+        length, lead = x.shape[2 + axis], 0 if axis else model.lead
+        positions = torch.arange(-(-(length + lead) // stride) * stride - lead).clamp(max=length - 1)
         x = x.index_select(2 + axis, positions)
     return x
 
@@ -102,9 +102,10 @@ def strides(model: Model) -> tuple[int, ...]:
     if model.code_spec.parts:
         return (1,) * spec.rank
     varying = spec.varying or (False,) * spec.rank
+    covered = (spec.axes[0] + model.lead, *spec.axes[1:])
     return tuple(
         length // codes if varies and length % codes == 0 else 1
-        for varies, length, codes in zip(varying, spec.axes, grid, strict=True)
+        for varies, length, codes in zip(varying, covered, grid, strict=True)
     )
 
 

@@ -108,11 +108,13 @@ def decode_varying(
     ValueError for axes that cannot be those of the codes.
     """
     model.code_spec.refuse_parts("codes of several lengths", "encode the files with this run")
-    per_code = strides(model)
-    check_axes(axes, len(codes), [n * stride for n, stride in zip(codes.shape[2:], per_code, strict=True)])
+    per_code, leads = strides(model), (model.lead, *[0] * (model.spec.rank - 1))
+    shapes = list(zip(per_code, leads, strict=True))
+    most = [n * stride - lead for n, (stride, lead) in zip(codes.shape[2:], shapes, strict=True)]
+    check_axes(axes, len(codes), most)
 
     def decode(i: int, lengths: list[int]) -> Iterator[Tensor]:
-        grid = (slice(-(-length // stride)) for length, stride in zip(lengths, per_code, strict=True))
+        grid = (slice(-(-(n + lead) // stride)) for n, (stride, lead) in zip(lengths, shapes, strict=True))
         row = codes[i : i + 1][(slice(None), slice(None), *grid)]
         known = {name: value[i : i + 1] for name, value in conditions.items()}
         x = model.decode_pieces([row], known, progress=progress)
@@ -138,7 +140,9 @@ class _Source:
         self.model, self.path, self.progress, self.length = model, path, progress, 0
 
     def __iter__(self) -> Iterator[Tensor]:
-        return padded((pad(self.model, piece, first=1) for piece in self._read()), strides(self.model)[0])
+        return padded(
+            (pad(self.model, piece, first=1) for piece in self._read()), strides(self.model)[0], self.model.lead
+        )
 
     def _read(self) -> Iterator[Tensor]:
         spec, files = self.model.spec, self.model.files

@@ -156,13 +156,15 @@ def _prefix(options: SampleOptions, model: Model, name: str) -> Tensor | None:
             raise ToolkitError("prefix.frames needs a file: add prefix.file=FILE")
         return None
     model.code_spec.refuse_parts(f"prefix.file={options.prefix_file}", "leave prefix.file out")
-    length, per_example = model.spec.axes[0], model.code_spec.grid[0]
+    length, per_example, lead = model.spec.axes[0], model.code_spec.grid[0], model.lead
     frames = length if options.prefix_frames is None else options.prefix_frames
-    slabs, remainder = divmod(frames * per_example, length)
-    stride, most = length / per_example, model.prior(name).code_spec.grid[0]
+    slabs, remainder = divmod((frames + lead) * per_example, length + lead)
+    stride, most = (length + lead) / per_example, model.prior(name).code_spec.grid[0]
     if remainder or not 0 < slabs <= most:
+        less = f" less {lead}" if lead else ""
         raise ToolkitError(
-            f"prefix.frames={frames}: give a multiple of {stride:g}, from {stride:g} to {stride * most:g}"
+            f"prefix.frames={frames}: give a multiple of {stride:g}{less}, from {stride - lead:g} to"
+            f" {stride * most - lead:g}"
         )
     x = read_example(model, options.prefix_file, min(frames, length))
     (codes,) = encode_examples(model, [x])

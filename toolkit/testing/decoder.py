@@ -129,7 +129,7 @@ class DecoderSuite(PartLaws):
         with in_float64():
             decoder, z, stride = self._in_context(8)
             before, _ = decoder.context or (0, 0)
-            under = slice((before + 1) * stride, (before + 2) * stride)
+            under = slice((before + 1) * stride - decoder.lead, (before + 2) * stride - decoder.lead)
             field = receptive_field(_Mean(decoder), z, (under,))
         assert field is not None, "x depends on nothing"
         own, read = before + 1, field[0]
@@ -253,16 +253,18 @@ class DecoderSuite(PartLaws):
         context = self.decoder().context
         if context is None:
             pytest.skip("declares no context")
-        stride, grid = self.data.axes[0] // self.grid[0], (sum(context) + ROOM, *self.grid[1:])
-        data = replace(self.data, axes=(stride * grid[0], *self.data.axes[1:]))
+        lead = self.decoder().lead
+        stride, grid = (self.data.axes[0] + lead) // self.grid[0], (sum(context) + ROOM, *self.grid[1:])
+        data = replace(self.data, axes=(stride * grid[0] - lead, *self.data.axes[1:]))
         decoder = self.decoder(data, grid, NormalLikelihood(DataSpec(data.channels, data.axes), scale=1.0))
         return randomized(decoder), self._latents(n, grid).double(), stride
 
     def _arriving(self, decoder: Decoder, pieces: list[Tensor], stride: int) -> Tensor:
         """Means of latents in pieces, each as soon as its context is there."""
         before, after = decoder.context or (0, 0)
-        windows, mean = through(Windows(1, None, before, after), pieces), _Mean(decoder)
-        return torch.cat([mean(w.t)[:, :, w.own.start * stride : w.own.stop * stride] for w in windows], 2)
+        windows, mean, lead = through(Windows(1, None, before, after), pieces), _Mean(decoder), decoder.lead
+        slices = ((w.t, max(0, w.own.start * stride - lead), w.own.stop * stride - lead) for w in windows)
+        return torch.cat([mean(t)[:, :, start:stop] for t, start, stop in slices], 2)
 
     def _streamed(self, decoder: Decoder, pieces: list[Tensor], kind: Tensor, seed: int) -> Tensor:
         """What streams draw of latents in pieces, the first with this seed."""

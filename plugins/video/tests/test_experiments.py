@@ -27,6 +27,7 @@ DATA = {
     "video_maze_second_stage": ["decoder.layers=2", "decoder.head=8"],
     "video_maze_paper": SMALL,
     "video_gestures": ["dataset.size=16", "dataset.frames=8"],  # a code stands for four
+    "video_vidtok": ["dataset.size=16", "dataset.frames=5", "dataset.rate=10", "prior.heads=2"],  # 1 + 4 frames
     "video_gpt": [*SMALL, "prior.heads=2", "dim=8", "quantizer.codebook_size=16"],
 }
 FIGURES = {"usage", "perplexity", "rate", "uniform_code_bits_per_dim"}
@@ -90,7 +91,7 @@ def test_experiment(name: str, plays: Path, tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "samples" / "samples.png").is_file()
     if frames > 1:
         # A beginning needs no more frames than are asked of it, however long the clips of the training were.
-        each, begun = frames // model.code_spec.grid[0], tmp_path / "begun.mp4"
+        each, begun = model.autoencoder.positions(1), tmp_path / "begun.mp4"
         model.files.write(model.files.read(files[0], model.spec)[:, :each], model.spec, begun)
         beginning = [f"prefix.file={begun}", f"prefix.frames={each}"]
         assert run(["sample", *words, *beginning, f"frames={longer}"]) == 0, capsys.readouterr().err
@@ -122,13 +123,14 @@ GRIDS = {
     "video_maze_frames": ((1, 21, 21), 441 * 9),
     "video_maze_paper": ((16, 21, 21), 16 * 441 * 9),
     "video_gpt": ((8, 32, 32), 8192 * 10),
+    "video_vidtok": ((5, 32, 32), 5120 * 15),
 }
 
 
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_papers_grids(name: str, plays: Path) -> None:
-    dataset = ["dataset.frames=8", "dataset.rate=10"] if name == "video_gpt" else ["dataset.frames=1"]
+    dataset = ["dataset.frames=8", "dataset.rate=10"] if name in ("video_gpt", "video_vidtok") else ["dataset.frames=1"]
     words = [f"experiment={name}", f"dataset.root={plays}", *dataset, "encoder.hidden=2", "decoder.hidden=2"]
     config = compose(words).config
     data = build_dataset(config).spec

@@ -1,0 +1,1 @@
+"""Published video tokenizers: their layouts, and the parts that hold them here."""
