@@ -48,6 +48,9 @@ Shape = tuple[int, int, int]
 
 SHAPES = ((8192, 512, 64), (8192, 1024, 256), (2048, 8192, 64))
 MEMORY = (8192, 8192, 64)
+LARGE = (16384, 16384, 64)
+TABLES = ("ema", "vq", "ibq")
+"""Whose memory is measured there, too: a table of all distances takes 1 GiB."""
 GPU_SHAPES = ((262144, 8192, 64), (262144, 65536, 64))
 POSITIONS = 256
 LATTICE = (8, 8, 8)
@@ -128,6 +131,7 @@ def contestants(shape: Shape, device: torch.device) -> Iterator[tuple[str, Calla
     yield "product", lambda: product(shape, device)
     yield "vq", lambda: ours("vq", "VectorQuantizer", shape, device, **table)
     yield "simvq", lambda: ours("simvq", "SimVQQuantizer", shape, device, **table)
+    yield "ibq", lambda: ours("ibq", "IBQQuantizer", shape, device, **table)
     yield "residual 4", lambda: ours("residual", "ResidualQuantizer", shape, device, dim=dim, inner=_ema(size))
     yield "fsq", lambda: ours("fsq", "FSQQuantizer", shape, device, levels=LATTICE)
     yield "lfq", lambda: ours("lfq", "LFQQuantizer", shape, device, bits=bits, heads=1)
@@ -247,7 +251,8 @@ def cpu_rows(args: argparse.Namespace, device: torch.device) -> list[dict[str, A
         for shape in SHAPES:
             times = race(present(shape, device, args.only), args.steps, args.rounds, device)
             rows += shown(rows_of(shape, threads, times))
-    return rows + shown(memory_rows(MEMORY, device, args.only))
+    large = [name for name in TABLES if args.only is None or name in args.only]
+    return rows + shown(memory_rows(MEMORY, device, args.only)) + shown(memory_rows(LARGE, device, large))
 
 
 def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ QUANTIZERS = {  # and the depth of their codes
     "vq": 1,
     "ema": 1,
     "simvq": 1,
+    "ibq": 1,
     "categorical": 1,
     "gaussian": 0,
     "fsq": 1,
