@@ -26,6 +26,7 @@ QUANTIZERS = {  # and the depth of their codes
     "gaussian": 0,
     "fsq": 1,
     "lfq": 2,
+    "lattice quantizer.points=e8": 1,
     "bsq quantizer.heads=3": 3,
     "projected": 1,
     "residual": 4,
