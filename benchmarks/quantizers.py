@@ -12,6 +12,7 @@ it likes best; toolkit's are ``(batch, dim, positions)``, as a convolution gives
     product      z @ codebook.T alone, all N x K numbers of it
     ema vq …     toolkit's
     vqp …        vector-quantize-pytorch, as it comes (rotation trick), with decay 0.99
+    leech        toolkit's lattice; codes per second, by its structure and by a search of its table, are beside it
     encodec      its VectorQuantization, around EuclideanCodebook
     pythae       QuantizerEMA
 
@@ -48,9 +49,14 @@ Shape = tuple[int, int, int]
 
 SHAPES = ((8192, 512, 64), (8192, 1024, 256), (2048, 8192, 64))
 MEMORY = (8192, 8192, 64)
+LARGE = (16384, 16384, 64)
+TABLES = ("ema", "vq", "ibq")
+"""Whose memory is measured there, too: a table of all distances takes 1 GiB."""
 GPU_SHAPES = ((262144, 8192, 64), (262144, 65536, 64))
 POSITIONS = 256
 LATTICE = (8, 8, 8)
+SEARCHED = 2048
+"""Rows whose nearest of the Leech lattice's vectors are found, to count codes per second."""
 PEERS = ("vector-quantize-pytorch", "encodec", "pythae")
 
 
@@ -128,8 +134,10 @@ def contestants(shape: Shape, device: torch.device) -> Iterator[tuple[str, Calla
     yield "product", lambda: product(shape, device)
     yield "vq", lambda: ours("vq", "VectorQuantizer", shape, device, **table)
     yield "simvq", lambda: ours("simvq", "SimVQQuantizer", shape, device, **table)
+    yield "ibq", lambda: ours("ibq", "IBQQuantizer", shape, device, **table)
     yield "residual 4", lambda: ours("residual", "ResidualQuantizer", shape, device, dim=dim, inner=_ema(size))
     yield "fsq", lambda: ours("fsq", "FSQQuantizer", shape, device, levels=LATTICE)
+    yield "leech", lambda: ours("lattice", "LatticeQuantizer", shape, device)
     yield "lfq", lambda: ours("lfq", "LFQQuantizer", shape, device, bits=bits, heads=1)
     yield "vqp VectorQuantize", lambda: vqp("VectorQuantize", shape, device, dim, decay=0.99, **table)
     yield "vqp SimVQ", lambda: vqp("SimVQ", shape, device, dim, **table)
@@ -233,6 +241,23 @@ def memory_rows(shape: Shape, device: torch.device, only: list[str] | None) -> l
     return rows
 
 
+def code_rows(rounds: int, device: torch.device) -> list[dict[str, Any]]:
+    """Codes per second of the Leech lattice, by its structure and by a search of all of its vectors, in turns."""
+    from toolkit.nn.lookup import nearest
+    from toolkit.quantizers.lattice import LatticeQuantizer
+
+    quantizer = LatticeQuantizer().to(device)
+    table = quantizer.vectors * quantizer.unit
+    rows = torch.nn.functional.normalize(torch.randn(SEARCHED, 24, device=device))
+    searches = {"leech": lambda: quantizer.search(rows), "leech by its table": lambda: nearest(rows, table)}
+    times = race(searches, 1, rounds, device)
+    shape = [SEARCHED, *table.shape]
+    return [
+        {"shape": shape, "what": name, "codes_per_second": SEARCHED / statistics.median(own)}
+        for name, own in times.items()
+    ]
+
+
 def gpu_rows(shape: Shape, args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """Peak memory of all, then the time of those for which there is enough."""
     memory = memory_rows(shape, device, args.only)
@@ -247,15 +272,25 @@ def cpu_rows(args: argparse.Namespace, device: torch.device) -> list[dict[str, A
         for shape in SHAPES:
             times = race(present(shape, device, args.only), args.steps, args.rounds, device)
             rows += shown(rows_of(shape, threads, times))
-    return rows + shown(memory_rows(MEMORY, device, args.only))
+    large = [name for name in TABLES if args.only is None or name in args.only]
+    return (
+        rows
+        + shown(memory_rows(MEMORY, device, args.only))
+        + shown(memory_rows(LARGE, device, large))
+        + _searched(args, device)
+    )
+
+
+def _searched(args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    wanted = args.only is None or "leech" in args.only
+    return shown(code_rows(args.rounds, device)) if wanted else []
 
 
 def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         n, size, dim = row["shape"]
-        print(
-            f"N {n:6} K {size:5} D {dim:3}  {row['what']:20}", _time(row) if "ms" in row else _memory(row), flush=True
-        )
+        figures = _codes(row) if "codes_per_second" in row else _time(row) if "ms" in row else _memory(row)
+        print(f"N {n:6} K {size:6} D {dim:3}  {row['what']:20}", figures, flush=True)
     return rows
 
 
@@ -263,6 +298,10 @@ def _time(row: dict[str, Any]) -> str:
     threads = f"{row['threads']} threads" if row["threads"] else ""
     spread = f"({row['ratio_low']:.2f} .. {row['ratio_high']:.2f})"
     return f"{row['ms']:9.2f} ms  {row['over_ema']:6.2f} of ema's {spread} {threads}"
+
+
+def _codes(row: dict[str, Any]) -> str:
+    return f"{row['codes_per_second']:9.0f} codes per second"
 
 
 def _memory(row: dict[str, Any]) -> str:
@@ -296,7 +335,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     device = torch.device("cuda" if args.gpu else "cpu")
-    rows = [r for s in GPU_SHAPES for r in shown(gpu_rows(s, args, device))] if args.gpu else cpu_rows(args, device)
+    rows = (
+        [r for s in GPU_SHAPES for r in shown(gpu_rows(s, args, device))] + _searched(args, device)
+        if args.gpu
+        else cpu_rows(args, device)
+    )
     facts = {
         "date": time.strftime("%Y-%m-%d"),
         "device": torch.cuda.get_device_name() if args.gpu else cpu_name(),

@@ -29,6 +29,16 @@ class TestFSQQuantizer(QuantizerSuite):
         return FSQQuantizer(levels=(4, 3, 5))
 
 
+class TestFSQQuantizerSymmetric(TestFSQQuantizer):
+    def make(self, dim: int) -> Quantizer:
+        return FSQQuantizer(levels=(2, 3, 5), bound="even", spacing="symmetric")
+
+
+class TestFSQQuantizerWithNoise(TestFSQQuantizer):
+    def make(self, dim: int) -> Quantizer:
+        return FSQQuantizer(levels=(4, 2, 5), spacing="middles", noise=0.5)
+
+
 class TestLFQQuantizer(QuantizerSuite):
     learns = False
 
@@ -117,6 +127,86 @@ def test_nothing_but_the_decoder_moves_a_lattice() -> None:
 def test_levels_that_cannot_be_are_refused(levels: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="levels="):
         FSQQuantizer(levels=levels)
+
+
+def test_the_bounds_and_spacings_that_there_are_are_named() -> None:
+    for options in ({"bound": "sigmoid"}, {"spacing": "odd"}, {"noise": 1.5}, {"levels": (1,), "spacing": "middles"}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}="):
+            FSQQuantizer(**options)  # type: ignore[arg-type]
+
+
+SPACED = [(2,), (5, 2), (4, 3, 5), (1000,), (1001, 7)]
+
+
+@pytest.mark.parametrize("levels", SPACED, ids=str)
+@pytest.mark.parametrize("spacing", ["symmetric", "middles"])
+def test_spaced_levels_lie_evenly_about_zero(levels: tuple[int, ...], spacing: Any) -> None:
+    """Brute force over all levels of each channel, whose values are those of the definitions."""
+    quantizer = FSQQuantizer(levels=levels, spacing=spacing).double()
+    z = torch.cat([3 * latents(4, len(levels), 60), torch.full((4, len(levels), 1), 50.0).double()], 2)
+    z[0, :, -1] = -50
+    made = quantizer(z)
+    digits, codes = [], made.codes[:, 0]
+    for channel, size in enumerate(levels):
+        one = (
+            torch.linspace(-1, 1, size).double() if spacing == "symmetric" else (2 * torch.arange(size) + 1) / size - 1
+        )
+        nearest = (z[:, channel].tanh().unsqueeze(-1) - one).abs().argmin(-1)
+        torch.testing.assert_close(made.z[:, channel], one[nearest].double())
+        assert {0, size - 1} <= set(nearest.flatten().tolist())
+        digits.append(nearest)
+    assert torch.equal(codes, sum(digit * prod(levels[:i]) for i, digit in enumerate(digits)))
+    torch.testing.assert_close(quantizer.embed(made.codes), made.z)
+
+
+def test_the_even_bound_is_twice_a_sigmoid_less_one() -> None:
+    """Its gradient, too; and 0 stays 0 where a level is there."""
+    quantizer = FSQQuantizer(levels=(4, 5, 3), bound="even").double()
+    assert not quantizer(torch.zeros(1, 3, 2).double()).z.any()
+    z, upstream = latents(3, 1, 300).requires_grad_(), latents(3, 1, 300)
+    made = FSQQuantizer(levels=(9,), bound="even").double()(z)
+    bounded = (2 * (1.6 * z).sigmoid() - 1) * 4 * 1.001
+    torch.testing.assert_close(made.z, bounded.round() / 4)
+    gradients = [torch.autograd.grad((t * upstream).sum(), z)[0] for t in (made.z, bounded / 4)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_normal_latents_use_evenly_bounded_levels_most_evenly() -> None:
+    z, shares = torch.randn(4, 1, 20_000), {}
+    for bound, spacing in product(("tanh", "even"), ("zero", "middles")):
+        codes = FSQQuantizer(levels=(9,), bound=bound, spacing=spacing)(z).codes  # type: ignore[arg-type]
+        share = torch.bincount(codes.flatten(), minlength=9) / codes.numel()
+        shares[bound, spacing] = share.max() / share.min()
+    assert shares["even", "middles"] < 1.5 < min(shares["tanh", "middles"], shares["even", "zero"])
+
+
+@pytest.mark.parametrize("spacing", ["zero", "symmetric", "middles"])
+def test_noise_in_place_of_rounding_is_a_level_wide(spacing: Any) -> None:
+    """Its values are the bounded latents and at most half a level more, spread evenly; its gradient is the bound's."""
+    quantizer = FSQQuantizer(levels=(5,), spacing=spacing, noise=1.0).double().train()
+    z = torch.full((1, 1, 20_000), 0.3).double().requires_grad_()
+    made, unit = quantizer(z), {"zero": 2, "symmetric": 2, "middles": 2.5}[spacing]
+    bounded = 0.3 * torch.ones(1).double()
+    bounded = bounded.tanh() * {"zero": 2.002, "symmetric": 2, "middles": 2.5}[spacing]
+    moved = (made.z.detach() * unit - bounded).flatten()
+    assert moved.abs().max() <= 0.5
+    assert abs(moved.mean()) < 0.01
+    assert abs(moved.var() - 1 / 12) < 0.003
+    (noisy,) = torch.autograd.grad(made.z.sum(), z)
+    (plain,) = torch.autograd.grad(FSQQuantizer(levels=(5,), spacing=spacing).double()(z).z.sum(), z)
+    torch.testing.assert_close(noisy, plain)
+    assert torch.equal(made.codes, quantizer.eval()(z).codes)
+
+
+def test_noise_stays_in_the_range_and_is_of_training_alone() -> None:
+    quantizer = FSQQuantizer(levels=(3, 4), spacing="middles", noise=0.5)
+    z = 4 * torch.randn(8, 2, 500)
+    noisy = quantizer.train()(z).z
+    assert noisy.abs().max() <= 1
+    rounded = quantizer.eval()(z).z
+    kept = (noisy == rounded).float().mean()
+    assert 0.45 < kept < 0.6
+    assert torch.equal(rounded, FSQQuantizer(levels=(3, 4), spacing="middles")(z).z)
 
 
 # -- signs
@@ -274,6 +364,29 @@ def test_a_peer_agrees_on_levels(levels: tuple[int, ...]) -> None:
     made = ours(z)
     assert torch.equal(made.codes[:, 0], codes.long())
     torch.testing.assert_close(made.z, values.movedim(-1, 1), check_stride=False)
+
+
+def test_a_peer_agrees_on_symmetric_levels() -> None:
+    peer = pytest.importorskip("vector_quantize_pytorch")
+    theirs = peer.FSQ(levels=[2, 4, 5], preserve_symmetry=True)
+    ours, z = FSQQuantizer(levels=(2, 4, 5), spacing="symmetric"), 2 * torch.randn(4, 3, 300)
+    values, codes = theirs(z.movedim(1, -1))
+    made = ours(z)
+    assert torch.equal(made.codes[:, 0], codes.long())
+    torch.testing.assert_close(made.z, values.movedim(-1, 1), check_stride=False)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_peer_agrees_on_noise(training: bool) -> None:
+    """Their values have the variance 1 where they are uniform, as 2 / sqrt(12) has in [-1, 1]."""
+    theirs = pytest.importorskip("vector_quantize_pytorch").FSP(levels=[2, 4, 5], vector_norm="none")
+    ours, z = FSQQuantizer(levels=(2, 4, 5), spacing="middles", noise=1.0), 2 * torch.randn(4, 3, 300)
+    torch.manual_seed(3)
+    values, codes, *_ = theirs.train(training)(z.movedim(1, -1))
+    torch.manual_seed(3)
+    made = ours.train(training)(z.movedim(1, -1).flatten(0, 1).unsqueeze(2))
+    assert torch.equal(made.codes.flatten(), codes.long().flatten())
+    torch.testing.assert_close(made.z.view(4, 300, 3) * sqrt(3), values, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("heads", [1, 2])

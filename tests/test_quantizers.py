@@ -70,6 +70,24 @@ class TestSimVQQuantizerWithAll(QuantizerSuite):
         return SimVQQuantizer(dim, codebook_size=11, gradient="rotation", normalize=True, entropy=0.1)
 
 
+class TestSimVQQuantizerByMLP(TestSimVQQuantizer):
+    def make(self, dim: int) -> Quantizer:
+        return started(SimVQQuantizer(dim, codebook_size=12, map="mlp", hidden=8))
+
+
+class TestSimVQQuantizerByAttention(TestSimVQQuantizer):
+    def make(self, dim: int) -> Quantizer:
+        return started(SimVQQuantizer(dim, codebook_size=12, map="attention", hidden=8, layers=1, group=4))
+
+
+def started(quantizer: SimVQQuantizer) -> SimVQQuantizer:
+    """With a map that has learned something: it starts at 0."""
+    assert quantizer.map is not None
+    *_, last = (module for module in quantizer.map.modules() if isinstance(module, torch.nn.Linear))
+    torch.nn.init.normal_(last.weight, generator=torch.Generator().manual_seed(0))
+    return quantizer
+
+
 TABLES = [VectorQuantizer, EMAQuantizer, SimVQQuantizer]
 
 
@@ -209,6 +227,66 @@ def test_simvq_is_a_frozen_table_through_a_learned_map() -> None:
     assert torch.equal(made.z.detach(), table.look_up(made.codes, entries))
     made.loss.sum().backward()
     assert quantizer.linear.weight.grad is not None
+
+
+MAPS: list[dict[str, Any]] = [{"map": "linear"}, {"map": "mlp"}, {"map": "attention", "group": 4}]
+
+
+@pytest.mark.parametrize("options", MAPS, ids=str)
+def test_every_map_starts_as_the_linear_one(options: dict[str, Any]) -> None:
+    tables = []
+    for chosen in ({}, options):
+        torch.manual_seed(0)
+        tables.append(entries(SimVQQuantizer(4, codebook_size=12, **chosen)))
+    assert torch.equal(*tables)
+
+
+@pytest.mark.parametrize("options", MAPS, ids=str)
+def test_a_map_is_folded_into_a_table_out_of_training(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computed once while the weights stay, and again after they change: by a step, by loading, by training."""
+    quantizer = SimVQQuantizer(4, codebook_size=12, hidden=8, **options).eval()
+    if quantizer.map is not None:
+        started(quantizer)
+    calls, mapped, codes = [], quantizer._mapped, torch.arange(12).view(-1, 1, 1)
+    monkeypatch.setattr(quantizer, "_mapped", lambda: (calls.append(1), mapped())[1])
+
+    def embedded(computed: int) -> Tensor:
+        calls.clear()
+        with torch.no_grad():
+            e = quantizer.embed(codes)
+            assert torch.equal(e.squeeze(2), mapped())
+            quantizer(torch.randn(2, 4, 3))
+        assert len(calls) == computed
+        return e
+
+    first = embedded(1)
+    assert torch.equal(embedded(0), first)
+    with torch.no_grad():
+        quantizer.linear.weight.mul_(2)
+    second = embedded(1)
+    assert not torch.equal(second, first)
+    quantizer.load_state_dict({name: 3 * value for name, value in quantizer.state_dict().items()})
+    assert not torch.equal(embedded(1), second)
+    assert quantizer.embed(codes).requires_grad, "with a gradient it is not folded"
+    quantizer.train()
+    quantizer.linear.weight.data.zero_()  # which leaves no trace
+    quantizer.eval()
+    embedded(1)
+
+
+def test_attention_sees_other_entries_and_an_mlp_does_not() -> None:
+    for options, reaches in ((MAPS[1], False), (MAPS[2], True)):
+        quantizer = started(SimVQQuantizer(4, codebook_size=12, hidden=8, **options)).double()
+        table_of = quantizer.codebook.clone().requires_grad_()
+        assert quantizer.map is not None
+        (moved,) = torch.autograd.grad(quantizer.map(table_of)[0].square().sum(), table_of)
+        assert bool(moved[4:].any()) is reaches
+
+
+def test_what_attention_cannot_group_is_refused() -> None:
+    for options in ({"map": "cubic"}, {"map": "attention", "group": 5}, {"map": "attention", "hidden": 6, "group": 4}):
+        with pytest.raises(ValueError, match=r"(map|group|hidden)="):
+            SimVQQuantizer(4, codebook_size=12, **options)  # type: ignore[arg-type]
 
 
 # -- normalized
@@ -430,6 +508,25 @@ def test_a_peer_agrees_on_codes_averages_and_loss() -> None:
         torch.testing.assert_close(ours.codebook, theirs._codebook.embed[0])
         # theirs is a mean over dim, ours the norm
         torch.testing.assert_close(made.loss.mean() / 4, loss.squeeze(), check_stride=False)
+
+
+def test_a_peer_agrees_on_simvq_of_any_map() -> None:
+    peer = pytest.importorskip("vector_quantize_pytorch")
+    ours = started(SimVQQuantizer(4, codebook_size=12, map="attention", hidden=8, group=4))
+
+    class Sum(torch.nn.Module):
+        def forward(self, codebook: Tensor) -> Tensor:
+            assert ours.map is not None
+            mapped: Tensor = ours.linear(codebook) + ours.map(codebook)
+            return mapped
+
+    theirs = peer.SimVQ(dim=4, codebook_size=12, codebook_transform=Sum(), rotation_trick=False, channel_first=True)
+    theirs.frozen_codebook.copy_(ours.codebook)
+    z = torch.randn(2, 4, 60)
+    e, codes, loss = theirs(z)
+    made = ours(z)
+    assert torch.equal(made.codes.view(2, 60), codes)
+    torch.testing.assert_close((made.z, made.loss.mean() / 4), (e, loss), check_stride=False)
 
 
 @pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
