@@ -33,6 +33,7 @@ QUANTIZERS = {  # and the depth of their codes
     "product quantizer.shared=true quantizer.inner.name=ema": 2,
     "product quantizer.inner.name=residual quantizer.inner.depth=3": 6,
     "split": 5,
+    "multiscale quantizer.grid=[4,4] quantizer.divisors=[4,2]": 1,
     "vq_cosine": 1,
     "residual_ema": 8,
     "residual_cosine": 9,
@@ -111,7 +112,10 @@ def refusal(choice: dict[str, str]) -> str | None:
         return f"decoder={decoder} gives"
     if QUANTIZERS[choice["quantizer"]] == 0:
         return "a continuous bottleneck has no codes"
-    if choice["prior"] == "wavenet" and dataset != "toy_waves":
+    parts = "quantizer.grid" in choice["quantizer"]
+    if parts and dataset != "toy_tiles":
+        return "the latents' grid is"
+    if choice["prior"] == "wavenet" and dataset != "toy_waves" and not parts:
         return "prior=wavenet: a grid of 1 axis is needed"
     return None
 
