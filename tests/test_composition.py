@@ -48,13 +48,14 @@ CHOICES = {
     "quantizer": list(QUANTIZERS),
     "decoder": ["toy_conv", "pixelcnn", "wavenet", "patch", "conv"],
     "likelihood": ["categorical", "normal", "logistic"],
-    "prior": ["uniform", "categorical", "pixelcnn", "wavenet", "transformer", "maskgit"],
+    "prior": ["uniform", "categorical", "pixelcnn", "wavenet", "transformer", "maskgit", "scales"],
 }
 SIZES = {  # of what is made small
     "prior=pixelcnn": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=wavenet": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=transformer": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=maskgit": ["prior.hidden=8", "prior.layers=2"],
+    "prior=scales": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "decoder=pixelcnn": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],
     "decoder=wavenet": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],
     "encoder=pool": ["encoder.hidden=8"],

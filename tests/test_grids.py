@@ -19,10 +19,10 @@ QUANTIZERS = {
     "multiscale": ["quantizer.grid=[4,4]", "quantizer.divisors=[4,2]", "quantizer.inner.codebook_size=16"],
 }
 PRIORS = {
-    "transformer": ["prior.hidden=8", "prior.layers=1", "prior.heads=2"],
+    "scales": ["prior.hidden=8", "prior.layers=1", "prior.heads=2"],
 }
 STEPS = trainers("steps=6", "batch_size=4", "workers=0", "log_every=2", "checkpoint_every=2", "validate_every=3")
-CASES = [("multiscale", "transformer")]
+CASES = [("multiscale", "scales")]
 
 pytestmark = [pytest.mark.usefixtures("toys"), pytest.mark.slow]
 
