@@ -35,6 +35,7 @@ QUANTIZERS = {  # and the depth of their codes
     "product quantizer.shared=true quantizer.inner.name=ema": 2,
     "product quantizer.inner.name=residual quantizer.inner.depth=3": 6,
     "split": 5,
+    "multiscale quantizer.grid=[4,4] quantizer.divisors=[4,2]": 1,
     "vq_cosine": 1,
     "residual_ema": 8,
     "residual_cosine": 9,
@@ -49,13 +50,14 @@ CHOICES = {
     "quantizer": list(QUANTIZERS),
     "decoder": ["toy_conv", "pixelcnn", "wavenet", "patch", "conv"],
     "likelihood": ["categorical", "normal", "logistic"],
-    "prior": ["uniform", "categorical", "pixelcnn", "wavenet", "transformer", "maskgit"],
+    "prior": ["uniform", "categorical", "pixelcnn", "wavenet", "transformer", "maskgit", "scales"],
 }
 SIZES = {  # of what is made small
     "prior=pixelcnn": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=wavenet": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=transformer": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=maskgit": ["prior.hidden=8", "prior.layers=2"],
+    "prior=scales": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "decoder=pixelcnn": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],
     "decoder=wavenet": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],
     "encoder=pool": ["encoder.hidden=8"],
@@ -113,7 +115,10 @@ def refusal(choice: dict[str, str]) -> str | None:
         return f"decoder={decoder} gives"
     if QUANTIZERS[choice["quantizer"]] == 0:
         return "a continuous bottleneck has no codes"
-    if choice["prior"] == "wavenet" and dataset != "toy_waves":
+    parts = "quantizer.grid" in choice["quantizer"]
+    if parts and dataset != "toy_tiles":
+        return "the latents' grid is"
+    if choice["prior"] == "wavenet" and dataset != "toy_waves" and not parts:
         return "prior=wavenet: a grid of 1 axis is needed"
     return None
 

@@ -12,6 +12,7 @@ from toolkit.prior import Prior, SamplingOptions
 from toolkit.priors.categorical import CategoricalPrior
 from toolkit.priors.maskgit import MaskGITPrior
 from toolkit.priors.pixelcnn import PixelCNNPrior
+from toolkit.priors.scales import ScalesPrior
 from toolkit.priors.transformer import TransformerPrior
 from toolkit.priors.uniform import UniformPrior
 from toolkit.priors.wavenet import WaveNetPrior
@@ -47,6 +48,11 @@ class TestTransformerPrior(PriorSuite):
 class TestMaskGITPrior(PriorSuite):
     def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
         return MaskGITPrior(code_spec, conditions, hidden=8, layers=2, heads=2, passes=3)
+
+
+class TestScalesPrior(PriorSuite):
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return ScalesPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
 
 
 class TestPixelCNNPrior(PriorSuite):

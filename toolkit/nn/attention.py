@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -35,11 +36,31 @@ class Block(nn.Module):
         """The linear layers, in the order of use."""
         return self.qkv, self.out, self.wide, self.narrow
 
-    def forward(self, x: Tensor, causal: bool) -> Tensor:
-        """x ``(batch, positions, hidden)``; ``causal``: no position attends to a later one."""
+    def forward(self, x: Tensor, causal: bool, seen: Tensor | None = None) -> Tensor:
+        """x ``(batch, positions, hidden)``; ``causal``: no position attends to a later one.
+
+        ``seen`` ``(positions, positions)`` bool, in place of causal: which positions each attends to.
+        """
+        query, key, value = self._qkv(x)
+        return self._rest(x, F.scaled_dot_product_attention(query, key, value, seen, is_causal=causal))
+
+    def extend(self, x: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
+        """The same at positions from ``start`` on, which attend to one another and to all before them.
+
+        Their keys and values are added to those before, ``(batch, heads, positions, channels of a head)``, in place.
+        """
+        query, key, value = self._qkv(x)
+        end = start + x.shape[1]
+        keys[:, :, start:end], values[:, :, start:end] = key, value
+        return self._rest(x, F.scaled_dot_product_attention(query, keys[:, :, :end], values[:, :, :end]))
+
+    def _qkv(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Each ``(batch, heads, positions, channels of a head)``."""
         qkv = self.qkv(self.before_attention(x)).unflatten(2, (3, self.heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        read = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        return cast(tuple[Tensor, ...], qkv.permute(2, 0, 3, 1, 4).unbind(0))
+
+    def _rest(self, x: Tensor, read: Tensor) -> Tensor:
+        """What follows the attention."""
         x = x + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
         out: Tensor = x + self.dropout(self.narrow(F.gelu(self.wide(self.before_mlp(x)))))
         return out

@@ -37,14 +37,20 @@ class TableQuantizer(Quantizer):
         z ``(tables * batch, dim, *grid)`` has the examples of the first, then those of the second, and so on, and so
         has the result. Its metrics are means over all of them.
         """
+        if self.training:
+            self.refresh(parts, z)
         quantized, assigned = self.assign(parts, z)
         if self.training:
             self.learn(parts, assigned)
         return quantized
 
+    def refresh(self, parts: Sequence[Self], z: Tensor) -> None:
+        """Initializes and revives entries at a batch's latents, in training, before they are assigned: after that, they
+        must not change until their gradient. z as in ``together``."""
+
     @abstractmethod
     def assign(self, parts: Sequence[Self], z: Tensor) -> tuple[Quantized, Assigned]:
-        """The same, but for what the tables learn of it."""
+        """The same, but for what the tables learn of it; ``refresh`` comes before."""
 
     @abstractmethod
     def learn(self, parts: Sequence[Self], assigned: Assigned) -> None:

@@ -77,8 +77,6 @@ class EMAQuantizer(TableQuantizer):
         with in_float32(z.device):
             z = self.lookup.latents(z, self.codebook)
             rows = table.per_table(z, len(parts))
-            if self.training and not self.init.begun:
-                self._begin(rows.detach())
             entries = self.lookup.entries(stacked([part.codebook for part in parts]))
 
             # Equation 1: the code is the nearest entry's. Equation 2: that entry replaces the latent.
@@ -108,12 +106,16 @@ class EMAQuantizer(TableQuantizer):
         return self.codebook.shape, self.training, self.decay, *options
 
     @torch.no_grad()
-    def _begin(self, rows: Tensor) -> None:
-        """All entries, with their sums and counts, of a quantizer by itself."""
-        new = self.init.begin(rows, stacked([self.codebook]), self.initialized)
-        write([self.codebook], new.entries)
-        write([self.sums], new.expected_count * new.entries)
-        self.counts.fill_(new.expected_count)
+    def refresh(self, parts: Sequence[Self], z: Tensor) -> None:
+        """At first all entries, with their sums and counts, of a quantizer by itself."""
+        if self.init.begun:
+            return
+        with in_float32(z.device):
+            rows = table.per_table(self.lookup.latents(z, self.codebook), len(parts))
+            new = self.init.begin(rows, stacked([self.codebook]), self.initialized)
+            write([self.codebook], new.entries)
+            write([self.sums], new.expected_count * new.entries)
+            self.counts.fill_(new.expected_count)
 
     @torch.no_grad()
     def learn(self, parts: Sequence[Self], assigned: Assigned) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.nn import codebook as table
+from toolkit.nn.stages import broadcast, total, used_stages
 from toolkit.nn.tables import Assigned, TableQuantizer, alike
 from toolkit.quantizer import Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
@@ -58,7 +59,7 @@ class ResidualQuantizer(Quantizer):
     def forward(self, z: Tensor) -> Quantized:
         stages = self._quantizers()
         outputs = _chain_of_tables(z, stages) if alike(stages) else _chain(z, [stage.unchecked for stage in stages])
-        return self._sum(z, outputs, self._lengths(z))
+        return self._sum(z, outputs, used_stages(z, len(stages), self.dropout if self.training else 0.0))
 
     def embed(self, codes: Tensor) -> Tensor:
         """The sum of the first stages' latents."""
@@ -71,33 +72,22 @@ class ResidualQuantizer(Quantizer):
 
     def sample(self, z: Tensor) -> Quantized:
         """A sample from each stage given those before it; its kl is exact given these."""
-        return self._sum(z, _chain(z, [stage.sample for stage in self._quantizers()]), self._all_stages(z))
+        outputs = _chain(z, [stage.sample for stage in self._quantizers()])
+        return self._sum(z, outputs, used_stages(z, len(outputs), 0.0))
 
     def _sum(self, z: Tensor, stages: list[Quantized], lengths: Tensor) -> Quantized:
-        used = [lengths > number for number in range(len(stages))]
-        e = _total([stage.z for stage in stages], used)
+        e = total([stage.z for stage in stages], lengths)
         # Every stage's output has a straight-through gradient to z. Their sum would multiply the decoder's gradient by
         # the number of stages; the mean passes it once, as a single quantizer does.
-        mean = e / _broadcast(lengths, e)
+        mean = e / broadcast(lengths, e)
         error = {"quantization_error": table.distance(z, e).mean().detach()}
         return Quantized(
             table.straight_through(mean, e),
             torch.cat([stage.codes for stage in stages], 1),
-            _total([stage.loss for stage in stages], used),
-            _total([stage.kl for stage in stages], used),
+            total([stage.loss for stage in stages], lengths),
+            total([stage.kl for stage in stages], lengths),
             {k: torch.stack([stage.metrics[k] for stage in stages]).mean(0) for k in stages[0].metrics} | error,
         )
-
-    def _lengths(self, z: Tensor) -> Tensor:
-        """Number of stages that each example uses, ``(batch,)``."""
-        whole = self._all_stages(z)
-        if not self.training or self.dropout == 0:
-            return whole
-        some = torch.randint_like(whole, 1, len(self.stages) + 1)
-        return torch.where(torch.rand(z.shape[0], device=z.device) < self.dropout, some, whole)
-
-    def _all_stages(self, z: Tensor) -> Tensor:
-        return torch.full((z.shape[0],), len(self.stages), device=z.device)
 
     def _quantizers(self) -> list[Quantizer]:
         return cast(list[Quantizer], list(self.stages))
@@ -131,6 +121,8 @@ def _chain_of_tables(z: Tensor, stages: Sequence[Quantizer]) -> list[Quantized]:
     batches: list[Assigned] = []
 
     def assign(stage: TableQuantizer, residual: Tensor) -> Quantized:
+        if stage.training:
+            stage.refresh([stage], residual)
         quantized, assigned = stage.assign([stage], residual)
         batches.append(assigned)
         return quantized
@@ -142,13 +134,3 @@ def _chain_of_tables(z: Tensor, stages: Sequence[Quantizer]) -> list[Quantized]:
             Assigned(torch.cat([batch.rows for batch in batches]), torch.cat([batch.entries for batch in batches])),
         )
     return outputs
-
-
-def _total(parts: list[Tensor], used: list[Tensor]) -> Tensor:
-    """The sum over stages of ``(batch, …)``, for each example over those it uses."""
-    return torch.stack([part * _broadcast(mask, part) for part, mask in zip(parts, used, strict=True)]).sum(0)
-
-
-def _broadcast(per_example: Tensor, like: Tensor) -> Tensor:
-    """``(batch,)``, broadcast against ``(batch, …)``."""
-    return per_example.view(-1, *[1] * (like.dim() - 1))

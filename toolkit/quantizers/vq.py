@@ -65,8 +65,6 @@ class VectorQuantizer(TableQuantizer):
         with in_float32(z.device):
             z = self.lookup.latents(z, self.codebook)
             rows = table.per_table(z, len(parts))
-            if self.training:
-                self._refresh(parts, rows.detach())
             entries = self.lookup.entries(stacked([part.codebook for part in parts]))
 
             # Equation 1: the code is the nearest entry's. Equation 2: that entry replaces the latent.
@@ -97,12 +95,15 @@ class VectorQuantizer(TableQuantizer):
         return self.codebook.shape, self.training, *options
 
     @torch.no_grad()
-    def _refresh(self, parts: Sequence[Self], rows: Tensor) -> None:
-        """Initializes and revives entries, before the lookup: after it, they must not change until their gradient."""
-        if not self.init.begun:
-            self._set_entries(parts, self.init.begin(rows, stacked([self.codebook]), self.initialized))
-        if self.init.dead_code_threshold > 0:
-            self._set_entries(parts, self.init.revive(rows, stacked([part.counts for part in parts])))
+    def refresh(self, parts: Sequence[Self], z: Tensor) -> None:
+        if self.init.begun and not self.init.dead_code_threshold:
+            return
+        with in_float32(z.device):
+            rows = table.per_table(self.lookup.latents(z, self.codebook), len(parts))
+            if not self.init.begun:
+                self._set_entries(parts, self.init.begin(rows, stacked([self.codebook]), self.initialized))
+            if self.init.dead_code_threshold > 0:
+                self._set_entries(parts, self.init.revive(rows, stacked([part.counts for part in parts])))
 
     @torch.no_grad()
     def _set_entries(self, parts: Sequence[Self], new: NewEntries) -> None:

@@ -29,6 +29,7 @@ CODE_SPECS = (
     CODES,
     CodeSpec((2, 2, 2), (2,)),
     CodeSpec((2, 1, 2), (3, 2)),
+    CodeSpec((5,), (2,), ((1, 1), (2, 2))),
 )
 KIND = Condition("kind", 3)
 CONDITIONS = (KIND, Condition("move", 2, per_step=True), Condition("force", 2, per_step=True, real=True))

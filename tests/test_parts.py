@@ -1,0 +1,188 @@
+"""Priors over codes of several grids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from toolkit.causal.scales import ScalesTransformer
+from toolkit.errors import ToolkitError
+from toolkit.prior import Prior, SamplingOptions
+from toolkit.priors.scales import ScalesPrior
+from toolkit.spec import CodeSpec, Condition
+from toolkit.testing.causal import check_prefill, reach
+from toolkit.testing.counting import every, goodness_of_fit, histogram
+from toolkit.testing.tape import Tape
+
+Make = Callable[[CodeSpec, tuple[Condition, ...]], Prior]
+KIND = Condition("kind", 2)
+PARTS = {
+    "time": CodeSpec((6,), (3,), ((1,), (2,), (3,))),
+    "images": CodeSpec((7,), (2,), ((1, 1), (1, 2), (2, 2))),
+    "volumes": CodeSpec((9,), (2,), ((1, 1, 1), (2, 2, 2))),
+    "depths": CodeSpec((3,), (3, 2), ((1, 1), (2, 1))),
+    "fine to coarse": CodeSpec((7,), (2,), ((2, 2), (1, 3))),
+}
+
+
+def scales(code_spec: CodeSpec, conditions: tuple[Condition, ...] = ()) -> Prior:
+    return ScalesPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
+
+
+PRIORS = {"scales": scales}
+each_prior = pytest.mark.parametrize("make", PRIORS.values(), ids=PRIORS)
+each_parts = pytest.mark.parametrize("code_spec", PARTS.values(), ids=PARTS)
+
+
+def random_prior(make: Make, code_spec: CodeSpec, conditions: tuple[Condition, ...] = ()) -> Prior:
+    """In float64, at weights that are far from what they start at."""
+    torch.manual_seed(0)
+    prior = make(code_spec, conditions).double().eval()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return prior
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@torch.no_grad()
+def probabilities(prior: Prior, codes: Tensor, conditions: dict[str, Tensor] | None = None) -> Tensor:
+    return prior.log_prob(codes, conditions or {}).exp()
+
+
+@each_parts
+@each_prior
+def test_they_sum_to_one_and_samples_fit(make: Make, code_spec: CodeSpec) -> None:
+    prior, outcomes = random_prior(make, code_spec), every(code_spec)
+    expected = probabilities(prior, outcomes)
+    torch.testing.assert_close(expected.sum().item(), 1.0, atol=1e-9, rtol=0)
+    codes = prior.sample(20_000, {}, generator=generator())
+    assert goodness_of_fit(histogram(codes, outcomes), 20_000 * expected) > 1e-4
+
+
+@each_prior
+def test_they_sum_to_one_and_samples_fit_under_a_condition(make: Make) -> None:
+    code_spec = PARTS["depths"]
+    prior, outcomes = random_prior(make, code_spec, (KIND,)), every(code_spec)
+    expected = probabilities(prior, outcomes, {"kind": torch.ones(len(outcomes)).long()})
+    torch.testing.assert_close(expected.sum().item(), 1.0, atol=1e-9, rtol=0)
+    codes = prior.sample(20_000, {"kind": torch.ones(20_000).long()}, generator=generator())
+    assert goodness_of_fit(histogram(codes, outcomes), 20_000 * expected) > 1e-4
+    assert (expected - probabilities(prior, outcomes)).abs().max() > 1e-6
+
+
+@each_parts
+@each_prior
+def test_a_code_depends_on_none_of_a_later_part(make: Make, code_spec: CodeSpec) -> None:
+    """The probability of the first parts, summed over the rest, is the same whatever network sees the rest."""
+    prior, outcomes = random_prior(make, code_spec), every(code_spec)
+    first = prod(code_spec.parts[0])
+    nats = Tape()
+    codes = outcomes[::7][:20]
+    prior.entropy_code(nats, len(codes), {}, codes[:, :, :first], positions=first)
+    known = (outcomes[None, :, :, :first] == codes[:, None, :, :first]).flatten(2).all(2)
+    marginal = (known * probabilities(prior, outcomes)).sum(1)
+    torch.testing.assert_close(nats.nats(), -marginal.log(), atol=1e-6, rtol=1e-6)
+
+
+@each_parts
+@each_prior
+def test_any_prefix_is_kept_and_continued_as_its_parts_are(make: Make, code_spec: CodeSpec) -> None:
+    prior = random_prior(make, code_spec)
+    whole = prior.sample(8, {}, generator=generator())
+    for positions in range(code_spec.grid[0] + 1):
+        prefix = whole[:, :, :positions]
+        again = prior.sample(8, {}, prefix=prefix, generator=generator())
+        assert torch.equal(again, whole), f"a prefix of {positions} positions changes what follows"
+
+
+@each_prior
+def test_the_first_of_many_samples_are_those_of_few(make: Make) -> None:
+    prior = random_prior(make, PARTS["images"], (KIND,))
+    kinds = torch.arange(6) % 2
+    many = prior.sample(6, {"kind": kinds}, SamplingOptions(guidance=2.0), generator=generator())
+    few = prior.sample(2, {"kind": kinds[:2]}, SamplingOptions(guidance=2.0), generator=generator())
+    assert few.shape == (2, 1, 7)
+    assert many.shape == (6, 1, 7)
+
+
+@each_prior
+def test_guidance_needs_conditions(make: Make) -> None:
+    with pytest.raises(ToolkitError, match="guidance=2"):
+        random_prior(make, PARTS["images"]).sample(2, {}, SamplingOptions(guidance=2.0))
+
+
+# -- the transformer over scales
+
+
+def trunk(code_spec: CodeSpec, context: int = 0) -> ScalesTransformer:
+    torch.manual_seed(0)
+    return ScalesTransformer(code_spec.parts, context=context, hidden=8, layers=2, heads=2).double()
+
+
+@each_parts
+def test_features_depend_on_all_parts_before_and_no_other(code_spec: CodeSpec) -> None:
+    network, start = trunk(code_spec), 0
+    for part in code_spec.parts:
+        for position in (start, start + prod(part) - 1):
+            reached = reach(network, code_spec.grid, position)
+            assert reached[:start].all()
+            assert not reached[start:].any()
+        start += prod(part)
+
+
+@each_parts
+@pytest.mark.parametrize("context", [0, 3])
+def test_cached_equals_plain(code_spec: CodeSpec, context: int) -> None:
+    network = trunk(code_spec, context)
+    known = torch.randn(5, context, 1, dtype=torch.float64) if context else None
+    embedded = torch.randn(5, 8, *code_spec.grid, dtype=torch.float64)
+    with torch.no_grad():
+        plain = network(embedded, known)
+        state = network.init(5, code_spec.grid, known)
+        for index in range(code_spec.grid[0]):
+            position = torch.tensor([index])
+            step = network.step(state, network.graph_id(code_spec.grid, index), position)
+            assert float((step - plain[:, index]).abs().max()) < 1e-10
+            network.append(state, position, embedded[:, :, index])
+    check_prefill(network, 5, code_spec.grid, known)
+
+
+def test_a_part_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[int] = []
+    prior = random_prior(scales, PARTS["images"])
+    real = ScalesTransformer._enter
+
+    def counted(self: ScalesTransformer, state: Any, number: int) -> None:
+        entered.append(number)
+        real(self, state, number)
+
+    monkeypatch.setattr(ScalesTransformer, "_enter", counted)
+    prior.sample(3, {})
+    assert entered == [0, 1, 2]
+
+
+def test_positions_of_a_part_are_independent_given_the_parts_before() -> None:
+    code_spec = PARTS["images"]
+    prior, outcomes = random_prior(scales, code_spec), every(code_spec)
+    p = probabilities(prior, outcomes).view([2] * 7)
+    first = p.sum((3, 4, 5, 6))
+    torch.testing.assert_close(first * first.sum((1, 2), keepdim=True), first.sum(2, True) * first.sum(1, True))
+
+
+def test_parts_of_other_ranks_are_refused() -> None:
+    with pytest.raises(ValueError, match="as many axes"):
+        scales(CodeSpec((6,), (2,), ((2,), (2, 2))))
+
+
+def test_another_grid_is_refused() -> None:
+    with pytest.raises(ToolkitError, match=r"a grid of \(6,\)"):
+        trunk(PARTS["images"])(torch.zeros(1, 8, 6, dtype=torch.float64))
