@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from toolkit.config import RunConfig as RunConfig
     from toolkit.dataset import Dataset as Dataset
     from toolkit.decoder import Decoder as Decoder
+    from toolkit.discriminator import Discriminator as Discriminator
     from toolkit.encoder import Encoder as Encoder
     from toolkit.errors import ToolkitError as ToolkitError
     from toolkit.exporting.export import export as export
@@ -50,6 +51,7 @@ _HOMES = {
     "DataSpec": "spec",
     "Dataset": "dataset",
     "Decoder": "decoder",
+    "Discriminator": "discriminator",
     "Distribution": "likelihood",
     "Encoder": "encoder",
     "FileCodec": "file_codec",

@@ -29,10 +29,13 @@ KINDS: Mapping[str, str] = {
     "metric": "toolkit.metric:Metric",
     "logger": "toolkit.logger:Logger",
 }
-"""Every kind of component and the interface that its classes implement."""
+"""Every kind of component that a run chooses, and the interface that its classes implement."""
+
+INNER: Mapping[str, str] = {"discriminator": "toolkit.discriminator:Discriminator"}
+"""The kinds of components that stand inside others alone, such as an objective's discriminator."""
 
 FAMILY = "family"
-REGISTERED: Mapping[str, str] = {**KINDS, FAMILY: "toolkit.family:Family"}
+REGISTERED: Mapping[str, str] = {**KINDS, **INNER, FAMILY: "toolkit.family:Family"}
 """Whatever entry points name: the kinds of components, and families, which are no part of a run's configuration."""
 
 REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")

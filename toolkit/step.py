@@ -96,7 +96,7 @@ class PlainStep:
                 self.optimization.scaled(output.loss / options.accumulate).backward()
             parts.append(self.metrics(output, batch.x))
             if critic:
-                parts[-1]["critic_loss"] = critic.learn(output, batch)
+                parts[-1].update(critic.learn(output, batch))
             del output, batch  # frees their memory for the next pass
         if critic:
             critic.average()

@@ -83,7 +83,7 @@ class ObjectiveSuite(PartLaws):
         x = random_data(self.data, 64)
         output = objective(autoencoder, x, {})
         output.loss.backward(retain_graph=True)
-        loss = objective.critic_loss(autoencoder, x, {}, output)
+        loss = objective.critic_loss(autoencoder, x, {}, output).loss
         assert loss.shape == ()
         assert loss.isfinite()
         critic = dict(objective.critic.named_parameters())
@@ -206,7 +206,7 @@ class ObjectiveSuite(PartLaws):
             torch.testing.assert_close(compiled.grad, plain.grad)
 
     def _critic_loss(self, stage: Stage, x: Tensor, output: Loss) -> Tensor:
-        return stage.objective.critic_loss(stage.model, x, {}, output)
+        return stage.objective.critic_loss(stage.model, x, {}, output).loss
 
     def _labeled(self) -> Autoencoder:
         data = replace(self.data, conditions=(LABEL,))
