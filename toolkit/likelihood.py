@@ -33,7 +33,7 @@ class Distribution(ABC):
     """True for a density over real numbers, which has no bits per dim."""
 
     given: Tensor | None = None
-    """What the decoder gave, ``(batch, …)``, of which log_prob and mean are functions; None: log_prob is of the mean."""
+    """What the decoder gave, ``(batch, …)``, of which log_prob and mean are functions; None: the mean."""
 
     @property
     @abstractmethod
