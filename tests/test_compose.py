@@ -245,6 +245,8 @@ def test_groups_are_listed_one_level_deep_and_resolved_at_any() -> None:
     ("words", "text"),
     [
         (["quantizer=c_stack", "quantizer.inner.name=c_othr"], "quantizer/inner=c_othr: … c_other"),
+        (["quantizer=c_stack", "quantizer.inner=c_othr"], "quantizer/inner=c_othr: … c_other"),
+        (["objective=adversarial", "objective.discriminator=ptach"], "objective/discriminator=ptach: … patch"),
         (["quantizer=c_stack", "quantizer.inner.siz=3"], "quantizer.inner.siz: quantizer=c_plain (compose-plugin 2;"),
         (["quantizer=c_stack", "quantizer.inner.size=x"], "quantizer.inner.size: … int … 'x'"),
         (["quantizer/inner=c_other"], "quantizer.inner: … inner"),
@@ -450,6 +452,8 @@ def test_a_persons_own_quotes_and_interpolations_are_kept() -> None:
         ("dataset.root=choice(a,b)", "dataset.root=choice(a,b)"),
         ("encoder.hidden=1,2", "encoder.hidden=1,2"),
         ("quantizer.inner.name=a,b", "quantizer/inner=a,b"),
+        ("quantizer.inner=a,b", "quantizer/inner=a,b"),
+        ("quantizer.inner={name: a}", "quantizer.inner={name: a}"),
     ],
 )
 def test_in_a_sweep_a_comma_separates_unless_quoted(word: str, made: str) -> None:

@@ -22,6 +22,7 @@ from toolkit import DataSpec, Objective, Quantizer, ToolkitError
 from toolkit.batches import TrainBatches
 from toolkit.build import build_dataset, build_stage
 from toolkit.cli.config.compose import compose
+from toolkit.objective import CriticLoss
 from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions
 from toolkit.report import Silence
@@ -132,9 +133,9 @@ class Undetached(TestAdversarialObjective):
 
     def make(self, data: DataSpec) -> Objective:
         objective = AdversarialObjective(data)
-        objective.critic_loss = lambda autoencoder, x, conditions, output: objective._judge(
-            output.likelihood.mean
-        ).mean()
+        objective.critic_loss = lambda autoencoder, x, conditions, output: CriticLoss(
+            objective._judge(output.likelihood.mean).mean(), {}
+        )
         return objective
 
 
@@ -164,9 +165,10 @@ def test_a_leaking_critic_trains_nothing_else(monkeypatch: pytest.MonkeyPatch) -
     next(train_steps(plain, batches, optimization))
     leaking, batches, optimization = stage_of(*ADVERSARY)
 
-    def leak(autoencoder: Any, x: Tensor, conditions: Any, output: Any) -> Tensor:
-        own = AdversarialObjective.critic_loss(leaking.objective, autoencoder, x, conditions, output)
-        return own + 0 * leaking.objective.critic[0].weight.sum() + autoencoder.encoder.out.weight.square().sum()
+    def leak(autoencoder: Any, x: Tensor, conditions: Any, output: Any) -> CriticLoss:
+        own = AdversarialObjective.critic_loss(leaking.objective, autoencoder, x, conditions, output).loss
+        leak = 0 * leaking.objective.critic[0].weight.sum() + autoencoder.encoder.out.weight.square().sum()
+        return CriticLoss(own + leak, {})
 
     monkeypatch.setattr(leaking.objective, "critic_loss", leak)
     next(train_steps(leaking, batches, optimization))

@@ -42,6 +42,9 @@ CASES = {
     "accumulate": f"{EMA} trainer.accumulate=3 trainer.steps=15 trainer.clip=1.0 trainer.ema=0.9",
     "odd": f"{EMA} trainer.batch_size=5",
     "critic": "quantizer=vq objective=toy_adversary trainer.steps=8 trainer.critic_start=2 trainer.accumulate=2",
+    "adversarial": "quantizer=vq objective=adversarial objective.discriminator.width=8 objective.discriminator.layers=1"
+    " objective.discriminator.norm=spectral objective.feature_share=0.2 objective.lecam=0.01 objective.r1=1"
+    " trainer.steps=8 trainer.accumulate=2",
     "frozen": f"{EMA} trainer.freeze=[quantizer,decoder] trainer.steps=8",
     "prior": "quantizer=vq prior_trainer.steps=15 prior.condition_dropout=0",
 }

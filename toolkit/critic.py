@@ -56,20 +56,21 @@ class Critic:
         """Whether it does in the step at hand."""
         return self.optimization.step >= self.options.critic_start
 
-    def learn(self, output: Loss, batch: Batch) -> Tensor:
-        """Adds the gradients of a batch, from the first step on; returns the loss, 0-d, 0 before."""
+    def learn(self, output: Loss, batch: Batch) -> dict[str, Tensor]:
+        """Adds the gradients of a batch, from the first step on; returns what is reported of it, before that a loss
+        of 0."""
         if not self.learns:
-            return output.loss.detach().new_zeros(())
+            return {"critic_loss": output.loss.detach().new_zeros(())}
         parameters = list(trainable(self.module).values())
         with autocast(batch.x.device, self.options.precision):
-            loss: Tensor = self.objective.critic_loss(self.model, batch.x, batch.conditions, output)
+            loss, metrics = self.objective.critic_loss(self.model, batch.x, batch.conditions, output)
         # not loss.backward(): whatever else the loss depends on gets no gradient
         scaled = self.optimization.scaled(loss / self.options.accumulate)
         gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        return loss.detach()
+        return {name: value.detach() for name, value in {"critic_loss": loss, **metrics}.items()}
 
     def average(self) -> None:
         """Gradients become the means over the ranks."""

@@ -24,6 +24,15 @@ class Loss(NamedTuple):
     quantized: Quantized
 
 
+class CriticLoss(NamedTuple):
+    """What the critic minimizes for one batch."""
+
+    loss: Tensor
+    """0-d, differentiable."""
+    metrics: dict[str, Tensor]
+    """What is reported of the critic beside it, 0-d, by name."""
+
+
 class Bound(NamedTuple):
     """What each example of a batch costs, in nats, before any prior is learned."""
 
@@ -50,6 +59,10 @@ class Objective(nn.Module, ABC):
 
     needs_posterior: bool = False
     """Whether the quantizer must have a posterior."""
+    beyond: tuple[str, ...] = ()
+    """What it trains for beside its bound, as words for messages, such as "an adversary"."""
+    start: int = 0
+    """The first step whose loss uses the critic."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,8 +78,8 @@ class Objective(nn.Module, ABC):
 
     def critic_loss(
         self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor], output: Loss
-    ) -> Tensor:
-        """What the critic minimizes, 0-d; ``output`` is what ``forward`` has just given, to be detached here."""
+    ) -> CriticLoss:
+        """What the critic minimizes; ``output`` is what ``forward`` has just given, to be detached here."""
         raise NotImplementedError(f"{type(self).__name__} has a critic but no critic_loss")
 
     if TYPE_CHECKING:

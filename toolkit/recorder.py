@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, final
 
 from toolkit import interrupts
+from toolkit.adversary import CriticWatch
 from toolkit.batches import TrainBatches
 from toolkit.device import exact, peak_memory, random_kept
 from toolkit.distributed import Largest, PeerError, broadcast_object, on_rank0, raise_together, rank, ranks
@@ -45,6 +46,7 @@ class Recorder:
         self.optimization, self.report, self.facts = optimization, report, facts or {}
         self.validate, self.plot = validate, plot
         self.running = RunningMetrics()
+        self._critic = CriticWatch(optimization.options)
         self._saved = self._recorded = -1
         self._apart = False
         """Whether the metrics' sums are each rank's own, since they were last averaged."""
@@ -104,7 +106,10 @@ class Recorder:
                 with raise_together():  # all ranks stop together
                     self._check(saves or bool(stop))
             if logs:
-                self._log("train", running.drain() | {"learning_rate": rate} | clock.metrics(step))
+                means, steps = running.drain(), running.drained
+                self._log("train", means | {"learning_rate": rate} | clock.metrics(step))
+                if (text := self._critic(steps, means)) and rank() == 0:
+                    self.report.note(f"note: {text}")
             with clock.stopped():
                 if saves or stop:  # first of all: a validation may fail, or be stopped, and is then made up for
                     self.save()

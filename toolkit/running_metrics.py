@@ -26,6 +26,8 @@ class RunningMetrics:
 
     def __init__(self) -> None:
         self._reset((), torch.device("cpu"))
+        self.drained = 0
+        """Steps of the last drain."""
 
     def add(self, step: int, metrics: dict[str, Tensor]) -> None:
         names = tuple(metrics)
@@ -80,6 +82,7 @@ class RunningMetrics:
     def drain(self) -> dict[str, float]:
         """The means since the last drain."""
         means = (self._sum / self._count).tolist() if self._count else []
+        self.drained = self._count
         names, device = self._names, self._sum.device
         self._reset(names, device)
         return dict(zip(names, means, strict=False))

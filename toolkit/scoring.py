@@ -80,6 +80,11 @@ def measure(
     trained = {"step": model.checkpoint.step, "prior_steps": prior_steps(model.run)}
     values = {"split": split, **trained, **evaluation.metrics_by_name()}
     path, notices = model.run.results / "evaluation.json", [density] if evaluation.density else []
+    if beyond := model.objective.beyond:
+        notices.append(
+            f"trained for {' and '.join(beyond)} beside its bound: nll and bits are what the likelihood costs, which is"
+            " more than if it had been trained for them alone, and they do not say how its reconstructions look"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(values, indent=1))

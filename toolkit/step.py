@@ -16,6 +16,7 @@ from toolkit.critic import Critic, frozen
 from toolkit.device import autocast
 from toolkit.distributed import no_sync, ranks, wrap_ddp
 from toolkit.errors import ToolkitError
+from toolkit.objectives.shares import trace_gradients
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
 from toolkit.running_metrics import mean_metrics
@@ -96,7 +97,7 @@ class PlainStep:
                 self.optimization.scaled(output.loss / options.accumulate).backward()
             parts.append(self.metrics(output, batch.x))
             if critic:
-                parts[-1]["critic_loss"] = critic.learn(output, batch)
+                parts[-1].update(critic.learn(output, batch))
             del output, batch  # frees their memory for the next pass
         if critic:
             critic.average()
@@ -228,6 +229,7 @@ def _wrapped(stage: nn.Module, options: TrainerOptions) -> nn.Module:
     if not options.compile:
         return wrap_ddp(stage)
     quantizer = getattr(getattr(stage, "model", None), "quantizer", None)
+    trace_gradients(stage)
     if ranks() > 1 and quantizer is not None:
         # Each rank compiles by itself: the collectives could end up in another order on each, and deadlock.
         quantizer.forward = torch.compiler.disable(quantizer.forward)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolkit import Autoencoder, Bound, DataSpec, Loss, Objective, Quantized, Quantizer
 from toolkit.nn.codebook import upcast
+from toolkit.objective import CriticLoss
 from toolkit.objectives.elbo import ELBO
 from toolkit.quantizers.vq import VectorQuantizer
 
@@ -35,11 +36,11 @@ class AdversarialObjective(Objective):
 
     def critic_loss(
         self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor], output: Loss
-    ) -> Tensor:
+    ) -> CriticLoss:
         mean = output.likelihood.mean
         assert mean is not None
         real, fake = self._judge(self.data.scale(x)), self._judge(mean.detach())
-        return (1 - real).relu().mean() + (1 + fake).relu().mean()
+        return CriticLoss((1 - real).relu().mean() + (1 + fake).relu().mean(), {})
 
     def _judge(self, values: Tensor | None) -> Tensor:
         assert values is not None

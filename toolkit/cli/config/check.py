@@ -150,8 +150,7 @@ def _chosen(kind: str, path: str, node: Any, values: Any) -> Signature:
     name = chosen(node) if isinstance(node, DictConfig) else None
     written = values.get("name") if isinstance(values, Mapping) else values
     if name is None:
-        key = f"{path}.name" if "." in path else path
-        cure = f"choose it by name, {key}=NAME; installed: {', '.join(registry.names(kind)) or 'none'}"
+        cure = f"choose it by name, {path}=NAME; installed: {', '.join(registry.names(kind)) or 'none'}"
         raise ToolkitError(f"{path}: no {kind} was chosen for these options; {cure}")
     if written != name:
         cure = f"in YAML a part is chosen in the defaults list: override /{path.replace('.', '/')}: {written}"

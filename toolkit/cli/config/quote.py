@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from toolkit import registry
 from toolkit.cli.config.groups import kind_of, listed
 from toolkit.errors import ToolkitError
-from toolkit.registry import KINDS, LISTS
+from toolkit.registry import LISTS
 from toolkit.schema import Option, signature
 
 TEXT = ("init", "run", "out", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+_NAMES = re.compile(r"\w+(,\w+)*")
 _SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)")
 
 
 def prepare(words: Sequence[str], multirun: bool = False) -> list[str]:
-    """Overrides for Hydra: text quoted, ``quantizer.inner.name=x`` as ``quantizer/inner=x``, null as ~."""
+    """Overrides for Hydra: text quoted, ``quantizer.inner=x``, or with ``.name``, as ``quantizer/inner=x``, null as ~."""
     renamed = [_as_group(word) for word in words]
     return [_prepared(word, renamed, multirun) for word in renamed]
 
@@ -40,7 +41,8 @@ def text(value: str) -> str:
 def _as_group(word: str) -> str:
     key, separator, value = word.partition("=")
     group = key.removesuffix(".name").replace(".", "/")
-    named = separator and key.endswith(".name") and kind_of(group.lstrip("+"))
+    names = _NAMES.fullmatch(value) and "." in key and value != "null"
+    named = separator and (key.endswith(".name") or names) and kind_of(group.lstrip("+"))
     return f"{group}={value}" if named else word
 
 
@@ -92,7 +94,7 @@ def _parts(path: str, words: Sequence[str]) -> tuple[str, Sequence[str]]:
         return part[0], [part[1]]
     kind = kind_of(path.replace(".", "/")) or ""
     chosen = [word.partition("=")[2] for word in words if word.lstrip("+").startswith(f"{path.replace('.', '/')}=")]
-    known = registry.names(kind) if kind in KINDS else ()
+    known = registry.names(kind) if kind else ()
     return kind, [name for name in chosen if name in known] or known
 
 
