@@ -27,6 +27,7 @@ def saved(network: nn.Module, path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
 def test_lpips_is_that_of_its_authors(tmp_path: Path) -> None:
     """With random convolutions and the heads that people's judgements were fitted to."""
     pytest.importorskip("torchvision", reason="torchvision is not installed")
@@ -105,7 +106,7 @@ def _by_their_names(tensors: dict[str, Tensor], theirs: nn.Module) -> dict[str, 
         "pos_embed": "embeddings.position_embeddings",
         "patch_embed.proj": "embeddings.patch_embeddings.projection",
         "norm": "layernorm",
-        "attn.proj": "attention.output.dense",
+        "attn.proj": "attention.o_proj",
         "ls1.gamma": "layer_scale1.lambda1",
         "ls2.gamma": "layer_scale2.lambda1",
     }
@@ -115,8 +116,8 @@ def _by_their_names(tensors: dict[str, Tensor], theirs: nn.Module) -> dict[str, 
         rest = name if block is None else name.split(".", 2)[2]
         prefix = "" if block is None else f"encoder.layer.{block}."
         if rest.startswith("attn.qkv"):
-            for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-                renamed[f"{prefix}attention.attention.{part}.{rest.rpartition('.')[2]}"] = third
+            for part, third in zip("qkv", tensor.chunk(3), strict=True):
+                renamed[f"{prefix}attention.{part}_proj.{rest.rpartition('.')[2]}"] = third
             continue
         for ours, other in plain.items():
             if rest == ours or rest.startswith(f"{ours}."):

@@ -84,8 +84,10 @@ def test_the_loss_is_the_inner_loss_and_the_weighted_distance(folder: Path) -> N
 def test_the_term_has_the_share_that_was_asked(folder: Path, levels: int | None) -> None:
     data = DataSpec(1, (16, 20), levels)
     own, autoencoder = objective(folder, data=data, share=0.4).train(), point_autoencoder(data).train()
-    shares = [own(autoencoder, random_data(data, 8, seed), {}).terms["perceptual_share"].item() for seed in range(8)]
-    assert sum(shares) / len(shares) == pytest.approx(0.4, abs=0.05)
+    x = random_data(data, 8)
+    for _ in range(2):
+        share = own(autoencoder, x, {}).terms["perceptual_share"].item()
+        assert share == pytest.approx(0.4, abs=0.01)
 
 
 def test_nothing_of_the_network_is_trained_or_saved(folder: Path) -> None:

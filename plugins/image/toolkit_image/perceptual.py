@@ -77,7 +77,7 @@ class PerceptualObjective(Objective):
         output = self.inner(autoencoder, x, conditions)
         mean = _mean(output.likelihood)
         distance = self.distance(mean, self.data.scale(x).to(mean.dtype))
-        terms = {**output.terms, "perceptual": distance}
+        terms = {**output.terms, "perceptual": distance.detach()}
         if self.weight is not None:
             return output._replace(loss=output.loss + self.weight * self.data.dims * distance, terms=terms)
         shared = self.share(output.loss, distance, _measured_at(output.likelihood, mean))
