@@ -9,7 +9,6 @@ from torch import Tensor
 
 from toolkit.device import double
 
-
 Sums = tuple[int, Tensor | None, Tensor | None]
 """How many vectors, their sum, and that of their products."""
 
