@@ -90,6 +90,37 @@ class BareWarning(MeanNats):
         return [""] if self.examples else []
 
 
+class JudgingSamples(MeanNats):
+    """And the mean of samples."""
+
+    def __init__(self, model: Autoencoder) -> None:
+        super().__init__(model)
+        self.sum, self.samples = 0.0, 0
+
+    def update_samples(self, x: Tensor, conditions: Mapping[str, Tensor]) -> None:
+        self.sum += float(x.double().sum())
+        self.samples += len(x)
+
+    def compute(self) -> dict[str, float]:
+        return {**super().compute(), **({"sample_mean": self.sum / self.samples} if self.samples else {})}
+
+
+class LastSamples(JudgingSamples):
+    def update_samples(self, x: Tensor, conditions: Mapping[str, Tensor]) -> None:
+        self.sum, self.samples = float(x.double().sum()), len(x)
+
+
+class TakingSamplesForData(JudgingSamples):
+    def update_samples(self, x: Tensor, conditions: Mapping[str, Tensor]) -> None:
+        super().update_samples(x, conditions)
+        self.examples += len(x)
+
+
+class UnheardSamples(JudgingSamples):
+    def compute(self) -> dict[str, float]:
+        return MeanNats.compute(self)
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
@@ -102,10 +133,14 @@ class BareWarning(MeanNats):
         (DividingByZero, "it works without an update"),
         (SilentPictures, "plots are written to the folder"),
         (BareWarning, "warnings are sentences"),
+        (LastSamples, "order and batching do not matter"),
+        (TakingSamplesForData, "samples are figures of their own"),
+        (UnheardSamples, "samples are figures of their own"),
     ],
 )
 def test_a_broken_metric_is_caught(broken: type[MeanNats], law: str, tmp_path: Path) -> None:
     words: dict[str, Any] = {"groups": [[11, 3, 0, 7, 5], [1], [2, 4, 6, 8, 9, 10]]} if "order" in law else {}
     if law in ("it works without an update", "plots are written to the folder"):
         words = {"tmp_path": tmp_path}
-    assert_catches(MetricCase(), MetricCase(broken), law, **words)
+    whole = JudgingSamples if issubclass(broken, JudgingSamples) else MeanNats
+    assert_catches(MetricCase(whole), MetricCase(broken), law, **words)

@@ -15,7 +15,7 @@ from toolkit.batches import Batch
 from toolkit.device import double, in_float32
 from toolkit.distributed import all_gather_object, broadcast_object, on_rank0, ranks
 from toolkit.fit import device_of
-from toolkit.metric import Metric, can_merge, measured
+from toolkit.metric import Metric, can_merge, judges_samples, measured
 from toolkit.nn.noise import seeded
 from toolkit.objective import Objective
 from toolkit.prior import Prior
@@ -108,10 +108,12 @@ def evaluate_parts(
     priors: Mapping[str, Prior] | None = None,
     *,
     training: Iterable[Batch] = (),
+    samples: Iterable[Batch] = (),
     progress: Callable[[int], None] = lambda _: None,
     shared: bool = False,
 ) -> Evaluation:
-    """Goes through the batches once, in true float32, after fitting the fitted metrics to those of ``training``.
+    """Goes through the batches once, in true float32, after fitting the fitted metrics to those of ``training``, and
+    then through ``samples``, which the metrics that judge samples get.
 
     The row of a prior without a tractable log_prob is empty, and a warning says why.
 
@@ -127,6 +129,7 @@ def evaluate_parts(
     with in_float32(device_of(autoencoder)):
         _fit(metrics, objective, autoencoder, training)
         sums = _measure(objective, autoencoder, batches, metrics, dict(priors or {}), progress)
+        _judge([metric for metric in metrics if judges_samples(metric)], samples)
     if not shared:
         return _evaluation(sums, metrics, autoencoder)
     parts = all_gather_object((sums, [metric.state() for metric in metrics]))
@@ -213,3 +216,10 @@ def _fit(metrics: list[Metric], objective: Objective, autoencoder: Autoencoder, 
             bound = objective.bound(autoencoder, batch.x, batch.conditions)
         for metric in fitted:
             metric.fit(batch.x, bound, batch.conditions)
+
+
+def _judge(metrics: list[Metric], samples: Iterable[Batch]) -> None:
+    """Gives samples to the metrics that judge them; without any, none is drawn."""
+    for batch in samples if metrics else ():
+        for metric in metrics:
+            metric.update_samples(batch.x, batch.conditions)

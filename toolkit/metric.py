@@ -21,6 +21,7 @@ class Metric(ABC):
 
     Laws, checked by toolkit.testing.MetricSuite:
       the order and batching of the updates, and of the examples that it is fitted to, do not matter
+      nor does that of samples, where it judges them
       where it has ``state`` and ``merge``: measured in parts and merged, it is as if measured at once
     """
 
@@ -34,6 +35,14 @@ class Metric(ABC):
     @abstractmethod
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         """Adds one batch: x ``(batch, channels, *axes)``, the model's output for it, and its conditions."""
+
+    def update_samples(self, x: Tensor, conditions: Mapping[str, Tensor]) -> None:
+        """Adds one batch of samples ``(batch, channels, *axes)``, as the data has them, and what they were drawn for.
+
+        A metric that defines it judges what a prior draws, too: it is asked where an evaluation draws samples, after
+        all updates. What it then computes of samples has names of its own.
+        """
+        raise NotImplementedError(f"{type(self).__name__} judges no samples")
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
@@ -77,3 +86,8 @@ def measured(metric: Metric) -> dict[str, float]:
 def can_merge(metric: Metric) -> bool:
     """Whether it can be measured in parts."""
     return type(metric).merge is not Metric.merge
+
+
+def judges_samples(metric: Metric) -> bool:
+    """Whether it has something to say of samples."""
+    return type(metric).update_samples is not Metric.update_samples

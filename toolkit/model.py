@@ -324,7 +324,7 @@ class Model:
         name = prior or self.config.chosen_prior().name
         hashed = self._trained.weights_hash(name) if name in self.run.priors() else ""
         autoencoders = tuple(model.autoencoder for model in self.stack)
-        seen = frozenset(self._seen(name))
+        seen = frozenset(self.seen(name))
         return Codec(autoencoders, self.prior(name), name, self._weights, hashed, lossless, depth, seen)
 
     def compress(
@@ -389,7 +389,7 @@ class Model:
         ToolkitError for an unknown condition or label, for too few or too many labels, and for a condition that
         neither the decoder nor the named prior sees.
         """
-        return known_conditions(values, self.spec, self._seen(prior), n, length)
+        return known_conditions(values, self.spec, self.seen(prior), n, length)
 
     @cached_property
     def _flow(self) -> Flow:
@@ -414,7 +414,7 @@ class Model:
         """A length along the data's first axis, for what its own autoencoder models."""
         return -(-length * self.data.axes[0] // self.spec.axes[0])
 
-    def _seen(self, prior: str | None) -> set[str]:
+    def seen(self, prior: str | None) -> set[str]:
         """The conditions that the decoder or a prior sees."""
         config = self.run.prior_config(prior) if prior in self.run.priors() and prior else self.config
         return {*self.config.decoder_conditions, *(config.prior_conditions if prior else ())}
@@ -423,5 +423,5 @@ class Model:
         self, given: Mapping[str, Tensor | str] | None, n: int, length: int | None = None, prior: str | None = None
     ) -> dict[str, Tensor]:
         """Conditions of n examples as tensors on the device."""
-        known = known_conditions(given or {}, self.spec, self._seen(prior), n, length)
+        known = known_conditions(given or {}, self.spec, self.seen(prior), n, length)
         return {name: value.to(self.device) for name, value in known.items()}

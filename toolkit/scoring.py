@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from toolkit import registry
-from toolkit.batches import split_batches
+from toolkit.batches import Batch, split_batches
 from toolkit.build import build_metrics
 from toolkit.config import PartConfig, RunConfig
 from toolkit.continuation import changed_data
 from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluate_parts
-from toolkit.metric import Metric
+from toolkit.metric import Metric, judges_samples
 from toolkit.model import Model, load
-from toolkit.prior import Prior
+from toolkit.prior import Prior, SamplingOptions
 from toolkit.runs.checkpoint import found
 from toolkit.runs.folder import Run
+from toolkit.sample import sample
 from toolkit.spec import DataSpec
 from toolkit.writing import write_text
 
@@ -35,6 +38,21 @@ class Measured(NamedTuple):
     """What the user should know about them."""
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What is drawn for the metrics that judge samples."""
+
+    n: int
+    prior: str | None = None
+    """By name; None: the run's own."""
+    seed: int = 0
+    progress: Callable[[int], None] = lambda _: None
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ToolkitError(f"samples={self.n}: give how many to draw, at least 1")
+
+
 def evaluate(
     run: str | Path | Model,
     *,
@@ -44,17 +62,22 @@ def evaluate(
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
+    samples: int = 0,
+    prior: str | None = None,
 ) -> dict[str, Any]:
     """Bits per dim of a run with both terms apart, a row per trained prior, and every metric, over a split.
 
     The same is written to the run's ``evaluation.json``. ``examples``: how many of the split's, and of those that a
     metric is fitted to (None: all). ``metrics``: by name, in place of the run's own. ``workers``: processes that read
-    the data (None: as many as suit the device). ``device`` is where a run given by its folder is opened. Raises
-    ToolkitError where the run or its dataset cannot be opened or the split is empty.
+    the data (None: as many as suit the device). ``device`` is where a run given by its folder is opened. ``samples``:
+    how many a prior, by default the run's own, draws for the metrics that judge samples; their conditions are the
+    split's. Raises ToolkitError where the run or its dataset cannot be opened, the split is empty, or samples are asked
+    for that no prior can draw or no metric judges.
     """
     model = run if isinstance(run, Model) else load(run, device)
     judges = build_metrics(with_metrics(model.config, metrics), model.autoencoder)
-    return measure(model, model.dataset, judges, split, examples, batch_size, workers).metrics
+    drawing = Samples(samples, prior) if samples else None
+    return measure(model, model.dataset, judges, split, examples, batch_size, workers, samples=drawing).metrics
 
 
 def measure(
@@ -66,19 +89,29 @@ def measure(
     batch_size: int = 64,
     workers: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    samples: Samples | None = None,
 ) -> Measured:
     """The same, for an opened run with its dataset and metrics."""
     total = example_count(dataset, split, examples)
+    drawn = None if samples is None else draw(model, dataset, split, total, metrics, samples, batch_size)
     batches, training = (
         split_batches(dataset, of, model.device, batch_size=batch_size, limit=limit, workers=workers)
         for of, limit in ((split, total), ("train", examples))
     )
     evaluation = evaluate_parts(
-        model.objective, model.autoencoder, batches, metrics, model.priors, training=training, progress=progress
+        model.objective,
+        model.autoencoder,
+        batches,
+        metrics,
+        model.priors,
+        training=training,
+        samples=drawn or (),
+        progress=progress,
     )
     density = "the likelihood is a density, which has no bits per dim"
     trained = {"step": model.checkpoint.step, "prior_steps": prior_steps(model.run)}
-    values = {"split": split, **trained, **evaluation.metrics_by_name()}
+    judged = {} if samples is None else {"samples": samples.n, "sampled_prior": _prior_of(model, samples)}
+    values = {"split": split, **trained, **judged, **evaluation.metrics_by_name()}
     path, notices = model.run.results / "evaluation.json", [density] if evaluation.density else []
     if beyond := model.objective.beyond:
         notices.append(
@@ -91,6 +124,59 @@ def measure(
     except OSError as e:  # what was measured is worth more than the file
         notices.append(f"{path} could not be written: {e.strerror or e}")
     return Measured(values, [*model.notices, *evaluation.warnings, *notices, *changed_data(model.run, dataset)])
+
+
+def draw(
+    model: Model,
+    dataset: Dataset,
+    split: str,
+    total: int,
+    metrics: Sequence[Metric],
+    samples: Samples,
+    batch_size: int,
+) -> Iterator[Batch]:
+    """Batches of samples of what the model's own autoencoder models, each a function of its number and size alone.
+
+    The i-th sample has the conditions of the split's i-th example; beyond its ``total`` examples they begin anew.
+    ToolkitError where the prior is not trained, or no metric judges samples.
+    """
+    if not any(judges_samples(metric) for metric in metrics):
+        have = ", ".join(type(metric).__name__ for metric in metrics) or "none"
+        raise ToolkitError(
+            f"samples={samples.n}: none of the metrics judges samples ({have}): name one that does, such as"
+            " metrics=[image_feature_distance]"
+        )
+    name = _prior_of(model, samples)
+    return _batches(model, dataset, split, total, samples, batch_size, None if name is None else model.prior(name))
+
+
+def _batches(
+    model: Model, dataset: Dataset, split: str, total: int, samples: Samples, batch_size: int, prior: Prior | None
+) -> Iterator[Batch]:
+    done, seen = 0, model.seen(_prior_of(model, samples))
+    for batch in _conditions(dataset, split, total, samples.n, model, batch_size, bool(seen)):
+        known = {name: value for name, value in batch.conditions.items() if name in seen}
+        generator = torch.Generator().manual_seed(samples.seed + batch.number)
+        n = min(batch_size, samples.n - done)
+        x, _ = sample(model.autoencoder, prior, n, known, SamplingOptions(), generator=generator)
+        done += n
+        samples.progress(done)
+        yield Batch({"x": x, **known}, model.device, batch.number)
+
+
+def _conditions(
+    dataset: Dataset, split: str, total: int, n: int, model: Model, batch_size: int, read: bool
+) -> Iterator[Batch]:
+    """The examples whose conditions samples have; of a model that sees none, no example is read."""
+    if read:
+        places = [place % total for place in range(n)]
+        return split_batches(dataset, split, model.device, batch_size=batch_size, places=places, workers=0)
+    return (Batch({"x": torch.empty(0)}, model.device, number) for number in range(-(-n // batch_size)))
+
+
+def _prior_of(model: Model, samples: Samples) -> str | None:
+    """The name of the prior that draws; None for a continuous bottleneck, whose prior is the unit normal."""
+    return (samples.prior or model.config.chosen_prior().name) if model.code_spec.depth else None
 
 
 def example_count(dataset: Dataset, split: str, limit: int | None = None) -> int:

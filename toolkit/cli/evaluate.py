@@ -32,6 +32,11 @@ class EvaluateOptions:
         default_factory=dict,
         metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
     )
+    samples: int = field(
+        default=0,
+        metadata={"help": "how many samples to draw, under the split's conditions, for metrics that judge them"},
+    )
+    prior: str | None = field(default=None, metadata={"help": "the prior that draws them; null: the run's own"})
     batch_size: int = field(default=64, metadata={"help": "examples at once"})
     workers: int | None = field(default=None, metadata={"help": WORKERS})
     device: str = field(default="auto", metadata={"help": DEVICE})
@@ -43,14 +48,16 @@ def main(args: list[str]) -> int:
     from toolkit.build import build_metrics
     from toolkit.cli.files import build_dataset_of
     from toolkit.model import load
-    from toolkit.scoring import example_count, measure, with_metrics
+    from toolkit.scoring import Samples, example_count, measure, with_metrics
 
     show_plugin_notes()
     model = load(options.run, options.device)
     with nullcontext() if options.metrics else model.run.blaming():
         metrics = build_metrics(with_metrics(model.config, options.metrics), model.autoencoder)
     dataset = build_dataset_of(model, options.dataset)
-    with progress("evaluate", example_count(dataset, options.split, options.examples)) as report:
+    count = example_count(dataset, options.split, options.examples)
+    with progress("evaluate", count + options.samples) as report:
+        samples = Samples(options.samples, options.prior, progress=lambda done: report(count + done))
         measured = measure(
             model,
             dataset,
@@ -60,6 +67,7 @@ def main(args: list[str]) -> int:
             options.batch_size,
             options.workers,
             progress=report,
+            samples=samples if options.samples else None,
         )
     notes(measured.notices)
     _print(measured.metrics)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from toolkit.autoencoder import Autoencoder
-from toolkit.metric import Metric, can_merge, measured
+from toolkit.metric import Metric, can_merge, judges_samples, measured
 from toolkit.objectives.elbo import ELBO
 from toolkit.spec import DataSpec
 from toolkit.testing.laws import Laws, as_assertion
@@ -44,20 +44,29 @@ class MetricSuite(Laws, ABC):
             return point_autoencoder(self.data).eval()
 
     def after(self, groups: list[list[int]]) -> Metric:
-        """A metric after one update, and one batch of training examples, for each group of examples."""
+        """A metric after one update, one batch of training examples, and one of samples where it judges them, for each
+        group of examples."""
         return self._after(groups, lambda given: given)
 
     def _after(self, groups: list[list[int]], placed: Callable[[Any], Any]) -> Metric:
         model = self.model()
         if placed is there:
             model = model.to("cuda")
-        x, known = placed((random_data(self.data, EXAMPLES), random_conditions(self.data, EXAMPLES)))
+        x, samples, known = placed(
+            (
+                random_data(self.data, EXAMPLES),
+                random_data(self.data, EXAMPLES, seed=1),
+                random_conditions(self.data, EXAMPLES),
+            )
+        )
         metric = self.make(model)
         with torch.inference_mode():
             for add in (metric.fit, metric.update) if metric.fitted else (metric.update,):
                 for group in groups:
                     conditions = {name: value[group] for name, value in known.items()}
                     add(x[group], ELBO().bound(model, x[group], conditions), conditions)
+            for group in groups if judges_samples(metric) else ():
+                metric.update_samples(samples[group], {name: value[group] for name, value in known.items()})
         return metric
 
     @pytest.mark.parametrize(
@@ -102,6 +111,18 @@ class MetricSuite(Laws, ABC):
     def test_computing_twice_changes_nothing(self) -> None:
         metric = self.after([list(range(EXAMPLES))])
         assert metric.compute() == metric.compute()
+
+    def test_samples_are_figures_of_their_own(self) -> None:
+        """Judging them changes nothing that is said of reconstructions, and adds a figure."""
+        metric = self.make(self.model())
+        if not judges_samples(metric):
+            pytest.skip("judges no samples")
+        with torch.inference_mode():
+            model, x, known = self.model(), random_data(self.data, EXAMPLES), random_conditions(self.data, EXAMPLES)
+            metric.update(x, ELBO().bound(model, x, known), known)
+        before, after = metric.compute(), self.after([list(range(EXAMPLES))]).compute()
+        assert {name: after.get(name) for name in before} == pytest.approx(before, rel=1e-5, abs=1e-7)
+        assert after.keys() > before.keys(), "samples add no figure"
 
     def test_warnings_are_sentences(self) -> None:
         metric = self.after([list(range(EXAMPLES))])

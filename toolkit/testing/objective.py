@@ -38,6 +38,8 @@ class ObjectiveSuite(PartLaws):
     """
 
     data: ClassVar[DataSpec] = DataSpec(2, (6,), levels=5)
+    tiny: ClassVar[DataSpec] = TINY
+    """Data of two positions, whose code maps can be enumerated."""
 
     @abstractmethod
     def make(self, data: DataSpec) -> Objective:
@@ -139,12 +141,12 @@ class ObjectiveSuite(PartLaws):
 
     def test_the_bound_is_a_bound(self) -> None:
         """Over many samples its mean is not below -log p(x), computed as a sum over all code maps."""
-        autoencoder = self.autoencoder(TINY).double()
+        autoencoder = self.autoencoder(self.tiny).double()
         if not autoencoder.code_spec.depth:
             pytest.skip("a continuous bottleneck has no code maps to sum over")
-        for one in random_data(TINY, 4).split(1):
+        for one in random_data(self.tiny, 4).split(1):
             exact = -_evidence(autoencoder, one)
-            nats = _sampled_bounds(self.make(TINY).double().eval(), autoencoder, one)
+            nats = _sampled_bounds(self.make(self.tiny).double().eval(), autoencoder, one)
             slack = 5 * nats.std() / SAMPLES**0.5
             assert nats.mean() >= exact - slack - 1e-9
 
@@ -227,7 +229,8 @@ class _LabelDecoder(Decoder):
         self.table = nn.Embedding(LABEL.size + 1, likelihood.channels)
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
-        rows: Tensor = self.table(conditions["label"]).unsqueeze(-1)
+        rows: Tensor = self.table(conditions["label"])
+        rows = rows.view(*rows.shape, *(1 for _ in z.shape[2:]))
         return self.likelihood(rows + 0 * z.sum(1, keepdim=True))
 
 

