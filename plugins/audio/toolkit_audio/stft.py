@@ -14,7 +14,7 @@ from toolkit.device import in_float32
 from toolkit.nn.codebook import upcast
 from toolkit.objectives.elbo import ELBO
 from toolkit.ranges import NonNegative, PositiveInt
-from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
+from toolkit_audio.spectra import FAINTEST, check_windows, magnitudes, mel_filters
 from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform
 
 
@@ -50,8 +50,7 @@ class STFTObjective(Objective):
         mel_bands: PositiveInt | None = None,
     ) -> None:
         super().__init__()
-        if not windows or min(windows) < 4:
-            raise ValueError(f"windows={list(windows)}: at least one, of 4 samples or more")
+        check_windows(windows)
         self.data, self.inner = data, inner()
         self.needs_posterior = self.inner.needs_posterior
         self.weight, self.convergence, self.share = weight, convergence, share
