@@ -91,6 +91,6 @@ def _bands(frequencies: int, edges: tuple[float, ...], size: int) -> list[slice]
     bounds = [0, *(int(edge * frequencies) for edge in edges), frequencies]
     if any(begin >= end for begin, end in pairwise(bounds)):
         raise ValueError(
-            f"edges={list(edges)}: ascending, with one of the {frequencies} frequencies of windows={size} between, or more"
+            f"edges={list(edges)}: ascending, and far enough apart for the {frequencies} frequencies of windows={size}"
         )
     return [slice(begin, end) for begin, end in pairwise(bounds)]

@@ -22,9 +22,7 @@ FAINT = 1e-3
 
 Leveled = Annotated[
     bool,
-    Doc(
-        "whether each example is first centered and brought to a peak of 0.8, as in DAC, so that loudness is unseen."
-    ),
+    Doc("whether each example is first centered and brought to a peak of 0.8, as in DAC, so that loudness is unseen."),
 ]
 
 
