@@ -96,7 +96,7 @@ def test_the_examples_load(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     """Each kind has one, by itself or on the ten-minute page."""
     assert run(["--plugin", "my-parts", "--plugin", "my-quantizer", "plugins", "--check"]) == 0
     listed = capsys.readouterr().out
-    for kind in registry.KINDS:
+    for kind in registry.PARTS:
         (line,) = re.findall(r"^.* my_\w+ .*$", listed[listed.index(kind) :], re.MULTILINE)[:1]
         assert "my-parts" in line or "my-quantizer" in line
 
@@ -193,7 +193,7 @@ def test_a_loop_of_ones_own(folder: Path, tiny: None) -> None:
 
 
 @needs_mkdocs
-@pytest.mark.parametrize("kind", registry.KINDS)
+@pytest.mark.parametrize("kind", registry.PARTS)
 def test_a_kinds_page_has_its_laws_and_parts(kind: str, generated: ModuleType) -> None:
     assert {f"<!-- laws {kind} -->", f"<!-- parts {kind} -->"} <= set(PAGES[f"parts/{kind}.md"].splitlines())
     suite = getattr(testing, f"{kind.title()}Suite")

@@ -15,7 +15,7 @@ from fresh import run as out
 
 from toolkit import __main__ as command
 from toolkit import registry
-from toolkit.registry import KINDS, LISTS
+from toolkit.registry import INNER, LISTS, PARTS
 
 AXES = ("[16]", "[16,16]", "[8,8,8]")
 CHOICES = {
@@ -49,10 +49,10 @@ def test_it_is_used_without_being_installed(
 ) -> None:
     monkeypatch.setenv(registry.PLUGIN_PATH, "")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    home = new(tmp_path / "live-plugin", *(f"{kind}=live_{kind}" for kind in KINDS))
+    home = new(tmp_path / "live-plugin", *(f"{kind}=live_{kind}" for kind in PARTS))
     assert command.run(["--plugin", str(home), "check", "experiment=live_plugin"]) == 0
     printed = capsys.readouterr().out
-    assert all(f"live_{kind}" in printed for kind in KINDS if kind not in (*LISTS, "likelihood"))
+    assert all(f"live_{kind}" in printed for kind in PARTS if kind not in (*LISTS, *INNER, "likelihood"))
 
 
 def test_a_component_that_is_added_is_there_at_the_next_command(
@@ -121,14 +121,15 @@ def combinations(kind: str, name: str) -> list[list[str]]:
     for _ in range(10):
         words = ["encoder=patch", "decoder=patch", "dim=8"]
         words += [f"{each}={draw.choice(names)}" for each, names in CHOICES.items()]
-        words += [f"{kind}=[{name}]" if kind in LISTS else f"{kind}={name}"]
+        words += ["objective=adversarial"] if kind in INNER else []
+        words += [f"{kind}=[{name}]" if kind in LISTS else f"{registry.key(kind)}={name}"]
         axes = [] if kind == "dataset" else [f"dataset.axes={draw.choice(AXES)}"]
         made.append(["dataset=waves", *words, *axes])
     return made
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PARTS)
 def test_from_idea_to_installed_part_and_gone_again(commands: Path, tmp_path: Path, kind: str) -> None:
     name = f"own_{kind}"
     home = new(tmp_path / f"own-{kind}-plugin", f"{kind}={name}")

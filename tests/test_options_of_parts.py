@@ -18,6 +18,9 @@ class Core(PluginSuite):
     distribution = CORE
     model = (*PluginSuite.model, "dataset.axes=[8,8]")
     beside: ClassVar = {
+        "objective=adversarial": ["objective.discriminator.width=4", "likelihood=normal"],
+        "objective.discriminator=patch": ["likelihood=normal"],
+        "objective.discriminator=unet": ["likelihood=normal"],
         "encoder=pool": ["decoder.patch=8"],
         "decoder=wavenet": [*LINE, "decoder.blocks=1", "decoder.layers=2", "decoder.context=8"],
         "decoder=pixelcnn": ["decoder.hidden=8", "decoder.head=8", "decoder.layers=2"],
@@ -30,7 +33,7 @@ class Core(PluginSuite):
     }
 
 
-COMPONENTS = [one for kind in registry.KINDS for one in registry.registrations(kind) if one.distribution == CORE]
+COMPONENTS = [one for kind in registry.PARTS for one in registry.registrations(kind) if one.distribution == CORE]
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda one: f"{one.kind}={one.name}")

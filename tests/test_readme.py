@@ -79,7 +79,7 @@ def test_the_tables_name_what_is_there() -> None:
     named = set(re.findall(r"`(\w+)`", table))
     parts = {
         name
-        for kind in registry.KINDS
+        for kind in registry.PARTS
         for name in registry.names(kind)
         if registry.find(kind, name).distribution in OURS
     }

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from toolkit.registry import KINDS
+from toolkit.registry import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECTS = (".", "plugins/image", "plugins/audio", "plugins/video", "examples/toolkit-hello")
@@ -144,7 +144,7 @@ def test_packages_to_copy_from_import_what_is_public() -> None:
     public = set(
         re.findall(r"`(toolkit(?:\.\w+)+)`", page[page.index("## What is public") : page.index("## Versions")])
     )
-    assert {f"toolkit.{kind}" for kind in KINDS} <= public
+    assert {f"toolkit.{kind}" for kind in PARTS} <= public
     sources = [*ROOT.glob("plugins/*/toolkit_*/**/*.py"), *ROOT.glob("examples/*/src/**/*.py")]
     sources += [*ROOT.glob("toolkit/cli/template/*.py.txt")]
     assert sources

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from toolkit.dataset import Dataset as Dataset
     from toolkit.decoder import Decoder as Decoder
     from toolkit.discriminator import Discriminator as Discriminator
+    from toolkit.discriminator import Judgement as Judgement
     from toolkit.encoder import Encoder as Encoder
     from toolkit.errors import ToolkitError as ToolkitError
     from toolkit.exporting.export import export as export
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from toolkit.model import Model as Model
     from toolkit.model import load as load
     from toolkit.objective import Bound as Bound
+    from toolkit.objective import CriticLoss as CriticLoss
     from toolkit.objective import Loss as Loss
     from toolkit.objective import Objective as Objective
     from toolkit.prior import Prior as Prior
@@ -52,6 +54,7 @@ _HOMES = {
     "Dataset": "dataset",
     "Decoder": "decoder",
     "Discriminator": "discriminator",
+    "Judgement": "discriminator",
     "Distribution": "likelihood",
     "Encoder": "encoder",
     "FileCodec": "file_codec",

@@ -209,6 +209,7 @@ class FoldedDistribution(Distribution):
         self.shape = (base.shape[0], *extra, *base.shape[1:])
         self.mean_is_free = base.mean_is_free
         self.density = base.density
+        self.given = base.mean if base.given is None and base.mean_is_free else base.given
 
     @property
     def mean(self) -> Tensor | None:

@@ -131,13 +131,26 @@ def build_autoencoder(config: RunConfig, data: DataSpec) -> Autoencoder:
 
 
 def build_objective(config: RunConfig, autoencoder: Autoencoder) -> Objective:
-    objective: Objective = make("objective", config.objective, data=autoencoder.data)
+    conditions = chosen_conditions(config, autoencoder.data, "decoder")
+    objective: Objective = make("objective", config.objective, data=autoencoder.data, conditions=conditions)
+    _check_critic(objective)
     if objective.needs_posterior and not autoencoder.quantizer.has_posterior:
         raise MisfitError(
             f"{title(objective)} needs a quantizer with a posterior over codes; {title(autoencoder.quantizer)} has none"
         )
     fit_objective(objective, autoencoder)
     return objective
+
+
+def _check_critic(objective: Objective) -> None:
+    """MisfitError where an objective inside another one has a critic: it would be trained for what it works against."""
+    for part in objective.modules():
+        if isinstance(part, Objective) and part.critic is not None and part is not objective:
+            name = title(part).removeprefix("objective.inner=")
+            raise MisfitError(
+                f"{title(part)} has a critic, which learns only in the outermost objective: choose objective={name},"
+                f" and put the other one inside it, {title(objective).replace('=', '.inner=')}"
+            )
 
 
 def fit_objective(objective: Objective, autoencoder: Autoencoder) -> None:
@@ -214,7 +227,13 @@ def build_stage(config: RunConfig, data: DataSpec, checkpoint: Checkpoint | None
     """Stage one. ToolkitError where it does not fit the checkpoint, if there is one, before its memory is allocated."""
     with _fitting(checkpoint):
         autoencoder = build_autoencoder(config, data)
-        stage = Stage(build_objective(config, autoencoder), autoencoder, config.trainer.freeze)
+        objective = build_objective(config, autoencoder)
+        if objective.critic is not None and objective.start < config.trainer.critic_start:
+            raise MisfitError(
+                f"{title(objective)} follows its critic from step {objective.start} on, which begins to learn at"
+                f" trainer.critic_start={config.trainer.critic_start}: take objective.start of at least that"
+            )
+        stage = Stage(objective, autoencoder, config.trainer.freeze)
     if checkpoint is not None:
         checkpoint.check_weights(stage)
     return stage

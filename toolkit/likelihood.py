@@ -32,6 +32,9 @@ class Distribution(ABC):
     density: bool = False
     """True for a density over real numbers, which has no bits per dim."""
 
+    given: Tensor | None = None
+    """What the decoder gave, ``(batch, …)``, of which log_prob and mean are functions; None: the mean."""
+
     @property
     @abstractmethod
     def mean(self) -> Tensor | None:

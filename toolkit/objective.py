@@ -59,6 +59,10 @@ class Objective(nn.Module, ABC):
 
     needs_posterior: bool = False
     """Whether the quantizer must have a posterior."""
+    beyond: tuple[str, ...] = ()
+    """What it trains for beside its bound, as words for messages, such as "an adversary"."""
+    start: int = 0
+    """The first step whose loss uses the critic."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -34,8 +34,14 @@ KINDS: Mapping[str, str] = {
 INNER: Mapping[str, str] = {"discriminator": "toolkit.discriminator:Discriminator"}
 """The kinds of components that stand inside others alone, such as an objective's discriminator."""
 
+HOSTS: Mapping[str, tuple[str, str]] = {"discriminator": ("objective", "adversarial")}
+"""By inner kind, the kind and name of a part of the core that has one inside, as its option of the kind's name."""
+
+PARTS: Mapping[str, str] = {**KINDS, **INNER}
+"""Every kind of component."""
+
 FAMILY = "family"
-REGISTERED: Mapping[str, str] = {**KINDS, **INNER, FAMILY: "toolkit.family:Family"}
+REGISTERED: Mapping[str, str] = {**PARTS, FAMILY: "toolkit.family:Family"}
 """Whatever entry points name: the kinds of components, and families, which are no part of a run's configuration."""
 
 REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")
@@ -64,7 +70,7 @@ def names(kind: str) -> tuple[str, ...]:
 
 def packages() -> tuple[str, ...]:
     """The installed parts' packages, sorted: what they log is under these names."""
-    targets = {part.target for kind in KINDS for part in registrations(kind)}
+    targets = {part.target for kind in PARTS for part in registrations(kind)}
     return tuple(sorted({target.partition(":")[0].partition(".")[0] for target in targets}))
 
 
@@ -176,7 +182,12 @@ def _known(kind: str) -> None:
 
 def _choice(kind: str, name: str) -> str:
     """A name as it is written to choose it: a family stands alone, after its command."""
-    return f"{kind} {name}" if kind == FAMILY else f"{kind}={name}"
+    return f"{kind} {name}" if kind == FAMILY else f"{key(kind)}={name}"
+
+
+def key(kind: str) -> str:
+    """What a part of a kind is chosen by: ``quantizer``, ``objective.discriminator``."""
+    return f"{HOSTS[kind][0]}.{kind}" if kind in HOSTS else kind
 
 
 def _missing(kind: str, name: str) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from toolkit.errors import ToolkitError
 from toolkit.modules import locate
-from toolkit.registry import INNER, KINDS, Registration
+from toolkit.registry import PARTS, Registration
 
-INTERFACES = {target.partition(":")[2]: kind for kind, target in {**KINDS, **INNER}.items()}
+INTERFACES = {target.partition(":")[2]: kind for kind, target in PARTS.items()}
 DEEPEST = 16
 """After so many names that stand for one another, or classes that inherit, no more is followed."""
 

@@ -16,6 +16,7 @@ from toolkit.critic import Critic, frozen
 from toolkit.device import autocast
 from toolkit.distributed import no_sync, ranks, wrap_ddp
 from toolkit.errors import ToolkitError
+from toolkit.objectives.shares import trace_gradients
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
 from toolkit.running_metrics import mean_metrics
@@ -228,6 +229,7 @@ def _wrapped(stage: nn.Module, options: TrainerOptions) -> nn.Module:
     if not options.compile:
         return wrap_ddp(stage)
     quantizer = getattr(getattr(stage, "model", None), "quantizer", None)
+    trace_gradients(stage)
     if ranks() > 1 and quantizer is not None:
         # Each rank compiles by itself: the collectives could end up in another order on each, and deadlock.
         quantizer.forward = torch.compiler.disable(quantizer.forward)

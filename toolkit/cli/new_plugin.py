@@ -16,7 +16,7 @@ from string import Template
 from toolkit import registry
 from toolkit.cli.arguments import parse
 from toolkit.errors import ToolkitError
-from toolkit.registry import KINDS, LISTS, did_you_mean
+from toolkit.registry import HOSTS, LISTS, PARTS, did_you_mean
 
 TEMPLATES = Path(__file__).with_name("template")
 PRESETS = {
@@ -26,6 +26,7 @@ PRESETS = {
     "decoder": ("wide", "hidden: 128"),
     "likelihood": ("narrow", "scale: 0.1"),
     "objective": ("strong", "weight: 1.0"),
+    "discriminator": ("wide", "hidden: 128"),
     "prior": ("slow", "speed: 4.0"),
     "metric": ("strict", "threshold: 0.1"),
     "logger": ("brief", "digits: 3"),
@@ -109,7 +110,7 @@ def _asked(args: Sequence[str]) -> tuple[Path, list[Component]]:
     if len(options.files) != 1:
         raise ToolkitError("name one folder: toolkit new-plugin PATH --component KIND=NAME")
     if not wanted:
-        raise ToolkitError(f"no component: add --component KIND=NAME; kinds: {', '.join(KINDS)}")
+        raise ToolkitError(f"no component: add --component KIND=NAME; kinds: {', '.join(PARTS)}")
     components = [_component(word) for word in wanted]
     names = [part.name for part in components]
     for name in names:
@@ -125,10 +126,10 @@ def _component(word: str) -> Component:
             f"--component {word}: write KIND=NAME, the name in small letters, digits and _, such as quantizer=my_own"
         )
     _not_python(name, f"--component {word}")
-    if kind not in KINDS:
+    if kind not in PARTS:
         raise ToolkitError(
-            f"--component {word}: no kind of component is called {kind}{did_you_mean(kind, KINDS)}; kinds:"
-            f" {', '.join(KINDS)}"
+            f"--component {word}: no kind of component is called {kind}{did_you_mean(kind, PARTS)}; kinds:"
+            f" {', '.join(PARTS)}"
         )
     for taken in registry.registrations(kind):
         if taken.name == name:
@@ -161,7 +162,9 @@ def _project(folder: str, package: str, components: Sequence[Component]) -> dict
         "summary": f"Parts for discrete-toolkit: {', '.join(part.name for part in components)}",
         "core": _core(),
         "points": _points(package, components),
-        "table": "\n".join(f"| `{part.kind}={part.name}` | {_first_line(part.kind)} |" for part in components),
+        "table": "\n".join(
+            f"| `{registry.key(part.kind)}={part.name}` | {_first_line(part.kind)} |" for part in components
+        ),
     }
     files = {name: _filled(name, values) for name in ("pyproject.toml", "README.md", "CHANGELOG.md")}
     return files | {
@@ -181,7 +184,7 @@ def _parts(package: str, components: Sequence[Component]) -> dict[str, str]:
         values = {"package": package, "name": part.name, "Class": part.cls}
         files[f"{package}/{part.name}.py"] = _filled(f"{part.kind}.py", values)
         files[f"tests/test_{part.name}.py"] = _filled(f"test_{part.kind}.py", values)
-        files[f"{package}/conf/{part.kind}/{part.preset}.yaml"] = _preset(part)
+        files[f"{package}/conf/{_group(part.kind)}/{part.preset}.yaml"] = _preset(part)
     return files
 
 
@@ -192,19 +195,28 @@ def _preset(component: Component) -> str:
 
 
 def _experiment(summary: str, components: Sequence[Component]) -> str:
-    chosen = MODEL | {part.kind: part.name for part in reversed(components)}
+    own = {part.kind: part.name for part in reversed(components)}
+    # a part that stands inside another needs one that has it
+    inner = {} if "objective" in own else {kind: name for kind, name in own.items() if kind in HOSTS}
+    chosen = MODEL | dict(HOSTS[kind] for kind in inner) | own
     lists = {kind: [*LISTED[kind], *(part.name for part in components if part.kind == kind)] for kind in LISTS}
     lines = ["# @package _global_", f"# {summary}.", "defaults:"]
     lines += [f"  - override /{kind}: {chosen[kind]}" for kind in MODEL]
+    lines += [f"  - override /{_group(kind)}: {name}" for kind, name in inner.items()]
     lines += [f"  - override /{kind}: [{', '.join(names)}]" for kind, names in lists.items() if names]
     lines += ["", "dim: 16"]
     trainer = "{steps: 500, batch_size: 32, learning_rate: 1.0e-3, validate_every: 100, checkpoint_every: 500}"
     return "\n".join([*lines, f"trainer: {trainer}", f"prior_trainer: {trainer}", ""])
 
 
+def _group(kind: str) -> str:
+    """Hydra's group of a kind."""
+    return registry.key(kind).replace(".", "/")
+
+
 def _points(package: str, components: Sequence[Component]) -> str:
     lines = []
-    for kind in KINDS:
+    for kind in PARTS:
         targets = [f'{part.name} = "{package}.{part.name}:{part.cls}"' for part in components if part.kind == kind]
         lines += [f'[project.entry-points."toolkit.{kind}"]', *targets, ""] if targets else []
     return "\n".join(lines)

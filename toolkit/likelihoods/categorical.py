@@ -38,7 +38,7 @@ class CategoricalDistribution(Distribution):
     """
 
     def __init__(self, logits: Tensor, data: DataSpec) -> None:
-        self.logits, self.data = logits, data
+        self.logits, self.data, self.given = logits, data, logits
         self.shape = tuple(logits.shape[2:])
 
     @property

@@ -54,6 +54,7 @@ class LogisticDistribution(Distribution):
 
     def __init__(self, parameters: Tensor, data: DataSpec) -> None:
         parameters = parameters if parameters.dtype == torch.float64 else parameters.float()
+        self.given = parameters
         weights, self.means, scales = parameters.unbind(1)
         self.log_weights = weights.log_softmax(1)
         self.log_scales = scales.clamp(SMALLEST_SCALE, LARGEST_SCALE)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
+from toolkit.device import in_float32
 from toolkit.distributed import all_reduce_mean
+from toolkit.errors import ToolkitError
+from toolkit.likelihood import Distribution
+from toolkit.nn.codebook import upcast
 from toolkit.objectives.samples import with_gradient_of
+
+SCALE = 1024.0
+"""What losses are multiplied by while their gradients are measured, so that those of float16 do not vanish. A power of
+two: of other numbers no bit is changed."""
+MOST = 2.0
+"""Times the weight at which a batch by itself has the share that is asked."""
 
 
 class Shared(NamedTuple):
@@ -22,6 +32,83 @@ class Shared(NamedTuple):
     """0-d: the share of the gradient that the term has in this batch."""
 
 
+class Gradients(NamedTuple):
+    """Those of a loss and of a further term, at the reconstruction."""
+
+    of_loss: Tensor
+    """``(batch, …)``."""
+    of_term: Tensor
+    """``(batch, …)``."""
+    norms: Tensor
+    """``(2,)``: of the loss and of the term, the means over examples of the norms of an example's gradient."""
+
+
+def reconstruction(likelihood: Distribution, objective: str) -> Tensor:
+    """The mean, on the scale of ``DataSpec.scale``; ToolkitError, naming the objective, where there is none."""
+    mean = likelihood.mean
+    if mean is None:
+        raise ToolkitError(
+            f"objective={objective} judges the likelihood's mean, and this one has none, as it models each number given"
+            " those before it, or numbers without an order: choose a decoder with likelihood=normal, logistic or"
+            " categorical, or objective=elbo"
+        )
+    return mean
+
+
+def measured_at(likelihood: Distribution) -> Tensor:
+    """Where gradients of terms are compared: at the likelihood's parameters, of which its log_prob and its mean are
+    functions, ``(batch, …)``; for a Gaussian they are its mean."""
+    at = likelihood.mean if likelihood.given is None else likelihood.given
+    if at is None:
+        raise ToolkitError(f"{type(likelihood).__name__} has neither parameters nor a mean to measure gradients at")
+    return at
+
+
+def gradients(loss: Tensor, term: Tensor, at: Tensor, keep: bool = False) -> Gradients:
+    """Those at a tensor ``(batch, …)`` that both depend on. ``keep``: whether the term's graph is needed again.
+
+    ToolkitError where the loss does not depend on it.
+    """
+    with in_float32(at.device):
+        (of_loss,) = torch.autograd.grad(loss * SCALE, at, retain_graph=True, allow_unused=True)
+        (of_term,) = torch.autograd.grad(term * SCALE, at, retain_graph=keep)
+    if of_loss is None:
+        raise ToolkitError(
+            "the likelihood's mean is no part of the computation of its log_prob, so that their gradients cannot be"
+            " compared: choose likelihood=normal, logistic or categorical, or set the distribution's `given`"
+        )
+    of_loss, of_term = of_loss / SCALE, of_term / SCALE
+    return Gradients(of_loss, of_term, torch.stack([_norm(of_loss), _norm(of_term)]))
+
+
+def added(loss: Tensor, term: Tensor, at: Tensor, of: Gradients, weight: Tensor) -> Shared:
+    """Loss and weighted term, of which the latter's gradient is that which was measured: it is not computed again."""
+    surrogate = (upcast(at) * (weight * upcast(of.of_term))).sum()
+    norms = of.norms * torch.stack([torch.ones_like(weight), weight])
+    share = norms[1] / norms.sum().clamp(min=1e-12)
+    return Shared(loss + with_gradient_of(weight * term, surrogate), weight, share)
+
+
+def trace_gradients(module: nn.Module) -> None:
+    """Has torch's compiler trace gradients that are computed in a forward pass; ToolkitError where a module needs that
+    and this PyTorch cannot."""
+    from torch._dynamo import config  # here, as it takes a second to import
+
+    if hasattr(config, "trace_autograd_ops"):
+        config.trace_autograd_ops = True
+    elif any(isinstance(part, Share) for part in module.modules()):
+        raise ToolkitError(
+            f"compile=true: shares of the gradient are measured in the forward pass, and PyTorch {torch.__version__}"
+            " cannot compile that: leave it out, or install a newer one"
+        )
+
+
+def measured(at: Tensor) -> bool:
+    """Whether there are gradients to be measured; in evaluation there are none."""
+    return torch.is_grad_enabled() and at.requires_grad
+
+
+@final
 class Share(nn.Module):
     """Adds a term to a loss so that it has a given share of the gradient at the reconstruction.
 
@@ -40,7 +127,7 @@ class Share(nn.Module):
         decay: of the moving averages.
     """
 
-    def __init__(self, share: float, decay: float = 0.99) -> None:
+    def __init__(self, share: float, decay: float = 0.9) -> None:
         super().__init__()
         if not 0 <= share < 1:
             raise ValueError(f"share={share}: at least 0 and below 1")
@@ -50,40 +137,49 @@ class Share(nn.Module):
         self.register_buffer("norms", torch.zeros(2))
         self.register_buffer("initialized", torch.zeros(()))
 
-    def forward(self, loss: Tensor, term: Tensor, at: Tensor, factor: Tensor | float = 1.0) -> Shared:
-        """Loss and term 0-d; ``at``: the reconstruction ``(batch, …)`` that both depend on; ``factor``: on the weight.
+    def forward(
+        self, loss: Tensor, term: Tensor, at: Tensor, factor: Tensor | float = 1.0, keep: bool = False
+    ) -> Shared:
+        """Loss and term 0-d; ``at``: ``measured_at`` the likelihood; ``factor``: on the weight; ``keep``: whether the
+        term's graph is needed again.
 
         Without gradients, as in evaluation, the weight is that of the last training step.
         """
-        if not (torch.is_grad_enabled() and at.requires_grad):
+        if not measured(at):
             weight = factor * self._weight(self.norms)
             return Shared(loss + weight * term, weight, torch.zeros_like(weight))
-        (of_loss,) = torch.autograd.grad(loss, at, retain_graph=True)
-        (of_term,) = torch.autograd.grad(term, at)
-        now = torch.stack([_norm(of_loss), _norm(of_term)]).to(self.norms)
+        of = gradients(loss, term, at, keep)
+        now = of.norms.to(self.norms)
         if self.training:
             all_reduce_mean(now)
-        weight = factor * self._weight(self._averaged(now))
-        surrogate = (at * (weight * of_term)).sum()
-        total = loss + with_gradient_of(weight * term, surrogate)
-        weighted = weight * now[1]
-        return Shared(total, weight, weighted / (now[0] + weighted).clamp(min=1e-12))
+        # where the term's gradient was far smaller before, its average lags behind, and the term would get all the loss
+        weight = torch.minimum(self._weight(self._averaged(now)), MOST * self._weight(now))
+        return added(loss, term, at, of._replace(norms=now), factor * weight)
 
     def _weight(self, norms: Tensor) -> Tensor:
-        return self.ratio * norms[0] / norms[1].clamp(min=1e-12)
+        """0 where the term has no gradient: it is not blown up until it has one."""
+        weight = self.ratio * norms[0] / norms[1].clamp(min=1e-30)
+        return torch.where(norms[1] > 1e-12 * norms[0], weight, 0.0)
 
     @torch.no_grad()
     def _averaged(self, now: Tensor) -> Tensor:
-        """The moving averages with this batch, which in training are kept."""
+        """The moving averages with this batch, which in training are kept; one that is not finite is left out."""
         old = torch.where(self.initialized > 0, self.norms, now)
-        averaged = old.lerp(now, 1 - self.decay)
+        averaged = torch.where(now.isfinite(), old.lerp(now, 1 - self.decay), old)
         if self.training:
-            self.norms.copy_(averaged)
-            self.initialized.fill_(1)
+            self._keep("norms", averaged)
+            self._keep("initialized", torch.ones_like(self.initialized))
         return averaged
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        """In place, so that a captured step finds it where it was; when compiled, anew, as a compiled backward pass may
+        compute the weight again from the current values."""
+        if torch.compiler.is_compiling():
+            setattr(self, name, value)
+        else:
+            self.get_buffer(name).copy_(value)
 
 
 def _norm(gradient: Tensor) -> Tensor:
-    """The mean over examples of the norm of an example's gradient of a sum over the batch, 0-d."""
-    norms: Tensor = gradient.detach().float().flatten(1).norm(dim=1)
-    return norms.mean() * len(gradient)
+    """The mean over examples of the norm of an example's gradient of a mean over the batch, 0-d; at least float32."""
+    return upcast(gradient.detach()).flatten(1).norm(dim=1).mean() * len(gradient)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from toolkit.testing.dataset import DatasetSuite as DatasetSuite
     from toolkit.testing.decoder import DecoderSuite as DecoderSuite
+    from toolkit.testing.discriminator import DiscriminatorSuite as DiscriminatorSuite
     from toolkit.testing.encoder import EncoderSuite as EncoderSuite
     from toolkit.testing.family import FamilySuite as FamilySuite
     from toolkit.testing.likelihood import LikelihoodSuite as LikelihoodSuite
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DatasetSuite",
     "DecoderSuite",
+    "DiscriminatorSuite",
     "EncoderSuite",
     "FamilySuite",
     "LikelihoodSuite",

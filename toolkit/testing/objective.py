@@ -18,6 +18,7 @@ from toolkit.build import fit_objective
 from toolkit.decoder import Decoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.objective import Loss, Objective
+from toolkit.objectives.shares import trace_gradients
 from toolkit.quantizer import Quantizer
 from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.testing.laws import PartLaws, as_assertion
@@ -195,6 +196,7 @@ class ObjectiveSuite(PartLaws):
         stages = [Stage(self.make(self.data), self.autoencoder()).double().train() for _ in range(2)]
         stages[1].load_state_dict(stages[0].state_dict())
         torch._dynamo.reset()
+        trace_gradients(stages[1])
         losses = []
         for stage in (stages[0], torch.compile(stages[1], fullgraph=True, backend="aot_eager")):
             torch.manual_seed(0)

@@ -20,7 +20,7 @@ from toolkit.build import (
 from toolkit.config import PartConfig, RunConfig
 from toolkit.dataset import collate
 from toolkit.errors import ToolkitError
-from toolkit.registry import LISTS, Registration
+from toolkit.registry import HOSTS, LISTS, Registration
 from toolkit.schema import Option
 from toolkit.training import Stage
 
@@ -40,10 +40,21 @@ def tried(option: Option) -> Iterator[tuple[Any, float]]:
 def with_option(config: RunConfig, component: Registration, name: str, value: Any) -> RunConfig:
     """The configuration with one option of a component changed."""
     kind = component.kind
+    if kind in HOSTS:
+        return _with_inner(config, component, name, value)
     part: PartConfig = getattr(config, kind)[component.name] if kind in LISTS else getattr(config, kind)
     changed = PartConfig(part.name, {**part.options, name: value})
     fields: dict[str, Any] = {kind: {component.name: changed} if kind in LISTS else changed}
     return replace(config, **fields)
+
+
+def _with_inner(config: RunConfig, component: Registration, name: str, value: Any) -> RunConfig:
+    """The same for a component inside another one."""
+    host = HOSTS[component.kind][0]
+    part: PartConfig = getattr(config, host)
+    inner = {**part.options[component.kind], name: value}
+    changed: dict[str, Any] = {host: PartConfig(part.name, {**part.options, component.kind: inner})}
+    return replace(config, **changed)
 
 
 def outcome(config: RunConfig) -> tuple[str, list[str]]:

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from toolkit import registry, schema
 from toolkit.entry_points import PLUGIN_PATH, Source, checkout, sources
-from toolkit.registry import CORE, FAMILY, KINDS, LISTS, REGISTERED, Registration
+from toolkit.registry import CORE, FAMILY, HOSTS, LISTS, PARTS, REGISTERED, Registration
 from toolkit.testing.laws import Laws
 
 LEFT_BEHIND = (".git", ".venv*", "*.egg-info", "build", "dist", "outputs", "__pycache__", ".*_cache")
@@ -88,8 +88,9 @@ class PluginSuite(Laws):
     def test_its_name_is_unique(self, component: Registration) -> None:
         from toolkit.cli.config.groups import claims
 
-        others = claims(component.kind, component.name)
-        assert not others, f"{' and '.join(others)} has a {component.name}.yaml for {component.kind}: rename it"
+        own = registry.key(component.kind)
+        others = claims(own.replace(".", "/"), component.name)
+        assert not others, f"{' and '.join(others)} has a {component.name}.yaml for {own}: rename it"
 
     def test_its_options_are_typed_and_documented(self, component: Registration) -> None:
         """Every option has a plain type, and a line under "Args:", or in its annotation, that explains it."""
@@ -127,7 +128,7 @@ class PluginSuite(Laws):
 
         config = compose(self._model_with(component)).config
         for name, value in accepted:
-            one = f"{component.kind}.{name}={value}"
+            one = f"{registry.key(component.kind)}.{name}={value}"
             try:
                 reason, wrong = outcome(with_option(config, component, name, value))
             except Exception as error:
@@ -142,7 +143,7 @@ class PluginSuite(Laws):
         group = self._group(yaml)
         word = f"{group.replace('/', '.')}={yaml.stem}"
         assert group == "experiment" or kind_of(group), f"{yaml}: {group} is neither a kind of part nor experiment"
-        base = [] if group == "experiment" else self.model
+        base = [] if group == "experiment" else [*self.model, *self._around(group.replace("/", "."))]
         compose([*base, f"{group}={yaml.stem}", *self.beside.get(word, ())], complete=False)
 
     def test_its_yaml_shadows_nothing(self, yaml: Path) -> None:
@@ -176,19 +177,24 @@ class PluginSuite(Laws):
         from toolkit.testing.options import HUGE, refusal, tried
 
         for value, number in tried(option):
-            one = f"{component.kind}.{option.name}={value}"
+            one = f"{registry.key(component.kind)}.{option.name}={value}"
             if not refusal(partial(option.convert, value)):
                 assert number != HUGE, f"{one} is accepted: say the most in its type, as those of toolkit.ranges do"
                 yield option.name, value
 
     def _model_with(self, component: Registration) -> list[str]:
-        word = f"{component.kind}={component.name}"
-        beside = self.beside.get(word, ())
+        own = registry.key(component.kind)
+        word = f"{own}={component.name}"
+        beside = [*self._around(own), *self.beside.get(word, ())]
         for option in schema.read(component).options:
-            key = f"{component.kind}.{option.name}"
+            key = f"{own}.{option.name}"
             if option.required and not any(other.startswith(f"{key}=") for other in beside):
                 pytest.skip(f'{key} has no default: name one, beside = {{"{word}": ["{key}=…"]}}')
         return [*self.model, word if component.kind not in LISTS else f"{component.kind}=[{component.name}]", *beside]
+
+    def _around(self, key: str) -> list[str]:
+        """The words that choose the part inside which a key's part stands."""
+        return [f"{kind}={name}" for inner, (kind, name) in HOSTS.items() if key == f"{kind}.{inner}"]
 
     def _source(self) -> Source:
         name = self.distribution.lower().replace("_", "-")
@@ -199,7 +205,7 @@ class PluginSuite(Laws):
         raise AssertionError(f"no {self.distribution} is installed or on {PLUGIN_PATH} (installed: {have})")
 
     def _registrations(self) -> Iterator[Registration]:
-        for kind in KINDS:
+        for kind in PARTS:
             yield from self._source().registrations(kind)
 
     def _yaml(self) -> Iterator[Path]:

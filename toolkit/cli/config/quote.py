@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from toolkit import registry
 from toolkit.cli.config.groups import kind_of, listed
 from toolkit.errors import ToolkitError
-from toolkit.registry import KINDS, LISTS
+from toolkit.registry import LISTS
 from toolkit.schema import Option, signature
 
 TEXT = ("init", "run", "out", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -92,7 +92,7 @@ def _parts(path: str, words: Sequence[str]) -> tuple[str, Sequence[str]]:
         return part[0], [part[1]]
     kind = kind_of(path.replace(".", "/")) or ""
     chosen = [word.partition("=")[2] for word in words if word.lstrip("+").startswith(f"{path.replace('.', '/')}=")]
-    known = registry.names(kind) if kind in KINDS else ()
+    known = registry.names(kind) if kind else ()
     return kind, [name for name in chosen if name in known] or known
 
 

@@ -1,0 +1,1 @@
+"""Discriminators of data of any number of axes."""
