@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from toolkit import DataSpec, Discriminator
 from toolkit.discriminator import Judgement
+from toolkit.testing.discriminator import DiscriminatorSuite
 from toolkit_audio.bands_discriminator import BandsDiscriminator
 from toolkit_audio.judging import heard
 from toolkit_audio.periods_discriminator import PeriodsDiscriminator
@@ -27,6 +28,28 @@ SMALL: dict[type[Discriminator], dict[str, Any]] = {
     SpectraDiscriminator: {"windows": (32, 16), "hidden": 2},
     BandsDiscriminator: {"windows": (32, 64), "edges": (0.25, 0.5), "hidden": 2},
 }
+
+
+class TestPeriods(DiscriminatorSuite):
+    data: ClassVar[DataSpec] = SOUND
+    part_class: ClassVar[type[Discriminator]] = PeriodsDiscriminator
+
+    def make(self, data: DataSpec) -> Discriminator:
+        return self.part_class(data, **SMALL[self.part_class])  # type: ignore[call-arg]
+
+
+class TestScales(TestPeriods):
+    data = FLOATS
+    part_class = ScalesDiscriminator
+
+
+class TestSpectra(TestPeriods):
+    part_class = SpectraDiscriminator
+
+
+class TestBands(TestPeriods):
+    data = FLOATS
+    part_class = BandsDiscriminator
 
 
 def small(cls: type[Discriminator], data: DataSpec = FLOATS, **options: Any) -> Discriminator:

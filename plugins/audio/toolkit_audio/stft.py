@@ -13,7 +13,7 @@ from toolkit import Autoencoder, Bound, DataSpec, Loss, Objective, ToolkitError
 from toolkit.device import in_float32
 from toolkit.nn.codebook import upcast
 from toolkit.objectives.elbo import ELBO
-from toolkit.objectives.shares import Share
+from toolkit.objectives.shares import Share, measured_at
 from toolkit.ranges import NonNegative, PositiveInt, Range
 from toolkit_audio.spectra import FAINTEST, check_windows, magnitudes, mel_filters
 from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform
@@ -43,7 +43,7 @@ class STFTObjective(Objective):
         mel_bands: bands of the mel scale that each window's frequencies are reduced to, so that low ones count for
             more, as in the ear; null: all frequencies.
         window_bands: mel bands of each window by itself, in place of ``mel_bands``: short windows have few frequencies.
-        balance: the share that the distance has of the gradient at the likelihood's mean, for any weight and scale of
+        balance: the share that the distance has of the gradient at the likelihood's parameters, whatever the scale of
             the inner objective; null: as ``weight`` says.
     """
 
@@ -64,7 +64,7 @@ class STFTObjective(Objective):
         check_windows(windows)
         _check_bands(windows, mel_bands, window_bands)
         self.data, self.inner = data, inner()
-        self.needs_posterior = self.inner.needs_posterior
+        self.needs_posterior, self.beyond = self.inner.needs_posterior, self.inner.beyond
         self.weight, self.convergence, self.share = weight, convergence, share
         self.balance = None if balance is None else Share(balance)
         bands = window_bands or (mel_bands,) * len(windows)
@@ -85,17 +85,17 @@ class STFTObjective(Objective):
             )
         target = scaled_to_waveform(self.data.scale(x), self.data)
         distance = self.distance(scaled_to_waveform(mean, self.data), target)
-        terms = {**output.terms, "stft": distance}
+        loss, terms = self.share * output.loss, {**output.terms, "stft": distance}
         if self.balance is None:
-            loss = self.share * output.loss + self.weight * prod(self.data.last(1).axes) * distance
+            loss = loss + self.weight * prod(self.data.last(1).axes) * distance
             return output._replace(loss=loss, terms=terms)
-        if not output.likelihood.mean_is_free:
-            raise ToolkitError(
-                "objective.audio_stft.balance compares gradients at the likelihood's mean, and this likelihood's loss"
-                " depends on more than that: choose likelihood=normal, or objective.balance=null and a weight"
-            )
-        shared = self.balance(self.share * output.loss, distance, mean)
-        return output._replace(loss=shared.loss, terms={**terms, "stft_share": shared.share})
+        shared = self.balance(loss, distance, measured_at(output.likelihood))
+        terms |= {
+            "stft": distance.detach(),
+            "stft_weight": shared.weight.detach(),
+            "stft_share": shared.share.detach(),
+        }
+        return output._replace(loss=shared.loss, terms=terms)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
         """The inner objective's."""
