@@ -10,6 +10,7 @@ from torch import nn
 
 from toolkit import registry
 from toolkit.discriminator import Discriminator
+from toolkit.discriminators.both import BothDiscriminator
 from toolkit.discriminators.patch import PatchDiscriminator
 from toolkit.discriminators.unet import UNetDiscriminator
 from toolkit.nn.critic_conv import SpectralConv
@@ -62,7 +63,27 @@ class TestUNetOfThreeAxes(UNetSuite):
     data = DataSpec(2, (3, 8, 7), levels=4)
 
 
-ROWS = {PatchDiscriminator: PatchSuite, UNetDiscriminator: UNetSuite}
+class BothSuite(DiscriminatorSuite):
+    data = DataSpec(1, (8, 8))
+
+    def make(self, data: DataSpec) -> Discriminator:
+        return BothDiscriminator(
+            first=lambda: PatchDiscriminator(data, width=4, layers=1),
+            second=lambda: UNetDiscriminator(data, width=4, layers=1),
+        )
+
+
+class TestBoth(BothSuite):
+    """The judgements of the first, then those of the second."""
+
+    def test_it_judges_as_they_do(self) -> None:
+        part, x = self.part(), self._x(2)
+        alone = [*part.first(x, {}), *part.second(x, {})]  # type: ignore[operator]
+        for judgement, expected in zip(part(x, {}), alone, strict=True):
+            assert judgement.logits.equal(expected.logits)
+
+
+ROWS = {PatchDiscriminator: PatchSuite, UNetDiscriminator: UNetSuite, BothDiscriminator: BothSuite}
 
 
 def test_every_discriminator_of_the_core_has_a_suite() -> None:

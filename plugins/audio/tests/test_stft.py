@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import log, pi
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -34,6 +34,15 @@ class TestSTFTObjective(ObjectiveSuite):
 
 class TestSTFTObjectiveOfFloats(TestSTFTObjective):
     data: ClassVar[DataSpec] = FLOATS
+
+
+class TestBalancedSTFTObjective(TestSTFTObjective):
+    """As EnCodec weighs it."""
+
+    data: ClassVar[DataSpec] = FLOATS
+
+    def make(self, data: DataSpec) -> Objective:
+        return STFTObjective(data, windows=(16, 32), balance=0.3)
 
 
 def sine(frequency: float, amplitude: float = 1.0) -> Tensor:
@@ -88,6 +97,51 @@ def test_autocast_rounds_neither_distance_nor_log_mel() -> None:
     for ours, theirs in zip(cast, plain, strict=True):
         assert ours.dtype == torch.float32
         assert ours.equal(theirs)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0])
+def test_the_share_of_the_gradient_is_the_one_that_was_asked(scale: float) -> None:
+    """Whatever the scale of the inner objective's loss: read off the gradients at the mean, after a few batches."""
+    autoencoder = point_autoencoder(FLOATS)
+    objective = STFTObjective(FLOATS, windows=(16, 32), balance=0.3, share=scale).train()
+    shares = []
+    for seed in range(20):
+        x = random_data(FLOATS, 8, seed)
+        made = objective(autoencoder, x, {})
+        mean = made.likelihood.mean
+        (whole,) = torch.autograd.grad(made.loss, mean, retain_graph=True)
+        (plain,) = torch.autograd.grad(scale * made.terms["nll"], mean, retain_graph=True)
+        of_term, of_inner = ((g.flatten(1).norm(dim=1).mean()) for g in (whole - plain, plain))
+        share = (of_term / (of_term + of_inner)).item()
+        torch.testing.assert_close(made.terms["stft_share"].item(), share, rtol=1e-3, atol=1e-4)
+        shares.append(share)
+    assert sum(shares[5:]) / 15 == pytest.approx(0.3, abs=0.05)
+    assert not STFTObjective(FLOATS).state_dict()
+
+
+def test_the_distance_can_be_dacs() -> None:
+    """The mean absolute difference of logs of mel magnitudes, with bands for each window."""
+    sizes, bands = (32, 64), (5, 10)
+    objective = STFTObjective(FLOATS, windows=sizes, window_bands=bands, convergence=0.0)
+    one, other = torch.rand(2, 3, 1, 96) - 0.5
+    expected = [
+        (log_mel(one[:, 0], 8000, size, size // 4, n) - log_mel(other[:, 0], 8000, size, size // 4, n)).abs().mean()
+        for size, n in zip(sizes, bands, strict=True)
+    ]
+    torch.testing.assert_close(objective.distance(one, other), torch.stack(expected).mean())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window_bands": (5,)}, r"window_bands=\[5\]: one number for each of windows=\[256, 512"),
+        ({"windows": (16,), "window_bands": (5,), "mel_bands": 3}, r"window_bands=\[5\]: .*mel_bands=3"),
+        ({"windows": ()}, r"windows=\[\]: at least one"),
+    ],
+)
+def test_bands_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        STFTObjective(FLOATS, **options)
 
 
 def test_silence_is_as_near_as_it_can_be() -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from toolkit.device import in_float32
+from toolkit_audio.seanet import reflected
 
 FAINTEST = 1e-5
 """Magnitudes below this, -100 dB, are clamped."""
@@ -23,6 +24,29 @@ def magnitudes(waveform: Tensor, window: Tensor, hop: int) -> Tensor:
     padded = F.pad(waveform, (size // 2, size // 2))
     spectrum = torch.stft(padded, size, hop, window=window, center=False, return_complex=True)
     return spectrum.abs() * (2 / window.sum())
+
+
+def complex_spectrum(waveform: Tensor, window: Tensor, hop: int) -> Tensor:
+    """``(batch, channels, samples)`` to ``(batch, 2 * channels, frames, len(window) // 2 + 1)``: all real parts, then
+    all imaginary ones; in at least float32, also under autocast.
+
+    A frame for each hop, whose window lies around it. At its ends the sound goes on backwards, so that there are frames
+    for its first and its last sample, too.
+    """
+    size, samples = len(window), waveform.shape[-1]
+    left = (size - hop) // 2
+    whole = reflected(waveform, left, size - hop - left + -samples % hop)
+    with in_float32(waveform.device):
+        rows, window = whole.flatten(0, 1), window.to(waveform.dtype)
+        spectrum = torch.stft(rows, size, hop, window=window, center=False, return_complex=True).mT
+        spectrum = spectrum.unflatten(0, waveform.shape[:2])
+        return torch.cat([spectrum.real, spectrum.imag], 1)
+
+
+def check_windows(windows: tuple[int, ...]) -> None:
+    """ValueError if there are none, or one is too short for hops of a quarter of it."""
+    if not windows or min(windows) < 4:
+        raise ValueError(f"windows={list(windows)}: at least one, of 4 samples or more")
 
 
 def inverse_stft(real: Tensor, imaginary: Tensor, window: Tensor, hop: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import final
+from typing import Annotated, final
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from toolkit import Autoencoder, Bound, DataSpec, Loss, Objective, ToolkitError
 from toolkit.device import in_float32
 from toolkit.nn.codebook import upcast
 from toolkit.objectives.elbo import ELBO
-from toolkit.ranges import NonNegative, PositiveInt
-from toolkit_audio.spectra import FAINTEST, magnitudes, mel_filters
+from toolkit.objectives.shares import Share, measured_at
+from toolkit.ranges import NonNegative, PositiveInt, Range
+from toolkit_audio.spectra import FAINTEST, check_windows, magnitudes, mel_filters
 from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform
 
 
@@ -26,16 +27,24 @@ class STFTObjective(Objective):
 
     with magnitudes S of x and S' of the mean, as waveforms (Yamamoto et al. 2020, arXiv:1910.11480, eq. 6): spectral
     convergence and log magnitudes. They ignore phases, which codes cannot represent. The term is multiplied by the dims
-    of x, as the likelihood's nats grow with them.
+    of x, as the likelihood's nats grow with them. With ``balance`` its gradient is weighed instead of its value, as the
+    balancer of EnCodec does (Défossez et al. 2022, arXiv:2210.13438, section 3.4).
+
+    ``windows=[32,64,128,256,512,1024,2048] window_bands=[5,10,20,40,80,160,320] convergence=0`` is the mel distance of
+    DAC (Kumar et al. 2023, arXiv:2306.06546, section 3.4), but that logs are natural, which are 2.3 times those to base
+    10, that bands are evenly spaced on O'Shaughnessy's mel scale, and that a magnitude of 1 is a sine's of amplitude 1.
 
     Args:
         inner: the objective that it is added to.
-        weight: nats per dim of x for a distance of 1.
+        weight: nats per dim of x for a distance of 1; not used where there is a balance.
         convergence: c, the weight of the first term, which is dominated by the loudest sounds.
         share: factor on the inner objective's loss, its quantizer's part included.
         windows: samples of the Hann windows; hops are a quarter of these.
         mel_bands: bands of the mel scale that each window's frequencies are reduced to, so that low ones count for
             more, as in the ear; null: all frequencies.
+        window_bands: mel bands of each window by itself, in place of ``mel_bands``: short windows have few frequencies.
+        balance: the share that the distance has of the gradient at the likelihood's parameters, whatever the scale of
+            the inner objective; null: as ``weight`` says.
     """
 
     def __init__(
@@ -48,18 +57,22 @@ class STFTObjective(Objective):
         share: NonNegative = 1.0,
         windows: tuple[PositiveInt, ...] = (256, 512, 1024, 2048),
         mel_bands: PositiveInt | None = None,
+        window_bands: tuple[PositiveInt, ...] | None = None,
+        balance: Annotated[float, Range(least=0, below=1)] | None = None,
     ) -> None:
         super().__init__()
-        if not windows or min(windows) < 4:
-            raise ValueError(f"windows={list(windows)}: at least one, of 4 samples or more")
+        check_windows(windows)
+        _check_bands(windows, mel_bands, window_bands)
         self.data, self.inner = data, inner()
-        self.needs_posterior = self.inner.needs_posterior
+        self.needs_posterior, self.beyond = self.inner.needs_posterior, self.inner.beyond
         self.weight, self.convergence, self.share = weight, convergence, share
-        self.sizes, self.has_bands = windows, mel_bands is not None
-        for size in windows:
+        self.balance = None if balance is None else Share(balance)
+        bands = window_bands or (mel_bands,) * len(windows)
+        self.sizes, self.has_bands = windows, bands[0] is not None
+        for size, of_window in zip(windows, bands, strict=True):
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
-            if mel_bands is not None:
-                filters = mel_filters(mel_bands, size, sample_rate_of(data))
+            if of_window is not None:
+                filters = mel_filters(of_window, size, sample_rate_of(data))
                 self.register_buffer(f"bands_{size}", filters, persistent=False)
 
     def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
@@ -72,8 +85,17 @@ class STFTObjective(Objective):
             )
         target = scaled_to_waveform(self.data.scale(x), self.data)
         distance = self.distance(scaled_to_waveform(mean, self.data), target)
-        loss = self.share * output.loss + self.weight * prod(self.data.last(1).axes) * distance
-        return output._replace(loss=loss, terms={**output.terms, "stft": distance})
+        loss, terms = self.share * output.loss, {**output.terms, "stft": distance}
+        if self.balance is None:
+            loss = loss + self.weight * prod(self.data.last(1).axes) * distance
+            return output._replace(loss=loss, terms=terms)
+        shared = self.balance(loss, distance, measured_at(output.likelihood))
+        terms |= {
+            "stft": distance.detach(),
+            "stft_weight": shared.weight.detach(),
+            "stft_share": shared.share.detach(),
+        }
+        return output._replace(loss=shared.loss, terms=terms)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
         """The inner objective's."""
@@ -91,6 +113,17 @@ class STFTObjective(Objective):
         """``(batch, bands, frames)`` with windows of ``size`` samples."""
         spectrum = magnitudes(waveform, self.get_buffer(f"window_{size}").to(waveform.dtype), size // 4)
         return self.get_buffer(f"bands_{size}").to(spectrum.dtype) @ spectrum if self.has_bands else spectrum
+
+
+def _check_bands(windows: tuple[int, ...], mel_bands: int | None, window_bands: tuple[int, ...] | None) -> None:
+    if window_bands is None:
+        return
+    if mel_bands is not None:
+        raise ValueError(
+            f"window_bands={list(window_bands)}: they stand in place of mel_bands={mel_bands}: leave one out"
+        )
+    if len(window_bands) != len(windows):
+        raise ValueError(f"window_bands={list(window_bands)}: one number for each of windows={list(windows)}")
 
 
 def spectral_distance(estimate: Tensor, target: Tensor, weight: float = 1.0) -> Tensor:
