@@ -30,6 +30,9 @@ LONG_LAWS = (
 )
 """Laws of toolkit.testing that take seconds each: the default lane checks them once per suite."""
 
+OF_EACH_PART = {"test_it_fits_into_a_model": 4, "test_it_composes": 4}
+"""Laws of a package's suite that build each of its parts or experiments as it is: so many of them, spread over all."""
+
 
 @pytest.hookimpl(tryfirst=True)  # before what is slow is left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,13 +93,19 @@ def _by_test(items: list[pytest.Item]) -> list[list[pytest.Function]]:
     """The cases of each test of which a few are enough."""
     tests = defaultdict(list)
     for item in items:
-        if isinstance(item, pytest.Function) and item.get_closest_marker("few") and not item.get_closest_marker("slow"):
+        if isinstance(item, pytest.Function) and _enough(item) and not item.get_closest_marker("slow"):
             tests[item.path, item.cls, item.originalname].append(item)
     return list(tests.values())
 
 
+def _enough(item: pytest.Function) -> int | None:
+    """How many cases of its test are enough; None where all are needed."""
+    marker = item.get_closest_marker("few")
+    return marker.args[0] if marker else OF_EACH_PART.get(item.originalname)
+
+
 def _few(cases: list[pytest.Function]) -> list[pytest.Function]:
     """Some that are spread over all, the first among them."""
-    (few,) = cases[0].get_closest_marker("few").args  # type: ignore[union-attr]
+    few = _enough(cases[0]) or len(cases)
     stay = {round(i * len(cases) / few) for i in range(few)}
     return [case for i, case in enumerate(cases) if i in stay]

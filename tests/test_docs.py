@@ -166,6 +166,7 @@ def test_training_in_python(folder: Path, tiny: None) -> None:
     assert (kept.path / "evaluation.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_tokenizer_of_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Is published, adopted, tuned and published again, as the page says."""
     (published,) = (block for block in blocks(PAGES["adopt.md"], "python") if not block.startswith("# my-family"))
@@ -248,6 +249,7 @@ def _pytest(folder: Path) -> None:
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_streams(folder: Path) -> None:
     (train,) = commands(PAGES["streams.md"])[:1]
     assert run([*train, *TINY, "decoder.hidden=8", "decoder.layers=5", "stage=autoencoder"]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,15 +92,15 @@ class FourCodes(Encoder):
 
 
 @pytest.mark.parametrize(
-    ("model", "why"),
+    ("make", "why"),
     [
-        (model_of(SOUND, pooled=True), "one unit of 16"),
-        (model_of(SOUND, FourCodes(SOUND)), "codes on (4,), not on (5,)"),
+        (lambda: model_of(SOUND, pooled=True), "one unit of 16"),
+        (lambda: model_of(SOUND, FourCodes(SOUND)), "codes on (4,), not on (5,)"),
     ],
     ids=["one code", "four codes"],
 )
-def test_codes_of_the_whole_fix_the_axes(model: Model, why: str) -> None:
-    graphs = stage_one(model)
+def test_codes_of_the_whole_fix_the_axes(make: Callable[[], Model], why: str) -> None:
+    graphs = stage_one(make())
     assert why in graphs.fixed
     assert list(graphs.there["encoder"].axes["x"]) == [0]
 
@@ -136,6 +137,17 @@ def test_a_run_becomes_graphs(toy_run: Path, tmp_path: Path, monkeypatch: pytest
 
 
 @needs_onnx
+def test_a_graph_in_onnx_gives_what_the_model_gives(toy_run: Path, tmp_path: Path) -> None:
+    """The cheapest of the graphs; the others are slow."""
+    toolkit.export(toy_run, tmp_path / "graphs", graphs=["embed"], examples=2)
+    model, session = load(toy_run, "cpu"), onnx_file.Session(tmp_path / "graphs" / "embed.onnx")
+    for n in (1, 3):
+        codes = random_codes(model.code_spec, n, model.code_spec.grid, torch.Generator().manual_seed(n))
+        assert torch.equal(session({"codes": codes})[0], model.autoencoder.embed(codes))
+
+
+@needs_onnx
+@pytest.mark.slow
 def test_a_run_becomes_onnx(toy_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Files of an earlier format make place; others stay."""
     out = tmp_path / "graphs"

@@ -10,7 +10,6 @@ import pytest
 import torch
 from messages import assert_names
 from torch import Tensor
-from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.likelihoods.categorical import CategoricalLikelihood
@@ -99,6 +98,8 @@ def test_the_mean_alone_has_an_nmse_of_one() -> None:
 @pytest.mark.parametrize("axes", [(16, 20), (12, 12, 14)])
 def test_ssim_is_torchmetrics(axes: tuple[int, ...]) -> None:
     data = DataSpec(3, axes)
+    from torchmetrics.image import StructuralSimilarityIndexMeasure
+
     metric, oracle = ReconstructionMetric(data), StructuralSimilarityIndexMeasure(data_range=2.0)
     for seed in range(2):
         x = random_data(data, 3, seed)

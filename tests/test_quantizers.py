@@ -433,11 +433,11 @@ def test_the_latents_see_the_table_before_it_moves() -> None:
 
 
 def test_an_unused_entry_keeps_its_place() -> None:
-    quantizer = ema(decay=0.9).float()
+    quantizer = ema(decay=0.5).float()
     quantizer.codebook[3], quantizer.sums[3] = 1e3, 1e3
     z = torch.randn(1, 2, 8)
     with torch.no_grad():
-        for _ in range(2_000):
+        for _ in range(200):
             quantizer(z)
     assert quantizer.codebook.isfinite().all()
     assert quantizer.codebook[3].tolist() == [1e3, 1e3]

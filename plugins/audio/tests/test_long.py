@@ -78,7 +78,7 @@ def test_in_pieces_as_if_whole(
 def test_in_python(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = toolkit.load(run, "cpu")
     stride = model.spec.axes[0] // model.code_spec.grid[0]
-    x = torch.rand(2, 1, 200 * stride) * 1.8 - 0.9
+    x = torch.rand(2, 1, 60 * stride) * 1.8 - 0.9
     at_once(monkeypatch, 1 << 20)
     codes, again = model.encode(x), model.reconstruct(x)
     at_once(monkeypatch, 2)

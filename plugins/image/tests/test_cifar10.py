@@ -5,6 +5,8 @@ import os
 import pickle
 import tarfile
 import tracemalloc
+from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +32,19 @@ def refusal(root: Path, split: str = "test") -> str:
     return str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def twice(folder: Path) -> Iterator[Dataset]:
+    """The same dataset, read twice, in turn: a law that makes two compares what was read apart."""
+    return cycle([CIFAR10Dataset(root=str(folder), flip=True) for _ in range(2)])
+
+
 class TestCIFAR10(DatasetSuite):
     @pytest.fixture(autouse=True)
-    def _folder(self, folder: Path) -> None:
-        self.folder = folder
+    def _datasets(self, twice: Iterator[Dataset]) -> None:
+        self.datasets = twice
 
     def make(self) -> Dataset:
-        return CIFAR10Dataset(root=str(self.folder), flip=True)
+        return next(self.datasets)
 
 
 def test_the_spec_needs_no_data() -> None:
