@@ -11,6 +11,7 @@ from torch import Tensor
 
 from toolkit.nn import codebook as table
 from toolkit.nn import lookup
+from toolkit.nn.direction import VARIANCE, direction
 from toolkit.nn.entropy import choice_entropies
 from toolkit.nn.rotation import rotation
 from toolkit.quantizer import Quantizer
@@ -41,6 +42,11 @@ class TestVectorQuantizerWithAll(QuantizerSuite):
             normalize=True,
             entropy=0.1,
         )
+
+
+class TestVectorQuantizerDiVeQ(TestVectorQuantizer):
+    def make(self, dim: int) -> Quantizer:
+        return VectorQuantizer(dim, codebook_size=11, gradient="direction", dead_code_threshold=0.2)
 
 
 class TestVectorQuantizerByDirection(TestVectorQuantizer):
@@ -148,6 +154,41 @@ def test_rotation_is_an_option() -> None:
     (got,) = torch.autograd.grad(made.z, z, upstream)
     (expected,) = torch.autograd.grad(rotation(z, made.z.detach()), z, upstream)
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("make", [VectorQuantizer, SimVQQuantizer])
+def test_a_direction_is_as_long_as_the_way_and_moves_both(make: Any) -> None:
+    quantizer = make(4, codebook_size=7, gradient="direction").double()
+    quantizer(latents(2, 4, 6))
+    z = latents(2, 4, 6).requires_grad_()
+    made, e = quantizer.train()(z), quantizer.eval()(z)
+    assert torch.equal(made.codes, e.codes)
+    way = e.z.detach() - z
+    torch.testing.assert_close((made.z - z).norm(dim=1), way.norm(dim=1))
+    assert (torch.cosine_similarity(made.z - z, way, dim=1) > 0.9).float().mean() > 0.8
+    assert made.loss.tolist() == [0, 0]
+    made.z.sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in quantizer.parameters())
+    torch.testing.assert_close(quantizer.embed(e.codes), e.z)
+
+
+def test_a_direction_has_the_gradient_of_its_length() -> None:
+    """And a finite one where latent and entry are the same."""
+    z, e = latents(2, 3, 5), latents(2, 3, 5)
+    z[0, :, 0] = e[0, :, 0]
+    z.requires_grad_(), e.requires_grad_()
+    torch.manual_seed(1)
+    made, upstream = direction(z, e), latents(2, 3, 5)
+    (made * upstream).sum().backward()
+    unit = torch.nn.functional.normalize((made - z).detach(), dim=1)
+    along = (unit * upstream).sum(1, keepdim=True) * torch.nn.functional.normalize((e - z).detach(), dim=1)
+    torch.testing.assert_close(e.grad, along)
+    torch.testing.assert_close(z.grad, upstream - along)
+
+
+def test_only_learned_entries_have_a_gradient_by_direction() -> None:
+    with pytest.raises(ValueError, match=r"gradient=direction: one of straight_through, rotation$"):
+        EMAQuantizer(4, gradient="direction")  # type: ignore[arg-type]
 
 
 # -- equation 3
@@ -508,6 +549,19 @@ def test_a_peer_agrees_on_codes_averages_and_loss() -> None:
         torch.testing.assert_close(ours.codebook, theirs._codebook.embed[0])
         # theirs is a mean over dim, ours the norm
         torch.testing.assert_close(made.loss.mean() / 4, loss.squeeze(), check_stride=False)
+
+
+def test_a_peer_agrees_on_directions() -> None:
+    peer = pytest.importorskip("vector_quantize_pytorch.vector_quantize_pytorch")
+    z, e = torch.randn(2, 50, 4), torch.randn(2, 50, 4)
+    made = []
+    for each in (lambda: peer.directional_reparam(z, e, VARIANCE), lambda: direction(z.mT, e.mT).mT):
+        torch.manual_seed(2)
+        noise = torch.randn(2, 50, 4)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(torch, "randn_like", lambda t, noise=noise: noise if t.shape == noise.shape else noise.mT)
+            made.append(each())
+    torch.testing.assert_close(*made)
 
 
 def test_a_peer_agrees_on_simvq_of_any_map() -> None:

@@ -56,6 +56,11 @@ class TestResidualWithDropout(QuantizerSuite):
         return ResidualQuantizer(dim, inner=small_ema, depth=3, dropout=0.5)
 
 
+class TestResidualWithBeams(TestResidualQuantizer):
+    def make(self, dim: int) -> Quantizer:
+        return ResidualQuantizer(dim, inner=small_vq, depth=3, beams=4)
+
+
 class TestResidualOfProjectedFSQ(QuantizerSuite):
     def make(self, dim: int) -> Quantizer:
         return ResidualQuantizer(dim, inner=small_fsq, depth=2)
@@ -346,3 +351,65 @@ def test_all_tables_statistics_are_reduced_at_once(make: Any, monkeypatch: pytes
         reduced.clear()
         quantizer(torch.randn(4, 6, 5))
         assert len(reduced) == 1
+
+
+# -- beams
+
+
+def trained(depth: int, beams: int, inner: Any = small_vq, dim: int = 3) -> ResidualQuantizer:
+    quantizer = ResidualQuantizer(dim, inner=inner, depth=depth, beams=beams).double().train()
+    quantizer(torch.randn(8, dim, 40, dtype=torch.float64))
+    return quantizer.eval()
+
+
+def errors(quantizer: ResidualQuantizer, z: Tensor) -> Tensor:
+    """``(batch, *grid)``."""
+    return (z - quantizer(z).z).square().sum(1)
+
+
+def test_as_many_beams_as_sums_find_the_nearest_sum() -> None:
+    quantizer = trained(depth=3, beams=36)
+    z = torch.randn(2, 3, 2, 10, dtype=torch.float64)
+    every = torch.cartesian_prod(*[torch.arange(6)] * 3)
+    sums = quantizer.embed(every.unsqueeze(2)).squeeze(2)
+    distances = (z.movedim(1, -1).unsqueeze(-2) - sums).square().sum(-1)
+    made = quantizer(z)
+    assert torch.equal(made.codes.movedim(1, -1), every[distances.argmin(-1)])
+    torch.testing.assert_close(errors(quantizer, z), distances.amin(-1))
+    torch.testing.assert_close(made.metrics["quantization_error"], distances.amin(-1).mean().detach())
+
+
+@pytest.mark.parametrize("inner", [small_vq, small_ema, small_fsq])
+def test_more_beams_have_no_larger_error(inner: Any) -> None:
+    """At any position; and none is found that one beam has not, in training."""
+    quantizer, z = trained(depth=4, beams=1, inner=inner), torch.randn(4, 3, 50, dtype=torch.float64)
+    greedy, plain = errors(quantizer, z), quantizer(z)
+    for beams in (2, 3, 8):
+        quantizer.beams = beams
+        found = errors(quantizer, z)
+        assert (found <= greedy * (1 + 1e-12)).all(), f"{beams} beams are worse than one"
+        made = quantizer(z)
+        torch.testing.assert_close((made.loss, made.kl), (plain.loss, plain.kl))
+        assert torch.equal(quantizer.sample(z).codes, made.codes)
+    assert (found < greedy).float().mean() > 0.2
+
+
+def test_the_greedy_choice_is_kept_where_beams_would_lose_it() -> None:
+    """Two beams after the first stage drop the entry that the third one's sum needs."""
+    rows, tables = torch.zeros(1, 1), [torch.tensor([[1.0], [1.1], [3.0]]), torch.tensor([[0.5], [-3.0]])]
+    assert residual_module.beam_search(rows, tables, 2, torch.tensor([[2, 1]])).tolist() == [[2, 1]]
+    assert residual_module.beam_search(rows, tables, 2, torch.tensor([[0, 0]])).tolist() == [[0, 0]]
+    assert residual_module.beam_search(rows, tables, 3, torch.tensor([[0, 0]])).tolist() == [[2, 1]]
+
+
+def test_beams_search_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantizer, z = trained(depth=3, beams=4), torch.randn(2, 3, 30, dtype=torch.float64)
+    whole = quantizer(z).codes
+    monkeypatch.setattr("toolkit.nn.beam.tile_size", lambda device: 50)
+    assert torch.equal(quantizer(z).codes, whole)
+
+
+def test_beams_are_refused_where_a_stage_has_several_codes() -> None:
+    for beams, inner in ((4, small_product), (0, small_vq), (10**9, small_vq)):
+        with pytest.raises(ValueError, match=f"beams={beams}"):
+            ResidualQuantizer(4, inner=inner, beams=beams)

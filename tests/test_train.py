@@ -228,6 +228,22 @@ def test_a_continuous_bottleneck_has_one_stage(
         train_toy("quantizer=gaussian", "stage=prior", name="run")
 
 
+def test_a_finished_run_takes_an_option_that_changes_its_codes(train_toy: Callable[..., Run]) -> None:
+    """Beams: the same weights, codes of a smaller error, and a prior over those codes, not the ones kept before."""
+    words = ["quantizer=residual", "quantizer.depth=3", "quantizer.inner.codebook_size=5"]
+    run = train_toy(*words)
+    before, kept = toolkit.load(run.path, "cpu"), load_file(run.codes / "val.safetensors")["codes"]
+    further = ["quantizer.beams=9", "prior=categorical", "prior_trainer.steps=3"]
+    assert command.run(["train", f"run={run.path}", *further]) == 0
+    after, now = toolkit.load(run.path, "cpu"), load_file(run.codes / "val.safetensors")["codes"]
+    assert after.checkpoint.weights_hash == before.checkpoint.weights_hash
+    x = torch.stack([after.dataset.example("val", i, None)["x"] for i in range(len(now))])
+    assert torch.equal(before.encode(x), torch.as_tensor(kept).long())
+    assert torch.equal(after.encode(x), torch.as_tensor(now).long())
+    errors = [model.autoencoder.quantize(x).metrics["quantization_error"] for model in (after, before)]
+    assert errors[0] < errors[1]
+
+
 def test_the_log_file_says_what_the_screen_says(
     train_toy: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,11 +88,12 @@ class Staging:
         """The cache of a run's codes of its data; ``files`` is a hash of what is known of the data's files."""
         version = registry.find("dataset", config.dataset.name).version
         dataset = {**config.dataset.values(), **config.prior_dataset}
+        parts = [config.encoder.values(), config.quantizer.values()]  # options change codes, too, such as beams
         return CodeCache(
             run.codes,
             model.autoencoder,
             code_spec,
-            (model.checkpoint.weights_hash, dataset, version, *([] if files is None else [files])),
+            (model.checkpoint.weights_hash, dataset, version, parts, *([] if files is None else [files])),
             model.device,
             config.prior_trainer.batch_size,
             config.prior_trainer.workers,

@@ -13,15 +13,25 @@ from typing_extensions import Doc
 from toolkit.device import in_float32
 from toolkit.nn import exact
 from toolkit.nn.codebook import channels_last, numbered, straight_through, upcast
+from toolkit.nn.direction import direction
 from toolkit.nn.rotation import rotation
 
-GRADIENTS = {"straight_through": straight_through, "rotation": rotation}
+GRADIENTS = {"straight_through": straight_through, "rotation": rotation, "direction": straight_through}
+"""The last out of training, in which it is ``direction``."""
 
 Gradient = Annotated[
     Literal["straight_through", "rotation"],
     Doc(
         "of the latents: the entries' gradient as it is, or rotated back by the angle between the two (rotation trick,"
         " Fifty et al. 2024)."
+    ),
+]
+LearnedGradient = Annotated[
+    Literal["straight_through", "rotation", "direction"],
+    Doc(
+        "of the latents: the entries' gradient as it is, or rotated back by the angle between the two (rotation trick,"
+        " Fifty et al. 2024); or, of latents and entries, that of the way between them, whose direction has noise in"
+        " training, in place of the loss (DiVeQ, Vali et al. 2025), for which entries should be revived."
     ),
 ]
 Normalize = Annotated[
@@ -57,16 +67,25 @@ class Lookup:
     """How latents and entries are compared, and which gradient the latents get.
 
     ``gradient`` is a function of latents z and their entries e, both ``(batch, dim, *grid)``: e as values, with a
-    gradient to z.
+    gradient to z. ``by_direction``: in training it is ``toolkit.nn.direction`` instead, and there is no loss but the
+    entropy's; not where entries are not ``learned`` by gradient.
     """
 
-    def __init__(self, gradient: Gradient, normalize: Normalize, compare: Compare = "distance") -> None:
-        if gradient not in GRADIENTS:
-            raise ValueError(f"gradient={gradient}: one of {', '.join(GRADIENTS)}")
+    def __init__(
+        self, gradient: LearnedGradient, normalize: Normalize, compare: Compare = "distance", learned: bool = True
+    ) -> None:
+        known = [name for name in GRADIENTS if learned or name != "direction"]
+        if gradient not in known:
+            raise ValueError(f"gradient={gradient}: one of {', '.join(known)}")
         self.gradient, self.normalize, self.compare = GRADIENTS[gradient], normalize, compare
+        self.by_direction = gradient == "direction"
 
     def likeness(self) -> tuple[object, ...]:
-        return self.gradient, self.normalize, self.compare
+        return self.gradient, self.normalize, self.compare, self.by_direction
+
+    def past(self, z: Tensor, e: Tensor, training: bool) -> Tensor:
+        """The entries e, or what is near them, with a gradient past the look-up; both ``(batch, dim, *grid)``."""
+        return direction(z, e) if training and self.by_direction else self.gradient(z, e)
 
     def latents(self, z: Tensor, codebook: Tensor) -> Tensor:
         """z ``(batch, dim, *grid)`` in the codebook's precision, at least float32; normalized if so configured."""

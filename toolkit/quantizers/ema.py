@@ -60,7 +60,7 @@ class EMAQuantizer(TableQuantizer):
         self.codebook_sizes = table.single(codebook_size)
         self.commitment, self.decay = commitment, decay
         self.init = CodebookInit(init, dead_code_threshold)
-        self.lookup = Lookup(gradient, normalize)
+        self.lookup = Lookup(gradient, normalize, learned=False)
         self.entropy = EntropyRegularizer(entropy, entropy_temperature)
         self.initialized: Tensor
         self.codebook: Tensor

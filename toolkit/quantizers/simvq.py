@@ -13,7 +13,7 @@ from toolkit.nn import codebook as table
 from toolkit.nn.codebook import CodebookSize, Commitment
 from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
 from toolkit.nn.folded import Folded
-from toolkit.nn.lookup import Gradient, Lookup, Normalize, nearest
+from toolkit.nn.lookup import LearnedGradient, Lookup, Normalize, nearest
 from toolkit.nn.table_maps import TableAttention, TableMLP
 from toolkit.quantizer import Quantized, Quantizer
 from toolkit.ranges import PositiveInt
@@ -56,7 +56,7 @@ class SimVQQuantizer(Quantizer):
         hidden: PositiveInt = 256,
         layers: PositiveInt = 2,
         group: PositiveInt = 16,
-        gradient: Gradient = "straight_through",
+        gradient: LearnedGradient = "straight_through",
         normalize: Normalize = False,
         entropy: Entropy = 0.0,
         entropy_temperature: EntropyTemperature = 1.0,
@@ -90,12 +90,14 @@ class SimVQQuantizer(Quantizer):
 
             distance = table.distance(z, e.detach())
             loss = table.distance(z.detach(), e) + self.commitment * distance
+            if self.lookup.by_direction:
+                loss = torch.zeros_like(loss)
             if self.training and self.entropy.weight:
                 loss = loss + self.entropy(rows, entries)
 
             kl = table.uniform_kl(z, len(entries))
             metrics = {"quantization_error": distance.detach().mean()}
-            return Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
+            return Quantized(self.lookup.past(z, e, self.training), codes, loss, kl, metrics)
 
     def embed(self, codes: Tensor) -> Tensor:
         with in_float32(codes.device):

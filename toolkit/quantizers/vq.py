@@ -14,7 +14,7 @@ from toolkit.nn import codebook as table
 from toolkit.nn.codebook import CodebookSize, Commitment
 from toolkit.nn.codebook_init import CodebookInit, DeadCodeThreshold, Init, NewEntries, random_entries
 from toolkit.nn.entropy import Entropy, EntropyRegularizer, EntropyTemperature
-from toolkit.nn.lookup import Compare, Gradient, Lookup, Normalize, nearest
+from toolkit.nn.lookup import Compare, LearnedGradient, Lookup, Normalize, nearest
 from toolkit.nn.tables import Assigned, TableQuantizer, stacked, write
 from toolkit.quantizer import Quantized
 
@@ -28,7 +28,8 @@ class VectorQuantizer(TableQuantizer):
 
     The loss is ``|sg[z] - e|^2 + commitment * |z - sg[e]|^2``, each norm summed over dim and averaged over
     positions, so that ``commitment`` is the paper's beta at any dim. Computed in at least float32. With
-    ``compare=direction`` it is the quantizer of DAC (Kumar et al. 2023, arXiv:2306.06546).
+    ``compare=direction`` it is the quantizer of DAC (Kumar et al. 2023, arXiv:2306.06546). With ``gradient=direction``
+    entries learn from what comes after, and there is no such loss (DiVeQ).
     """
 
     depth = 1
@@ -41,7 +42,7 @@ class VectorQuantizer(TableQuantizer):
         commitment: Commitment = 0.25,
         init: Init = "data",
         dead_code_threshold: DeadCodeThreshold = 0.0,
-        gradient: Gradient = "straight_through",
+        gradient: LearnedGradient = "straight_through",
         normalize: Normalize = False,
         compare: Compare = "distance",
         entropy: Entropy = 0.0,
@@ -76,12 +77,14 @@ class VectorQuantizer(TableQuantizer):
             # Equation 3, without the likelihood: moves the entry to the latent, and keeps the latent near the entry.
             distance = table.distance(z, e.detach())
             loss = table.distance(z.detach(), e) + self.commitment * distance
+            if self.lookup.by_direction:
+                loss = torch.zeros_like(loss)
             if self.training and self.entropy.weight:
                 loss = loss + table.per_example(self.entropy(*compared), z)
 
             kl = table.uniform_kl(z, entries.shape[1])
             metrics = {"quantization_error": distance.detach().mean()}
-            quantized = Quantized(self.lookup.gradient(z, e), codes, loss, kl, metrics)
+            quantized = Quantized(self.lookup.past(z, e, self.training), codes, loss, kl, metrics)
             return quantized, Assigned(rows.detach(), assignments)
 
     def embed(self, codes: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ class VectorQuantizer(TableQuantizer):
             return table.look_up(codes, self.lookup.entries(self.codebook))
 
     def likeness(self) -> tuple[object, ...] | None:
-        if self.training and not self.init.begun:
+        if self.training and (self.lookup.by_direction or not self.init.begun):
             return None
         options = self.commitment, self.init.dead_code_threshold, self.lookup.likeness(), self.entropy.likeness()
         return self.codebook.shape, self.training, *options
