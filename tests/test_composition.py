@@ -36,6 +36,7 @@ QUANTIZERS = {  # and the depth of their codes
     "product quantizer.inner.name=residual quantizer.inner.depth=3": 6,
     "split": 5,
     "multiscale quantizer.grid=[4,4] quantizer.divisors=[4,2]": 1,
+    "hierarchy quantizer.grid=[4,4] quantizer.hidden=8": 1,
     "vq_cosine": 1,
     "residual_ema": 8,
     "residual_cosine": 9,
@@ -50,13 +51,14 @@ CHOICES = {
     "quantizer": list(QUANTIZERS),
     "decoder": ["toy_conv", "pixelcnn", "wavenet", "patch", "conv"],
     "likelihood": ["categorical", "normal", "logistic"],
-    "prior": ["uniform", "categorical", "pixelcnn", "wavenet", "transformer", "maskgit", "scales"],
+    "prior": ["uniform", "categorical", "pixelcnn", "wavenet", "transformer", "maskgit", "scales", "coarse_to_fine"],
 }
 SIZES = {  # of what is made small
     "prior=pixelcnn": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=wavenet": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=transformer": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=maskgit": ["prior.hidden=8", "prior.layers=2"],
+    "prior=coarse_to_fine": ["prior.hidden=8", "prior.inner.hidden=8", "prior.inner.layers=2", "prior.inner.head=8"],
     "prior=scales": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "decoder=pixelcnn": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],
     "decoder=wavenet": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],

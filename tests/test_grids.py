@@ -17,12 +17,14 @@ from toolkit.stages import train
 
 QUANTIZERS = {
     "multiscale": ["quantizer.grid=[4,4]", "quantizer.divisors=[4,2]", "quantizer.inner.codebook_size=16"],
+    "hierarchy": ["quantizer.grid=[4,4]", "quantizer.hidden=8", "quantizer.inner.codebook_size=16"],
 }
 PRIORS = {
     "scales": ["prior.hidden=8", "prior.layers=1", "prior.heads=2"],
+    "coarse_to_fine": ["prior.hidden=8", "prior.inner.hidden=8", "prior.inner.layers=1", "prior.inner.head=8"],
 }
 STEPS = trainers("steps=6", "batch_size=4", "workers=0", "log_every=2", "checkpoint_every=2", "validate_every=3")
-CASES = [("multiscale", "scales")]
+CASES = [("multiscale", "scales"), ("hierarchy", "coarse_to_fine")]
 
 pytestmark = [pytest.mark.usefixtures("toys"), pytest.mark.slow]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -10,10 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from toolkit.causal import sampling
+from toolkit.causal.network import Trunk
 from toolkit.causal.scales import ScalesTransformer
 from toolkit.errors import ToolkitError
 from toolkit.prior import Prior, SamplingOptions
+from toolkit.priors.categorical import CategoricalPrior
+from toolkit.priors.coarse_to_fine import COARSER, CoarseToFinePrior
+from toolkit.priors.maskgit import MaskGITPrior
+from toolkit.priors.pixelcnn import PixelCNNPrior
 from toolkit.priors.scales import ScalesPrior
+from toolkit.priors.transformer import TransformerPrior
 from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.causal import check_prefill, reach
 from toolkit.testing.counting import every, goodness_of_fit, histogram
@@ -34,7 +42,28 @@ def scales(code_spec: CodeSpec, conditions: tuple[Condition, ...] = ()) -> Prior
     return ScalesPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
 
 
-PRIORS = {"scales": scales}
+def coarse_to_fine(inner: Make, code_spec: CodeSpec, conditions: tuple[Condition, ...] = ()) -> Prior:
+    return CoarseToFinePrior(code_spec, conditions, inner=inner, hidden=6, residual_blocks=1)
+
+
+def small_pixelcnn(code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+    return PixelCNNPrior(code_spec, conditions, hidden=6, layers=1, kernel_size=3, head=8)
+
+
+def small_transformer(code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+    return TransformerPrior(code_spec, conditions, hidden=8, layers=1, heads=2, head=8)
+
+
+def small_maskgit(code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+    return MaskGITPrior(code_spec, conditions, hidden=8, layers=1, heads=2, passes=3)
+
+
+PRIORS = {
+    "scales": scales,
+    "pixelcnns": partial(coarse_to_fine, small_pixelcnn),
+    "transformers": partial(coarse_to_fine, small_transformer),
+    "categoricals": partial(coarse_to_fine, CategoricalPrior),
+}
 each_prior = pytest.mark.parametrize("make", PRIORS.values(), ids=PRIORS)
 each_parts = pytest.mark.parametrize("code_spec", PARTS.values(), ids=PARTS)
 
@@ -90,7 +119,7 @@ def test_a_code_depends_on_none_of_a_later_part(make: Make, code_spec: CodeSpec)
     prior.entropy_code(nats, len(codes), {}, codes[:, :, :first], positions=first)
     known = (outcomes[None, :, :, :first] == codes[:, None, :, :first]).flatten(2).all(2)
     marginal = (known * probabilities(prior, outcomes)).sum(1)
-    torch.testing.assert_close(nats.nats(), -marginal.log(), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(nats.nats(), -marginal.log(), atol=1e-4, rtol=1e-4)
 
 
 @each_parts
@@ -118,6 +147,56 @@ def test_the_first_of_many_samples_are_those_of_few(make: Make) -> None:
 def test_guidance_needs_conditions(make: Make) -> None:
     with pytest.raises(ToolkitError, match="guidance=2"):
         random_prior(make, PARTS["images"]).sample(2, {}, SamplingOptions(guidance=2.0))
+
+
+# -- one prior after another
+
+
+def test_masked_codes_are_filled_in_part_by_part() -> None:
+    prior = random_prior(partial(coarse_to_fine, small_maskgit), PARTS["images"], (KIND,))
+    assert not prior.tractable
+    with pytest.raises(NotImplementedError, match="maskgit"):
+        prior.log_prob(torch.zeros(1, 1, 7).long(), {})
+    assert prior.loss(torch.zeros(3, 1, 7).long(), {}).shape == (3,)
+    prefix = torch.ones(4, 1, 5).long()
+    codes = prior.sample(4, {}, SamplingOptions(guidance=2.0), prefix=prefix, generator=generator())
+    assert torch.equal(codes[:, :, :5], prefix)
+    prefix = torch.tensor([-1, 1, -1, -1, -1, -1, 1]).expand(4, 1, 7)
+    assert (prior.sample(4, {}, prefix=prefix)[:, :, [1, 6]] == 1).all()
+
+
+def test_guidance_keeps_the_coarser_codes() -> None:
+    """A network without conditions that sees no class is the same as one whose class has no effect."""
+    prior = random_prior(PRIORS["pixelcnns"], PARTS["images"], (KIND,))
+    with torch.no_grad():
+        for one in prior.priors:  # type: ignore[union-attr]
+            one.embedding.maps[0].weight.zero_()  # type: ignore[union-attr]
+    kinds = {"kind": torch.zeros(64).long()}
+    plain = prior.sample(64, kinds, generator=generator())
+    guided = prior.sample(64, kinds, SamplingOptions(guidance=3.0), generator=generator())
+    assert torch.equal(plain, guided)
+
+
+def test_training_never_drops_the_coarser_codes() -> None:
+    prior = CoarseToFinePrior(PARTS["images"], (KIND,), inner=small_pixelcnn, hidden=6).train()
+    embedding = prior.priors[1].embedding
+    features = torch.randn(5, 1, 2, 6)
+    none = torch.zeros(5, dtype=torch.bool)
+    known = {"kind": torch.ones(5).long(), COARSER: features}
+    torch.testing.assert_close(embedding(known, 5, none), embedding({COARSER: features}, 5))
+    with pytest.raises(ToolkitError, match=r"expected \(5, \*grid, 6\)"):
+        embedding({COARSER: features[:, :, :, :3]}, 5)
+
+
+def test_a_part_is_given_every_code_before() -> None:
+    prior = CoarseToFinePrior(PARTS["time"], (), inner=small_pixelcnn, hidden=6)
+    before = [torch.zeros(1, 1, 1).long(), torch.zeros(1, 1, 2).long()]
+    plain = prior.features[1](before)
+    assert plain.shape == (1, 3, 6)
+    for part, position in ((0, 0), (1, 0), (1, 1)):
+        other = [codes.clone() for codes in before]
+        other[part][:, :, position] = 2
+        assert not torch.allclose(prior.features[1](other), plain)
 
 
 # -- the transformer over scales
@@ -168,6 +247,21 @@ def test_a_part_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScalesTransformer, "_enter", counted)
     prior.sample(3, {})
     assert entered == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["images", "depths"])
+def test_a_part_sampled_at_once_is_its_positions_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = random_prior(scales, PARTS[name], (KIND,))
+    kinds, options = {"kind": torch.arange(6) % 2}, SamplingOptions(guidance=2.0, top_p=0.9)
+
+    def sampled() -> Tensor:
+        return prior.sample(6, kinds, options, generator=generator())
+
+    expected = sampled()
+    monkeypatch.setattr(sampling, "PART", 40)
+    assert torch.equal(sampled(), expected)
+    monkeypatch.setattr(ScalesTransformer, "together", Trunk.together)
+    assert torch.equal(sampled(), expected)
 
 
 def test_positions_of_a_part_are_independent_given_the_parts_before() -> None:

@@ -10,6 +10,7 @@ import torch
 from toolkit.errors import ToolkitError
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.priors.categorical import CategoricalPrior
+from toolkit.priors.coarse_to_fine import CoarseToFinePrior
 from toolkit.priors.maskgit import MaskGITPrior
 from toolkit.priors.pixelcnn import PixelCNNPrior
 from toolkit.priors.scales import ScalesPrior
@@ -53,6 +54,11 @@ class TestMaskGITPrior(PriorSuite):
 class TestScalesPrior(PriorSuite):
     def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
         return ScalesPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
+
+
+class TestCoarseToFinePrior(PriorSuite):
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return CoarseToFinePrior(code_spec, conditions, inner=small, hidden=6, residual_blocks=1)
 
 
 class TestPixelCNNPrior(PriorSuite):

@@ -45,7 +45,7 @@ from toolkit.runs.limits import no_larger
 from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.training import PriorStage, Stage
 
-FACTORY_ARGUMENTS = {"quantizer": ("dim",)}
+FACTORY_ARGUMENTS = {"quantizer": ("dim",), "prior": ("code_spec", "conditions")}
 """By kind, the arguments of a nested part's factory; it is offered the rest as its outer part is."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +57,7 @@ class Prior(nn.Module, ABC):
 
     code_spec: CodeSpec
 
-    tractable: ClassVar[bool] = True
+    tractable: bool = True
     """Whether log_prob can be computed."""
 
     portable: bool = False

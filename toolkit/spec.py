@@ -64,6 +64,17 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class PositionCondition(Condition):
+    """Real values at every position of a grid, ``(batch, *grid, size)``, such as what is known of a coarser one.
+
+    What a part computes and gives to another; no data has such. They are never dropped or unknown: guidance is by the
+    other conditions alone.
+    """
+
+    real: bool = True
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """The data ``x``: ``(batch, channels, *axes)``.
 

@@ -62,6 +62,19 @@ class Trunk(nn.Module, ABC):
     def append(self, state: Any, position: Tensor, embedded: Tensor) -> None:
         """Sets the input at the position: ``(batch, channels)``."""
 
+    def together(self, grid: Sequence[int], graph_id: int) -> int:
+        """How many positions from a step's on have features that no input among them changes, so that their codes are
+        sampled at once, by ``step_part`` and ``append_part``; 1 where there are no such."""
+        return 1
+
+    def step_part(self, state: Any, graph_id: int, positions: Tensor) -> Tensor:
+        """``step`` at as many positions as are ``together``: ``(batch, positions, features)``."""
+        raise NotImplementedError(f"{type(self).__name__} steps position by position")
+
+    def append_part(self, state: Any, positions: Tensor, embedded: Tensor) -> None:
+        """``append`` at positions of such a step: ``(batch, positions, channels)``."""
+        raise NotImplementedError(f"{type(self).__name__} steps position by position")
+
     def prefill(self, state: Any, grid: Sequence[int], embedded: Tensor) -> None:
         """Sets the inputs of the first positions, ``(batch, channels, positions)`` in raster order, of a new state.
 
@@ -202,6 +215,11 @@ class CausalNetwork(nn.Module):
     def step(self, state: NetworkState, graph_id: int, position: Tensor) -> Tensor:
         """The feature ``(batch, head)`` of a position ``(1,)``, after all codes before it are appended."""
         return F.linear(self.trunk.step(state.trunk, graph_id, position).relu(), self.proj.weight, self.proj.bias)
+
+    def step_part(self, state: NetworkState, graph_id: int, positions: Tensor) -> Tensor:
+        """``step`` at positions that are together: ``(batch, positions, head)``."""
+        features = self.trunk.step_part(state.trunk, graph_id, positions)
+        return F.linear(features.relu(), self.proj.weight, self.proj.bias)
 
     def logits(self, state: NetworkState, feature: Tensor, depth: int) -> Tensor:
         """``(batch, codebook_sizes[depth])``, after the codes of all earlier depths are appended."""

@@ -27,6 +27,9 @@ from toolkit.prior import PLAIN, SamplingOptions
 MEMORY = 1 << 30
 """Most bytes for the states of the examples sampled at once on a CPU; on a GPU, half of the free memory."""
 
+PART = 1 << 24
+"""Most logits of the positions that are sampled at once."""
+
 GRAPHS = 256
 """Compiled steps to keep."""
 
@@ -134,14 +137,21 @@ def _run(
     batch.prefill(network, known)
     if first:
         on_progress(first)
-    for position in range(first, len(batch.codes)):
-        recorded.step(network, network.trunk.graph_id(batch.grid, position, coarse=coarse))
-        on_progress(position + 1)
+    position = first
+    while position < len(batch.codes):
+        graph_id = network.trunk.graph_id(batch.grid, position, coarse=coarse)
+        recorded.step(network, graph_id)
+        position += network.trunk.together(batch.grid, graph_id)
+        on_progress(position)
     return batch.codes.permute(2, 1, 0).clone()
 
 
 def _step(network: CausalNetwork, batch: Batch, graph_id: int) -> None:
-    """Samples the codes of the batch's position, and goes to the next one."""
+    """Samples the codes of the batch's position, or of all that are together from there on, and goes on."""
+    count = network.trunk.together(batch.grid, graph_id)
+    if count > 1:
+        _step_part(network, batch, graph_id, count)
+        return
     position, sampled = batch.position, []
     feature = network.step(batch.state, graph_id, position)
     for d, uniform in enumerate(batch.noise.index_select(0, position)[0]):
@@ -151,6 +161,29 @@ def _step(network: CausalNetwork, batch: Batch, graph_id: int) -> None:
         feature = network.append(batch.state, feature, position, d, code)
     batch.codes.index_copy_(0, position, torch.stack(sampled).unsqueeze(0))
     position.add_(1)
+
+
+def _step_part(network: CausalNetwork, batch: Batch, graph_id: int, count: int) -> None:
+    """The same at several positions, each sampled from its own feature, some at a time."""
+    positions = batch.position + torch.arange(count, device=batch.position.device)
+    features = network.step_part(batch.state, graph_id, positions)
+    some = max(1, PART // (len(features) * max(network.codebook_sizes)))
+    for there, rows in zip(positions.split(some), features.split(some, 1), strict=True):
+        noise, sampled, embedded = batch.noise.index_select(0, there), [], []
+        feature = rows.flatten(0, 1)
+        for d, weights in enumerate(batch.state.tables):
+            logits = guided(network.logits(batch.state, feature, d), batch.n * len(there), batch.sampling.guidance)
+            code = sample_logits(logits, noise[:, d].t().flatten(), batch.sampling)
+            sampled.append(code.view(batch.n, -1).t())
+            code = code.repeat(batch.branches)
+            embedded.append(weights.index_select(0, code))
+            if d < len(batch.state.inner):
+                feature = feature + batch.state.inner[d].index_select(0, code)
+        batch.codes.index_copy_(0, there, torch.stack(sampled, 1))
+        network.trunk.append_part(
+            batch.state.trunk, there, torch.stack(embedded).sum(0).view(len(features), len(there), -1)
+        )
+    batch.position.add_(count)
 
 
 def _batch_progress(progress: Callable[[int], None] | None, before: int, batches: int) -> Callable[[int], None]:

@@ -109,6 +109,17 @@ class ScalesTransformer(Trunk):
     def append(self, state: ScalesState, position: Tensor, embedded: Tensor) -> None:
         state.embedded.index_copy_(1, position, embedded.unsqueeze(1))
 
+    def together(self, grid: Sequence[int], graph_id: int) -> int:
+        """The positions of a part, at its start."""
+        return self._sizes(grid)[graph_id - 1] if graph_id else 1
+
+    def step_part(self, state: ScalesState, graph_id: int, positions: Tensor) -> Tensor:
+        self._enter(state, graph_id - 1)
+        return state.features.index_select(1, positions)
+
+    def append_part(self, state: ScalesState, positions: Tensor, embedded: Tensor) -> None:
+        state.embedded.index_copy_(1, positions, embedded)
+
     def prefill(self, state: ScalesState, grid: Sequence[int], embedded: Tensor) -> None:
         """As ``Trunk.prefill``; where a part is known to some position only, its features are computed, too."""
         known = embedded.shape[2]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit.errors import ToolkitError
-from toolkit.spec import Condition
+from toolkit.spec import Condition, PositionCondition
 
 
 class ConditionEmbedding(nn.Module):
@@ -18,7 +18,7 @@ class ConditionEmbedding(nn.Module):
 
     A label selects one of ``size + 1`` rows, the last of which is for "none" and starts at zero; real values go through
     a linear map, and "none" adds nothing. Where a position covers ``steps_per_code`` steps of a condition, each of
-    these has its own rows or map, so that their order matters.
+    these has its own rows or map, so that their order matters. Values at every position go through a linear map, too.
     """
 
     start: Tensor
@@ -40,20 +40,27 @@ class ConditionEmbedding(nn.Module):
         self.register_buffer("start", torch.zeros(channels, 1), persistent=False)
 
     def forward(self, conditions: Mapping[str, Tensor], batch: int, keep: Tensor | None = None) -> Tensor:
-        """Features ``(batch, channels)``, or ``(batch, channels, steps / steps_per_code)`` where one has steps.
+        """Features ``(batch, channels)``, or ``(batch, channels, steps / steps_per_code)`` where one has steps, or
+        ``(batch, channels, *grid)`` where one is known at every position.
 
         A missing condition is "none"; unknown keys are ignored. ``keep`` ``(batch,)`` bool: where False, every
-        condition is "none". ToolkitError where a value has the wrong shape.
+        condition but those at every position is "none". ToolkitError where a value has the wrong shape.
         """
-        features = self.start.expand(batch, -1, -1)
+        features, at_positions = self.start.expand(batch, -1, -1), list[Tensor]()
         for condition, embed in zip(self.conditions, self.maps, strict=True):
             value = conditions.get(condition.name)
             if value is not None:
                 _check(condition, value, batch)
+            if isinstance(condition, PositionCondition):
+                at_positions += [] if value is None else [embed(value.to(embed.weight.dtype)).movedim(-1, 1)]
+                continue
             embed_value = _real if condition.real else _label
             part = embed_value(condition, embed, value, keep, batch)
             features = features + part
-        return features.squeeze(2) if features.shape[2] == 1 else features
+        features = features.squeeze(2) if features.shape[2] == 1 else features
+        for part in at_positions:
+            features = over_grid(features, part.shape[2:]) + part
+        return features
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -63,11 +70,20 @@ class ConditionEmbedding(nn.Module):
         guidance needs a network that has seen both. None, for all of them, in eval mode."""
         return torch.rand(batch, device=self.start.device) >= dropout if self.training else None
 
+    def always(self, conditions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those that are known without conditions, too: what guidance leads away from still has them."""
+        names = [condition.name for condition in self.conditions if isinstance(condition, PositionCondition)]
+        return {name: conditions[name] for name in names if name in conditions}
+
 
 def _check(condition: Condition, value: Tensor, batch: int) -> None:
     """A value may always be for the whole example; per step only where its condition allows it."""
     size = (condition.size,) if condition.real else ()
     shape, steps_per_code = tuple(value.shape), condition.steps_per_code
+    if isinstance(condition, PositionCondition):
+        if len(shape) < 3 or (shape[0], shape[-1]) != (batch, *size):
+            raise ToolkitError(f"condition.{condition.name} has shape {shape}: expected ({batch}, *grid, {size[0]})")
+        return
     if shape == (batch, *size):
         return
     steps = condition.per_step
@@ -123,8 +139,10 @@ def over_grid(features: Tensor, grid: Sequence[int]) -> Tensor:
     """Features of a ConditionEmbedding, shaped to be added to ``(batch, channels, *grid)``.
 
     Steps are along the grid's first axis; where the grid is coarser or finer, the steps that a position
-    covers are averaged.
+    covers are averaged. Features at every position of the grid are as they are.
     """
+    if features.ndim == 2 + len(grid) > 3:
+        return features
     features = features[:, :, None] if features.ndim == 2 else _along(features, grid[0])
     return features.reshape(*features.shape, *[1] * (len(grid) - 1))
 

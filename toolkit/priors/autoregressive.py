@@ -53,7 +53,8 @@ class AutoregressivePrior(Prior):
         check_guidance(sampling, self.embedding)
         with torch.no_grad():
             context = self._context(conditions, n, self.code_spec.grid)
-            unconditional = self._context({}, n, self.code_spec.grid)
+            always = {} if self.embedding is None else self.embedding.always(conditions)
+            unconditional = self._context(always, n, self.code_spec.grid)
         return sample(
             self.network,
             n,

@@ -69,7 +69,9 @@ class CategoricalPrior(Prior):
         sizes, positions, device = self.code_spec.codebook_sizes, prod(self.code_spec.grid), self.table.device
         known = check_prefix(prefix, n, sizes, positions).to(device)
         noise = uniforms(n, sizes, positions, generator, device)
-        branches = [conditions] if sampling.guidance == 1.0 else [conditions, {}]
+        branches = [conditions]
+        if self.embedding is not None and sampling.guidance != 1.0:
+            branches.append(self.embedding.always(conditions))
         by_depth = zip(*(self._logits(branch, n, self.code_spec.grid) for branch in branches), strict=True)
         sampled = []
         for depth, parts in enumerate(by_depth):

@@ -139,8 +139,8 @@ class MaskGITPrior(Prior):
         """A sample of every code, and its log probability, ``(n, depth, *grid)``."""
         n, guesses, confidences = len(codes), [], []
         parts = [self._logits(codes, masked, conditions, None)]
-        if sampling.guidance != 1.0:
-            parts.append(self._logits(codes, masked, {}, None))
+        if self.embedding is not None and sampling.guidance != 1.0:
+            parts.append(self._logits(codes, masked, self.embedding.always(conditions), None))
         for depth, branches in enumerate(zip(*parts, strict=True)):
             probs = filtered_probs(guided(torch.cat(branches), n, sampling.guidance), sampling)
             guess = inverse_cdf(probs, noise[:, depth].view(n, *codes.shape[2:]))

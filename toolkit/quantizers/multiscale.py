@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import NamedTuple, cast, final
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from toolkit.device import in_float32
 from toolkit.nn import codebook as table
 from toolkit.nn.conv import CONV, conv
+from toolkit.nn.parts import split_parts
 from toolkit.nn.resize import Resize, Upsampling
 from toolkit.nn.stages import total, used_stages
 from toolkit.nn.tables import Assigned, TableQuantizer
@@ -105,13 +105,9 @@ class MultiscaleQuantizer(Quantizer):
 
         ValueError where a scale is not whole.
         """
-        sizes = [prod(scale) for scale in self.scales]
-        given = next((n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) == codes.shape[2]), 0)
-        if not given:
-            raise ValueError(f"codes of {codes.shape[2]} positions: the scales have {sizes}, and each must be whole")
-        parts = zip(self._quantizers(), self.scales, codes.split(sizes[:given], 2), strict=False)
         with in_float32(codes.device):
-            latents = [stage.embed(part.unflatten(2, scale)) for stage, scale, part in parts]
+            given = zip(self._quantizers(), split_parts(codes, self.scales), strict=False)
+            latents = [stage.embed(part) for stage, part in given]
             return torch.stack([self._spread(number, part) for number, part in enumerate(latents)]).sum(0)
 
     def sample(self, z: Tensor) -> Quantized:

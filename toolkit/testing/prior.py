@@ -205,7 +205,7 @@ class PriorSuite(PartLaws):
         for trunk in trunks:
             started: list[tuple[int, tuple[int, ...], Tensor | None]] = []
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(type(trunk), "init", _recorded(type(trunk).init, started))
+                patch.setattr(type(trunk), "init", _recorded(trunk, started))
                 prior.sample(3, {KIND.name: torch.arange(3)}, generator=_generator())
             for batch, grid, context in started[-1:]:
                 check_prefill(trunk, batch, grid, context)
@@ -248,13 +248,13 @@ class PriorSuite(PartLaws):
         assert done[-1] == prod(CODES.grid)
 
 
-def _recorded(
-    init: Callable[..., Any], started: list[tuple[int, tuple[int, ...], Tensor | None]]
-) -> Callable[..., Any]:
-    """A trunk's ``init`` that keeps what it was called with."""
+def _recorded(of: Trunk, started: list[tuple[int, tuple[int, ...], Tensor | None]]) -> Callable[..., Any]:
+    """The ``init`` of a trunk's class, which keeps what that one was called with."""
+    init = type(of).init
 
     def recorded(trunk: Trunk, batch: int, grid: Sequence[int], context: Tensor | None = None) -> Any:
-        started.append((batch, tuple(grid), context))
+        if trunk is of:
+            started.append((batch, tuple(grid), context))
         return init(trunk, batch, grid, context)
 
     return recorded
