@@ -67,12 +67,12 @@ def measured_at(likelihood: Distribution) -> Tensor:
 def gradients(loss: Tensor, term: Tensor, at: Tensor, keep: bool = False) -> Gradients:
     """Those at a tensor ``(batch, …)`` that both depend on. ``keep``: whether the term's graph is needed again.
 
-    ToolkitError where the loss does not depend on it.
+    ToolkitError where one of them does not.
     """
     with in_float32(at.device):
         (of_loss,) = torch.autograd.grad(loss * SCALE, at, retain_graph=True, allow_unused=True)
-        (of_term,) = torch.autograd.grad(term * SCALE, at, retain_graph=keep)
-    if of_loss is None:
+        (of_term,) = torch.autograd.grad(term * SCALE, at, retain_graph=keep, allow_unused=True)
+    if of_loss is None or of_term is None:
         raise ToolkitError(
             "the likelihood's mean is no part of the computation of its log_prob, so that their gradients cannot be"
             " compared: choose likelihood=normal, logistic or categorical, or set the distribution's `given`"
