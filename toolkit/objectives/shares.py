@@ -64,14 +64,14 @@ def measured_at(likelihood: Distribution) -> Tensor:
     return at
 
 
-def gradients(loss: Tensor, term: Tensor, at: Tensor, keep: bool = False) -> Gradients:
-    """Those at a tensor ``(batch, …)`` that both depend on. ``keep``: whether the term's graph is needed again.
+def gradients(loss: Tensor, term: Tensor, at: Tensor) -> Gradients:
+    """Those at a tensor ``(batch, …)`` that both depend on; their graphs are kept.
 
     ToolkitError where one of them does not.
     """
     with in_float32(at.device):
         (of_loss,) = torch.autograd.grad(loss * SCALE, at, retain_graph=True, allow_unused=True)
-        (of_term,) = torch.autograd.grad(term * SCALE, at, retain_graph=keep, allow_unused=True)
+        (of_term,) = torch.autograd.grad(term * SCALE, at, retain_graph=True, allow_unused=True)
     if of_loss is None or of_term is None:
         raise ToolkitError(
             "the likelihood's mean is no part of the computation of its log_prob, so that their gradients cannot be"
@@ -124,10 +124,10 @@ class Share(nn.Module):
 
     Args:
         share: from 0 to below 1.
-        decay: of the moving averages.
+        decay: of the moving averages; small, so that the share holds while the norms change fast.
     """
 
-    def __init__(self, share: float, decay: float = 0.9) -> None:
+    def __init__(self, share: float, decay: float = 0.7) -> None:
         super().__init__()
         if not 0 <= share < 1:
             raise ValueError(f"share={share}: at least 0 and below 1")
@@ -137,18 +137,15 @@ class Share(nn.Module):
         self.register_buffer("norms", torch.zeros(2))
         self.register_buffer("initialized", torch.zeros(()))
 
-    def forward(
-        self, loss: Tensor, term: Tensor, at: Tensor, factor: Tensor | float = 1.0, keep: bool = False
-    ) -> Shared:
-        """Loss and term 0-d; ``at``: ``measured_at`` the likelihood; ``factor``: on the weight; ``keep``: whether the
-        term's graph is needed again.
+    def forward(self, loss: Tensor, term: Tensor, at: Tensor, factor: Tensor | float = 1.0) -> Shared:
+        """Loss and term 0-d; ``at``: ``measured_at`` the likelihood; ``factor``: on the weight.
 
         Without gradients, as in evaluation, the weight is that of the last training step.
         """
         if not measured(at):
             weight = factor * self._weight(self.norms)
             return Shared(loss + weight * term, weight, torch.zeros_like(weight))
-        of = gradients(loss, term, at, keep)
+        of = gradients(loss, term, at)
         now = of.norms.to(self.norms)
         if self.training:
             all_reduce_mean(now)
