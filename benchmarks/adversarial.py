@@ -76,7 +76,7 @@ def by_hand() -> Callable[[], object]:
     trained, _ = stage()
     model, critic = trained.model, trained.objective.critic
     assert critic is not None
-    supply, averages, decay = batches(), torch.zeros(2), 0.7
+    supply = batches()
     generator_optimizer = torch.optim.Adam(model.parameters(), 1e-4, betas=(0.9, 0.999), fused=True)
     critic_optimizer = torch.optim.Adam(critic.parameters(), 1e-4, betas=(0.9, 0.999), fused=True)
 
@@ -93,8 +93,7 @@ def by_hand() -> Callable[[], object]:
         adversarial = -critic(mean, {})[0].logits.mean()
         (of_loss,) = torch.autograd.grad(loss, mean, retain_graph=True)
         (of_term,) = torch.autograd.grad(adversarial, mean)
-        averages.lerp_(torch.stack([norm(of_loss), norm(of_term)]), 1 - decay)
-        weight = 0.3 / 0.7 * averages[0] / averages[1]
+        weight = 0.3 / 0.7 * norm(of_loss) / norm(of_term)
         generator_optimizer.zero_grad()
         torch.autograd.backward([loss, mean], [None, weight * of_term])
         critic.requires_grad_(True)
