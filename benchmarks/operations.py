@@ -52,6 +52,7 @@ SPEC = {
     "image_cifar10_vimco": IMAGE,
     "image_cifar10_vqvae": IMAGE,
     "image_imagenet128": IMAGE,
+    "image_photos": IMAGE,
     "image_titok": IMAGE,
     "image_vqgan": IMAGE,
     "video_gestures": DataSpec(3, (8, 32, 32), levels=256, variance=0.1, conditions=(Condition("class", 3),)),

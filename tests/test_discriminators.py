@@ -26,6 +26,10 @@ class PatchSuite(DiscriminatorSuite):
     def make(self, data: DataSpec) -> Discriminator:
         return PatchDiscriminator(data, width=8, layers=2, norm=self.norm)  # type: ignore[arg-type]
 
+    @pytest.mark.slow
+    def test_it_compiles_whole(self) -> None:
+        super().test_it_compiles_whole()
+
 
 class TestPatchOfOneAxis(PatchSuite):
     data = DataSpec(1, (21,))
@@ -49,6 +53,10 @@ class UNetSuite(DiscriminatorSuite):
 
     def make(self, data: DataSpec) -> Discriminator:
         return UNetDiscriminator(data, width=4, layers=2, norm=self.norm)  # type: ignore[arg-type]
+
+    @pytest.mark.slow
+    def test_it_compiles_whole(self) -> None:
+        super().test_it_compiles_whole()
 
 
 class TestUNetOfOneAxis(UNetSuite):

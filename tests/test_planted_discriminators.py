@@ -48,6 +48,10 @@ class TestPlain(DiscriminatorSuite):
     def make(self, data: DataSpec) -> Discriminator:
         return Plain(data)
 
+    @pytest.mark.slow
+    def test_it_compiles_whole(self) -> None:
+        super().test_it_compiles_whole()
+
 
 class Detached(Plain):
     def normed(self, h: Tensor) -> Tensor:
@@ -170,7 +174,7 @@ class AsksOnce(Plain):
         (Single, "it runs in double precision"),
         (NeedsLabels, "it runs on fake tensors"),
         (AsksOnce, "it computes on a gpu"),
-        (AsksOnce, "it compiles whole"),
+        pytest.param(AsksOnce, "it compiles whole", marks=pytest.mark.slow),
     ],
 )
 def test_a_broken_discriminator_is_caught(broken: type[Plain], law: str) -> None:

@@ -17,7 +17,7 @@ WON, LOST = 0.98, 0.55
 class CriticWatch:
     """Follows what is logged of a critic, and says once where it stands still, wins or loses for long.
 
-    It goes by ``critic_real_accuracy``, ``critic_fake_accuracy`` and ``critic_grad_norm``; without them it says nothing.
+    It goes by ``critic_real_accuracy``, ``critic_fake_accuracy`` and ``critic_grad_norm``: without, it says nothing.
     """
 
     def __init__(self, options: TrainerOptions) -> None:
@@ -42,8 +42,8 @@ class CriticWatch:
             return f"try trainer.critic_learning_rate={rate / 4:.3g}, objective.r1=1 or objective.lecam=0.001"
         if self._state.startswith("loses"):
             return (
-                f"try trainer.critic_learning_rate={rate * 4:.3g}, a smaller objective.share, or a later objective.start,"
-                " so that it learns first"
+                f"try trainer.critic_learning_rate={rate * 4:.3g}, a smaller objective.share, or a later"
+                " objective.start, so that it learns first"
             )
         return "its gradient is 0; try another objective.loss, such as non_saturating, or objective.discriminator"
 

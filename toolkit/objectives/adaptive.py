@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toolkit.decoder import Decoder
 from toolkit.device import in_float32
 from toolkit.errors import ToolkitError
-from toolkit.objectives.shares import SCALE, Shared, added, gradients, measured
+from toolkit.objectives.shares import SCALE, Shared, added, gradients, keep, measured
 
 LARGEST = 1e4
 """Of the weight, before its factor."""
@@ -41,14 +41,8 @@ class AdaptiveWeight(nn.Module):
         ratio = (of_loss.norm() / (of_term.norm() + 1e-4 * SCALE)).clamp(max=LARGEST).detach()
         weight = factor * self.weight * ratio.to(self.latest)
         if self.training:
-            self._keep(self.weight * ratio.to(self.latest))
+            keep(self, "latest", self.weight * ratio.to(self.latest))
         return added(loss, term, at, gradients(loss, term, at), weight)
-
-    def _keep(self, value: Tensor) -> None:
-        if torch.compiler.is_compiling():
-            self.latest = value
-        else:
-            self.latest.copy_(value)
 
 
 def last_weights(decoder: Decoder) -> Tensor:

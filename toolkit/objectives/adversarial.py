@@ -98,7 +98,7 @@ class AdversarialObjective(Objective):
             with torch.no_grad():
                 real = self._judge(self._typed(self.data.scale(x)), conditions)
             term = feature_distance(judged, real)
-            loss = _noted(self.feature_share(loss, term, at, self.factor, keep=True), term, "features", terms)
+            loss = _noted(self.feature_share(loss, term, at, self.factor), term, "features", terms)
         term = mean(judged, self.game.generator)
         loss = _noted(self._weighted(loss, term, at, autoencoder), term, "adversarial", terms)
         return output._replace(loss=loss, terms=terms)

@@ -17,8 +17,6 @@ from toolkit.objectives.samples import with_gradient_of
 SCALE = 1024.0
 """What losses are multiplied by while their gradients are measured, so that those of float16 do not vanish. A power of
 two: of other numbers no bit is changed."""
-MOST = 2.0
-"""Times the weight at which a batch by itself has the share that is asked."""
 
 
 class Shared(NamedTuple):
@@ -64,15 +62,15 @@ def measured_at(likelihood: Distribution) -> Tensor:
     return at
 
 
-def gradients(loss: Tensor, term: Tensor, at: Tensor, keep: bool = False) -> Gradients:
-    """Those at a tensor ``(batch, …)`` that both depend on. ``keep``: whether the term's graph is needed again.
+def gradients(loss: Tensor, term: Tensor, at: Tensor) -> Gradients:
+    """Those at a tensor ``(batch, …)`` that both depend on; their graphs are kept.
 
-    ToolkitError where the loss does not depend on it.
+    ToolkitError where one of them does not.
     """
     with in_float32(at.device):
         (of_loss,) = torch.autograd.grad(loss * SCALE, at, retain_graph=True, allow_unused=True)
-        (of_term,) = torch.autograd.grad(term * SCALE, at, retain_graph=keep)
-    if of_loss is None:
+        (of_term,) = torch.autograd.grad(term * SCALE, at, retain_graph=True, allow_unused=True)
+    if of_loss is None or of_term is None:
         raise ToolkitError(
             "the likelihood's mean is no part of the computation of its log_prob, so that their gradients cannot be"
             " compared: choose likelihood=normal, logistic or categorical, or set the distribution's `given`"
@@ -112,72 +110,56 @@ def measured(at: Tensor) -> bool:
 class Share(nn.Module):
     """Adds a term to a loss so that it has a given share of the gradient at the reconstruction.
 
-    With n the mean over examples of the norms of an example's gradient there, of the loss and of the term, both moving
-    averages over batches and ranks, the term's weight is ::
+    With n the mean over examples, of all ranks, of the norms of an example's gradient there, of the loss and of the
+    term, the term's weight is ::
 
         w = share / (1 - share) n_loss / n_term
 
     so that the sum's norms stand in the ratio that was asked, whatever the terms' own scales (the balancer of Défossez
     et al. 2022, arXiv:2210.13438, section 3.4, for one term at a time: shares nest as objectives do, and each is of the
-    loss up to its own term). The gradient through the reconstruction is computed once, and the term's own network is
-    passed backward once.
+    loss up to its own term). Unlike the paper's, the norms are each batch's own, not moving averages: where they change
+    fast or from batch to batch, the share would not be what was asked. The gradient through the reconstruction is
+    computed once, and the term's own network is passed backward once.
 
     Args:
         share: from 0 to below 1.
-        decay: of the moving averages.
     """
 
-    def __init__(self, share: float, decay: float = 0.9) -> None:
+    def __init__(self, share: float) -> None:
         super().__init__()
         if not 0 <= share < 1:
             raise ValueError(f"share={share}: at least 0 and below 1")
-        self.ratio, self.decay = share / (1 - share), decay
-        self.norms: Tensor
-        self.initialized: Tensor
-        self.register_buffer("norms", torch.zeros(2))
-        self.register_buffer("initialized", torch.zeros(()))
+        self.ratio = share / (1 - share)
+        self.latest: Tensor
+        self.register_buffer("latest", torch.zeros(()))
 
-    def forward(
-        self, loss: Tensor, term: Tensor, at: Tensor, factor: Tensor | float = 1.0, keep: bool = False
-    ) -> Shared:
-        """Loss and term 0-d; ``at``: ``measured_at`` the likelihood; ``factor``: on the weight; ``keep``: whether the
-        term's graph is needed again.
+    def forward(self, loss: Tensor, term: Tensor, at: Tensor, factor: Tensor | float = 1.0) -> Shared:
+        """Loss and term 0-d; ``at``: ``measured_at`` the likelihood; ``factor``: on the weight.
 
         Without gradients, as in evaluation, the weight is that of the last training step.
         """
         if not measured(at):
-            weight = factor * self._weight(self.norms)
+            weight = factor * self.latest
             return Shared(loss + weight * term, weight, torch.zeros_like(weight))
-        of = gradients(loss, term, at, keep)
-        now = of.norms.to(self.norms)
+        of = gradients(loss, term, at)
+        norms = of.norms.to(self.latest)
         if self.training:
-            all_reduce_mean(now)
-        # where the term's gradient was far smaller before, its average lags behind, and the term would get all the loss
-        weight = torch.minimum(self._weight(self._averaged(now)), MOST * self._weight(now))
-        return added(loss, term, at, of._replace(norms=now), factor * weight)
-
-    def _weight(self, norms: Tensor) -> Tensor:
-        """0 where the term has no gradient: it is not blown up until it has one."""
-        weight = self.ratio * norms[0] / norms[1].clamp(min=1e-30)
-        return torch.where(norms[1] > 1e-12 * norms[0], weight, 0.0)
-
-    @torch.no_grad()
-    def _averaged(self, now: Tensor) -> Tensor:
-        """The moving averages with this batch, which in training are kept; one that is not finite is left out."""
-        old = torch.where(self.initialized > 0, self.norms, now)
-        averaged = torch.where(now.isfinite(), old.lerp(now, 1 - self.decay), old)
+            all_reduce_mean(norms)
+        # 0 where the term has no gradient
+        weight = torch.where(norms[1] > 1e-12 * norms[0], self.ratio * norms[0] / norms[1].clamp(min=1e-30), 0.0)
         if self.training:
-            self._keep("norms", averaged)
-            self._keep("initialized", torch.ones_like(self.initialized))
-        return averaged
+            keep(self, "latest", weight)
+        return added(loss, term, at, of._replace(norms=norms), factor * weight)
 
-    def _keep(self, name: str, value: Tensor) -> None:
-        """In place, so that a captured step finds it where it was; when compiled, anew, as a compiled backward pass may
-        compute the weight again from the current values."""
-        if torch.compiler.is_compiling():
-            setattr(self, name, value)
-        else:
-            self.get_buffer(name).copy_(value)
+
+def keep(module: nn.Module, name: str, value: Tensor) -> None:
+    """Sets a buffer to a value, unless that is not finite: in place, so that a captured step finds it where it was; when
+    compiled, anew, as a compiled backward pass may compute the forward one again from the current values."""
+    value = torch.where(value.isfinite(), value, module.get_buffer(name))
+    if torch.compiler.is_compiling():
+        setattr(module, name, value)
+    else:
+        module.get_buffer(name).copy_(value)
 
 
 def _norm(gradient: Tensor) -> Tensor:

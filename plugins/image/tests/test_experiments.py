@@ -52,11 +52,13 @@ DATA = {
         "encoder.residual_blocks=1",
         "decoder.residual_blocks=1",
         "prior.heads=2",
+        "objective.discriminator.width=8",
     ],
+    "image_photos": ["objective.discriminator.width=8"],
 }
 PRIOR = {"image_cifar10_vae": "normal", "image_titok": "maskgit", "image_vqgan": "transformer"}
 """Where it is not a PixelCNN."""
-PHOTOS = ("image_imagenet128", "image_titok", "image_vqgan")
+PHOTOS = ("image_imagenet128", "image_photos", "image_titok", "image_vqgan")
 """What is trained on a folder of images."""
 
 

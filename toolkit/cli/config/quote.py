@@ -22,7 +22,7 @@ _SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)")
 
 
 def prepare(words: Sequence[str], multirun: bool = False) -> list[str]:
-    """Overrides for Hydra: text quoted, ``quantizer.inner=x``, or with ``.name``, as ``quantizer/inner=x``, null as ~."""
+    """Overrides for Hydra: text quoted, ``quantizer.inner=x`` or with ``.name`` as ``quantizer/inner=x``, null as ~."""
     renamed = [_as_group(word) for word in words]
     return [_prepared(word, renamed, multirun) for word in renamed]
 
