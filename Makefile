@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml plugins/image/pyproject.toml plugins/audio/pyp
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e ".[test,lint,docs,sweep,slurm,onnx,hub]" -e plugins/image -e "plugins/audio[test]" -e plugins/video
+	$(BIN)/python -m pip install --quiet -e ".[test,lint,docs,sweep,slurm,onnx,hub]" -e "plugins/image[features]" -e "plugins/audio[test]" -e plugins/video
 	@touch $@
 
 demo: install  ## both stages on procedural shapes, then samples

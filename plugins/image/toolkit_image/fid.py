@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, Literal, final
 
 from torch import Tensor
 
@@ -30,6 +30,7 @@ class FidMetric(Metric):
 
     Args:
         weights: torch-fidelity's file weights-inception-2015-12-05-6726825d.pth; null: the one in torch's cache.
+        features: the layer by its width; fewer than 2048 want fewer pictures, and are named ``inception64``.
         size: pixels that the shorter side is resized to first; null: pictures as they are.
         crop: pixels of the square in the middle that is judged; null: all of it.
     """
@@ -39,10 +40,12 @@ class FidMetric(Metric):
         data: DataSpec,
         *,
         weights: str | None = None,
+        features: Literal[2048, 768, 192, 64] = 2048,
         size: PositiveInt | None = None,
         crop: PositiveInt | None = None,
     ) -> None:
-        network = _inception(weights)
+        network = _inception(weights, features)
+        self._extractor = "inception" if features == 2048 else f"inception{features}"
         judged = Judged(data, lambda pictures: network((pictures * 255).round().byte()), network, size, crop)
         self._distances = FrechetDistances(judged)
 
@@ -67,17 +70,17 @@ class FidMetric(Metric):
         self._distances.merge(state)
 
     def _name(self, kind: str, n: int) -> str:
-        return f"{kind}_inception_{self._distances.judged.size}_n{n}"
+        return f"{kind}_{self._extractor}_{self._distances.judged.size}_n{n}"
 
 
-def _inception(given: str | None) -> Any:
+def _inception(given: str | None, features: int) -> Any:
     """The network in eval mode: pictures of uint8 to features. ToolkitError where it or its weights are not there."""
     path = files.find("inception", FILE, given)
     files.read(path)  # which refuses what is more than tensors: the package would run it
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        return NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path), antialias=False)
+        return NoTrainInceptionV3("inception-v3-compat", [str(features)], str(path), antialias=False)
     except ModuleNotFoundError as e:
         raise ToolkitError(
             "metric=image_fid needs the package torch-fidelity: pip install 'discrete-toolkit-image[fid]'"
