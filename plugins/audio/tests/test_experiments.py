@@ -51,6 +51,7 @@ DATA = {
         "dim=8",
         "quantizer.depth=4",
         "quantizer.inner.codebook_size=16",
+        "objective.discriminator.hidden=2",
     ],
     "audio_dac": [
         f"dataset.seconds={16 * 512 / 44100}",
@@ -59,6 +60,17 @@ DATA = {
         "dim=16",
         "quantizer.depth=3",
         "quantizer.inner.inner.codebook_size=16",
+        "objective.discriminator.first.hidden=2",
+        "objective.discriminator.second.hidden=2",
+    ],
+    "audio_codec_small": [
+        "dataset.seconds=0.2",
+        "encoder.hidden=2",
+        "decoder.hidden=2",
+        "quantizer.inner.codebook_size=16",
+        "objective.discriminator.hidden=2",
+        "objective.start=0",
+        "trainer.critic_start=0",
     ],
 }
 ALIGNED = ("audio_phonemes", "audio_vowels")
