@@ -63,7 +63,8 @@ class TimeConv(nn.Module):
         courses = channels_first(padded(h, 2, self.padding).flatten(2, 3))
         # pixels are columns of a picture whose rows are frames: no copy, unlike one course after the other
         out = F.conv2d(courses, self.conv.weight.unsqueeze(-1), self.conv.bias)  # type: ignore[arg-type, operator]
-        return out.movedim(1, -1).unflatten(2, (height, -1))
+        pixels: Tensor = out.movedim(1, -1).unflatten(2, (height, -1))
+        return pixels
 
 
 class FilmConv(nn.Module):
@@ -180,4 +181,5 @@ def still(h: Tensor, count: int) -> Tensor:
 def in_frames(layer: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
     """A layer of pictures ``(batch, channels, height, width)`` on every frame of a film."""
     pictures = layer(h.flatten(0, 1).movedim(-1, 1))
-    return pictures.movedim(1, -1).unflatten(0, h.shape[:2])
+    film: Tensor = pictures.movedim(1, -1).unflatten(0, h.shape[:2])
+    return film
