@@ -51,8 +51,9 @@ class ConvEncoder(Encoder):
         self.residual = residual_stack(hidden, residual_hidden or hidden, residual_blocks, attention, causal=causal)
         self.out = Conv(hidden, dim, (1, 1, 1), causal=causal)
         if not attention:  # every position of which sees the borders
-            self.stride = tuple(prod(steps) for steps in zip((1, 1, 1), *strides, strict=True))
-            self.context = encoder_context(self.stride[0], [self.down, self.residual, self.out])
+            stride = tuple(prod(steps) for steps in zip((1, 1, 1), *strides, strict=True))
+            self.stride = stride
+            self.context = encoder_context(stride[0], [self.down, self.residual, self.out])
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, channels, time, height, width)``."""

@@ -60,10 +60,11 @@ class TimeConv(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, time, height, width, channels)``."""
         height = h.shape[2]
-        courses = padded(h, 2, self.padding).flatten(2, 3).movedim(-1, 1)
+        courses = channels_first(padded(h, 2, self.padding).flatten(2, 3))
         # pixels are columns of a picture whose rows are frames: no copy, unlike one course after the other
         out = F.conv2d(courses, self.conv.weight.unsqueeze(-1), self.conv.bias)  # type: ignore[arg-type, operator]
-        return out.movedim(1, -1).unflatten(2, (height, -1))
+        pixels: Tensor = out.movedim(1, -1).unflatten(2, (height, -1))
+        return pixels
 
 
 class FilmConv(nn.Module):
@@ -80,7 +81,7 @@ class FilmConv(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, time, height, width, channels)``."""
-        out: Tensor = self.conv(padded(h, 3 - self.stride, self.padding).movedim(-1, 1))
+        out: Tensor = self.conv(channels_first(padded(h, 3 - self.stride, self.padding)))
         return out.movedim(1, -1)
 
 
@@ -160,6 +161,13 @@ class Head(nn.Module):
         return out
 
 
+def channels_first(h: Tensor) -> Tensor:
+    """As convolutions take it: a view, but on a CPU, where gradients are taken, a copy. From a view these take almost
+    twice as long there, where the copy costs little."""
+    view = h.movedim(-1, 1)
+    return view.contiguous() if torch.is_grad_enabled() and h.is_cpu else view
+
+
 def padded(h: Tensor, count: int, padding: Padding) -> Tensor:
     """So many positions before a film."""
     return still(h, count) if padding == "still" else F.pad(h, (0, 0, 0, 0, 0, 0, count, 0))
@@ -173,4 +181,5 @@ def still(h: Tensor, count: int) -> Tensor:
 def in_frames(layer: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
     """A layer of pictures ``(batch, channels, height, width)`` on every frame of a film."""
     pictures = layer(h.flatten(0, 1).movedim(-1, 1))
-    return pictures.movedim(1, -1).unflatten(0, h.shape[:2])
+    film: Tensor = pictures.movedim(1, -1).unflatten(0, h.shape[:2])
+    return film
