@@ -30,6 +30,9 @@ demo: install  ## both stages on procedural shapes, then samples
 # One process per core, up to eight; a file's tests share what they train, so they stay in one process.
 SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
+# Every process, and every command that tests start, would else compile the same files again: a quarter of a minute each.
+test slow: export PYTHONDONTWRITEBYTECODE =
+
 test: install  ## the tests that take minutes
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 

@@ -111,7 +111,7 @@ def test_different_numbers_of_examples_are_told(sweep: Path, capsys: pytest.Capt
     assert "test split, 8 examples" in told.out
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("change", ["split", "step", "prior", "damaged"])
 def test_figures_of_something_else_are_measured_again(
     sweep: Path, capsys: pytest.CaptureFixture[str], change: str

@@ -181,13 +181,13 @@ def words_of(choice: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("choice", pairs(BY_DEPTH), ids=words_of)
-@pytest.mark.few(10)
+@pytest.mark.few(6)
 def test_pairs(choice: dict[str, str]) -> None:
     judge(choice)
 
 
 @pytest.mark.parametrize("quantizer", [quantizer for quantizer in QUANTIZERS if quantizer not in DEPTHS])
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 def test_every_other_quantizer_fits(quantizer: str) -> None:
     judge(fitting({"quantizer": quantizer}, BY_DEPTH, turn=list(QUANTIZERS).index(quantizer))[0])
 

@@ -118,7 +118,7 @@ def last_step(folder: Path, stage: str) -> int:
 STAGES = ("autoencoder", "prior-pixelcnn")
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("how", [KeyboardInterrupt, *interrupts.STOPPING])
