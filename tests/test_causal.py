@@ -15,6 +15,7 @@ from toolkit.causal import network as network_module
 from toolkit.causal.network import REACH, CausalNetwork, Trunk, smooth, stretches
 from toolkit.causal.pixelcnn import PixelCNN
 from toolkit.causal.sampling import sample
+from toolkit.causal.scales import ScalesTransformer
 from toolkit.causal.transformer import Transformer
 from toolkit.causal.wavenet import WaveNet
 from toolkit.prior import SamplingOptions
@@ -27,9 +28,12 @@ MAKERS: dict[str, Callable[..., Trunk]] = {
     "pixelcnn-wide": lambda grid, context: PixelCNN(len(grid), context=context, hidden=8, layers=2, kernel_size=7),
     "wavenet": lambda grid, context: WaveNet(context=context, hidden=8, blocks=2, layers=3, skip=10),
     "transformer": lambda grid, context: Transformer(grid, context=context, hidden=8, layers=2, heads=2),
+    "scales": lambda grid, context: ScalesTransformer(
+        ((1,), (2,), (grid[0] - 3,)), context=context, hidden=8, layers=2, heads=2
+    ),
 }
 GRIDS = [(7,), (4, 5), (2, 3, 4)]
-CASES = [(name, grid) for name in MAKERS for grid in GRIDS if name != "wavenet" or len(grid) == 1]
+CASES = [(name, grid) for name in MAKERS for grid in GRIDS if name not in ("wavenet", "scales") or len(grid) == 1]
 SIZES = [(6,), (4, 2, 5)]
 
 each_network = pytest.mark.parametrize(("name", "grid"), CASES, ids=[f"{name}-{grid}" for name, grid in CASES])
@@ -62,6 +66,7 @@ REAL: list[tuple[Trunk, Grid]] = [
     (WaveNet(hidden=16, skip=32), (4096,)),
     (Transformer((16, 16), hidden=64, layers=4, heads=4), (16, 16)),
     (Transformer((4, 8, 8), hidden=64, layers=4, heads=4), (4, 8, 8)),
+    (ScalesTransformer(((1, 1), (2, 2), (4, 4), (8, 8)), hidden=64, layers=4, heads=4), (85,)),
 ]
 
 

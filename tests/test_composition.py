@@ -109,17 +109,17 @@ def refusal(choice: dict[str, str]) -> str | None:
         and choice["likelihood"] in ("categorical", "logistic")
     ):
         return f"likelihood={choice['likelihood']}"
-    if decoder == "wavenet" and dataset != "toy_waves":
-        return "decoder=wavenet gives"  # axes but the last as the encoder left them, which halves or pools them all
     if decoder in ("pixelcnn", "wavenet") and dataset == "toy_waves":
         return f"decoder={decoder}: a distribution over levels"
+    parts = "quantizer.grid" in choice["quantizer"]
+    if parts and (dataset != "toy_tiles" or choice["encoder"] == "pool"):
+        return "the latents' grid is"
+    if decoder == "wavenet" and dataset != "toy_waves":
+        return "decoder=wavenet gives"  # axes but the last as the encoder left them, which halves or pools them all
     if choice["encoder"] == "pool" and decoder in ("toy_conv", "patch", "conv"):
         return f"decoder={decoder} gives"
     if QUANTIZERS[choice["quantizer"]] == 0:
         return "a continuous bottleneck has no codes"
-    parts = "quantizer.grid" in choice["quantizer"]
-    if parts and dataset != "toy_tiles":
-        return "the latents' grid is"
     if choice["prior"] == "wavenet" and dataset != "toy_waves" and not parts:
         return "prior=wavenet: a grid of 1 axis is needed"
     return None

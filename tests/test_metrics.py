@@ -159,6 +159,21 @@ def test_usage_and_perplexity_by_hand() -> None:
     assert "quantization_error" not in values
 
 
+def test_usage_and_perplexity_of_each_part_of_the_grid() -> None:
+    codes = torch.tensor([[[0, 1, 2, 3, 3], [0] * 5], [[0, 2, 2, 3, 1], [0] * 5]])
+    spec = CodeSpec((5,), (4, 2), ((1, 1), (2, 2)))
+    halves = [CodebookMetric(spec, codebooks(4, 2)) for _ in range(2)]
+    for metric, half in zip(halves, codes.split(1), strict=True):
+        metric.update(half, coded(half), {})
+    halves[0].merge(halves[1].state())
+    values = halves[0].compute()
+    assert (values["usage_part_1"], values["perplexity_part_1"]) == (pytest.approx((1 / 4 + 1 / 2) / 2), 1.0)
+    assert values["usage_part_2"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    entropy = -(2 * 3 / 8 * log(3 / 8) + 2 / 8 * log(2 / 8))
+    assert values["perplexity_part_2"] == pytest.approx((exp(entropy) + 1) / 2)
+    assert values["usage"] == pytest.approx((1 + 1 / 2) / 2)
+
+
 def test_even_use_is_the_whole_codebook() -> None:
     metric = metric_of(512)
     metric.update(torch.zeros(1), coded(torch.arange(512).view(1, 1, 512)), {})

@@ -25,6 +25,7 @@ from toolkit.priors.transformer import TransformerPrior
 from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.causal import check_prefill, reach
 from toolkit.testing.counting import every, goodness_of_fit, histogram
+from toolkit.testing.on_gpu import on_gpu
 from toolkit.testing.tape import Tape
 
 Make = Callable[[CodeSpec, tuple[Condition, ...]], Prior]
@@ -262,6 +263,24 @@ def test_a_part_sampled_at_once_is_its_positions_one_by_one(name: str, monkeypat
     assert torch.equal(sampled(), expected)
     monkeypatch.setattr(ScalesTransformer, "together", Trunk.together)
     assert torch.equal(sampled(), expected)
+
+
+def test_captured_steps_give_the_codes_of_the_cpu() -> None:
+    prior = random_prior(scales, PARTS["images"], (KIND,))
+    kinds, options = {"kind": torch.arange(6) % 2}, SamplingOptions(guidance=2.0)
+    expected = [prior.sample(6, kinds, options, generator=generator(seed)) for seed in range(3)]
+    with on_gpu():
+        there, kinds = prior.to("cuda"), {"kind": kinds["kind"].to("cuda")}
+        for seed, codes in enumerate(expected):
+            assert torch.equal(there.sample(6, kinds, options, generator=generator(seed)).cpu(), codes)
+
+
+@pytest.mark.slow
+def test_compiled_steps_give_the_codes_of_plain_ones() -> None:
+    prior = random_prior(scales, PARTS["images"])
+    expected = prior.sample(6, {}, generator=generator())
+    with sampling.compiled():
+        assert torch.equal(prior.sample(6, {}, generator=generator()), expected)
 
 
 def test_positions_of_a_part_are_independent_given_the_parts_before() -> None:

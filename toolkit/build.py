@@ -46,7 +46,8 @@ from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.training import PriorStage, Stage
 
 FACTORY_ARGUMENTS = {"quantizer": ("dim",), "prior": ("code_spec", "conditions")}
-"""By kind, the arguments of a nested part's factory; it is offered the rest as its outer part is."""
+"""By kind, the arguments of a nested part's factory; it is offered the rest, and those left out, as its outer part
+is."""
 
 
 def make(kind: str, chosen: PartConfig, key: str | None = None, /, **offered: Any) -> Any:
@@ -294,7 +295,7 @@ def _value(option: schema.Option, value: Any, key: str, offered: Mapping[str, An
 def _factory(kind: str, part: PartConfig, key: str, offered: Mapping[str, Any]) -> Callable[..., Any]:
     """A nested part is a factory: its outer part may need several, each with its own state."""
     names = FACTORY_ARGUMENTS.get(kind, ())
-    return lambda *given: make(kind, part, key, **{**offered, **dict(zip(names, given, strict=True))})
+    return lambda *given: make(kind, part, key, **{**offered, **dict(zip(names[: len(given)], given, strict=True))})
 
 
 def _seen(kind: str, config: RunConfig, data: DataSpec) -> DataSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import final
 
@@ -31,7 +32,8 @@ class CodebookMetric(Metric):
     """``usage`` (share of entries used) and ``perplexity`` (exp of the entropy of their histogram), means over depths;
     ``dead_entries``, the number never used, over all depths; ``nearest_pair``, the smallest distance between two
     entries of one codebook; ``quantization_error``, the mean of ``|z - z_q|^2`` over positions, where the quantizer
-    reports it.
+    reports it. Where the codes' grid has parts, such as scales, also ``usage_part_1`` and ``perplexity_part_1`` of the
+    first, and of every other.
 
     Codebooks of more than 16384 entries, and those of a quantizer that is not ``local``, have no nearest pair. Warns
     where codes have collapsed onto few entries, and plots how often each entry is used.
@@ -39,13 +41,16 @@ class CodebookMetric(Metric):
 
     def __init__(self, code_spec: CodeSpec, quantizer: Quantizer) -> None:
         self.code_spec, self.quantizer = code_spec, quantizer
-        self._counts = torch.zeros(sum(code_spec.codebook_sizes), dtype=torch.double)
+        self._sizes = [prod(part) for part in code_spec.parts]
+        self._by_part = torch.zeros(len(self._sizes) or 1, sum(code_spec.codebook_sizes), dtype=torch.double)
         self._error, self._examples = 0.0, 0
 
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         if not self.code_spec.depth:
             return
-        self._counts += histogram(output.quantized.codes, self.code_spec).cpu().double()
+        codes = output.quantized.codes
+        parts = codes.split(self._sizes, 2) if self.code_spec.parts else [codes]
+        self._by_part += torch.stack([histogram(part, self.code_spec) for part in parts]).cpu().double()
         error = output.quantized.metrics.get("quantization_error")
         if error is not None:
             self._error += float(error) * len(x)
@@ -63,14 +68,15 @@ class CodebookMetric(Metric):
             "dead_entries": float((self._counts == 0).sum()),
             **({"nearest_pair": min(pairs)} if pairs else {}),
             **({} if error is None else {"quantization_error": error}),
+            **self._use_by_part(),
         }
 
     def state(self) -> tuple[Tensor, float, int]:
-        return self._counts, self._error, self._examples
+        return self._by_part, self._error, self._examples
 
     def merge(self, state: tuple[Tensor, float, int]) -> None:
         counts, error, examples = state
-        self._counts += counts
+        self._by_part += counts
         self._error += error
         self._examples += examples
 
@@ -99,6 +105,18 @@ class CodebookMetric(Metric):
         path = folder / "codebook.png"
         plot_codebooks(path, uses, self._quantization_error)
         return [path]
+
+    @property
+    def _counts(self) -> Tensor:
+        """Of all parts together."""
+        return self._by_part.sum(0)
+
+    def _use_by_part(self) -> dict[str, float]:
+        values = {}
+        for number, counts in enumerate(self._by_part if self.code_spec.parts else (), 1):
+            perplexity, usage = codebook_use(counts, self.code_spec)
+            values |= {f"usage_part_{number}": float(usage), f"perplexity_part_{number}": float(perplexity)}
+        return values
 
     @property
     def _quantization_error(self) -> float | None:

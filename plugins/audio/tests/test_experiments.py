@@ -72,6 +72,14 @@ DATA = {
         "objective.start=0",
         "trainer.critic_start=0",
     ],
+    "audio_snac": [
+        f"dataset.seconds={16 * 512 / 24000}",
+        "encoder.hidden=2",
+        "decoder.hidden=32",
+        "dim=16",
+        "quantizer.grid=[16]",
+        "quantizer.inner.inner.codebook_size=16",
+    ],
 }
 ALIGNED = ("audio_phonemes", "audio_vowels")
 FIGURES = {"usage", "perplexity", "rate", "uniform_code_bits_per_dim", "kbit_per_second"}
