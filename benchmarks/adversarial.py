@@ -4,8 +4,8 @@
 
 Both train the same modules on the same batches, float32 on a CPU: an autoencoder of images of 3 x 32 x 32, and a
 PatchGAN. The one by hand is a script as people write it: hinge losses, the adversarial term balanced by the gradients
-at the reconstruction, two fused Adams, no metrics. Contestants take turns, every other round backwards; it is the time of
-the process that counts. The ratio is the median over rounds of our time over the other's in the same round, and the
+at the reconstruction, two fused Adams, no metrics. Contestants take turns, every other round backwards; it is the time
+of the process that counts. The ratio is the median over rounds of our time over the other's in the same round, and the
 operations are those that PyTorch dispatches in a step.
 """
 

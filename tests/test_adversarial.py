@@ -173,11 +173,13 @@ def test_a_term_without_a_gradient_gets_no_weight_beyond_its_share_when_it_has_o
 def test_what_is_not_finite_is_not_remembered() -> None:
     share, at = Share(0.5).train(), torch.randn(4, 3, requires_grad=True)
     share(at.square().sum(1).mean(), at.sum(1).mean(), at)
-    before = share.latest.clone()
-    share(at.square().sum(1).mean(), (at * torch.inf).sum(1).mean(), at)
-    assert share.latest == before
+    for infinite in (at * torch.inf, at / 0):
+        assert not share(at.square().sum(1).mean(), infinite.sum(1).mean(), at).loss.isfinite()
+        assert share.latest.isfinite()
+    good = share(at.square().sum(1).mean(), at.sum(1).mean(), at)
+    assert good.share.item() == pytest.approx(0.5)
     with torch.no_grad():
-        assert share(at.square().sum(), at.sum(), at).weight == before
+        assert share(at.square().sum(), at.sum(), at).weight == good.weight
 
 
 def test_vqgans_weight_is_the_ratio_at_the_last_layer() -> None:

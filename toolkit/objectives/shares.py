@@ -153,8 +153,8 @@ class Share(nn.Module):
 
 
 def keep(module: nn.Module, name: str, value: Tensor) -> None:
-    """Sets a buffer to a value, unless that is not finite: in place, so that a captured step finds it where it was; when
-    compiled, anew, as a compiled backward pass may compute the forward one again from the current values."""
+    """Sets a buffer to a value, unless that is not finite: in place, so that a captured step finds it where it was;
+    when compiled, anew, as a compiled backward pass may compute the forward one again from the current values."""
     value = torch.where(value.isfinite(), value, module.get_buffer(name))
     if torch.compiler.is_compiling():
         setattr(module, name, value)
