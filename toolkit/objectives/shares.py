@@ -59,7 +59,8 @@ class Share(nn.Module):
             weight = factor * self._weight(self.norms)
             return Shared(loss + weight * term, weight, torch.zeros_like(weight))
         (of_loss,) = torch.autograd.grad(loss, at, retain_graph=True)
-        (of_term,) = torch.autograd.grad(term, at)
+        # a likelihood may share a part of its graph between log_prob and mean; what only the term needs goes with it
+        (of_term,) = torch.autograd.grad(term, at, retain_graph=True)
         now = torch.stack([_norm(of_loss), _norm(of_term)]).to(self.norms)
         if self.training:
             all_reduce_mean(now)
