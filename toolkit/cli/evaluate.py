@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,7 +58,7 @@ def main(args: list[str]) -> int:
     dataset = build_dataset_of(model, options.dataset)
     count = example_count(dataset, options.split, options.examples)
     with progress("evaluate", count + options.samples) as report:
-        samples = Samples(options.samples, options.prior, progress=lambda done: report(count + done))
+        drawn = partial(Samples, options.samples, options.prior, progress=lambda done: report(count + done))
         measured = measure(
             model,
             dataset,
@@ -67,7 +68,7 @@ def main(args: list[str]) -> int:
             options.batch_size,
             options.workers,
             progress=report,
-            samples=samples if options.samples else None,
+            samples=drawn() if options.samples else None,
         )
     notes(measured.notices)
     _print(measured.metrics)
