@@ -48,8 +48,11 @@ def built_from(part: nn.Module, name: str, options: Mapping[str, Any], offered: 
     _SOURCES[part] = name, repr(options), tuple(values.items())
 
 
-def _source(part: nn.Module) -> Hashable | None:
-    """All that decides what a part does with shapes, the code and the attributes that it has now included."""
+def _source(part: nn.Module) -> Any:
+    """All that decides what a part does with shapes, the code and the attributes that it has now included; hashable.
+
+    None where it was not built by name.
+    """
     if part not in _SOURCES:
         return None
     modules = list(part.modules())
@@ -59,11 +62,11 @@ def _source(part: nn.Module) -> Hashable | None:
     return _SOURCES[part], code, tuple((type(module), *_state(vars(module)), *_tensors(module)) for module in modules)
 
 
-def _state(attributes: Mapping[str, Any]) -> list[Hashable]:
+def _state(attributes: Mapping[str, Any]) -> list[Any]:
     return [(name, _plain(value)) for name, value in attributes.items() if name not in _OF_EVERY_MODULE]
 
 
-def _plain(value: Any) -> Hashable:
+def _plain(value: Any) -> Any:
     """A number or text by its value, a function by its code, anything else by its type."""
     if value is None or isinstance(value, bool | int | float | str):
         return type(value), value
@@ -72,7 +75,7 @@ def _plain(value: Any) -> Hashable:
     return value.__code__ if isinstance(value, FunctionType | MethodType) else type(value)
 
 
-def _tensors(module: nn.Module) -> list[Hashable]:
+def _tensors(module: nn.Module) -> list[Any]:
     """Names, shapes, types and devices of what a module itself has."""
     own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     return [(name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in own]

@@ -75,6 +75,7 @@ def test_in_pieces_as_if_whole(
         assert np.array_equal(pieces[name], pieces["decoded"])
 
 
+@pytest.mark.slow
 def test_in_python(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = toolkit.load(run, "cpu")
     stride = model.spec.axes[0] // model.code_spec.grid[0]
