@@ -59,7 +59,7 @@ class AdversarialObjective(Objective):
         data: DataSpec,
         *,
         inner: Callable[[], Objective] = ELBO,
-        discriminator: Callable[[], Discriminator] = PatchDiscriminator,
+        discriminator: Callable[[], Discriminator] = PatchDiscriminator,  # type: ignore[assignment]  # given data
         loss: Literal["hinge", "least_squares", "non_saturating"] = "hinge",
         balance: Literal["share", "adaptive", "weight"] = "share",
         share: Decay = 0.3,

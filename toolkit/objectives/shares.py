@@ -164,4 +164,5 @@ def keep(module: nn.Module, name: str, value: Tensor) -> None:
 
 def _norm(gradient: Tensor) -> Tensor:
     """The mean over examples of the norm of an example's gradient of a mean over the batch, 0-d; at least float32."""
-    return upcast(gradient.detach()).flatten(1).norm(dim=1).mean() * len(gradient)
+    norms: Tensor = upcast(gradient.detach()).flatten(1).norm(dim=1)
+    return norms.mean() * len(gradient)
