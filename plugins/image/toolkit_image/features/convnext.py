@@ -83,4 +83,5 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.block["2"](self.block["0"](x).movedim(1, -1))
         y = self.block["5"](F.gelu(self.block["3"](y))).movedim(-1, 1)
-        return x + self.layer_scale * y
+        scaled: Tensor = self.layer_scale * y
+        return x + scaled

@@ -91,7 +91,8 @@ class _Block(nn.Module):
         qkv = self.attn["qkv"](self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(*qkv.unbind(0)).transpose(1, 2).flatten(2)
         x = x + self.ls1.gamma * self.attn["proj"](seen)
-        return x + self.ls2.gamma * self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        scaled: Tensor = self.ls2.gamma * self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        return x + scaled
 
 
 class _Scale(nn.Module):

@@ -87,7 +87,7 @@ class _Block(nn.Module):
         self._bn2 = nn.BatchNorm2d(after, EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y: Tensor = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         y = F.relu6(self._bn1(same_padded(y, self._depthwise_conv)))
         y = self._bn2(self._project_conv(y))
         return x + y if self.skips else y
