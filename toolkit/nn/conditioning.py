@@ -52,7 +52,7 @@ class ConditionEmbedding(nn.Module):
             if value is not None:
                 _check(condition, value, batch)
             if isinstance(condition, PositionCondition):
-                at_positions += [] if value is None else [embed(value.to(embed.weight.dtype)).movedim(-1, 1)]
+                at_positions += [] if value is None else [embed(value.to(self.start.dtype)).movedim(-1, 1)]
                 continue
             embed_value = _real if condition.real else _label
             part = embed_value(condition, embed, value, keep, batch)
@@ -82,7 +82,9 @@ def _check(condition: Condition, value: Tensor, batch: int) -> None:
     shape, steps_per_code = tuple(value.shape), condition.steps_per_code
     if isinstance(condition, PositionCondition):
         if len(shape) < 3 or (shape[0], shape[-1]) != (batch, *size):
-            raise ToolkitError(f"condition.{condition.name} has shape {shape}: expected ({batch}, *grid, {size[0]})")
+            raise ToolkitError(
+                f"condition.{condition.name} has shape {shape}: expected ({batch}, *grid, {condition.size})"
+            )
         return
     if shape == (batch, *size):
         return

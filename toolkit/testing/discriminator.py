@@ -106,7 +106,7 @@ class DiscriminatorSuite(PartLaws):
             torch.testing.assert_close(torch.cat(parts[1:]), parts[0])
         for name, value in state.items():
             for _, own in halves:
-                torch.testing.assert_close(own[name], value, msg=lambda text, name=name: f"{name}: {text}")
+                torch.testing.assert_close({name: own[name]}, {name: value})
 
     def test_the_logits_depend_on_the_data(self) -> None:
         for judgement in self._judge(self.part(), self._x(2)):

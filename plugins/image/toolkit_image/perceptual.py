@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from toolkit import Autoencoder, Bound, DataSpec, Loss, Objective, ToolkitError
 from toolkit.likelihood import Distribution
 from toolkit.objectives.elbo import ELBO
-from toolkit.objectives.shares import Share
+from toolkit.objectives.shares import Share, measured_at
 from toolkit.ranges import NonNegative, PositiveInt, Range
 from toolkit_image.features.distance import feature_distance
 from toolkit_image.features.frozen import NETWORKS, Frozen, Name
@@ -80,7 +80,7 @@ class PerceptualObjective(Objective):
         terms = {**output.terms, "perceptual": distance.detach()}
         if self.weight is not None:
             return output._replace(loss=output.loss + self.weight * self.data.dims * distance, terms=terms)
-        shared = self.share(output.loss, distance, _measured_at(output.likelihood, mean))
+        shared = self.share(output.loss, distance, measured_at(output.likelihood))
         return output._replace(loss=shared.loss, terms={**terms, "perceptual_share": shared.share})
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:
@@ -124,7 +124,7 @@ class PerceptualObjective(Objective):
                 f" {before[:12]}…) than there are now ({frozen.digest[:12]}…): give the former as weights=PATH"
             )
         frozen.chosen(self.layers)
-        self.frozen = frozen.to(self.weights_hash.device, self.share.norms.dtype)
+        self.frozen = frozen.to(self.weights_hash.device, self.share.latest.dtype)
 
 
 def _mean(likelihood: Distribution) -> Tensor:
@@ -136,8 +136,3 @@ def _mean(likelihood: Distribution) -> Tensor:
             f" {why}: choose likelihood=normal or logistic and a decoder such as image_conv, or objective=elbo"
         )
     return mean
-
-
-def _measured_at(likelihood: Distribution, mean: Tensor) -> Tensor:
-    """Where the gradients of likelihood and distance meet."""
-    return mean if likelihood.given is None else likelihood.given

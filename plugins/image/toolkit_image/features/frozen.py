@@ -73,7 +73,8 @@ class Frozen(nn.Module):
 
     def forward(self, pictures: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """Pictures ``(batch, 3, height, width)`` from 0 to 1 to the features of these layers."""
-        return self.network(self._normalized(pictures), layers)
+        features: list[Tensor] = self.network(self._normalized(pictures), layers)
+        return features
 
     def embed(self, pictures: Tensor) -> Tensor:
         """One vector for each picture ``(batch, features)``."""

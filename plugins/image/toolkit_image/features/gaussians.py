@@ -31,7 +31,8 @@ class Gaussian:
 
     def state(self) -> Sums:
         """On the CPU."""
-        return self.count, *(None if t is None else t.cpu() for t in (self.total, self.products))
+        total, products = (None if t is None else t.cpu() for t in (self.total, self.products))
+        return self.count, total, products
 
     def merge(self, state: Sums) -> None:
         count, total, products = state
