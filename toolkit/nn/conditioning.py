@@ -52,6 +52,7 @@ class ConditionEmbedding(nn.Module):
             if value is not None:
                 _check(condition, value, batch)
             if isinstance(condition, PositionCondition):
+                assert isinstance(embed, nn.Linear)
                 at_positions += [] if value is None else [embed(value.to(embed.weight.dtype)).movedim(-1, 1)]
                 continue
             embed_value = _real if condition.real else _label
@@ -81,8 +82,9 @@ def _check(condition: Condition, value: Tensor, batch: int) -> None:
     size = (condition.size,) if condition.real else ()
     shape, steps_per_code = tuple(value.shape), condition.steps_per_code
     if isinstance(condition, PositionCondition):
-        if len(shape) < 3 or (shape[0], shape[-1]) != (batch, *size):
-            raise ToolkitError(f"condition.{condition.name} has shape {shape}: expected ({batch}, *grid, {size[0]})")
+        if len(shape) < 3 or (shape[0], shape[-1]) != (batch, condition.size):
+            wanted = f"({batch}, *grid, {condition.size})"
+            raise ToolkitError(f"condition.{condition.name} has shape {shape}: expected {wanted}")
         return
     if shape == (batch, *size):
         return
