@@ -112,7 +112,7 @@ class CodebookMetric(Metric):
         return self._by_part.sum(0)
 
     def _use_by_part(self) -> dict[str, float]:
-        values = {}
+        values: dict[str, float] = {}
         for number, counts in enumerate(self._by_part if self.code_spec.parts else (), 1):
             perplexity, usage = codebook_use(counts, self.code_spec)
             values |= {f"usage_part_{number}": float(usage), f"perplexity_part_{number}": float(perplexity)}

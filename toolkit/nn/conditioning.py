@@ -46,7 +46,8 @@ class ConditionEmbedding(nn.Module):
         A missing condition is "none"; unknown keys are ignored. ``keep`` ``(batch,)`` bool: where False, every
         condition but those at every position is "none". ToolkitError where a value has the wrong shape.
         """
-        features, at_positions = self.start.expand(batch, -1, -1), list[Tensor]()
+        features = self.start.expand(batch, -1, -1)
+        at_positions: list[Tensor] = []  # as list[Tensor]() it would break a compiled graph
         for condition, embed in zip(self.conditions, self.maps, strict=True):
             value = conditions.get(condition.name)
             if value is not None:

@@ -161,7 +161,8 @@ class CoarseToFinePrior(Prior):
         return {**conditions, COARSER: self.features[number - 1](before)} if number else conditions
 
     def _split(self, codes: Tensor) -> tuple[Tensor, ...]:
-        return codes.split([prod(part) for part in self.parts], 2)
+        parts: tuple[Tensor, ...] = codes.split([prod(part) for part in self.parts], 2)
+        return parts
 
     def _bounds(self) -> list[tuple[int, int]]:
         """The first position of each part, and that after its last."""
