@@ -46,13 +46,15 @@ class ConditionEmbedding(nn.Module):
         A missing condition is "none"; unknown keys are ignored. ``keep`` ``(batch,)`` bool: where False, every
         condition but those at every position is "none". ToolkitError where a value has the wrong shape.
         """
-        features, at_positions = self.start.expand(batch, -1, -1), list[Tensor]()
+        features = self.start.expand(batch, -1, -1)
+        at_positions: list[Tensor] = []  # as list[Tensor]() it would break a compiled graph
         for condition, embed in zip(self.conditions, self.maps, strict=True):
             value = conditions.get(condition.name)
             if value is not None:
                 _check(condition, value, batch)
             if isinstance(condition, PositionCondition):
-                at_positions += [] if value is None else [embed(value.to(self.start.dtype)).movedim(-1, 1)]
+                assert isinstance(embed, nn.Linear)
+                at_positions += [] if value is None else [embed(value.to(embed.weight.dtype)).movedim(-1, 1)]
                 continue
             embed_value = _real if condition.real else _label
             part = embed_value(condition, embed, value, keep, batch)
@@ -81,10 +83,9 @@ def _check(condition: Condition, value: Tensor, batch: int) -> None:
     size = (condition.size,) if condition.real else ()
     shape, steps_per_code = tuple(value.shape), condition.steps_per_code
     if isinstance(condition, PositionCondition):
-        if len(shape) < 3 or (shape[0], shape[-1]) != (batch, *size):
-            raise ToolkitError(
-                f"condition.{condition.name} has shape {shape}: expected ({batch}, *grid, {condition.size})"
-            )
+        if len(shape) < 3 or (shape[0], shape[-1]) != (batch, condition.size):
+            wanted = f"({batch}, *grid, {condition.size})"
+            raise ToolkitError(f"condition.{condition.name} has shape {shape}: expected {wanted}")
         return
     if shape == (batch, *size):
         return
