@@ -25,8 +25,8 @@ class BothDiscriminator(Discriminator):
     def __init__(
         self,
         *,
-        first: Callable[[], Discriminator] = PatchDiscriminator,
-        second: Callable[[], Discriminator] = UNetDiscriminator,
+        first: Callable[[], Discriminator] = PatchDiscriminator,  # type: ignore[assignment]  # given data
+        second: Callable[[], Discriminator] = UNetDiscriminator,  # type: ignore[assignment]  # given data
     ) -> None:
         super().__init__()
         self.first, self.second = first(), second()
