@@ -68,5 +68,5 @@ def _folded(waveform: Tensor, period: int) -> Tensor:
     """``(batch, channels, samples)`` to ``(batch, channels, periods, period)``."""
     missing = -waveform.shape[-1] % period
     whole = reflected(waveform, 0, missing) if missing else waveform
-    folded: Tensor = whole.unflatten(-1, (-1, period))  # type: ignore[no-untyped-call]
+    folded: Tensor = whole.unflatten(-1, (-1, period))
     return folded
