@@ -204,7 +204,7 @@ CACHE: dict[str, tuple[Fault, Callable[[Path], None]]] = {
     "nothing is wrong": (nothing, train_longer),
     "nothing is wrong with what was spoilt": (nothing, after(lambda codes: (swap(codes), tear(codes)))),
     "codes of older weights are taken": (instead_of(cache_key, key_without(0)), keyed(train_longer)),
-    "codes of another split are taken": (instead_of(cache_key, key_without(3)), keyed(swap_again)),
+    "codes of another split are taken": (instead_of(cache_key, key_without(4)), keyed(swap_again)),
     "a torn file is taken": (instead_of(check_safetensors, nothing), after(tear)),
     "codes out of range are taken": (instead_of(check_codes, nothing), after(shift)),
     "codes come in another order": (instead_of(encode_batches, encode_backwards), train_longer),
