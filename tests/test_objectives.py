@@ -86,7 +86,7 @@ class TestNVIL(ObjectiveSuite):
 
 def test_every_objective_of_the_core_is_tested() -> None:
     core = {n for n in registry.names("objective") if registry.find("objective", n).distribution == "discrete-toolkit"}
-    assert core == {"elbo", "vimco", "nvil"}
+    assert core == {"elbo", "vimco", "nvil", "adversarial"}
 
 
 def test_the_loss_is_the_sum_of_its_terms() -> None:

@@ -44,7 +44,7 @@ CASES = {
     "critic": "quantizer=vq objective=toy_adversary trainer.steps=8 trainer.critic_start=2 trainer.accumulate=2",
     "adversarial": "quantizer=vq objective=adversarial objective.discriminator.width=8 objective.discriminator.layers=1"
     " objective.discriminator.norm=spectral objective.feature_share=0.2 objective.lecam=0.01 objective.r1=1"
-    " trainer.steps=4 trainer.accumulate=2 trainer.learning_rate=1e-4",
+    " trainer.steps=8 trainer.accumulate=2",
     "frozen": f"{EMA} trainer.freeze=[quantizer,decoder] trainer.steps=8",
     "prior": "quantizer=vq prior_trainer.steps=15 prior.condition_dropout=0",
 }

@@ -234,7 +234,7 @@ def build_stage(config: RunConfig, data: DataSpec, checkpoint: Checkpoint | None
     with _fitting(checkpoint):
         autoencoder = build_autoencoder(config, data)
         objective = build_objective(config, autoencoder)
-        if objective.critic is not None and objective.start < config.trainer.critic_start:
+        if objective.critic and objective.start is not None and objective.start < config.trainer.critic_start:
             raise MisfitError(
                 f"{title(objective)} follows its critic from step {objective.start} on, which begins to learn at"
                 f" trainer.critic_start={config.trainer.critic_start}: take objective.start of at least that"

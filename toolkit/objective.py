@@ -61,8 +61,8 @@ class Objective(nn.Module, ABC):
     """Whether the quantizer must have a posterior."""
     beyond: tuple[str, ...] = ()
     """What it trains for beside its bound, as words for messages, such as "an adversary"."""
-    start: int = 0
-    """The first step whose loss uses the critic."""
+    start: int | None = None
+    """The first step whose loss uses the critic, of an objective that can wait for it; None: it uses it at once."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -39,11 +39,16 @@ def mean(judgements: Sequence[Judgement], of: Callable[[Tensor], Tensor]) -> Ten
 
 
 def feature_distance(fake: Sequence[Judgement], real: Sequence[Judgement]) -> Tensor:
-    """The mean over networks and layers of the absolute difference of features, in units of the real ones' own size,
-    0-d (Défossez et al. 2022, eq. 5)."""
+    """The mean over networks, layers and examples of the absolute difference of features, in units of the real ones'
+    own size, 0-d (Défossez et al. 2022, eq. 5, which takes the size over a batch: each rank would have another unit)."""
     distances = [
-        (upcast(own) - upcast(of_data)).abs().mean() / upcast(of_data).abs().mean().clamp(min=1e-6)
+        (_size(upcast(own) - upcast(of_data)) / _size(upcast(of_data)).clamp(min=1e-6)).mean()
         for one, other in zip(fake, real, strict=True)
         for own, of_data in zip(one.features, other.features, strict=True)
     ]
     return torch.stack(distances).mean()
+
+
+def _size(features: Tensor) -> Tensor:
+    """The mean absolute value of each example's, ``(batch,)``."""
+    return features.abs().flatten(1).mean(1)

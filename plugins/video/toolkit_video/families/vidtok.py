@@ -7,10 +7,9 @@ from typing import Any, final
 
 import torch
 
-from toolkit import DataSpec
+from toolkit import DataSpec, ToolkitError
 from toolkit.adopting.forms import only_here
 from toolkit.config import PartConfig, RunConfig
-from toolkit.errors import ToolkitError
 from toolkit.family import Entry, Family, Shapes
 from toolkit_video.families.vidtok_names import CHANNELS, LEVELS, decoder, encoder, stride_of, told
 from toolkit_video.families.vidtok_written import VERSIONS, as_published
