@@ -72,7 +72,8 @@ class AdversarialObjective(Objective):
     ) -> None:
         super().__init__()
         self.data, self.game, self.weight, self.r1 = data, GAMES[loss], weight, r1
-        self.start, self.ramp = start, ramp
+        self.start: int = start
+        self.ramp = ramp
         self.inner, self.critic = inner(), discriminator()
         self.needs_posterior = self.inner.needs_posterior
         self.beyond = (*self.inner.beyond, "an adversary")

@@ -40,7 +40,7 @@ def mean(judgements: Sequence[Judgement], of: Callable[[Tensor], Tensor]) -> Ten
 
 def feature_distance(fake: Sequence[Judgement], real: Sequence[Judgement]) -> Tensor:
     """The mean over networks, layers and examples of the absolute difference of features, in units of the real ones'
-    own size, 0-d (Défossez et al. 2022, eq. 5; there the size is a batch's, so that each rank would have its own unit)."""
+    own size, 0-d (Défossez et al. 2022, eq. 5; there the size is a batch's, and each rank would have its own unit)."""
     distances = [
         (_size(upcast(own) - upcast(of_data)) / _size(upcast(of_data)).clamp(min=1e-6)).mean()
         for one, other in zip(fake, real, strict=True)
