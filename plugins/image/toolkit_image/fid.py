@@ -10,6 +10,7 @@ from torch import Tensor
 from toolkit import Bound, DataSpec, Metric, ToolkitError
 from toolkit.ranges import PositiveInt
 from toolkit_image.features import weights as files
+from toolkit_image.features.frozen import without_parameters
 from toolkit_image.features.gaussians import Sums
 from toolkit_image.features.judged import Judged
 from toolkit_image.features.sets import FrechetDistances
@@ -80,7 +81,9 @@ def _inception(given: str | None, features: int) -> Any:
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        return NoTrainInceptionV3("inception-v3-compat", [str(features)], str(path), antialias=False)
+        return without_parameters(
+            NoTrainInceptionV3("inception-v3-compat", [str(features)], str(path), antialias=False)
+        )
     except ModuleNotFoundError as e:
         raise ToolkitError(
             "metric=image_fid needs the package torch-fidelity: pip install 'discrete-toolkit-image[fid]'"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self, cast, final
+from typing import Literal, Self, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from toolkit_image.features.efficientnet_lite0 import EfficientnetLite0Network
 from toolkit_image.features.network import FeatureNetwork, evenly
 from toolkit_image.features.vgg import VggNetwork
 
+Network = TypeVar("Network", bound=nn.Module)
 Name = Literal["efficientnet_lite0", "vgg", "convnext", "dinov2"]
 NETWORKS: dict[str, type[FeatureNetwork]] = {
     "efficientnet_lite0": EfficientnetLite0Network,
@@ -34,7 +35,7 @@ class Frozen(nn.Module):
 
     def __init__(self, network: FeatureNetwork, digest: str) -> None:
         super().__init__()
-        self.network, self.digest = _without_parameters(network), digest
+        self.network, self.digest = without_parameters(network), digest
         mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in network.normalization)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
@@ -85,7 +86,7 @@ class Frozen(nn.Module):
         return (pictures.to(mean.dtype) - mean) / deviation
 
 
-def _without_parameters(network: FeatureNetwork) -> FeatureNetwork:
+def without_parameters(network: Network) -> Network:
     """The same with its parameters as buffers, and no buffer that is saved."""
     for module in network.modules():
         for name, parameter in list(module._parameters.items()):
