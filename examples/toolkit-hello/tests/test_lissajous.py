@@ -43,10 +43,10 @@ def test_the_variance() -> None:
         (b"", "has 0 rows; 8, of 2 numbers each, are needed"),
         (b"1,2\n" * 7, "has 7 rows"),
         (b"1,2,3\n" * 8, "of 2 numbers each"),
-        (b"1,64\n" * 8, "outside of 0 to 63"),
-        (b"1,-1\n" * 8, "outside of 0 to 63"),
-        (b"1,2.5\n" * 8, "no CSV file of whole numbers"),
-        (b"\xff\x00", "no CSV file of whole numbers"),
+        (b"1,64\n" * 8, "outside 0 to 63"),
+        (b"1,-1\n" * 8, "outside 0 to 63"),
+        (b"1,2.5\n" * 8, "not a CSV file of whole numbers"),
+        (b"\xff\x00", "not a CSV file of whole numbers"),
     ],
 )
 def test_files_that_hold_no_curve_are_a_sentence(content: bytes, said: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from toolkit import Quantized, Quantizer
 from toolkit.nn.codebook import upcast
 from toolkit.nn.lattice import fixed
+from toolkit.ranges import PositiveInt
 
 LARGEST = 1 << 24
 """Codes, at most: larger tables over them do not fit into memory."""
@@ -34,7 +35,7 @@ class DitherQuantizer(Quantizer):
 
     depth = 1
 
-    def __init__(self, *, levels: tuple[int, ...] = (6, 6, 6)) -> None:
+    def __init__(self, *, levels: tuple[PositiveInt, ...] = (6, 6, 6)) -> None:
         super().__init__()
         if not levels or min(levels) < 2:
             raise ValueError(f"levels={list(levels)}: at least one channel, of at least 2 levels each, is needed")
