@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow coverage lint docs format install clean
+.PHONY: demo test long slow coverage lint docs format install clean
 
 install: $(VENV)/installed
 
@@ -31,17 +31,20 @@ demo: install  ## both stages on procedural shapes, then samples
 SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Every process, and every command that tests start, would else compile the same files again: a quarter of a minute each.
-test slow: export PYTHONDONTWRITEBYTECODE =
+test long slow: export PYTHONDONTWRITEBYTECODE =
 
-test: install  ## the tests that take minutes
+test: install  ## the quick tests of all there is, planted faults among them
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-slow: install  ## the tests that take longer
+long: install  ## the tests of over a second, which CI runs besides
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "long and not slow"
+
+slow: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 coverage: install  ## which lines the tests run: a summary, and pages in build/coverage/html
 	@mkdir -p build/coverage
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html
+	$(BIN)/python -m pytest --cov -m "not slow" --cov-report=term --cov-report=html
 
 lint: install
 	$(BIN)/ruff check .

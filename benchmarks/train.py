@@ -1,6 +1,6 @@
 """Speed of training, side by side in one process.
 
-    python benchmarks/train.py [--root data] [--steps 20] [--rounds 9] [--threads 2] [--out results.json]
+    python benchmarks/train.py [--root data] [--steps 20] [--rounds 9] [--threads 2] [--compile] [--out results.json]
 
 The model is ``experiment=image_cifar10_notebook`` (0.7 M parameters, batches of 32). Every contestant takes ``steps``
 steps in turn, ``rounds`` times; a ratio is the median over rounds of the other's seconds over toolkit's seconds, so
@@ -10,6 +10,9 @@ above 1 means that toolkit is faster. Without ``--root`` the images are noise, w
     bare      a plain PyTorch loop over the same modules and images: what the loop is measured against
     notebook  the same layers as ports of the public notebook write them, one-hot matrices in the quantizer
     pythae    pythae.models.VQVAE with the same encoder and decoder (where pythae is installed)
+
+``--compile`` lets each of them, compiled by torch, run beside them. The share of the limit is a step's convolutions and
+matrix products per second over what one large matrix product reaches.
 
 On a GPU, ``--paper`` times ``experiment=image_cifar10_vqvae`` in float32 and bfloat16, with and without compile:
 images per second, and the share of the matrix products' own limit that this is.
@@ -177,9 +180,12 @@ class _Residual(nn.Module):
         return h + self.body(h)
 
 
-def float_loop(model: nn.Module, loss_of: Callable[[Tensor], Tensor], data: Images, device: torch.device) -> Steps:
+def float_loop(
+    model: nn.Module, loss_of: Callable[[Tensor], Tensor], data: Images, device: torch.device, compiled: bool
+) -> Steps:
     """A plain loop over float images, for models that want them."""
     model.to(device).train()
+    loss_of = torch.compile(loss_of) if compiled else loss_of
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, fused=True)
     x = data.x.to(device)
 
@@ -193,12 +199,12 @@ def float_loop(model: nn.Module, loss_of: Callable[[Tensor], Tensor], data: Imag
     return steps
 
 
-def notebook_loop(data: Images, device: torch.device) -> Steps:
+def notebook_loop(data: Images, device: torch.device, compiled: bool) -> Steps:
     model = NotebookModel()
-    return float_loop(model, lambda x: model(x - 0.5), data, device)
+    return float_loop(model, lambda x: model(x - 0.5), data, device, compiled)
 
 
-def pythae_loop(data: Images, device: torch.device) -> Steps | None:
+def pythae_loop(data: Images, device: torch.device, compiled: bool) -> Steps | None:
     """pythae's VQVAE around toolkit's encoder and decoder modules, so that the rest is what differs."""
     try:
         from pythae.models import VQVAE, VQVAEConfig
@@ -226,7 +232,7 @@ def pythae_loop(data: Images, device: torch.device) -> Steps | None:
 
     config = VQVAEConfig(input_dim=(3, 32, 32), latent_dim=64, num_embeddings=512, use_ema=True)
     model = VQVAE(config, encoder=Encoder(), decoder=Decoder())
-    return float_loop(model, lambda x: model({"data": x}).loss, data, device)
+    return float_loop(model, lambda x: model({"data": x}).loss, data, device, compiled)
 
 
 def seconds(steps: Steps, n: int, device: torch.device) -> float:
@@ -237,6 +243,19 @@ def seconds(steps: Steps, n: int, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began
+
+
+def contestants_of(
+    data: Images, words: list[str], folder: Path, device: torch.device, compiled: bool
+) -> dict[str, Steps]:
+    words = [*words, f"trainer.compile={str(compiled).lower()}"]
+    contestants = {
+        "loop": toolkit_loop(data, words, folder, device),
+        "bare": bare_loop(data, words, device),
+        "notebook": notebook_loop(data, device, compiled),
+    }
+    peer = pythae_loop(data, device, compiled)
+    return contestants if peer is None else contestants | {"pythae": peer}
 
 
 def race(contestants: dict[str, Steps], n: int, rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -272,16 +291,31 @@ def rows_of(times: dict[str, list[float]], n: int, batch_size: int) -> list[dict
 
 def matmul_limit(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a large matrix product."""
-    a = torch.randn(8192, 8192, device=device, dtype=dtype)
+    n, times = (8192, 20) if device.type == "cuda" else (1024, 10)
+    a = torch.randn(n, n, device=device, dtype=dtype)
     run = lambda n: [a @ a for _ in range(n)] and None  # noqa: E731
     run(3)
-    return 20 * 2 * 8192**3 / min(seconds(run, 20, device) for _ in range(3))
+    return times * 2 * n**3 / min(seconds(run, times, device) for _ in range(3))
+
+
+def operations_of_an_image(data: Images, words: list[str], device: torch.device) -> float:
+    """What the convolutions and matrix products of a step take for one image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    stage, _ = stage_of(words)
+    stage.to(device).train()
+    with FlopCounterMode(display=False) as counter:
+        stage(data.x[:8].to(device), {}).loss.backward()
+    return counter.get_total_flops() / 8
+
+
+def add_shares(rows: list[dict[str, Any]], operations: float, limit: float) -> None:
+    for row in rows:
+        row["share_of_matmul_limit"] = row["images_per_second"] * operations / limit
 
 
 def paper(data: Images, steps: int, rounds: int, device: torch.device) -> list[dict[str, Any]]:
     """image_cifar10_vqvae on a GPU: images per second, and the share of the matrix products' limit."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     rows = []
     for precision in ("fp32", "bf16"):
         for compiled in ("false", "true"):
@@ -297,15 +331,11 @@ def paper(data: Images, steps: int, rounds: int, device: torch.device) -> list[d
                     "bare": bare_loop(data, words, device),
                 }
                 found = rows_of(race(contestants, steps, rounds, device), steps, 128)
-            stage, _ = stage_of(words)
-            stage.to(device).train()
-            with FlopCounterMode(display=False) as counter:
-                stage(data.x[:8].to(device), {}).loss.backward()
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # what the convolutions use
             limit = matmul_limit(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+            add_shares(found, operations_of_an_image(data, words, device), limit)
             for row in found:
                 row["what"] = f"paper {precision}{' compiled' if compiled == 'true' else ''} {row['what']}"
-                row["share_of_matmul_limit"] = row["images_per_second"] * counter.get_total_flops() / 8 / limit
             rows += found
     return rows
 
@@ -326,6 +356,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--paper", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -334,15 +365,12 @@ def main() -> None:
     data = images(args.root)
     words = ["experiment=image_cifar10_notebook", "trainer.precision=fp32"]  # as the others have it
     with tempfile.TemporaryDirectory() as folder:
-        contestants = {
-            "loop": toolkit_loop(data, words, Path(folder), device),
-            "bare": bare_loop(data, words, device),
-            "notebook": notebook_loop(data, device),
-        }
-        peer = pythae_loop(data, device)
-        if peer is not None:
-            contestants["pythae"] = peer
+        contestants = contestants_of(data, words, Path(folder) / "plain", device, compiled=False)
+        if args.compile:
+            others = contestants_of(data, words, Path(folder) / "compiled", device, compiled=True)
+            contestants |= {f"{name} compiled": steps for name, steps in others.items()}
         rows = rows_of(race(contestants, args.steps, args.rounds, device), args.steps, 32)
+    add_shares(rows, operations_of_an_image(data, words, device), matmul_limit(device, torch.float32))
     if args.paper:
         rows += paper(data, args.steps, args.rounds, device)
     show(rows)

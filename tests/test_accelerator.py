@@ -54,6 +54,7 @@ def test_stages_commands_and_samples_of_each_prior(prior: str, tmp_path: Path) -
             act("evaluate", f"run={tmp_path}", "examples=2")
 
 
+@pytest.mark.long
 def test_no_more_waits_in_twice_the_steps(tmp_path: Path) -> None:
     """Of a whole training, however the loop is built: what waits does so at a log line, or once."""
     waits = []

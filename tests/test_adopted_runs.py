@@ -21,7 +21,7 @@ from toolkit.report import Silence
 from toolkit.runs.folder import Run
 from toolkit.stages import train
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 STEPS = ["trainer.steps=2", "trainer.batch_size=4", "trainer.workers=0", "trainer.learning_rate=0.01"]
 PRIOR = ["stage=prior", "prior=categorical", "prior_trainer.steps=2", "prior_trainer.batch_size=4"]
 OPEN = ["prior_trainer.workers=0", "prior_trainer.allow_collapsed=true"]

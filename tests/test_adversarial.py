@@ -412,6 +412,7 @@ def test_the_bound_is_the_inner_objectives(tmp_path: Path) -> None:
     assert not any("an adversary" in note for note in without.notices)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "said"),
     [

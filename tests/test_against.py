@@ -22,7 +22,7 @@ from toolkit.model import Model
 from toolkit.plots.curves import Line, plot_curves
 from toolkit.stages import train
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 
 
 @pytest.fixture(scope="module")

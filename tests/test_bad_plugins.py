@@ -20,6 +20,8 @@ from toolkit.priors.categorical import CategoricalPrior
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.testing import PluginSuite, PriorSuite, QuantizerSuite
 
+pytestmark = pytest.mark.long
+
 ENCODER = """
 from torch import Tensor, nn
 

@@ -70,6 +70,7 @@ REAL: list[tuple[Trunk, Grid]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("trunk", "grid"), REAL, ids=lambda value: type(value).__name__ if isinstance(value, Trunk) else str(value)
 )
@@ -135,6 +136,7 @@ def test_a_prefix_in_one_pass_is_its_positions_one_by_one(name: str, grid: Grid,
     check_prefill(trunk, 2, grid, some_context(2, grid, shape))
 
 
+@pytest.mark.long
 @each_network
 def test_a_prefix_of_many_examples_goes_through_some_at_a_time(
     name: str, grid: Grid, monkeypatch: pytest.MonkeyPatch
@@ -168,6 +170,7 @@ def test_a_prefix_longer_than_what_a_state_keeps(trunk: Trunk, grid: Grid) -> No
     check_prefill(trunk.double().eval(), 2, grid)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("trunk", "grid"),
     [

@@ -28,7 +28,7 @@ PARTS = ["dataset=toy_files", "encoder=toy_conv", "decoder=toy_conv", "likelihoo
 WORDS = [*PARTS, *VQ, *PIXELCNN, *SIX_STEPS, "prior_trainer.allow_collapsed=true"]
 COUNTS = {"train": 12, "val": 4, "test": 2}
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 
 
 def put(path: Path, seed: int) -> Path:

@@ -185,6 +185,7 @@ def test_train_runs_what_was_composed(plugin: Path, trained: list[Any], capsys: 
     assert (captured.out, captured.err) == ("", "")
 
 
+@pytest.mark.long
 def test_two_runs_of_one_second_have_two_folders(plugin: Path, trained: list[Any]) -> None:
     for _ in range(2):
         assert command.run(["train", "experiment=d_small"]) == 0
@@ -242,6 +243,7 @@ def test_nothing_chosen_lists_what_there_is(plugin: Path, capsys: pytest.Capture
     assert "d_data" in err
 
 
+@pytest.mark.long
 def test_a_sweep_runs_each_combination(plugin: Path, trained: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "experiment=d_small", "-m", "encoder.hidden=1,2", "dataset.root=/a b,/c", "dim=3"]
     assert command.run(words) == 0
@@ -264,6 +266,7 @@ def test_a_sweep_is_checked_before_its_first_run(
     assert not trained
 
 
+@pytest.mark.long
 def test_a_notice_is_told_once(plugin: Path, trained: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["train", "experiment=d_small", "encoder=d_enc", "quantizer=vq", "-m", "seed=1,2"]) == 0
     assert capsys.readouterr().err == ""
@@ -298,6 +301,7 @@ def test_cfg_job_prints_what_would_run(plugin: Path, capsys: pytest.CaptureFixtu
     assert yaml.safe_load(capsys.readouterr().out)["dataset"] is None
 
 
+@pytest.mark.long
 def test_train_help_lists_groups_and_values(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["train", "--help", "experiment=d_small"]) == 0
     out = capsys.readouterr().out
@@ -328,6 +332,7 @@ def test_flags_are_checked(plugin: Path, capsys: pytest.CaptureFixture[str], fla
     assert_names(fails(capsys, "train", "experiment=d_small", *flags), f"toolkit train: {text}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flags", [["--info"], ["--info", "plugins"], ["--cfg", "hydra"], ["--hydra-help"]])
 @pytest.mark.few(2)
 def test_hydras_own_flags_answer(plugin: Path, capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
@@ -370,6 +375,7 @@ def test_plugins_as_json(plugin: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert ("quantizer", "vq") in listed
 
 
+@pytest.mark.long
 def test_plugins_check_loads_everything(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["plugins", "metric", "--check"]) == 0
     capsys.readouterr()
@@ -394,6 +400,7 @@ def test_plugins_knows_its_words(capsys: pytest.CaptureFixture[str]) -> None:
 # -- completion
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("line", "found"),
     [

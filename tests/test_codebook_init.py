@@ -162,6 +162,7 @@ def test_what_cannot_be_is_refused(make: type[VectorQuantizer], options: dict[st
 # -- entries that start again
 
 
+@pytest.mark.long
 @pytest.mark.few(1)
 @pytest.mark.parametrize("make", LEARNED)
 def test_restarts_follow_a_moving_source(make: type[VectorQuantizer]) -> None:

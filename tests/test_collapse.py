@@ -111,6 +111,7 @@ def test_training_tells_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "try quantizer.dead_code_threshold=0.1, " in out
 
 
+@pytest.mark.long
 def test_stage_two_refuses_collapsed_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And says what to do; told to go on all the same, it does, from the autoencoder that there is."""
     run = Run(tmp_path / "run")

@@ -23,6 +23,8 @@ from toolkit.plots.comparison import PANELS, Point, plot_comparison
 from toolkit.runs.folder import Run
 from toolkit.stages import train
 
+pytestmark = pytest.mark.long
+
 PARTS = [
     *(*TILES, *PIXELCNN, *trainers("batch_size=4", "workers=0")),
     *("trainer.steps=3", "prior_trainer.steps=2", "stage=autoencoder"),

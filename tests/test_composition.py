@@ -166,6 +166,7 @@ def fitting(wanted: dict[str, str], names: dict[str, list[str]], turn: int) -> l
     return list(islice((choice for choice in some if refusal(choice) is None), 40))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "other"), [("decoder", "prior"), ("encoder", "quantizer"), ("dataset", "likelihood")])
 @pytest.mark.few(1)
 def test_parts_composed_apart_are_those_composed_together(kind: str, other: str) -> None:
@@ -183,12 +184,14 @@ def words_of(choice: dict[str, str]) -> str:
     return " ".join(choice.values()).replace("quantizer.", "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("choice", pairs(BY_DEPTH), ids=words_of)
 @pytest.mark.few(6)
 def test_pairs(choice: dict[str, str]) -> None:
     judge(choice)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("quantizer", [quantizer for quantizer in QUANTIZERS if quantizer not in DEPTHS])
 @pytest.mark.few(2)
 def test_every_other_quantizer_fits(quantizer: str) -> None:

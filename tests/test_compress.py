@@ -245,6 +245,7 @@ def test_damage_under_a_right_checksum_is_refused(model: Model) -> None:
             model.decompress(container.pack(header, bytes(broken)))
 
 
+@pytest.mark.long
 def test_another_runs_file_is_refused(model: Model, trained: Path, tmp_path: Path) -> None:
     x, conditions = examples(model)
     data = model.compress(x, conditions, prior="pixelcnn")

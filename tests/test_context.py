@@ -84,6 +84,7 @@ def test_a_causal_encoder_has_the_context_that_it_declares() -> None:
     Case().test_chunks_with_context_give_the_whole()
 
 
+@pytest.mark.long
 def test_a_causal_encoder_in_chunks(tmp_path: Path) -> None:
     """Stopped and continued as if never stopped, then over a recording ten times as long, as it comes in."""
     with plugged_in():

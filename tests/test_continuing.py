@@ -43,6 +43,7 @@ def test_a_prior_alone_needs_an_autoencoder(train_toy: Callable[..., Run], tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_refused_continuation_leaves_the_run_as_it_was(toy_copy: Run) -> None:
     """Other sizes of parts, or other data, are refused before anything is written."""
     run = toy_copy

@@ -22,7 +22,7 @@ from toolkit import __main__ as command
 from toolkit.cli.config.compose import compose
 from toolkit.stages import train
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 
 LONGER = ["prior_trainer.steps=6", "prior_trainer.checkpoint_every=3"]
 UNREAD = ("log.txt", "evaluation.json")

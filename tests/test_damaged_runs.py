@@ -54,6 +54,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside(train_toy: Callable[..., Run])
     assert sorted(p.name for p in run.autoencoder.iterdir()) == ["step-00000008", "step-00000009.damaged"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(path.read_bytes() + b"x")])
 @pytest.mark.few(1)
 def test_damage_of_the_newest_autoencoder_is_told_as_what_it_is(

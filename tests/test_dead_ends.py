@@ -16,7 +16,7 @@ from toolkit.cli.config.reopen import reopen
 from toolkit.errors import ToolkitError
 from toolkit.runs.folder import Run
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 
 PLUGIN = """
 [project]

@@ -278,6 +278,7 @@ def test_a_training_steps_look_up_is_true_float32(make: Callable[[], Quantizer],
         assert codes().equal(plain)
 
 
+@pytest.mark.long
 def test_codes_figures_and_samples_are_true_float32(
     train_toy: Callable[..., Run], training: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +340,7 @@ PARTS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", PARTS, ids=["vq", "nvil", "product"])
 @pytest.mark.few(1)
 def test_both_stages_run_on_a_device_without_float64(train_toy: Callable[..., Run], words: tuple[str, ...]) -> None:

@@ -29,9 +29,13 @@ DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
 LINES = [(page, words) for page, text in PAGES.items() for words in commands(text) if {"train", "check"} & {*words}]
 
-pytestmark = pytest.mark.skipif(
-    not {"image_shapes", "audio_vowels"} <= set(registry.names("dataset")), reason="image and audio are not installed"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not {"image_shapes", "audio_vowels"} <= set(registry.names("dataset")),
+        reason="image and audio are not installed",
+    ),
+]
 needs_mkdocs = pytest.mark.skipif(util.find_spec("mkdocs") is None, reason="needs pip install 'discrete-toolkit[docs]'")
 
 

@@ -24,7 +24,7 @@ from toolkit.cli.named import targets
 from toolkit.cli.reading import split_items
 from toolkit.stages import train
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 WORDS = [*VQ, *PIXELCNN, *TWO_STEPS, "stage=autoencoder"]
 
 

@@ -136,6 +136,7 @@ def test_a_run_becomes_graphs(toy_run: Path, tmp_path: Path, monkeypatch: pytest
         assert torch.equal(graph(x[:n]), codes[:n])
 
 
+@pytest.mark.long
 @needs_onnx
 def test_a_graph_in_onnx_gives_what_the_model_gives(toy_run: Path, tmp_path: Path) -> None:
     """The cheapest of the graphs; the others are slow."""

@@ -19,6 +19,8 @@ from toolkit.cli.safe_path import safe_path
 from toolkit.failures import explain
 from toolkit.running_metrics import RunningMetrics
 
+pytestmark = pytest.mark.long
+
 LONG = "x" * 256
 
 

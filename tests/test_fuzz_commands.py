@@ -20,7 +20,7 @@ from test_damage import KINDS
 
 from toolkit import __main__ as command
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 
 SEED = int(os.environ.get("TOOLKIT_FUZZ_SEED", "0"))
 """Where the numbers of the cases begin: another one gives other cases."""

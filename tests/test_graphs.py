@@ -86,6 +86,7 @@ def test_slices_share_their_graphs(gpu: StandIn, monkeypatch: pytest.MonkeyPatch
     assert gpu.graphs[0].replays == 3 * 12 - 1
 
 
+@pytest.mark.long
 @each_network
 def test_what_is_trained_meanwhile_counts(gpu: StandIn, name: str) -> None:
     net, grid = network(name)

@@ -14,6 +14,8 @@ from fresh import run as run_elsewhere
 from toolkit import registry
 from toolkit.__main__ import run
 
+pytestmark = pytest.mark.long
+
 HELLO = ROOT / "examples" / "toolkit-hello"
 PARTS = {
     "dataset": "hello_lissajous",

@@ -426,6 +426,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", named(COMMANDS, COMMANDS[:2]))
 def test_a_command_on_a_strangers_run(name: str, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

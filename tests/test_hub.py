@@ -434,6 +434,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.few(9)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_repository_is_refused(name: str, server: Hub, pushed: str, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from toolkit.objective import Bound
 from toolkit.scoring import Measured, Samples, measure
 from toolkit.stages import train
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from toolkit.report import LogFile, Silence
 from toolkit.runs.log import Log
 from toolkit.writing import append_text, replacing, write_into, write_text
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 
 
 @pytest.fixture

@@ -93,6 +93,7 @@ def assert_heard_all(run: Path) -> None:
     assert calls(run)[-1] == ["close", ["done", "vq"]]
 
 
+@pytest.mark.long
 def test_one_that_counts(plain: Path, tmp_path: Path) -> None:
     report = Notes()
     train(compose([*WORDS, "logger=[toy_counting]"]).config, tmp_path / "run", report=report)
@@ -151,6 +152,7 @@ def test_one_that_cannot_be_built(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("error", "status", "stage", "step"),
     [

@@ -168,6 +168,7 @@ def test_the_first_of_equal_entries_is_nearest(codebook: Tensor) -> None:
     assert torch.equal(nearest(z, torch.cat([codebook, codebook.flip(0)])), nearest(z, codebook))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tile", [1 << 12, 1 << 16])
 @each_table
 def test_tiles_and_rows_do_not_matter(monkeypatch: pytest.MonkeyPatch, codebook: Tensor, tile: int) -> None:
@@ -197,6 +198,7 @@ class Lookup(torch.nn.Module):
         return nearest(z, codebook)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["a fine line", "a fine plane", "four dims", "far away", "normal"])
 @pytest.mark.few(1)
 def test_an_exported_lookup_is_as_near(name: str) -> None:

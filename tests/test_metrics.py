@@ -251,6 +251,7 @@ def test_a_continuous_bottleneck_has_no_codebook(tmp_path: Path) -> None:
     assert metric.plot(tmp_path) == []
 
 
+@pytest.mark.long
 @pytest.mark.few(2)
 @pytest.mark.parametrize("sizes", [(512,), (1,), (16,) * 10, (8, 300)])
 def test_the_picture_of_any_codebook(tmp_path: Path, sizes: tuple[int, ...]) -> None:

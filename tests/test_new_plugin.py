@@ -17,6 +17,8 @@ from toolkit import __main__ as command
 from toolkit import registry
 from toolkit.registry import INNER, LISTS, PARTS
 
+pytestmark = pytest.mark.long
+
 AXES = ("[16]", "[16,16]", "[8,8,8]")
 CHOICES = {
     "quantizer": ("vq", "ema", "fsq", "lfq", "product", "residual", "simvq"),

@@ -233,6 +233,7 @@ def test_vimco_follows_the_gradient_of_the_expected_bound(
         torch.testing.assert_close(made[name], gradient, atol=1e-10, rtol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("data", "make"), [(ONE, categorical), (TWO, categorical), (TWO, pair)], ids=["one code", "two", "a product"]
 )

@@ -89,6 +89,7 @@ def assert_continues(tmp_path: Path, *words: str) -> Path:
 # -- a critic
 
 
+@pytest.mark.long
 def test_a_run_with_a_critic_continues_exactly(tmp_path: Path) -> None:
     words = ["trainer.critic_learning_rate=1e-3", "trainer.critic_betas=[0.5,0.9]", "trainer.critic_start=3"]
     run = assert_continues(tmp_path, *ADVERSARY, *words, "trainer.accumulate=2", "trainer.ema=0.9")
@@ -178,6 +179,7 @@ def test_a_leaking_critic_trains_nothing_else(monkeypatch: pytest.MonkeyPatch) -
 # -- the step
 
 
+@pytest.mark.long
 def test_parts_are_told_the_step_also_where_passes_are_accumulated(tmp_path: Path) -> None:
     stage, batches, optimization = stage_of("quantizer=toy_annealed", "trainer.accumulate=3")
     for _ in train_steps(stage, batches, optimization):
@@ -199,6 +201,7 @@ def test_a_planted_count_is_caught() -> None:
     assert_catches(TestAnnealedQuantizer(), Counting(), "the step alone decides what it changes")
 
 
+@pytest.mark.long
 def test_a_temperature_falls_alike_however_a_step_is_divided(tmp_path: Path) -> None:
     words = ["quantizer=categorical", "quantizer.codebook_size=8", "stage=autoencoder"]
     one = trained(tmp_path / "one", *words)
@@ -242,6 +245,7 @@ def test_a_frozen_part_stays_as_it_is_compiled(part: str) -> None:
     assert part not in {name.split(".")[1] for name in changed(stage, before)}
 
 
+@pytest.mark.long
 def test_a_frozen_encoder_beside_a_slow_decoder_continues_exactly(tmp_path: Path) -> None:
     words = [*VQ, "trainer.freeze=[encoder]", "trainer.learning_rate_factors={decoder: 0.1}", "stage=autoencoder"]
     run = assert_continues(tmp_path, *words)
@@ -280,6 +284,7 @@ def test_wrong_values_are_named(options: dict[str, Any], message: str) -> None:
 # -- no step at all
 
 
+@pytest.mark.long
 def test_no_step_saves_what_is_there_and_trains_a_prior_on_it(tmp_path: Path) -> None:
     """As parts with weights from elsewhere are used."""
     words = [*VQ, "quantizer.init=random", "trainer.steps=0", "prior_trainer.allow_collapsed=true"]
@@ -305,6 +310,7 @@ def test_nothing_to_train_is_said(tmp_path: Path) -> None:
 # -- optimizers and schedules
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 @pytest.mark.few(1)
 def test_a_run_under_another_optimizer_continues_exactly(tmp_path: Path, optimizer: str) -> None:

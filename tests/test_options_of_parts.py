@@ -10,6 +10,8 @@ from toolkit import registry
 from toolkit.registry import CORE, Registration
 from toolkit.testing import PluginSuite
 
+pytestmark = pytest.mark.long
+
 LINE = ("dataset.axes=[16]",)
 SMALL = ("prior.hidden=8", "prior.layers=2", "prior.head=8")
 

@@ -60,6 +60,7 @@ class Reader(HTMLParser):
         self.text += data
 
 
+@pytest.mark.long
 def test_the_page_shows_what_the_run_holds(trained: Path) -> None:
     assert command(["report", f"run={trained}"]) == 0
     page = Reader((trained / "report.html").read_text(encoding="utf-8"))

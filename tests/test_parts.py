@@ -123,6 +123,7 @@ def test_a_code_depends_on_none_of_a_later_part(make: Make, code_spec: CodeSpec)
     torch.testing.assert_close(nats.nats(), -marginal.log(), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.long
 @each_parts
 @each_prior
 def test_any_prefix_is_kept_and_continued_as_its_parts_are(make: Make, code_spec: CodeSpec) -> None:

@@ -105,6 +105,7 @@ def trained() -> PixelCNNPrior:
     return prior
 
 
+@pytest.mark.long
 def test_training_under_conditions_parts_the_distributions(trained: PixelCNNPrior) -> None:
     zeros, ones = torch.zeros(1, *CODES.shape).long(), torch.ones(1, *CODES.shape).long()
     with torch.no_grad():
@@ -192,6 +193,7 @@ def test_a_transformer_knows_the_places_it_was_made_for() -> None:
         prior.log_prob(torch.zeros(2, 2, 5, 4, dtype=torch.int64), {})
 
 
+@pytest.mark.long
 def test_independent_codes_are_learned_to_their_entropy() -> None:
     """Where codes are independent, none of a network's knowledge is missing: the cost is the entropy."""
     torch.manual_seed(0)

@@ -19,6 +19,8 @@ import toolkit
 from toolkit.__main__ import run as command
 from toolkit.report import Silence
 
+pytestmark = pytest.mark.long
+
 WORDS = """
 dataset=waves dataset.axes=[8,8] dataset.train_size=32 dataset.val_size=8 dataset.test_size=8
 encoder=patch encoder.hidden=8 decoder=patch decoder.hidden=8 likelihood=categorical dim=4

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -55,6 +56,8 @@ SHORT = {"few vq": f"{CASES['vq']} trainer.steps=8", "few ema": f"{EMA} trainer.
 """In which faults are planted."""
 FEW = {"statistics": "few ema", "critic": "critic"}
 """In which of them, by a word of the fault."""
+QUICK = ("ema", "critic")
+"""What also the default lane trains."""
 PATIENCE = 600.0
 """Seconds after which a process is taken to hang: other tests may keep the cores busy."""
 
@@ -165,14 +168,16 @@ def nothing(*_: Any, **__: Any) -> None:
     """In a collective's place."""
 
 
-def main(rank: int, folder: str) -> None:
+def main(rank: int, folder: str, what: str) -> None:
     torch.set_num_threads(1)
     with distributed.process_group(f"file://{folder}/meeting", rank, 2, rank):
-        made = {case: trained(case) for case in CASES | NOISY}
-        made |= {"metrics": metrics(), "agreement": agreement()}
-        for name, (act, fault) in faults().items():
-            with fault:
-                made[name] = act()
+        if what == "rest":
+            made = {case: trained(case) for case in CASES | NOISY if case not in QUICK}
+        else:
+            made = {case: trained(case) for case in QUICK} | {"metrics": metrics(), "agreement": agreement()}
+            for name, (act, fault) in faults().items():
+                with fault:
+                    made[name] = act()
     for name, tensors in made.items():
         save_file({k: v.contiguous() for k, v in tensors.items()}, f"{folder}/{name}-{rank}.safetensors")
 
@@ -182,12 +187,9 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_PLUGIN_PATH", str(TOY))
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Tensor]]]:
-    """What two ranks made, by name."""
-    folder = tmp_path_factory.mktemp("two")
+def _by_two(folder: Path, what: str) -> Callable[[str], list[dict[str, Tensor]]]:
     env = {**os.environ, "TOOLKIT_PLUGIN_PATH": str(TOY)}
-    started = [subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env=env) for rank in range(2)]
+    started = [subprocess.Popen([sys.executable, __file__, str(rank), str(folder), what], env=env) for rank in range(2)]
     try:
         assert [process.wait(timeout=PATIENCE) for process in started] == [0, 0]
     finally:
@@ -195,6 +197,18 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[s
             process.kill()
             process.wait()
     return lambda name: [load_file(folder / f"{name}-{rank}.safetensors") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Tensor]]]:
+    """What two ranks made, by name."""
+    return _by_two(tmp_path_factory.mktemp("two"), "quick")
+
+
+@pytest.fixture(scope="module")
+def rest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Tensor]]]:
+    """What two ranks made of the cases that are not quick."""
+    return _by_two(tmp_path_factory.mktemp("rest"), "rest")
 
 
 def assert_as_one(made: dict[str, Tensor], one: dict[str, Tensor]) -> None:
@@ -208,27 +222,43 @@ def assert_alike(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", QUICK)
 def test_two_ranks_step_as_one_does_on_the_joined_batch(two: Callable[..., Any], case: str) -> None:
-    """Weights, tables, counts, moments, averages; with restarts, accumulation, and sizes that divide nothing."""
+    """Weights, tables, counts, moments, averages."""
     assert_as_one(two(case)[0], trained(case, scale=2))
 
 
-@pytest.mark.parametrize("case", CASES | NOISY)
+@pytest.mark.long
+@pytest.mark.parametrize("case", [case for case in CASES if case not in QUICK])
+def test_so_they_do_in_every_case(rest: Callable[..., Any], case: str) -> None:
+    """With gradients to the entries, accumulation, frozen parts, and sizes that divide nothing."""
+    assert_as_one(rest(case)[0], trained(case, scale=2))
+
+
+@pytest.mark.parametrize("case", QUICK)
 def test_ranks_stay_alike(two: Callable[..., Any], case: str) -> None:
-    """Bit for bit, those of an objective's own parameters, too, though each rank sees other data."""
+    """Bit for bit, though each rank sees other data."""
     assert_alike(*two(case))
 
 
-def test_an_objectives_parameters_are_trained(two: Callable[..., Any]) -> None:
-    assert any(name.startswith("optimizer.exp_avg.objective.") for name in two("nvil")[0])
+@pytest.mark.long
+@pytest.mark.parametrize("case", [case for case in CASES | NOISY if case not in QUICK])
+def test_they_stay_alike_in_every_case(rest: Callable[..., Any], case: str) -> None:
+    """An objective's own parameters, too."""
+    assert_alike(*rest(case))
 
 
-def test_frozen_parts_stay_as_they_are_on_every_rank(two: Callable[..., Any]) -> None:
+@pytest.mark.long
+def test_an_objectives_parameters_are_trained(rest: Callable[..., Any]) -> None:
+    assert any(name.startswith("optimizer.exp_avg.objective.") for name in rest("nvil")[0])
+
+
+@pytest.mark.long
+def test_frozen_parts_stay_as_they_are_on_every_rank(rest: Callable[..., Any]) -> None:
     config = config_of("frozen")
     torch.manual_seed(0)
     before = build_autoencoder(config, build_dataset(config).spec).state_dict()
-    for made in two("frozen"):
+    for made in rest("frozen"):
         moved = {name for name in before if not torch.equal(made[f"model.{name}"], before[name])}
         assert {name.partition(".")[0] for name in moved} == {"encoder"}
 
@@ -319,4 +349,4 @@ def test_ranks_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -17,9 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OURS = ("discrete-toolkit", "discrete-toolkit-image", "discrete-toolkit-audio", "discrete-toolkit-video")
 
-pytestmark = pytest.mark.skipif(
-    "image_shapes" not in registry.names("dataset"), reason="the image plugin is not installed"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif("image_shapes" not in registry.names("dataset"), reason="the image plugin is not installed"),
+]
 
 
 @pytest.fixture

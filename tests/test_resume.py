@@ -140,6 +140,7 @@ def test_an_interrupted_step_is_finished_and_saved(
     assert metrics(tmp_path / "run") == metrics(whole)
 
 
+@pytest.mark.long
 @pytest.mark.few(1)
 @pytest.mark.parametrize("step", [9, STEPS])
 def test_an_interrupted_validation_is_made_up_for(
@@ -167,6 +168,7 @@ def test_an_interrupted_validation_is_made_up_for(
     assert {path.name for path in (tmp_path / "run" / "samples").iterdir()} == pictures
 
 
+@pytest.mark.long
 def test_an_interrupt_in_the_middle_of_a_step_saves_nothing_that_is_not_whole(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +268,7 @@ def test_what_cannot_be_continued_is_not_promised(tmp_path: Path) -> None:
     assert continues(run) == f"toolkit train run='{run}' continues from autoencoder/step-00000003"
 
 
+@pytest.mark.long
 def test_training_longer_equals_training_long_at_once(whole: Path, tmp_path: Path) -> None:
     """With a schedule that does not look at the end: half the steps, then all of them."""
     words = [w for w in WORDS if "schedule" not in w]

@@ -22,6 +22,8 @@ from toolkit.rollout import kept, roll_out, within
 from toolkit.spec import CodeSpec, Condition
 from toolkit.stages import train
 
+pytestmark = pytest.mark.long
+
 MOVE = Condition("move", 3, ("left", "right", "stay"), per_step=True)
 PARTS = [
     *("dataset=toy_moves", "encoder=toy_conv", "decoder=toy_conv", "likelihood=categorical", "dim=4", *VQ),

@@ -55,6 +55,7 @@ def test_a_likelihood_that_nobody_asks_for_is_ignored(trained: Path) -> None:
     assert "likelihood" not in components
 
 
+@pytest.mark.long
 def test_both_draws_are_told_with_their_speed(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,7 +30,7 @@ WORDS = [
 ]
 SCALES = CodeSpec((21,), (16,), ((1, 1), (2, 2), (4, 4)))
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ STACKED = [
     "conditions.prior=[kind]",
 ]
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,7 @@ def test_a_captured_step_asks_the_device_nothing(gpu: StandIn) -> None:
     assert operations[-1] - operations[-2] < 8, gpu.operations
 
 
+@pytest.mark.long
 def test_a_captured_run_that_is_stopped_goes_on_to_the_same_bits(gpu: StandIn, tmp_path: Path) -> None:
     """Validations and pictures, which draw and sample on the device, in between."""
     words = [*SMALL, "quantizer=vq", "prior=pixelcnn", "prior.hidden=8", "prior.layers=1", "prior.dropout=0.1"]
@@ -204,6 +205,7 @@ def test_a_graph_is_refused_where_none_can_be(monkeypatch: pytest.MonkeyPatch, t
     assert_names(str(error.value), "trainer.graph=true … trainer.ranks=2 … graph=false")
 
 
+@pytest.mark.long
 def test_one_graph_is_compiled_and_not_of_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first step of a vq model, which initializes its entries, would be another graph."""
     compiled, modes, make = list[int](), list[object](), torch.compile

@@ -77,6 +77,7 @@ def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return checkpoints(folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "more",
     [

@@ -14,7 +14,7 @@ from toolkit.cli import sweeps
 from toolkit.cli.config.compose import compose
 from toolkit.errors import ToolkitError
 
-pytestmark = pytest.mark.usefixtures("toys")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 
 EVIL = """
 from pathlib import Path

@@ -17,6 +17,8 @@ from hydra.errors import MissingConfigException
 from toolkit.cli.config.errors import explain
 from toolkit.runs.folder import Run
 
+pytestmark = pytest.mark.long
+
 TOY = Path(__file__).parent / "toy"
 MODEL = "dataset=toy_tiles encoder=toy_conv quantizer=vq quantizer.codebook_size=16 decoder=toy_conv dim=4"
 TRAINERS = "trainer.steps=4 trainer.batch_size=8 prior_trainer.steps=2 prior_trainer.allow_collapsed=true"

@@ -162,6 +162,7 @@ def test_without_validation_data_both_stages_train(
     assert toolkit.load(train_toy().path).priors.keys() == {"pixelcnn"}
 
 
+@pytest.mark.long
 def test_a_prior_of_larger_examples_samples_them(train_toy: Callable[..., Run]) -> None:
     run = train_toy("prior_dataset.size=16", "conditions.prior=[kind]")
     assert command.run(["sample", f"run={run.path}", "n=2", "condition.kind=한 글"]) == 0
@@ -177,6 +178,7 @@ def test_averages_of_a_short_run_are_not_of_its_random_start(train_toy: Callable
     assert last["val", 60] < 0.95 * last["train", 2]
 
 
+@pytest.mark.long
 def test_a_run_is_judged_by_both_its_stages(train_toy: Callable[..., Run], tmp_path: Path) -> None:
     """What a sweep minimises: bits per dim with the trained prior's code bits, or nats of a density."""
     score = train(compose([*SMALL, *VQ]).config, tmp_path / "run")
@@ -228,6 +230,7 @@ def test_a_continuous_bottleneck_has_one_stage(
         train_toy("quantizer=gaussian", "stage=prior", name="run")
 
 
+@pytest.mark.long
 def test_a_finished_run_takes_an_option_that_changes_its_codes(train_toy: Callable[..., Run]) -> None:
     """Beams: the same weights, codes of a smaller error, and a prior over those codes, not the ones kept before."""
     words = ["quantizer=residual", "quantizer.depth=3", "quantizer.inner.codebook_size=5"]

@@ -32,6 +32,7 @@ def _dense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "SPACING", 0.3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.few(12)
 def test_a_file_is_its_frames_joined_end_to_end(name: str, folder: Path) -> None:

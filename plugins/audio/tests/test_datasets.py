@@ -142,6 +142,7 @@ def test_a_short_file_is_filled_up_with_silence(tmp_path: Path) -> None:
     assert x[1600:].abs().max() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trim", [None, 40.0])
 def test_an_alignment_must_end_where_its_sound_ends(trim: float | None, voices: Path) -> None:
     """The whole sound, not what is left of it after trimming; what does not is a file that cannot be used."""
@@ -344,6 +345,7 @@ def test_a_second_start_looks_at_no_file_again(voices: Path, monkeypatch: pytest
     assert again.sounds["anna/0.wav"].samples == 8000
 
 
+@pytest.mark.long
 def test_a_damaged_memory_is_made_anew(voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = FolderDataset(root=str(voices), seconds=0.2)
@@ -377,6 +379,7 @@ def test_what_a_scan_counts_is_remembered(voices: Path, monkeypatch: pytest.Monk
                 np.testing.assert_allclose(x, whole[start : start + 3200], rtol=0, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["nan", "no channels", "65535 channels", "a pipe", "a bomb", "too short"])
 def test_whatever_one_file_raises_is_that_files_fault(damage: str, voices: Path) -> None:
     path = voices / "anna" / ("bad.flac" if damage == "a bomb" else "bad.wav")

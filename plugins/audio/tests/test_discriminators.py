@@ -144,6 +144,7 @@ def test_bands_are_dacs() -> None:
         assert_judged(judgement, features, layer(judge.logits, torch.cat(ends, -1), None, padding=1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("cls", "parameters"),
     [

@@ -115,6 +115,7 @@ def test_the_table_is_complete() -> None:
     assert {p.stem for p in CONF.glob("*.yaml")} == set(DATA)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [SMALLEST, *OTHERS])
 def test_experiment(name: str, voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*TINY, *DATA[name], *places(name, voices)]
@@ -196,12 +197,14 @@ def test_files_to_codes_and_back_are_their_reconstructions(codec: Path, tmp_path
         torch.testing.assert_close(*(torch.from_numpy(read_span(path, 0, None, 24000)) for path in (one, other)))
 
 
+@pytest.mark.long
 def test_the_codecs_bit_rate_is_six_kilobits() -> None:
     config = compose(["experiment=audio_codec", "dataset.root=.", "encoder.hidden=1", "decoder.hidden=1"]).config
     code_spec = build_autoencoder(config, DataSpec(1, (24000,), rates=(24000.0,))).code_spec
     assert (code_spec.grid, code_spec.rate) == ((75,), 6000)
 
 
+@pytest.mark.long
 @pytest.mark.few(1)
 @pytest.mark.parametrize(("name", "grid", "rate"), [("audio_encodec", 75, 24000), ("audio_dac", 33, 33 * 90)])
 def test_published_codecs_have_their_rates(name: str, grid: int, rate: float) -> None:
@@ -216,6 +219,7 @@ def test_published_codecs_have_their_rates(name: str, grid: int, rate: float) ->
 RATES = {"audio_vctk_paper": 250 * 9, "audio_librispeech_paper": 125 * 9, "audio_phonemes": 25 * 7}
 
 
+@pytest.mark.long
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", RATES)
 def test_the_papers_rates(name: str, voices: Path) -> None:
@@ -227,6 +231,7 @@ def test_the_papers_rates(name: str, voices: Path) -> None:
     assert data.levels == 256
 
 
+@pytest.mark.long
 def test_the_papers_prior_sees_320_codes(voices: Path) -> None:
     """Chunks of 40 960 samples, 128 to a code."""
     words = ["experiment=audio_librispeech_paper", *places("audio_librispeech_paper", voices)]

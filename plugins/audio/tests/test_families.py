@@ -288,6 +288,7 @@ def rows(prefix: str, *modules: str) -> list[str]:
     return [f"{prefix}.{number}.{part}" for number, name in enumerate(modules) for part in parts.get(name, ())]
 
 
+@pytest.mark.long
 def test_the_authors_layout_of_dac() -> None:
     """Modules in a row, units among them, at every stride; and there and back it is the same model."""
     family, unit = DescriptFamily(), ("snake", "conv", "snake", "conv")

@@ -13,6 +13,8 @@ from made_sounds import encode, noise, save
 
 from toolkit.__main__ import run
 
+pytestmark = pytest.mark.long
+
 WORDS = [
     *("dataset=audio_folder", "dataset.seconds=0.128", "encoder=audio_conv", "encoder.hidden=4", "dim=4"),
     *("quantizer=vq", "quantizer.codebook_size=8", "decoder=audio_conv", "decoder.hidden=4", "likelihood=normal"),

@@ -20,6 +20,8 @@ from toolkit.cli import long
 from toolkit.runs.codes import read_codes
 from toolkit_audio.reading import read_header, read_span
 
+pytestmark = pytest.mark.long
+
 SMALL = ["dataset.seconds=0.2", "encoder.hidden=4", "decoder.hidden=4", "dim=8", "quantizer.inner.codebook_size=16"]
 
 

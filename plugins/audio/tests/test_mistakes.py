@@ -17,6 +17,8 @@ from toolkit import ToolkitError
 from toolkit.__main__ import run
 from toolkit_audio.folder import FolderDataset
 
+pytestmark = pytest.mark.long
+
 ONLY = [
     "train",
     "experiment=audio_phonemes",

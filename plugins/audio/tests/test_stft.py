@@ -99,6 +99,7 @@ def test_autocast_rounds_neither_distance_nor_log_mel() -> None:
         assert ours.equal(theirs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scale", [0.01, 1.0])
 def test_the_share_of_the_gradient_is_the_one_that_was_asked(scale: float) -> None:
     """Whatever the scale of the inner objective's loss: read off the gradients at the mean, after a few batches."""

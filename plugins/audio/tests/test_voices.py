@@ -21,6 +21,7 @@ def listener() -> Listener:
     return Listener()
 
 
+@pytest.mark.long
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", SPEAKERS)
 def test_the_listener_knows_what_every_voice_says_and_how_high(name: str, listener: Listener) -> None:

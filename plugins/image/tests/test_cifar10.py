@@ -169,6 +169,7 @@ def test_a_file_too_large_for_a_batch(lone: Path) -> None:
     assert "it has more than 67,108,864 bytes" in refusal(lone)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", range(2, 6))
 @pytest.mark.parametrize("keys", [(b"data", b"labels"), ("data", "labels")])
 @pytest.mark.few(2)
@@ -221,6 +222,7 @@ def test_a_truncated_batch(length: int, folder: Path, lone: Path) -> None:
     assert f"{lone / 'test_batch'}: not a CIFAR-10 batch" in refusal(lone)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("length", [5, 1_000_000])
 def test_a_truncated_archive(length: int, folder: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "whole", "w:gz", compresslevel=1) as archive:

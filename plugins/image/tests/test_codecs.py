@@ -23,6 +23,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.long
 def test_files_cost_what_pillow_makes_of_the_same_pixels(tmp_path: Path) -> None:
     """The files are larger than the run's images: what is compared is cut as the run's data is."""
     run, files = tmp_path / "run", tmp_path / "files"

@@ -211,6 +211,7 @@ def test_the_papers_rate_is_exact(folder: Path, tmp_path: Path, monkeypatch: pyt
     assert told["uniform_code_bits_per_dim"] == 1.875
 
 
+@pytest.mark.long
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["vae", "vimco", "modern"])
 def test_the_baselines_differ_only_in_what_they_compare(name: str) -> None:
@@ -226,6 +227,7 @@ def test_the_baselines_differ_only_in_what_they_compare(name: str) -> None:
         assert latents[0] == latents[1]
 
 
+@pytest.mark.long
 def test_encode_and_decode_files(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A picture to codes and back is the picture's reconstruction, and labels of any letters choose the condition."""
     run_folder, files = tmp_path / "run", sorted(photos.glob("test/*/*.png"))[:2]

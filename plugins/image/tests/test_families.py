@@ -287,6 +287,7 @@ def test_published_sizes_without_settings() -> None:
     assert JanusFamily().data(JanusFamily().settings({}, {})).axes == (512, 512)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "names"),
     [

@@ -13,6 +13,8 @@ from PIL import Image
 
 from toolkit.__main__ import run
 
+pytestmark = pytest.mark.long
+
 PARTS = [
     *("encoder=image_conv", "quantizer=vq", "decoder=image_conv", "likelihood=normal", "stage=autoencoder", "dim=4"),
     *("encoder.hidden=4", "decoder.hidden=4", "quantizer.codebook_size=8", "metric=[codebook]"),

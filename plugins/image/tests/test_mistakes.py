@@ -14,6 +14,8 @@ from PIL import Image
 
 from toolkit.__main__ import run
 
+pytestmark = pytest.mark.long
+
 TINY = ["trainer.steps=2", "trainer.batch_size=2", "trainer.workers=0", "encoder.hidden=8", "decoder.hidden=8"]
 ONLY = [*TINY, "stage=autoencoder"]
 

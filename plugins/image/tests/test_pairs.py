@@ -10,6 +10,8 @@ import pytest
 from toolkit import registry
 from toolkit.__main__ import run
 
+pytestmark = pytest.mark.long
+
 SMALL = {
     "pixelcnn": ["prior.hidden=8", "prior.layers=1"],
     "wavenet": ["prior.hidden=8", "prior.layers=1"],

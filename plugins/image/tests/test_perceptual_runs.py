@@ -14,6 +14,8 @@ import toolkit
 from toolkit.__main__ import run as command
 from toolkit.report import Silence
 
+pytestmark = pytest.mark.long
+
 WORDS = [
     *("dataset=image_shapes", "dataset.train_size=32", "dataset.val_size=8", "dataset.test_size=8", "dim=8"),
     *("encoder=image_conv", "encoder.hidden=8", "decoder=image_conv", "decoder.hidden=8", "likelihood=logistic"),

@@ -66,6 +66,7 @@ def test_the_table_is_complete() -> None:
     assert {p.stem for p in CONF.glob("*.yaml")} == set(DATA)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [SMALLEST, *OTHERS])
 def test_experiment(name: str, plays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = words_of(name, plays, tmp_path)
@@ -127,6 +128,7 @@ GRIDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_papers_grids(name: str, plays: Path) -> None:

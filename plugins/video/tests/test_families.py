@@ -226,6 +226,7 @@ def test_settings_that_no_part_does(change: Mapping[str, Any], told: str) -> Non
         VidTokFamily().settings({**SETTINGS, **change}, {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "told"),
     [

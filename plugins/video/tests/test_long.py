@@ -18,6 +18,8 @@ from toolkit.runs.codes import read_codes
 from toolkit_video.clips import VARYING, ClipDataset
 from toolkit_video.reading import read_timeline
 
+pytestmark = pytest.mark.long
+
 SPEC = DataSpec(1, (4, 48, 64), levels=256, varying=VARYING, rates=(10.0, None, None))
 
 

@@ -20,6 +20,8 @@ from toolkit_video.actions import ActionsDataset
 from toolkit_video.folder import FolderDataset
 from toolkit_video.reading import read_timeline
 
+pytestmark = pytest.mark.long
+
 MODEL = [
     "train",
     "encoder=video_conv",

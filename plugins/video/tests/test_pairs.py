@@ -12,6 +12,8 @@ import toolkit
 from toolkit import registry
 from toolkit.__main__ import run
 
+pytestmark = pytest.mark.long
+
 SPRITES = ["dataset=video_sprites", "dataset.train_size=8", "dataset.val_size=2", "likelihood=normal", "dim=12"]
 CONV = ["encoder=video_conv", "decoder=video_conv", "encoder.hidden=4", "decoder.hidden=4"]
 OPTIONS = {

@@ -138,6 +138,7 @@ def test_crops_lie_anywhere_in_the_picture(tmp_path: Path) -> None:
     assert (dataset.example("train", 0, None)["x"] == plain).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("memory", [0, 2])
 def test_frames_come_out_of_memory_as_out_of_the_file(
     memory: int, videos: Path, monkeypatch: pytest.MonkeyPatch
@@ -160,6 +161,7 @@ def test_frames_come_out_of_memory_as_out_of_the_file(
     assert len(read) - began == (0 if memory else dataset.size("train"))
 
 
+@pytest.mark.long
 def test_no_more_is_kept_than_there_is_room_for(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = FolderDataset(root=str(videos), frames=8, size=48)
     frame = 48 * 48 * 3

@@ -128,6 +128,7 @@ def model(frames: int) -> Autoencoder:
     ).eval()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("frames", "codes", "lead"), [(1, 1, 3), (4, 1, 0), (5, 2, 3), (16, 4, 0), (17, 5, 3)])
 def test_the_grid_of_so_many_frames(frames: int, codes: int, lead: int) -> None:
     """1 + 4n frames have 1 + n codes, 4n have n; in between, the first code stands for fewer, too."""
@@ -163,6 +164,7 @@ def test_a_picture_is_a_film_of_one_frame() -> None:
     torch.testing.assert_close(picture.decode(film.embed(codes[:, :, :1]), {}).mean, still[:, :, :1])
 
 
+@pytest.mark.long
 @torch.no_grad()
 @pytest.mark.parametrize("length", [1, 5, 63, 200])
 def test_films_of_any_length_go_in_chunks(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
