@@ -1,4 +1,4 @@
-"""What is slow besides what is marked so: more than one check of a law, and all but a few cases of a test."""
+"""What is long or slow besides what is marked so: more than some checks of a law, all but a few cases of a test."""
 
 from __future__ import annotations
 
@@ -28,10 +28,17 @@ LONG_LAWS = (
     "test_samples_fit_log_prob",
     "test_the_wheel_has_its_modules_and_yaml",
 )
-"""Laws of toolkit.testing that take seconds each: the default lane checks them once per suite."""
+"""Laws of toolkit.testing that take seconds each: one check per suite is long, the others are slow."""
 
 OF_EACH_PART = {"test_it_fits_into_a_model": 4, "test_it_composes": 4}
-"""Laws of a package's suite that build each of its parts or experiments as it is: so many of them, spread over all."""
+"""Laws of a package's suite that build each of its parts or experiments as it is: so many are long, spread over all."""
+
+OF_EACH_LAW = {
+    "test_it_computes_on_a_gpu": 30,
+    "test_its_results_fit_a_model": 15,
+    "test_two_ranks_keep_the_same_statistics_as_one": 8,
+}
+"""Laws that build whole models or start processes: so many checks, spread over all suites; the others are long."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before what is slow is left out
@@ -41,12 +48,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
     items.sort(key=place)
+    _leave_slow(items)
+    _leave_long(_laws(items))
+
+
+def _leave_slow(items: list[pytest.Item]) -> None:
     for choose, grouped in ((_first, _by_law), (_one_in_turn, _by_family), (_few, _by_test)):
         for group in grouped(items):
             stay = choose(group)
             for item in group:
                 if item not in stay:
                     item.add_marker(pytest.mark.slow)
+
+
+def _leave_long(laws: list[pytest.Function]) -> None:
+    for law in laws:
+        if law.originalname in LONG_LAWS or law.originalname in OF_EACH_PART:
+            law.add_marker(pytest.mark.long)
+    for name, enough in OF_EACH_LAW.items():
+        checks = [law for law in laws if law.originalname == name]
+        for check in set(checks).difference(_spread(checks, enough)):
+            check.add_marker(pytest.mark.long)
 
 
 def _laws(items: list[pytest.Item]) -> list[pytest.Function]:
@@ -106,6 +128,9 @@ def _enough(item: pytest.Function) -> int | None:
 
 def _few(cases: list[pytest.Function]) -> list[pytest.Function]:
     """Some that are spread over all, the first among them."""
-    few = _enough(cases[0]) or len(cases)
+    return _spread(cases, _enough(cases[0]) or len(cases))
+
+
+def _spread(cases: list[pytest.Function], few: int) -> list[pytest.Function]:
     stay = {round(i * len(cases) / few) for i in range(few)}
     return [case for i, case in enumerate(cases) if i in stay]

@@ -66,6 +66,7 @@ def test_no_more_waits_in_twice_the_steps(tmp_path: Path) -> None:
     assert waits[1] == waits[2]
 
 
+@pytest.mark.long
 def test_a_resumed_run_draws_on_the_device_what_an_uninterrupted_one_does(tmp_path: Path) -> None:
     """A relaxed posterior is sampled there in every step."""
     resumed_alike([*WAVES, "quantizer=categorical", *trainers("steps=4")], tmp_path)

@@ -128,6 +128,7 @@ def assert_steps_equal_forward(net: CausalNetwork, codes: Tensor, context: Tenso
                 feature = net.append(state, feature, at, depth, last_input)
 
 
+@pytest.mark.few(22)
 @pytest.mark.parametrize("shape", ["none", "whole", "steps", "local"])
 @each_network
 def test_a_prefix_in_one_pass_is_its_positions_one_by_one(name: str, grid: Grid, shape: str) -> None:

@@ -174,6 +174,7 @@ def test_a_plugin_folder_may_be_given_anywhere(
 # -- train
 
 
+@pytest.mark.long
 def test_train_runs_what_was_composed(plugin: Path, trained: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(["train", "experiment=d_small", "encoder.hidden=3"]) == 0
     [(config, folder)] = trained
@@ -214,6 +215,7 @@ def test_what_hydra_refuses_leaves_no_folder(
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.long
 def test_the_folder_may_be_named(plugin: Path, trained: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "experiment=d_small", "hydra.run.dir=my run, (1)=[x]"]
     assert command.run(words) == 0
@@ -258,6 +260,7 @@ def test_a_sweep_runs_each_combination(plugin: Path, trained: list[Any], capsys:
     assert "dim" not in out
 
 
+@pytest.mark.long
 def test_a_sweep_is_checked_before_its_first_run(
     plugin: Path, trained: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +280,7 @@ def test_a_notice_is_told_once(plugin: Path, trained: list[Any], capsys: pytest.
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_a_run_is_continued(plugin: Path, trained: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     import yaml
 
@@ -310,6 +314,7 @@ def test_train_help_lists_groups_and_values(plugin: Path, capsys: pytest.Capture
     assert "quantizer/inner/inner" not in out
 
 
+@pytest.mark.long
 def test_config_dir_adds_experiments(plugin: Path, trained: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     home = Path("my conf") / "experiment"
     home.mkdir(parents=True)
@@ -483,6 +488,7 @@ ASKING = [
 ]
 
 
+@pytest.mark.long
 def test_what_only_asks_imports_no_torch(plugin: Path) -> None:
     code = (
         f"import sys\nfrom toolkit.__main__ import run\nfor words in {ASKING!r}:\n"

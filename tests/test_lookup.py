@@ -67,6 +67,7 @@ def test_codes_of_no_numbers_are_codes(value: float) -> None:
     assert nearest(z, torch.randn(100, 3)).lt(100).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dim", [1, 3, 5])
 @pytest.mark.parametrize("tile", [1, 600, 1 << 20])
 def test_several_tables_are_searched_as_each_by_itself(monkeypatch: pytest.MonkeyPatch, tile: int, dim: int) -> None:

@@ -230,6 +230,7 @@ def wait_for(process: subprocess.Popen[str], there: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "status"),
     [("SIGTERM", 143), *(pytest.param(*row, marks=pytest.mark.slow) for row in [("SIGUSR1", 138), ("SIGINT", 130)])],

@@ -133,6 +133,8 @@ def test_compiled_steps_give_the_same_codes(net: CausalNetwork, grid: tuple[int,
         assert torch.equal(sample(net, n, grid, generator=generator()), plain)
 
 
+@pytest.mark.long
+@pytest.mark.long
 @pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", ["pixelcnn", "wavenet", "transformer"])
 def test_a_step_asks_nothing_of_the_device(name: str, n: int) -> None:

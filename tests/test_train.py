@@ -53,6 +53,7 @@ def test_the_run_folder(toy_run: Path) -> None:
     assert [p.name for p in sorted(run.autoencoder.iterdir())] == ["step-00000003", "step-00000006"]
 
 
+@pytest.mark.long
 def test_the_logs_figures(train_toy: Callable[..., Run]) -> None:
     lines = list(train_toy("likelihood=normal", "stage=autoencoder").log)
     logged = [line for line in lines if line["split"] == "train"]
@@ -155,6 +156,7 @@ def test_weights_that_break_in_the_update_are_not_saved(tmp_path: Path) -> None:
         train(compose([*SMALL, *VQ, *words]).config, tmp_path / "run")
 
 
+@pytest.mark.long
 def test_without_validation_data_both_stages_train(
     train_toy: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +172,7 @@ def test_a_prior_of_larger_examples_samples_them(train_toy: Callable[..., Run]) 
     assert len(json.loads((run.samples / "pixelcnn-seed0" / "sample-0000.json").read_text())[0]) == 16
 
 
+@pytest.mark.long
 def test_averages_of_a_short_run_are_not_of_its_random_start(train_toy: Callable[..., Run]) -> None:
     """An average over 10 000 steps that begins at random weights would be those weights."""
     words = ["stage=autoencoder", "trainer.steps=60", "trainer.learning_rate=1e-2", "trainer.checkpoint_every=60"]
@@ -206,6 +209,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_training(
     assert (tmp_path / "run" / "autoencoder" / "step-00000006").is_dir()
 
 
+@pytest.mark.long
 def test_a_continuous_bottleneck_has_one_stage(
     train_toy: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,6 +251,7 @@ def test_a_finished_run_takes_an_option_that_changes_its_codes(train_toy: Callab
     assert errors[0] < errors[1]
 
 
+@pytest.mark.long
 def test_the_log_file_says_what_the_screen_says(
     train_toy: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:

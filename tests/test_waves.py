@@ -131,6 +131,7 @@ def test_the_sizes_of_splits_change_no_example() -> None:
     assert torch.equal(small.example("train", 4, None)["x"], large.example("train", 4, None)["x"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("levels", [2, 3, 8, 256, None])
 def test_the_variance(levels: int | None) -> None:
     dataset = WavesDataset(axes=(12, 12), levels=levels)

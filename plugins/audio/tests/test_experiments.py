@@ -134,6 +134,7 @@ def test_experiment(name: str, voices: Path, tmp_path: Path, capsys: pytest.Capt
     assert (out / "samples" / "reconstructions.png").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in DATA])
 def test_no_step_on_a_gpu_waits(name: str, voices: Path, tmp_path: Path) -> None:
     words = [f"experiment={name}", *TINY, *DATA[name], *places(name, voices), "trainer.batch_size=2"]

@@ -176,6 +176,7 @@ def test_experiment(
     assert (out / "samples" / "reconstructions.png").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in DATA])
 def test_no_step_on_a_gpu_waits(
     name: str, folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -102,6 +102,7 @@ def test_experiment(name: str, plays: Path, tmp_path: Path, capsys: pytest.Captu
     assert (out / "samples" / "reconstructions.png").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in DATA])
 def test_no_step_on_a_gpu_waits(name: str, plays: Path, tmp_path: Path) -> None:
     train_quietly([f"experiment={name}", *words_of(name, plays, tmp_path)], tmp_path / "run")

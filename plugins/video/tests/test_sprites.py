@@ -53,6 +53,7 @@ def test_all_actions_occur() -> None:
     assert (shares > 0.12).all()
 
 
+@pytest.mark.long
 def test_the_variance_is_measured() -> None:
     for size in (24, 48):
         dataset = SpritesDataset(size=size)
