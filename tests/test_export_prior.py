@@ -125,9 +125,8 @@ def test_onnx_gives_it_too(make: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("toys")
 def test_a_runs_prior_is_described_and_tried(toy_run: Path, tmp_path: Path) -> None:
-    report = toolkit.export(
-        toy_run, tmp_path / "graphs", format="torch", graphs=["embed"], prior="pixelcnn", examples=3
-    )
+    out = tmp_path / "graphs"
+    report = toolkit.export(toy_run, out, format="torch", graphs=["embed"], prior="pixelcnn", examples=3)
     assert report["prior"]["logits"]["largest_difference"] < 1e-5
     prior = json.loads((out / "spec.json").read_text())["prior"]
     assert len(prior["steps"]) == np.prod(prior["grid"]) - 1
