@@ -22,6 +22,8 @@ LONGEST = (
 """Files whose tests start first, so that of several processes none is left alone with one of them at the end."""
 
 LONG_LAWS = (
+    "test_any_cutting_gives_the_whole",
+    "test_any_cutting_of_a_stream_gives_the_whole",
     "test_it_compiles_whole",
     "test_it_exports",
     "test_its_options_refuse_numbers_or_work_with_them",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from markdown_blocks import TINY, blocks, commands, write_files
@@ -128,14 +130,19 @@ def test_a_trained_model_in_python(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(util.find_spec("onnxruntime") is None, reason="needs pip install 'discrete-toolkit[onnx]'")
-def test_graphs_for_other_programs(folder: Path) -> None:
+def test_graphs_for_other_programs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (train,) = commands(PAGES["python.md"])[:1]
     assert run([*train, *TINY]) == 0
-    (export,) = commands(PAGES["export.md"])
+    export, of_prior = commands(PAGES["export.md"])
     assert run([*export, "examples=2"]) == 0
     names = execute("export.md")
     assert names["decoded"]["x"].shape == names["x"].shape
     assert names["codes"].shape == (1, 1, 8, 8)
+    assert run([*of_prior, "examples=2"]) == 0
+    monkeypatch.syspath_prepend("graphs")
+    sample = runpy.run_path("graphs/sample.py")["sample"]
+    assert sample(3).shape == (3, 1, 8, 8)
+    assert np.array_equal(sample(3, seed=1), sample(3, seed=1))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.spec import DataSpec
 from toolkit.testing.likelihood import LikelihoodSuite
 from toolkit.testing.parts import random_data
+from toolkit.testing.tape import Tape
 
 REAL = DataSpec(2, (3, 4), variance=0.25)
 BYTES = DataSpec(2, (3, 4), levels=256, variance=0.25)
@@ -53,6 +54,33 @@ class TestNormal(LikelihoodSuite):
 class TestLearnedNormal(TestNormal):
     def make(self, data: DataSpec) -> Likelihood:
         return NormalLikelihood(data, learned=True)
+
+
+def test_numbers_of_many_levels_cost_what_log_prob_says() -> None:
+    """Digit by digit, each where the logistics are a few levels wide, and where no double precision is left."""
+    data, n = DataSpec(1, (30,), 1 << 16), 4
+    means = torch.rand(n, 3, 30, generator=torch.Generator().manual_seed(0)) * 1.8 - 0.9
+    parameters = torch.cat([torch.zeros_like(means), means, torch.full_like(means, -9.0)], 1)
+    distribution = LogisticLikelihood(data, mixtures=3)(parameters)
+    x, tape = distribution.sample(torch.Generator().manual_seed(1)), Tape()
+    assert torch.equal(distribution.entropy_code(tape, x), x)
+    assert {entry.probs.shape[2] for entry in tape.entries if isinstance(entry.probs, torch.Tensor)} == {256}
+    torch.testing.assert_close(tape.nats(), -distribution.log_prob(x).double(), atol=1e-2, rtol=1e-3)
+    assert torch.equal(distribution.entropy_code(tape.rewound()), x)
+    far, tape = torch.where(x < 1 << 15, (1 << 16) - 1, 0), Tape()
+    assert torch.equal(distribution.entropy_code(tape, far), far)
+    assert torch.equal(distribution.entropy_code(tape.rewound()), far)
+    assert tape.nats().isfinite().all()
+
+
+def test_logistics_of_many_levels_may_be_as_narrow_as_one() -> None:
+    """Of 16 bits as of 8: nearly all of the probability on the level at the mean."""
+    for levels in (256, 1 << 16):
+        data = DataSpec(1, (1,), levels)
+        middle = data.scale(torch.full((1, 1), levels // 2))
+        parameters = torch.cat([torch.zeros(1, 1), middle, torch.full((1, 1), -30.0)], 1).unsqueeze(2)
+        nats = -LogisticLikelihood(data, mixtures=1)(parameters).log_prob(torch.full((1, 1, 1), levels // 2))
+        assert nats < 0.1
 
 
 @pytest.fixture

@@ -25,6 +25,13 @@ def test_nearest_is_the_smallest_distance(monkeypatch: pytest.MonkeyPatch, tile:
     assert torch.equal(nearest(z, codebook), torch.cdist(z, codebook).argmin(1))
 
 
+@pytest.mark.parametrize("dim", [2, 5, 70])
+def test_few_rows_have_the_entries_of_many(dim: int) -> None:
+    """As they arrive in a stream, to the last tie."""
+    z, codebook = torch.randn(200, dim).mul(4).round(), torch.randn(60, dim).mul(4).round()
+    assert torch.equal(torch.cat([nearest(row, codebook) for row in z.split(3)]), nearest(z, codebook))
+
+
 @pytest.mark.parametrize("missing", [False, True])
 def test_the_products_of_both_libraries_agree(monkeypatch: pytest.MonkeyPatch, missing: bool) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: not missing)

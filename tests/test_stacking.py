@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from math import log
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import toolkit
 from toolkit import Dataset, ToolkitError
 from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
+from toolkit.coding.container import unpack
 from toolkit.config import RunConfig
 from toolkit.datasets.codes import CodesDataset
 from toolkit.model import open_dataset
@@ -119,6 +121,22 @@ def test_the_chain_is_the_runs_one_after_the_other(runs: tuple[Path, Path]) -> N
     made = stacked.autoencoder.decode(z, {}).sample(torch.Generator().manual_seed(7))
     assert torch.equal(stacked.decode(codes, kinds, seed=7), base.decode(made, kinds))
     assert torch.equal(stacked.reconstruct(x, kinds, seed=7), base.decode(made, kinds))
+
+
+def test_a_lossless_file_holds_both_runs_numbers(runs: tuple[Path, Path]) -> None:
+    """Its own codes, the base's given these, and the data given the base's: the data comes back, at what they cost."""
+    base, stacked = (toolkit.load(run, "cpu") for run in runs)
+    x = torch.stack([base.dataset.example("test", i, None)["x"] for i in range(4)])
+    kinds = {"kind": torch.arange(4) % 3}
+    data = stacked.compress(x, kinds, lossless=True)
+    assert torch.equal(stacked.decompress(data), x)
+    with torch.no_grad():
+        lower, codes = base.encode(x), stacked.encode(x)
+        nats = stacked.prior().log_prob(codes, kinds)
+        for model, of, coded in ((stacked, lower, codes), (base, x, lower)):
+            nats = nats + model.autoencoder.decode(model.autoencoder.embed(coded), kinds).log_prob(of)
+    bits = -float(nats.double().sum()) / log(2)
+    assert abs(8 * len(unpack(data)[1]) - bits) < 0.003 * bits + 16
 
 
 def test_it_learns_from_codes_that_are_kept(runs: tuple[Path, Path]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.device import in_float32
+from toolkit.encoder import EncoderStream
 from toolkit.fit import device_of, title
 from toolkit.pieces import Chain, Each, Filling, Stage, Window, Windows, through
 from toolkit.quantizer import Quantized
@@ -47,17 +48,22 @@ def whole_decoding(autoencoder: Autoencoder) -> str | None:
     return _uneven(autoencoder)
 
 
-def quantizing(autoencoder: Autoencoder, least: int | None = None) -> Chain:
+def quantizing(autoencoder: Autoencoder, arriving: bool = False) -> Chain:
     """Data in pieces, in all a whole number of codes, through encoder and quantizer: a stage of ``Quantized``.
 
-    ``least``: the fewest codes that go through at once, before the last; None: as many as at most.
+    ``arriving``: each code as soon as it is certain, by the encoder's stream if it has one; else as many at once as
+    are best.
     """
     stride, whole = positions_per_code(autoencoder), whole_encoding(autoencoder) is not None
-    windows = Windows(None, None)
-    if not whole:
-        before, after = encoder_context(autoencoder)
-        most = most_at_once(autoencoder, -(-before // stride) - (-after // stride))
-        windows = Windows((least or most) * stride, most * stride, before, after, stride)
+    if whole:
+        return Chain(Windows(None, None), Each(partial(_quantized, autoencoder, stride, whole)))
+    before, after = encoder_context(autoencoder)
+    stream = autoencoder.encoder.stream() if arriving and not folded(autoencoder, autoencoder.encoder.rank) else None
+    if stream is not None:
+        windows = Windows(stride, most_at_once(autoencoder, 0) * stride)
+        return Chain(windows, Each(partial(_quantized_next, autoencoder, stream)))
+    most = most_at_once(autoencoder, -(-before // stride) - (-after // stride))
+    windows = Windows((1 if arriving else most) * stride, most * stride, before, after, stride)
     return Chain(windows, Each(partial(_quantized, autoencoder, stride, whole)))
 
 
@@ -77,6 +83,12 @@ def _quantized(autoencoder: Autoencoder, stride: int, whole: bool, window: Windo
     to_the_end = window.own.stop == window.t.shape[2]
     own = slice(window.own.start // stride, None if to_the_end else window.own.stop // stride)
     return result._replace(z=result.z[:, :, own], codes=result.codes[:, :, own])
+
+
+def _quantized_next(autoencoder: Autoencoder, stream: EncoderStream, window: Window) -> Quantized:
+    device = device_of(autoencoder)
+    with torch.no_grad(), in_float32(device):
+        return autoencoder.quantizer(stream(window.t.to(device)))
 
 
 def embedding(autoencoder: Autoencoder) -> Stage[Tensor, Tensor]:

@@ -23,6 +23,14 @@ class DecoderStream(Protocol):
         """
 
 
+class MeanStream(Protocol):
+    """Latents chunk by chunk to what ``forward`` gives: what is kept from one to the next is its state."""
+
+    def __call__(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        """Over the data of z ``(batch, dim, positions, …)``, which follow those of the last call; conditions are those
+        of z. It has the gradient of nothing."""
+
+
 class Decoder(nn.Module, ABC):
     """Latents to a distribution over the data.
 
@@ -32,7 +40,8 @@ class Decoder(nn.Module, ABC):
     Laws, checked by toolkit.testing.DecoderSuite:
       log_prob of the data's shape is finite, and float32 under any autocast
       samples and mean have the data's shape
-      where ``context`` is declared: it is the measured one, and chunks with it give the whole, however z is cut
+      where ``context`` is declared: it is the measured one, and chunks with it give the whole, however z is cut; a
+        ``mean_stream`` gives it, too
       where ``stream_context`` is: a stream gives the same data however z is cut, and those of the whole
     """
 
@@ -56,6 +65,12 @@ class Decoder(nn.Module, ABC):
         """A new stream of examples side by side, each drawn by its own generator; for decoders with a
         ``stream_context``. However z is cut into chunks, the data are the same, up to rounding."""
         raise NotImplementedError(f"{type(self).__name__} declares no stream_context")
+
+    def mean_stream(self) -> MeanStream | None:
+        """A new stream of examples side by side, with the weights of now; None where there is none, and chunks go
+        through ``forward`` with their context. For decoders whose ``context`` is all before: they need not see it
+        twice, and a short chunk costs what it is long."""
+        return None
 
     @abstractmethod
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:

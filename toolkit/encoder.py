@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor, nn
+
+
+class EncoderStream(Protocol):
+    """Data chunk by chunk: what is kept from one to the next, in place of what came before, is its state."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The latents of x ``(batch, channels, positions, …)``, a whole number of strides that follow the last call's;
+        they have the gradient of nothing."""
 
 
 class Encoder(nn.Module, ABC):
@@ -17,7 +25,7 @@ class Encoder(nn.Module, ABC):
       where ``stride`` is declared: shifting x by one stride shifts z by one, away from the border; where ``lead``, too,
         an axis of a whole number of strides but for it gives so many positions of z
       where ``causal``: a prefix in gives the prefix out
-      where ``context`` is declared: it is the measured one, and chunks with it give the whole
+      where ``context`` is declared: it is the measured one, and chunks with it give the whole, and so does a stream
     """
 
     rank: ClassVar[int | None] = None
@@ -36,6 +44,12 @@ class Encoder(nn.Module, ABC):
     """Positions of x along the first axis, before and after those of its own stride, that a position of z depends on:
     ``z[k]`` is a function of ``x[k * stride - before : (k + 1) * stride + after]``. None: not declared, as where it
     would be all of x. With it, x is encoded in chunks of any length."""
+
+    def stream(self) -> EncoderStream | None:
+        """A new stream of examples side by side, with the weights of now; None where there is none, and chunks go
+        through ``forward`` with their context. For encoders whose ``context`` is all before: they need not see it
+        twice, and a short chunk costs what it is long."""
+        return None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

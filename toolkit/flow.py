@@ -48,15 +48,15 @@ class Flow:
         """Data through the bottleneck."""
         return through(self.quantizing(), pieces)
 
-    def encoding(self, least: int | None = None) -> Chain:
-        """The stage of ``encoded``; ``least``: see ``toolkit.chunks.quantizing``."""
-        return Chain(self.quantizing(least), Each(_codes))
+    def encoding(self, arriving: bool = False) -> Chain:
+        """The stage of ``encoded``; ``arriving``: see ``toolkit.chunks.quantizing``."""
+        return Chain(self.quantizing(arriving), Each(_codes))
 
-    def quantizing(self, least: int | None = None) -> Chain:
+    def quantizing(self, arriving: bool = False) -> Chain:
         """The stage of ``quantized``."""
         given = Each(partial(as_given, spec=self.autoencoder.data))
-        own = Chain(given, chunks.quantizing(self.autoencoder, least))
-        return own if self.below is None else Chain(self.below.encoding(least), own)
+        own = Chain(given, chunks.quantizing(self.autoencoder, arriving))
+        return own if self.below is None else Chain(self.below.encoding(arriving), own)
 
     def decoded(self, codes: Iterable[Tensor], conditions: Mapping[str, Tensor], drawing: Drawing) -> Iterator[Tensor]:
         """Codes to data."""

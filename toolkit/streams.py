@@ -1,7 +1,8 @@
 """Data as it arrives: pushed piece by piece to codes, and codes to data, each as soon as it is certain.
 
-A part that declares its ``context`` is run over it again with every piece; a decoder with a ``stream_context`` goes on
-from its state. However a stream is cut into pieces, what comes out is the same up to rounding, and codes are equal.
+A part that has a stream of its own goes on from its state; another one that declares its ``context`` is run over it
+again with every piece. However a stream is cut into pieces, what comes out is the same up to rounding, and codes are
+equal.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from toolkit import chunks
 from toolkit.autoencoder import Autoencoder
+from toolkit.decoder import MeanStream
+from toolkit.device import in_float32
 from toolkit.errors import ToolkitError
 from toolkit.fit import device_of, fakes, title
 from toolkit.flow import Flow
@@ -44,7 +47,7 @@ class StreamEncoder:
 
         def build(n: int) -> Chain:
             conditions(n)  # refuses those that the run does not have
-            return Chain(Filling(positions_per_code(flow), lead(flow)), flow.encoding(least=1))
+            return Chain(Filling(positions_per_code(flow), lead(flow)), flow.encoding(arriving=True))
 
         self._pieces = _Pieces(build, _empty(codes.shape, torch.int64, flow))
 
@@ -217,7 +220,14 @@ def _unfolding(autoencoder: Autoencoder, conditions: Mapping[str, Tensor], gener
     """Latents to data."""
     before, after = decoding_context(autoencoder) or (0, 0)
     most: int | None = chunks.most_at_once(autoencoder, before + after)
-    if chunks.whole_decoding(autoencoder) is not None:
+    means = _mean_stream(autoencoder)
+    if means is not None:
+        before = after = 0
+
+        def own_of(window: Window, known: Mapping[str, Tensor]) -> Tensor:
+            return _next_mean(autoencoder, means, window.t, known)
+
+    elif chunks.whole_decoding(autoencoder) is not None:
         stream = autoencoder.decoder.stream(generators)
 
         def own_of(window: Window, known: Mapping[str, Tensor]) -> Tensor:
@@ -234,6 +244,23 @@ def _unfolding(autoencoder: Autoencoder, conditions: Mapping[str, Tensor], gener
 
     windows = Windows(1, most, before, after, chunks.codes_per_step(autoencoder))
     return chunks.over_windows(autoencoder, windows, conditions, own_of)
+
+
+def _mean_stream(autoencoder: Autoencoder) -> MeanStream | None:
+    """The decoder's, where it has one, and its chunks are of any length."""
+    folded = chunks.folded(autoencoder, autoencoder.decoder.rank)
+    if folded or chunks.whole_decoding(autoencoder) is not None or chunks.codes_per_step(autoencoder) > 1:
+        return None
+    return autoencoder.decoder.mean_stream() if has_mean(autoencoder) else None
+
+
+def _next_mean(autoencoder: Autoencoder, stream: MeanStream, z: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+    """The data of the next latents."""
+    seen = {name: conditions[name] for name in autoencoder.decoder_conditions if name in conditions}
+    with in_float32(z.device):
+        mean = stream(z, seen).mean
+    assert mean is not None
+    return autoencoder.data.unscale(mean)
 
 
 def _drawn(

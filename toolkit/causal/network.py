@@ -54,6 +54,11 @@ class Trunk(nn.Module, ABC):
         ``coarse``: prefer few ids, even if steps then do needless work."""
         return 0
 
+    def file_graph_id(self, grid: Sequence[int], position: int) -> int:
+        """``graph_id`` of a step that is written to a file: there are to be as few as can be, whatever needless work
+        they do."""
+        return self.graph_id(grid, position, coarse=True)
+
     @abstractmethod
     def step(self, state: Any, graph_id: int, position: Tensor) -> Tensor:
         """The features ``(batch, features)`` of a position, ``(1,)`` on the device; once per position, in order."""

@@ -12,7 +12,10 @@ from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, number, show_plugin_notes, table
 from toolkit.errors import printable
 
-OWN = re.compile(r"(encoder|decoder|embed)\.(onnx|onnx\.data|pt2)|spec\.json|export\.json|run\.py")
+OWN = re.compile(
+    r"(encoder|decoder|embed|prior_start|prior_step(_\d+)?|prior_depths)\.(onnx|onnx\.data|pt2)"
+    r"|spec\.json|export\.json|run\.py|sample\.py"
+)
 """Files of an earlier call, which make place."""
 
 
@@ -31,6 +34,9 @@ class ExportOptions:
     )
     graphs: list[str] = field(
         default_factory=list, metadata={"help": "some of encoder, decoder, embed; none: all that there are"}
+    )
+    prior: str | None = field(
+        default=None, metadata={"help": "also a trained prior that goes code by code: its start, and its step"}
     )
     split: Literal["train", "val", "test"] = field(default="test", metadata={"help": "what they are tried on"})
     examples: int = field(default=64, metadata={"help": "how many of the split's examples"})
@@ -63,7 +69,7 @@ def main(args: list[str]) -> int:
     batch = batch_of(model, lambda: given or model.bottom.dataset, options.split, options.examples)
     try:
         with written_together(out, OWN, whole=False) as folder:
-            report = write_graphs(model, folder, options.format, options.graphs, batch)
+            report = write_graphs(model, folder, options.format, options.graphs, batch, options.prior)
             names = sorted(path.name for path in folder.iterdir())
     except OSError as e:
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
@@ -87,7 +93,14 @@ def _print(report: dict[str, Any]) -> None:
         for output, found in graph["outputs"].items():
             rows.append((f"{name}: {output}", _told(found), size, number(speed["graph"]), number(speed["torch"])))
             size = ""
+    if prior := report.get("prior"):
+        speed, size = prior["codes_per_second"], f"{sum(prior['bytes'].values()) / 2**20:.2f}"
+        rows.append((f"prior={prior['name']}: logits", _told(prior["logits"]), size, *_codes(speed)))
     table("graphs", ("graph: output", "differs from the model", "MiB", "examples/s", "of torch"), rows)
+
+
+def _codes(speed: dict[str, float]) -> tuple[str, str]:
+    return f"{number(speed['graph'])} codes", f"{number(speed['torch'])} codes"
 
 
 def _told(found: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from toolkit.exporting.axes import spelled
 from toolkit.exporting.graphs import Graph
+from toolkit.exporting.stepping import DEPTHS, START, Stepping
 from toolkit.exporting.tensors import type_name
 from toolkit.model import Model
 from toolkit.spec import Condition, DataSpec
@@ -34,6 +35,25 @@ def described(model: Model, graphs: Mapping[str, Graph], files: Mapping[str, str
         },
         "latents": {"channels": model.autoencoder.quantizer.dim, "grid": list(model.autoencoder.grid)},
         "conditions": [_condition(c) for c in model.spec.conditions if c.name in seen],
+    }
+
+
+def described_prior(model: Model, stepping: Stepping, files: Mapping[str, str]) -> dict[str, Any]:
+    """A prior's graphs: which to call at which position, and which of their outputs go into the next."""
+    codes = stepping.prior.code_spec
+    seen = stepping.prior.conditions_seen
+    length = model.data.axes[0]
+    return {
+        "graphs": {name: {"file": files[name], **_ends(graph)} for name, graph in stepping.graphs.items()},
+        "name": stepping.name,
+        "grid": list(codes.grid),
+        "codebook_sizes": list(codes.codebook_sizes),
+        "conditions": [{**_condition(c), "steps": [c.steps(length)] if c.per_step else []} for c in seen],
+        "start": START,
+        "steps": list(stepping.steps),
+        **({"depths": DEPTHS} if DEPTHS in stepping.graphs else {}),
+        "state": list(stepping.state),
+        "changing": list(stepping.changing),
     }
 
 

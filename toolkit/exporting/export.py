@@ -14,10 +14,11 @@ from torch import Tensor
 
 from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
-from toolkit.exporting import onnx_file, torch_file
+from toolkit.exporting import onnx_file, torch_file, walking
 from toolkit.exporting.comparing import Run, compared
-from toolkit.exporting.described import described
+from toolkit.exporting.described import described, described_prior
 from toolkit.exporting.graphs import NAMES, Graph, Graphs, stage_one
+from toolkit.exporting.stepping import Stepping, stepping
 from toolkit.exporting.tensors import random_condition, random_data
 from toolkit.exporting.tracing import ExportError, traced
 from toolkit.model import Model, load
@@ -46,13 +47,15 @@ def export(
     *,
     format: Format = "onnx",
     graphs: Sequence[str] = (),
+    prior: str | None = None,
     split: str = "test",
     examples: int = 64,
 ) -> dict[str, Any]:
     """Writes a run's first stage into a folder as graphs that need no toolkit; returns what ``export.json`` holds.
 
     ``encoder`` gives codes for data, ``decoder`` data for codes, as far as its distribution has a mean, and ``embed``
-    the decoder's latents; ``graphs`` chooses some of them. The batch is free, and so are axes that vary in the data.
+    the decoder's latents; ``graphs`` chooses some of them. ``prior`` adds those of a trained prior that goes code by
+    code: its start and its step. The batch is free, and so are axes that vary in the data.
     Beside them are ``spec.json`` and ``run.py``. Every graph is tried on ``examples`` of a split beside the model, or
     on noise where the dataset is not there. ToolkitError where the run cannot be opened, the extra of ``format=onnx``
     is not installed, or a part cannot be exported: with the operation.
@@ -63,7 +66,7 @@ def export(
     report: dict[str, Any] = {}
 
     def write(folder: Path) -> list[Path]:
-        report.update(write_graphs(model, folder, format, graphs, batch))
+        report.update(write_graphs(model, folder, format, graphs, batch, prior))
         return sorted(folder.iterdir())
 
     write_into(Path(out), write)
@@ -85,33 +88,50 @@ def batch_of(model: Model, dataset: Callable[[], Dataset], split: str, n: int) -
         return Batch(tensors, f"{n} examples of noise, as the dataset cannot be read ({e})")
 
 
-def write_graphs(model: Model, folder: Path, format: Format, names: Sequence[str], batch: Batch) -> dict[str, Any]:
+def write_graphs(
+    model: Model, folder: Path, format: Format, names: Sequence[str], batch: Batch, prior: str | None = None
+) -> dict[str, Any]:
     """Everything, into an empty folder; the report. ``names``: of the graphs (none: all that there are)."""
     check_names(names)
     if format == "onnx":
         onnx_file.require()
+    steps = stepping(model, prior) if prior else None
     possible = stage_one(model)
     written = _written(model, possible, _chosen(names, possible), folder, format)
-    paths = {name: folder / f"{name}{SUFFIXES[format]}" for name in written.graphs}
+    others = {name: _write(graph, folder / f"{name}{SUFFIXES[format]}", format) for name, graph in _of(steps).items()}
+    paths = {name: folder / f"{name}{SUFFIXES[format]}" for name in (*written.graphs, *others)}
     spec = described(model, written.graphs, {name: path.name for name, path in paths.items()})
+    if steps:
+        spec["prior"] = described_prior(model, steps, {name: path.name for name, path in paths.items()})
+        spec["graphs"] |= spec["prior"].pop("graphs")
     (folder / "spec.json").write_text(json.dumps(spec, indent=1, ensure_ascii=False), encoding="utf-8")
-    script = files("toolkit.exporting").joinpath(f"run_{format}.txt").read_text(encoding="utf-8")
-    (folder / "run.py").write_text(script, encoding="utf-8")
+    for source, name in ((f"run_{format}.txt", "run.py"), *((("sample.txt", "sample.py"),) if steps else ())):
+        script = files("toolkit.exporting").joinpath(source).read_text(encoding="utf-8")
+        (folder / name).write_text(script, encoding="utf-8")
     opened: Callable[[Path], Run] = onnx_file.Session if format == "onnx" else torch_file.Program
-    tried = compared(model, written.graphs, {name: opened(path) for name, path in paths.items()}, batch.tensors)
+    runs = {name: opened(path) for name, path in paths.items()}
+    tried = compared(model, written.graphs, runs, batch.tensors)
     report = {
         "format": format,
         "step": model.checkpoint.step,
         "weights": model.checkpoint.weights_hash,
         "tried_on": batch.source,
         "threads": torch.get_num_threads(),
-        "graphs": {name: {"bytes": paths[name].stat().st_size, **tried[name]} for name in paths},
+        "graphs": {name: {"bytes": paths[name].stat().st_size, **tried[name]} for name in written.graphs},
         "left_out": possible.left_out,
         "fixed": written.fixed,
         "versions": {name: version(name) for name in PACKAGES[format]},
     }
+    if steps:
+        own = {name: runs[name] for name in others}
+        sizes = {name: paths[name].stat().st_size for name in others}
+        report["prior"] = {"bytes": sizes, **walking.tried(model, steps, own, batch.tensors)}
     (folder / "export.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
     return report
+
+
+def _of(steps: Stepping | None) -> Mapping[str, Graph]:
+    return {} if steps is None else steps.graphs
 
 
 class _Written(NamedTuple):

@@ -64,31 +64,35 @@ class CategoricalDistribution(Distribution):
     @torch.no_grad()
     def entropy_code(self, coder: EntropyCoder, x: Tensor | None = None) -> Tensor:
         with in_float32(self.logits.device):
-            return by_stretches(coder, self.logits.flatten(2), x, self.shape, lambda part: part.float().softmax(1))
+            logits, levels = self.logits.flatten(2), self.logits.shape[1]
+            return by_stretches(
+                logits, x, self.shape, levels, lambda part, values: coder.code(part.float().softmax(1).mT, values)
+            )
 
 
 AT_ONCE = 1 << 22
-"""Probabilities computed at once while data is written or read."""
+"""Numbers computed at once while data is written or read."""
 
 
 def by_stretches(
-    coder: EntropyCoder,
     parameters: Tensor,
     x: Tensor | None,
     shape: tuple[int, ...],
-    probs: Callable[[Tensor], Tensor],
+    cost: int,
+    code: Callable[[Tensor, Tensor | None], Tensor],
 ) -> Tensor:
     """Independent numbers through an entropy coder, some at a time: x ``(batch, *shape)``, written or, if None, read.
 
-    ``parameters`` ``(batch, any, numbers)``; ``probs`` gives the probabilities ``(batch, levels, some)`` of some.
+    ``code`` takes the parameters ``(batch, any, some)`` of some numbers, and these ``(batch, some)`` or None, and
+    returns them. ``cost``: how many numbers it computes of each.
     """
-    batch, width, numbers = parameters.shape
-    size = max(1, AT_ONCE // (batch * width))
+    batch, _, numbers = parameters.shape
+    size = max(1, AT_ONCE // (batch * cost))
     coded = []
     for start in range(0, numbers, size):
         stretch = slice(start, start + size)
         values = None if x is None else x.flatten(1)[:, stretch].long()
-        coded.append(coder.code(probs(parameters[:, :, stretch]).transpose(1, 2), values))
+        coded.append(code(parameters[:, :, stretch], values))
     return torch.cat(coded, 1).reshape(batch, *shape)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from math import log
+from typing import NamedTuple, final
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,14 @@ from toolkit.ranges import PositiveInt
 from toolkit.spec import DataSpec
 
 SMALLEST_SCALE = -7.0
-"""Log scale at which a logistic is far narrower than one of 256 levels."""
+"""Log scale at which a logistic is far narrower than one of 256 levels; of more levels, as much narrower."""
+WHOLE = 1 << 12
+"""Levels up to which a number is coded as it is; of more, digit by digit: two tables of hundreds are computed sooner
+than one of thousands."""
+DIGIT = 1 << 8
+LEAST = 1e-200
+"""Of a probability, so that some are left where all differences underflow."""
+
 LARGEST_SCALE = 20.0
 """Log scale at which all levels but the outer ones have the same probability."""
 
@@ -57,7 +65,7 @@ class LogisticDistribution(Distribution):
         self.given = parameters
         weights, self.means, scales = parameters.unbind(1)
         self.log_weights = weights.log_softmax(1)
-        self.log_scales = scales.clamp(SMALLEST_SCALE, LARGEST_SCALE)
+        self.log_scales = scales.clamp(SMALLEST_SCALE - log(max(1, (data.levels or 1) / 256)), LARGEST_SCALE)
         self.data = data
         self.shape = tuple(self.means.shape[2:])
 
@@ -94,20 +102,46 @@ class LogisticDistribution(Distribution):
 
     @torch.no_grad()
     def entropy_code(self, coder: EntropyCoder, x: Tensor | None = None) -> Tensor:
+        levels, mixtures = self._levels, self.means.shape[1]
         with in_float32(self.means.device):
-            mixtures = torch.stack([self.log_weights, self.means, self.log_scales], 1).flatten(3).flatten(1, 2)
-            return by_stretches(coder, mixtures, x, self.shape, self._levels)
+            parameters = torch.stack([self.log_weights, self.means, self.log_scales], 1).flatten(3).flatten(1, 2)
+            at_once = levels if levels <= WHOLE else max(DIGIT, -(-levels // DIGIT))
+            return by_stretches(
+                parameters, x, self.shape, at_once * mixtures, lambda part, values: self._code(coder, part, values)
+            )
 
-    def _levels(self, mixtures: Tensor) -> Tensor:
-        """Probabilities ``(batch, levels, some)`` from ``(batch, 3 * mixtures, some)``: differences of the cumulative
-        distribution, in double precision on the CPU, as they are small against it in the tails."""
+    @property
+    def _levels(self) -> int:
         assert self.data.levels is not None
-        log_weights, means, log_scales = mixtures.cpu().double().unflatten(1, (3, -1)).unsqueeze(2).unbind(1)
-        edges = (torch.arange(1, self.data.levels, dtype=torch.float64) - 0.5) * (2 / (self.data.levels - 1)) - 1
-        arguments = (edges[:, None, None] - means) * (-log_scales).exp()
-        cumulative = (log_weights.exp() * arguments.sigmoid()).sum(2)
-        return (
-            F.pad(cumulative, (0, 0, 1, 0))
-            .diff(dim=1, append=cumulative.new_ones(len(cumulative), 1, cumulative.shape[2]))
-            .clamp(min=0)
-        )
+        return self.data.levels
+
+    def _code(self, coder: EntropyCoder, parameters: Tensor, values: Tensor | None) -> Tensor:
+        """Some numbers ``(batch, some)``: as they are or, of many levels, their higher digit and the lower one given
+        that, which cost as much together."""
+        log_weights, means, log_scales = parameters.cpu().double().unflatten(1, (3, -1)).unsqueeze(2).unbind(1)
+        mixture = _Mixture(log_weights.exp(), means, (-log_scales).exp(), self._levels)
+        start = torch.zeros(len(means), means.shape[3], dtype=torch.int64)
+        if self._levels <= WHOLE:
+            return coder.code(mixture.probs(start, 1, self._levels), values)
+        digits = (None, None) if values is None else (values // DIGIT, values % DIGIT)
+        high = coder.code(mixture.probs(start, DIGIT, -(-self._levels // DIGIT)), digits[0])
+        return high * DIGIT + coder.code(mixture.probs(high * DIGIT, 1, DIGIT), digits[1])
+
+
+class _Mixture(NamedTuple):
+    """In double precision on the CPU, each ``(batch, 1, mixtures, some)``: differences of the cumulative distribution
+    are small against it in the tails."""
+
+    weights: Tensor
+    means: Tensor
+    rates: Tensor
+    levels: int
+
+    def probs(self, start: Tensor, width: int, count: int) -> Tensor:
+        """``(batch, some, count)``: of as many runs of ``width`` levels, from ``start`` ``(batch, some)`` on, none of
+        them 0."""
+        edges = start.unsqueeze(1) + width * torch.arange(count + 1).unsqueeze(1)
+        places = ((edges - 0.5) * (2 / (self.levels - 1)) - 1).double().unsqueeze(2)
+        cumulative = (self.weights * ((places - self.means) * self.rates).sigmoid()).sum(2)
+        cumulative = cumulative.masked_fill(edges <= 0, 0.0).masked_fill(edges >= self.levels, 1.0)
+        return (cumulative.diff(dim=1).clamp(min=0) + LEAST).mT

@@ -28,6 +28,11 @@ def nearest_of_few(z: Tensor, entries: Tensor, codes: Tensor) -> Tensor:
     return codes.gather(1, distances.argmin(1, keepdim=True)).squeeze(1)
 
 
+def nearest_of_all(z: Tensor, entries: Tensor) -> Tensor:
+    """The same among all entries ``(size, dim)``, of few rows."""
+    return (z.unsqueeze(1) - entries).square().sum(2).argmin(1)
+
+
 def nearest_of_pairs(z: Tensor, entries: Tensor, pairs: Tensor, numbers: int) -> Tensor:
     """The same of any number of candidates: pairs ``(m, 2)`` of a row of z and an entry, at least one for each row.
 

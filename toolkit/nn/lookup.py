@@ -52,6 +52,10 @@ TILE = 1 << 20
 GPU_TILE = 1 << 27
 """The same on a GPU, where many small products cost more than memory does: 512 MiB."""
 
+DIRECT, DIRECT_ROWS = 1 << 17, 8
+"""Differences, and rows, up to which all distances are computed directly on a CPU, as of the latents of a stream: the
+operations that spare arithmetic would take longer."""
+
 ROWS = 128
 """Fewest rows of a tile: with fewer, matrix products are bound by memory, so large codebooks are tiled, too."""
 
@@ -167,10 +171,16 @@ def _nearest(z: Tensor, codebook: Tensor) -> Tensor:
         if codebook.shape[2] == 1 and not whole:  # ONNX has no stable sort
             pairs = zip(z.squeeze(2), codebook.squeeze(2), strict=True)
             return torch.stack([exact.on_a_line(of_table, points) for of_table, points in pairs])
+        if z.device.type == "cpu" and not whole and _few(z, codebook):
+            return torch.stack([exact.nearest_of_all(*pair) for pair in zip(z, codebook, strict=True)])
         tables = _tables(codebook)
         if z.device.type == "cpu" and not whole:
             return _among_all(z, tables)
         return torch.cat([_among_few(tile, tables) for tile in ([z] if whole else z.split(tables.rows, 1))], 1)
+
+
+def _few(z: Tensor, codebook: Tensor) -> bool:
+    return z.shape[1] <= DIRECT_ROWS and z.shape[1] * codebook[0].numel() <= DIRECT
 
 
 def tile_size(device: torch.device) -> int:

@@ -33,12 +33,17 @@ class AutoregressivePrior(Prior):
         self.embedding = ConditionEmbedding(conditions, trunk.channels) if conditions else None
         self.network = CausalNetwork(trunk, code_spec.codebook_sizes, head=head)
 
+    @property
+    def conditions_seen(self) -> tuple[Condition, ...]:
+        """Those that it was built for."""
+        return () if self.embedding is None else self.embedding.conditions
+
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        return self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:]))
+        return self.network.log_prob(codes, self.context(conditions, len(codes), codes.shape[2:]))
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
-        return self.network.cross_entropy(codes, self._context(conditions, len(codes), codes.shape[2:], keep))
+        return self.network.cross_entropy(codes, self.context(conditions, len(codes), codes.shape[2:], keep))
 
     def sample(
         self,
@@ -52,9 +57,9 @@ class AutoregressivePrior(Prior):
     ) -> Tensor:
         check_guidance(sampling, self.embedding)
         with torch.no_grad():
-            context = self._context(conditions, n, self.code_spec.grid)
+            context = self.context(conditions, n, self.code_spec.grid)
             always = {} if self.embedding is None else self.embedding.always(conditions)
-            unconditional = self._context(always, n, self.code_spec.grid)
+            unconditional = self.context(always, n, self.code_spec.grid)
         return sample(
             self.network,
             n,
@@ -82,12 +87,14 @@ class AutoregressivePrior(Prior):
         if depth not in (None, self.code_spec.depth):
             raise NotImplementedError("its network gives a code's probability from all codes of the positions before")
         with torch.no_grad():
-            context = self._context(conditions, n, grid)
+            context = self.context(conditions, n, grid)
         return entropy_code(self.network, coder, n, grid, codes, context=context, positions=positions, prefix=prefix)
 
-    def _context(
+    def context(
         self, conditions: Mapping[str, Tensor], n: int, grid: Sequence[int], keep: Tensor | None = None
     ) -> Tensor | None:
+        """What the network is told of the conditions at every position, ``(batch, channels, *grid)`` or with length 1
+        along axes where it is constant. ``keep``: see ``ConditionEmbedding``."""
         if self.embedding is None:
             return None
         return over_grid(self.embedding(conditions, n, keep), grid)

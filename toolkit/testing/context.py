@@ -16,6 +16,9 @@ M = TypeVar("M", bound=nn.Module)
 ROOM = 7
 """Positions, beside those of the context, of an axis in whose middle nothing sees a border."""
 
+CUTTINGS = 20
+"""Random ways to cut a whole into pieces that a part with a context is tried with."""
+
 
 @contextmanager
 def in_float64() -> Iterator[None]:
@@ -40,12 +43,16 @@ def randomized(part: M) -> M:
 def cuttings(t: Tensor, unit: int) -> Iterator[list[Tensor]]:
     """Ways to cut ``(batch, channels, positions, …)`` into pieces: ``unit`` positions each, three times as many with
     the last piece shorter, and twice at random, some pieces empty."""
-    length = t.shape[2]
     yield list(t.split(unit, 2))
     yield list(t.split(3 * unit, 2))
-    for seed in range(2):
-        places = sorted(Random(seed).choices(range(length + 1), k=5))
-        yield [t[:, :, start:stop] for start, stop in pairwise([0, *places, length])]
+    yield from (cutting(t, seed) for seed in range(2))
+
+
+def cutting(t: Tensor, seed: int) -> list[Tensor]:
+    """``(batch, channels, positions, …)`` in up to nine pieces at random, some of them empty."""
+    random, length = Random(seed), t.shape[2]
+    places = sorted(random.choices(range(length + 1), k=5 if seed < 2 else random.randint(0, 8)))
+    return [t[:, :, start:stop] for start, stop in pairwise([0, *places, length])]
 
 
 def close_to(actual: Tensor, expected: Tensor) -> None:

@@ -18,7 +18,7 @@ from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.nn.receptive_field import receptive_field
 from toolkit.pieces import Windows, through
 from toolkit.spec import Condition, DataSpec
-from toolkit.testing.context import ROOM, close_to, cuttings, in_float64, randomized
+from toolkit.testing.context import CUTTINGS, ROOM, close_to, cutting, cuttings, in_float64, randomized
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import PartLaws, as_assertion
@@ -148,6 +148,36 @@ class DecoderSuite(PartLaws):
             close_to(self._arriving(decoder, pieces, stride), _Mean(decoder)(z))
 
     @torch.no_grad()
+    def test_any_cutting_gives_the_whole(self) -> None:
+        """Twenty random ones, in either precision."""
+        with in_float64():
+            decoder, z, stride = self._in_context(2)
+            whole = _Mean(decoder)(z)
+            for seed in range(CUTTINGS):
+                close_to(self._arriving(decoder, cutting(z, seed), stride), whole)
+        decoder, z = decoder.float(), z.float()
+        whole = _Mean(decoder)(z)
+        for seed in range(CUTTINGS):
+            close_to(self._arriving(decoder, cutting(z, seed), stride), whole)
+
+    @torch.no_grad()
+    def test_a_stream_of_means_gives_the_whole(self) -> None:
+        """However the latents are cut, and whatever streams are beside: what a decoder gives that keeps a state."""
+        if self.decoder().mean_stream() is None:
+            pytest.skip("has no stream of means")
+        kind = {"kind": torch.arange(2)} if self.conditional else {}
+        with in_float64():
+            decoder, z, _ = self._in_context(2)
+            assert decoder.context is not None
+            assert decoder.context[1] == 0, "has a stream of means, but its context is not all before"
+            whole = decoder(z, kind).mean
+            assert whole is not None
+            for pieces in cuttings(z, 1):
+                close_to(self._means(decoder, pieces, kind), whole)
+            alone = {name: value[1:] for name, value in kind.items()}
+            close_to(self._means(decoder, [z[1:]], alone), whole[1:])
+
+    @torch.no_grad()
     def test_a_stream_gives_the_whole(self) -> None:
         """However the latents are cut, and whatever streams are beside: what a decoder with a state draws."""
         if self.decoder().stream_context is None:
@@ -160,6 +190,18 @@ class DecoderSuite(PartLaws):
             for pieces in cuttings(z, 1):
                 assert torch.equal(self._streamed(decoder, pieces, kind, 0), whole)
             assert torch.equal(self._streamed(decoder, [z[1:]], kind[1:], 1), whole[1:])
+
+    @torch.no_grad()
+    def test_any_cutting_of_a_stream_gives_the_whole(self) -> None:
+        """Twenty random ones."""
+        if self.decoder().stream_context is None:
+            pytest.skip("declares no stream_context")
+        with in_float64():
+            decoder, z = randomized(self.decoder()), self._latents(1, (9, *self.grid[1:])).double()
+            kind = torch.arange(1)
+            whole = self._streamed(decoder, [z], kind, 0)
+            for seed in range(CUTTINGS):
+                assert torch.equal(self._streamed(decoder, cutting(z, seed), kind, 0), whole)
 
     def test_examples_do_not_influence_one_another(self) -> None:
         decoder, x, z, kind = self.decoder(), random_data(self.data, 3), self._latents(3), torch.arange(3)
@@ -273,6 +315,16 @@ class DecoderSuite(PartLaws):
         conditions = {"kind": kind} if self.conditional else {}
         windows = through(Windows(1, None, before, after), pieces)
         return torch.cat([stream(w.t, w.own, conditions) for w in windows], 2)
+
+    def _means(self, decoder: Decoder, pieces: list[Tensor], kind: dict[str, Tensor]) -> Tensor:
+        """Means of latents in pieces by a stream."""
+        stream, means = decoder.mean_stream(), list[Tensor]()
+        assert stream is not None
+        for window in through(Windows(1, None), pieces):
+            mean = stream(window.t, kind).mean
+            assert mean is not None
+            means.append(mean)
+        return torch.cat(means, 2)
 
     def _each_tiny(self) -> tuple[tuple[DataSpec, tuple[int, ...]], ...]:
         return self.tiny or pytest.skip("its dims are independent: the suite of its likelihood checks this")

@@ -16,7 +16,7 @@ from toolkit.encoder import Encoder
 from toolkit.nn.receptive_field import receptive_field
 from toolkit.pieces import Windows, through
 from toolkit.spec import DataSpec
-from toolkit.testing.context import ROOM, close_to, cuttings, in_float64, randomized
+from toolkit.testing.context import CUTTINGS, ROOM, close_to, cutting, cuttings, in_float64, randomized
 from toolkit.testing.exporting import EXPORTED_AT, RUN_AT, exported, exports
 from toolkit.testing.laws import PartLaws
 from toolkit.testing.on_gpu import check_on_gpu
@@ -119,6 +119,39 @@ class EncoderSuite(PartLaws):
         for pieces in list(cuttings(x, stride))[-1:]:
             close_to(self._arriving(encoder, pieces, stride), encoder(x))
 
+    @torch.no_grad()
+    def test_any_cutting_gives_the_whole(self) -> None:
+        """Twenty random ones, in either precision, and with the same codes."""
+        with in_float64():
+            encoder, x, stride, _ = self._in_context(2)
+            whole = encoder(x)
+            for seed in range(CUTTINGS):
+                z = self._arriving(encoder, cutting(x, seed), stride)
+                close_to(z, whole)
+                assert torch.equal(_codes(z), _codes(whole))
+        encoder, x = encoder.float(), x.float() if x.is_floating_point() else x
+        whole = encoder(x)
+        for seed in range(CUTTINGS):
+            close_to(self._arriving(encoder, cutting(x, seed), stride), whole)
+
+    @torch.no_grad()
+    def test_a_stream_gives_the_whole(self) -> None:
+        """However the data is cut, and whatever streams are beside: what an encoder gives that keeps a state."""
+        if self.encoder().stream() is None:
+            pytest.skip("has no stream")
+        with in_float64():
+            encoder, x, stride, _ = self._in_context(2)
+            assert encoder.context is not None
+            assert encoder.context[1] == 0, "has a stream, but its context is not all before"
+            whole = encoder(x)
+            for pieces in cuttings(x, stride):
+                z = self._streamed(encoder, pieces, stride)
+                close_to(z, whole)
+                assert torch.equal(_codes(z), _codes(whole))
+            close_to(self._streamed(encoder, [x[1:]], stride), whole[1:])
+        encoder, x = encoder.float(), x.float() if x.is_floating_point() else x
+        close_to(self._streamed(encoder, cutting(x, 0), stride), encoder(x))
+
     def test_examples_do_not_influence_one_another(self) -> None:
         encoder, x = self.encoder(), random_data(self.data, 3)
         alone = [_latents(encoder, one) for one in x.split(1)]
@@ -200,6 +233,12 @@ class EncoderSuite(PartLaws):
         windows = through(Windows(stride, None, before, after, stride), pieces)
         z = [encoder(w.t)[:, :, w.own.start // stride : -(-w.own.stop // stride)] for w in windows]
         return torch.cat(z, 2)
+
+    def _streamed(self, encoder: Encoder, pieces: list[Tensor], stride: int) -> Tensor:
+        """Latents of data in pieces by a stream."""
+        stream = encoder.stream()
+        assert stream is not None
+        return torch.cat([stream(window.t) for window in through(Windows(stride, None), pieces)], 2)
 
     def _sees_no_border(self, encoder: Encoder, x: Tensor, z: Tensor, axis: int, stride: int) -> Tensor:
         """Positions along an axis of the grid whose latents do not depend on the outermost stride of the data.

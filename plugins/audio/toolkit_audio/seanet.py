@@ -19,6 +19,7 @@ from typing_extensions import Doc
 
 from toolkit.nn.context import reads
 from toolkit.ranges import NonNegativeInt, PositiveInt
+from toolkit_audio.kept import KeptConv, KeptUp, Step, streamed
 
 KERNEL = 7
 """Of the first and the last convolution."""
@@ -106,6 +107,10 @@ class PaddedConv(nn.Module):
         before, after = reads([self.conv], first, last)
         return before - self.padding[0], after - self.padding[0]
 
+    def stream(self) -> Step:
+        """As toolkit_audio.kept has it; where it is causal and ``Style.streams``."""
+        return KeptConv(self.conv, self.padding[0])  # type: ignore[arg-type]
+
     def forward(self, h: Tensor) -> Tensor:
         output: Tensor = self.norm(self.conv(self.style.pad(h, *self.padding)))
         return output
@@ -123,6 +128,10 @@ class PaddedUp(nn.Module):
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As toolkit.nn.context has it, but for what the norm reads."""
         return reads([self.conv], first + self.cut[0], last + self.cut[0])
+
+    def stream(self) -> Step:
+        """As toolkit_audio.kept has it; where it is causal and ``Style.streams``."""
+        return KeptUp(self.conv)  # type: ignore[arg-type]
 
     def forward(self, h: Tensor) -> Tensor:
         output: Tensor = self.norm(self.conv(h))
@@ -143,6 +152,12 @@ class ResidualUnit(nn.Module):
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As toolkit.nn.context has it; the input itself is among what ``wide`` reads."""
         return reads([self.wide, self.narrow], first, last)
+
+    def stream(self) -> Step:
+        """As toolkit_audio.kept has it; where it is causal and ``Style.streams``."""
+        elu = nn.ELU()
+        change, shortcut = streamed([elu, self.wide, elu, self.narrow]), streamed([self.shortcut])
+        return lambda h: shortcut(h) + change(h)
 
     def forward(self, h: Tensor) -> Tensor:
         change: Tensor = self.narrow(F.elu(self.wide(F.elu(h))))

@@ -10,9 +10,11 @@ from typing import final
 from torch import Tensor, nn
 
 from toolkit import Condition, Decoder, Distribution, Likelihood
+from toolkit.decoder import MeanStream
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.context import decoder_context
 from toolkit.ranges import PositiveInt
+from toolkit_audio.kept import streamed
 from toolkit_audio.seanet import (
     KERNEL,
     Dilations,
@@ -79,9 +81,17 @@ class SeanetDecoder(Decoder):
         if style.streams and not lstm_layers:
             self.context = decoder_context(prod(strides), [self.proj_in, self.network])
 
+    def mean_stream(self) -> MeanStream | None:
+        if not self.causal or self.context is None:
+            return None
+        proj_in, network = self.proj_in.stream(), streamed(self.network)
+        return lambda z, conditions: self.likelihood(network(self._conditioned(proj_in(z), conditions)))
+
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         """z ``(batch, dim, codes)``."""
-        h = self.proj_in(z)
-        if self.conditions is not None:
-            h = h + over_grid(self.conditions(conditions, z.shape[0]), z.shape[2:]).to(h)
-        return self.likelihood(self.network(h))
+        return self.likelihood(self.network(self._conditioned(self.proj_in(z), conditions)))
+
+    def _conditioned(self, h: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        if self.conditions is None:
+            return h
+        return h + over_grid(self.conditions(conditions, h.shape[0]), h.shape[2:]).to(h)

@@ -9,8 +9,10 @@ from typing import final
 from torch import Tensor, nn
 
 from toolkit import DataSpec, Encoder
+from toolkit.encoder import EncoderStream
 from toolkit.nn.context import encoder_context
 from toolkit.ranges import PositiveInt
+from toolkit_audio.kept import streamed
 from toolkit_audio.seanet import (
     KERNEL,
     Dilations,
@@ -76,6 +78,12 @@ class SeanetEncoder(Encoder):
         if norm != "group" and not lstm_layers:  # else every position depends on the first one
             self.stride = (prod(strides),)
             self.context = encoder_context(prod(strides), [self.network]) if style.streams else None
+
+    def stream(self) -> EncoderStream | None:
+        if not self.causal or self.context is None:
+            return None
+        network = streamed(self.network)
+        return lambda x: network(scaled_to_waveform(self.data.scale(x), self.data))
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``(batch, 1, samples)``."""
