@@ -215,7 +215,7 @@ def test_settings_that_no_part_does(settings: dict[str, Any], message: str) -> N
     ("words", "message"),
     [
         (["encoder=audio_dac"], "encoder=audio_dac: the family's is audio_snac"),
-        (["decoder.strides=[2,3]"], r"decoder.strides=\[2, 3\]: the family's is \[3,2\]"),
+        (["decoder.strides=[2,3]"], r"decoder.strides=\[2,3\]: the family's is \[3,2\]"),
         (["quantizer.convolutions=2"], "quantizer.convolutions=2: the family's is 0"),
         (["quantizer.shared=true"], "quantizer.shared=true: the family's is false"),
         (["quantizer.inner.inner.normalize=true"], "normalize=true: the family's is false"),
@@ -226,7 +226,7 @@ def test_runs_that_are_not_of_the_family(words: list[str], message: str) -> None
     settings = family.settings(TINY, {})
     own = [word for word in family.words(settings) if not words[0].startswith(word.partition("=")[0])]
     own = own if words[0] != "encoder=audio_dac" else [word for word in own if not word.startswith("encoder.")]
-    with pytest.raises(ToolkitError, match=message.replace("[2, 3]", "[2,3]").replace(r"\[2, 3\]", r"\[2,3\]")):
+    with pytest.raises(ToolkitError, match=message):
         family.settings_of(compose_open([*own, *words]), family.data(settings))
 
 
