@@ -2,10 +2,10 @@
 
     python benchmarks/codecs.py [--only encodec mimi …] [--seconds 1] [--rounds 9] [--threads 1] [--out results.json]
 
-Needs the audio plugin, and transformers or snac. Weights are random, and adopted. A row is a second of sound through the
-encoder, its latents through the codebooks, or its codes to sound. Contestants take turns in one process, every other round
-backwards; it is the time of the process that counts, and a ratio is the median over rounds of the other's time over ours
-in the same round: above 1 ours is faster.
+Needs the audio plugin, and transformers or snac. Weights are random, and adopted. A row is a second of sound through
+the encoder, its latents through the codebooks, or its codes to sound. Contestants take turns in one process, every
+other round backwards; it is the time of the process that counts, and a ratio is the median over rounds of the other's
+time over ours in the same round: above 1 ours is faster.
 
 Through the codebooks ours also gives the losses and figures that a validation reports; of EnCodec and Mimi the other
 gives codes alone. SNAC's authors' decoder draws noise, ours has it in training only.
