@@ -1,6 +1,7 @@
 """Speed of the networks of published tokenizers, beside an independent implementation of each, in one process.
 
-    python benchmarks/networks.py [--only image_vqgan …] [--size 128] [--rounds 7] [--threads 1] [--out results.json]
+    python benchmarks/networks.py [--only image_vqgan …] [--what encode decode train] [--size 128] [--rounds 7]
+                                  [--threads 1] [--out results.json]
 
 Both have the same random weights and the same inputs, float32. A network encodes without its quantizer, decodes
 latents, and takes a step of training, forward and backward through both. Contestants take turns, every other round
@@ -181,6 +182,7 @@ def race(ours: Callable[[], object], other: Callable[[], object], rounds: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[""], help="beginnings of the contests' names")
+    parser.add_argument("--what", nargs="*", default=["encode", "decode", "train"], help="which of the three")
     parser.add_argument("--size", type=int, default=128, help="pixels along both axes of an image or frame")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
@@ -197,15 +199,25 @@ def main() -> None:
         torch.manual_seed(0)
         contest = make(options.size)
         for what, ours, other in races(contest):
+            if what not in options.what:
+                continue
             row = {"network": name, "library": f"{library} {version(library)}", "size": options.size, "what": what}
             row |= race(ours, other, options.rounds)
             rows.append(row)
-            print(f"{name:32} {what:8} ours {row['ours']:7.3f} s  other {row['other']:7.3f} s  {row['ratio']:5.2f} x")
-    if options.out:
-        machine = {"machine": platform.processor() or platform.machine(), "threads": options.threads}
-        versions = {"torch": torch.__version__, "toolkit": toolkit.__version__}
-        report = {"date": date.today().isoformat(), **machine, **versions, "rounds": options.rounds, "rows": rows}
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+            print(
+                f"{name:32} {what:8} ours {row['ours']:7.3f} s  other {row['other']:7.3f} s  {row['ratio']:5.2f} x",
+                flush=True,
+            )
+            if options.out:
+                write(options, rows)
+
+
+def write(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """The rows so far."""
+    machine = {"machine": platform.processor() or platform.machine(), "threads": options.threads}
+    versions = {"torch": torch.__version__, "toolkit": toolkit.__version__}
+    report = {"date": date.today().isoformat(), **machine, **versions, "rounds": options.rounds, "rows": rows}
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -71,6 +71,14 @@ LINES: dict[str, list[list[str]]] = {
         ["decode", "run=run", "odd.safetensors", "out=out", "condition.kind=a,b"],
         ["decode", "run=broken", "codes.safetensors", "out=out"],
     ],
+    "adopt": [
+        ["adopt", "toy_kin", "theirs", "out=new", "license=MIT"],
+        ["adopt", "toy_kin", "theirs/model.safetensors", "settings=theirs/config.json", "out=new"],
+        ["adopt", "toy_kin", "torn", "out=new"],
+        ["adopt", "toy_kin", "run=theirs-run", "out=new"],
+        ["adopt", "toy_kin", "run=broken", "out=new"],
+        ["adopt", "--help"],
+    ],
     "compare": [
         ["compare", "run", "out=out", "split=val", "examples=4", "batch_size=4"],
         ["compare", "run", "broken", "examples=4", "device=cpu"],

@@ -14,6 +14,7 @@ import fuzz_words
 import pytest
 import torch
 from fuzz_outcome import outcome
+from published import publish
 from safetensors.torch import save_file
 from test_changed_data import fill
 from test_damage import KINDS
@@ -44,6 +45,8 @@ def folder(toy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (
         command.run(["encode", f"run={here / 'run'}", str(here / "x.json"), f"out={here / 'codes.safetensors'}"]) == 0
     )
+    publish(here / "theirs")
+    assert command.run(["adopt", "toy_kin", str(here / "theirs"), f"out={here / 'theirs-run'}"]) == 0
     save_file({"codes": torch.zeros(2, 1, 9, 4, dtype=torch.long)}, here / "odd.safetensors")
     return here.parent
 
@@ -66,6 +69,9 @@ def prepare(folder: Path, home: Path, number: int) -> Path:
     shutil.copytree(here / "run", here / "broken")
     file = chance.choice(sorted(path for path in (here / "broken").rglob("*") if path.is_file()))
     chance.choice(KINDS)(file, chance, here / "run" / "spec.json")
+    shutil.copytree(here / "theirs", here / "torn")
+    torn = chance.choice(sorted((here / "torn").iterdir()))
+    chance.choice(KINDS)(torn, chance, here / "run" / "spec.json")
     return here
 
 

@@ -147,8 +147,8 @@ class _Tables(NamedTuple):
     """Their means ``(tables, 1, dim)``: far from the origin, where all numbers are large and similar, differences are
     lost to rounding."""
     parts: list[tuple[Tensor, Tensor]]
-    """Of whole blocks of centered entries, -2 e and ``|e|^2``, ``(tables, columns, dim)`` and ``(tables, columns)``;
-    what fills the last block is infinitely far."""
+    """Of whole blocks of centered entries, e and ``|e|^2``, ``(tables, columns, dim)`` and ``(tables, columns)``; what
+    fills the last block is infinitely far."""
     rows: int
     """How many latents of each table to compare at once."""
 
@@ -192,13 +192,13 @@ def _tables(codebook: Tensor) -> _Tables:
     tables, size, dim = codebook.shape
     center = codebook.mean(1, keepdim=True)
     missing = -size % BLOCK
-    entries = F.pad(codebook - center, (0, 0, 0, missing))
-    norms = F.pad(entries[:, :size].square().sum(2), (0, missing), value=torch.inf)
+    entries = codebook - center
+    norms = torch.linalg.vector_norm(entries, dim=2).square_()
+    if missing:
+        entries, norms = F.pad(entries, (0, 0, 0, missing)), F.pad(norms, (0, missing), value=torch.inf)
     numbers = tile_size(codebook.device)
     rows, columns = _tile(size + missing, numbers)
-    parts = [
-        (-2 * part, of_part) for part, of_part in zip(entries.split(columns, 1), norms.split(columns, 1), strict=True)
-    ]
+    parts = list(zip(entries.split(columns, 1), norms.split(columns, 1), strict=True))
     if codebook.device.type != "cpu":  # where as many entries are compared directly for every row, of all tables
         rows = max(1, min(rows, numbers // (FEW * len(parts) * dim)) // tables)
     return _Tables(codebook, center, parts, rows)
@@ -213,7 +213,7 @@ def _tile(size: int, numbers: int) -> tuple[int, int]:
 def _among_all(z: Tensor, tables: _Tables) -> Tensor:
     """Nearest entries of rows, with a second look at those where rounding may have decided."""
     tiles = [
-        _two_smallest_of(tile - tables.center[table], tables.of(table))
+        _two_smallest_of(_doubled(tile, tables.center[table]), tables.of(table))
         for table, rows in enumerate(z)
         for tile in rows.split(tables.rows)
     ]
@@ -224,17 +224,23 @@ def _among_all(z: Tensor, tables: _Tables) -> Tensor:
         doubtful = row[table == number]
         for some in doubtful.split(max(1, TILE // tables.size)):
             rows, limits = z[number, some], limit[number, some].unsqueeze(1)
-            centered = rows - tables.center[number]
-            pairs = [(_linear(centered, *part) <= limits).nonzero() for part in tables.of(number)]
+            doubled = _doubled(rows, tables.center[number])
+            pairs = [(_linear(doubled, *part) <= limits).nonzero() for part in tables.of(number)]
             joined = _joined(pairs, tables)
             nearest[number, some] = exact.nearest_of_pairs(rows, tables.entries[number], joined, TILE)
     return nearest.clamp_(max=tables.size - 1)
 
 
-def _two_smallest_of(z: Tensor, parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
+def _doubled(z: Tensor, center: Tensor) -> Tensor:
+    """Centered latents times -2, as they are in an expanded distance. Entries are left as they are: in few latents'
+    time, each pass over a codebook counts."""
+    return (z - center).mul_(-2)
+
+
+def _two_smallest_of(doubled: Tensor, parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
     """Of centered rows the smallest expanded distance, its entry, the second smallest distance, and ``|z|``."""
-    smallest = [_two_smallest(_linear(z, *part)) for part in parts]
-    norm = torch.linalg.vector_norm(z, dim=1)
+    smallest = [_two_smallest(_linear(doubled, *part)) for part in parts]
+    norm = torch.linalg.vector_norm(doubled, dim=1) / 2
     if len(smallest) == 1:
         return *smallest[0], norm
     values, codes, seconds = (torch.stack(tensors) for tensors in zip(*smallest, strict=True))
@@ -253,13 +259,13 @@ def _joined(pairs: list[Tensor], tables: _Tables) -> Tensor:
 
 def _among_few(z: Tensor, tables: _Tables) -> Tensor:
     """Nearest entries of rows, as operations of fixed shapes: ``(tables, n)``."""
-    centered, offset, chosen = z - tables.center, 0, []
+    doubled, offset, chosen = _doubled(z, tables.center), 0, []
     for entries, norms in tables.parts:
         if entries.shape[2] <= exact.TINY:
-            squares = exact.squares(centered, -entries / 2)
+            squares = exact.squares(doubled / -2, entries)
             distances = squares.masked_fill(norms.isinf().unsqueeze(1), torch.inf)
         else:
-            distances = _linear(centered, entries, norms)
+            distances = _linear(doubled, entries, norms)
         chosen.append(offset + _few_smallest(distances.flatten(0, 1)))
         offset += entries.shape[1]
     codes = torch.cat(chosen, 1).clamp(max=tables.size - 1).unflatten(0, z.shape[:2])

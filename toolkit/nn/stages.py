@@ -20,7 +20,10 @@ def used_stages(z: Tensor, stages: int, dropout: float) -> Tensor:
 
 def total(parts: Sequence[Tensor], used: Tensor) -> Tensor:
     """The sum over stages of ``(batch, …)``, of each example over the ``used`` ``(batch,)`` first ones."""
-    return torch.stack([part * broadcast(used > number, part) for number, part in enumerate(parts)]).sum(0)
+    stages = torch.stack(list(parts))
+    order = torch.arange(len(parts), device=used.device)
+    counted = (used > order[:, None]).view(*stages.shape[:2], *[1] * (stages.dim() - 2))
+    return (stages * counted).sum(0)
 
 
 def broadcast(per_example: Tensor, like: Tensor) -> Tensor:

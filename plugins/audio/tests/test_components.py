@@ -26,9 +26,12 @@ from toolkit_audio.mel_encoder import MelEncoder
 from toolkit_audio.seanet import reflected
 from toolkit_audio.seanet_decoder import SeanetDecoder
 from toolkit_audio.seanet_encoder import SeanetEncoder
+from toolkit_audio.snac_decoder import Noise, SNACDecoder
+from toolkit_audio.snac_encoder import SNACEncoder
 from toolkit_audio.snake import Snake
 from toolkit_audio.spectra import inverse_stft
 from toolkit_audio.vocos_decoder import VocosDecoder
+from toolkit_audio.window_attention import HEAD, WindowAttention
 
 SECOND = DataSpec(1, (16000,), levels=256, rates=(16000.0,))
 FLOATS = DataSpec(1, (320,), rates=(16000.0,))
@@ -211,6 +214,44 @@ class TestFloatDACDecoder(TestDACDecoder):
     data = DataSpec(1, (4 * 15,), rates=(8000.0,))
 
 
+class TestSNACEncoder(EncoderSuite):
+    data = DataSpec(1, (6 * 100,), levels=256, rates=(8000.0,))
+    dim = 8
+    window: ClassVar[int | None] = None
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return SNACEncoder(data, dim, strides=(2, 3), window=self.window)
+
+
+class TestAttendingSNACEncoder(TestSNACEncoder):
+    data = DataSpec(1, (6 * 11,), rates=(8000.0,))
+    dim, window = HEAD, 4
+
+
+class TestSNACDecoder(DecoderSuite):
+    data = DataSpec(1, (4 * 15,), levels=16, rates=(8000.0,))
+    grid = (4,)
+    hidden, window = 16, None
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        tanh = data.levels is None
+        return SNACDecoder(
+            dim, conditions, likelihood, hidden=self.hidden, strides=(5, 3), window=self.window, tanh=tanh
+        )
+
+
+class TestAttendingSNACDecoder(TestSNACDecoder):
+    data = DataSpec(1, (4 * 15,), rates=(8000.0,))
+    hidden, window = HEAD, 3
+
+
 class TestVocosDecoder(DecoderSuite):
     data = DataSpec(1, (4 * 8,), levels=16, rates=(8000.0,))
     grid = (4,)
@@ -347,12 +388,37 @@ def test_a_vocos_without_layers_to_add_is_its_head() -> None:
     assert magnitude[4] > 100 * magnitude[[0, 1, 2, 6, 7, 8]].max()
 
 
+@torch.no_grad()
+def test_windows_of_attention_know_nothing_of_one_another() -> None:
+    """The last one is shorter; a position knows its own whole window."""
+    layer, h = WindowAttention(2 * HEAD, 4), torch.randn(2, 2 * HEAD, 10)
+    whole = layer(h)
+    torch.testing.assert_close(whole, torch.cat([layer(part) for part in h.split(4, 2)], 2))
+    h[:, :, 5] += 1
+    touched = (layer(h) != whole).any(1).any(0).nonzero().flatten()
+    assert touched.tolist() == [4, 5, 6, 7]
+
+
+@torch.no_grad()
+def test_noise_is_one_number_for_each_position_in_training_alone() -> None:
+    noise, h = Noise(4), torch.randn(3, 4, 50, dtype=torch.float64)
+    noise.double()
+    assert torch.equal(noise.eval()(h), h)
+    drawn = (noise.train()(h) - h) / noise.linear(h)
+    torch.testing.assert_close(drawn, drawn[:, :1].expand_as(drawn))
+    assert drawn[:, 0].unique().numel() == 150
+    assert abs(drawn[:, 0].std() - 1) < 0.3
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: SeanetEncoder(SECOND, 3, causal=True, norm="group"), "norm=group: it knows all"),
         (lambda: DACDecoder(3, (), CategoricalLikelihood(SECOND), hidden=24), "hidden=24: a multiple of 16"),
         (lambda: VocosDecoder(3, (), CategoricalLikelihood(SECOND), hop=16, window=24), "window=24: at least two"),
+        (lambda: SNACEncoder(SECOND, 12, strides=(2, 2, 2)), r"strides=\[2, 2, 2\]: each doubles .* dim=12"),
+        (lambda: SNACEncoder(SECOND, 32, window=8), "window=8: attention needs a multiple of 64 channels, not 32"),
+        (lambda: SNACDecoder(3, (), CategoricalLikelihood(SECOND), hidden=24), "hidden=24: a multiple of 16"),
     ],
 )
 def test_networks_that_cannot_be(make: Callable[[], object], message: str) -> None:

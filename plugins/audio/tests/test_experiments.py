@@ -74,7 +74,6 @@ DATA = {
     ],
     "audio_snac": [
         f"dataset.seconds={16 * 512 / 24000}",
-        "encoder.hidden=2",
         "decoder.hidden=32",
         "dim=16",
         "quantizer.grid=[16]",

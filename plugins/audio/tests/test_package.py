@@ -54,5 +54,7 @@ class TestPackage(PluginSuite):
             "encoder.layers=1",
             "decoder.layers=1",
         ],
+        "encoder=audio_snac": ["decoder=audio_snac", "dataset.seconds=1.024", "decoder.hidden=64"],
+        "decoder=audio_snac": ["encoder=audio_snac", "dataset.seconds=1.024", "decoder.hidden=64"],
         "decoder=audio_vocos": ["decoder.hop=64", "decoder.window=256"],
     }

@@ -1,4 +1,4 @@
-"""The blocks of DAC, the Descript audio codec (Kumar et al. 2023, arXiv:2306.06546)."""
+"""The blocks of DAC, the Descript audio codec (Kumar et al. 2023, arXiv:2306.06546), which SNAC has, too."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Snake(nn.Module):
         return (frequency * h).sin_().square_().mul_(scale).add_(h)
 
 
-def convolution(inputs: int, outputs: int, kernel: int, *, dilation: int = 1) -> nn.Module:
+def convolution(inputs: int, outputs: int, kernel: int, *, dilation: int = 1, groups: int = 1) -> nn.Module:
     """As many positions out as in, with zeros beyond the ends."""
     padding = dilation * (kernel - 1) // 2
-    made: nn.Module = weight_norm(nn.Conv1d(inputs, outputs, kernel, dilation=dilation, padding=padding))
+    made: nn.Module = weight_norm(nn.Conv1d(inputs, outputs, kernel, dilation=dilation, padding=padding, groups=groups))
     return made
 
 
@@ -63,12 +63,15 @@ def up(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class SnakeUnit(nn.Module):
-    """Snake, dilated 7-wide convolution, snake, 1-wide one, added to the input."""
+    """Snake, dilated 7-wide convolution, snake, 1-wide one, added to the input.
 
-    def __init__(self, channels: int, dilation: int) -> None:
+    ``groups``: of the wide convolution; as many as channels, and it is of each channel by itself.
+    """
+
+    def __init__(self, channels: int, dilation: int, groups: int = 1) -> None:
         super().__init__()
         self.before_wide, self.before_narrow = Snake(channels), Snake(channels)
-        self.wide = convolution(channels, channels, KERNEL, dilation=dilation)
+        self.wide = convolution(channels, channels, KERNEL, dilation=dilation, groups=groups)
         self.narrow = convolution(channels, channels, 1)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
@@ -80,5 +83,5 @@ class SnakeUnit(nn.Module):
         return h + change
 
 
-def units(channels: int) -> list[nn.Module]:
-    return [SnakeUnit(channels, dilation) for dilation in DILATIONS]
+def units(channels: int, groups: int = 1) -> list[nn.Module]:
+    return [SnakeUnit(channels, dilation, groups) for dilation in DILATIONS]

@@ -42,6 +42,8 @@ def part_words(kind: str, name: str, options: Mapping[str, Any]) -> list[str]:
 def _word(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(str, value))}]"
+    if value is None:
+        return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

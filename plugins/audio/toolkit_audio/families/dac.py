@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from toolkit import DataSpec, ToolkitError
+from toolkit.adopting.written import fraction, number, numbers, only
 from toolkit.config import RunConfig
 from toolkit.family import Entry, Family, Shapes
 from toolkit_audio.families.codec import RATES
 from toolkit_audio.families.dac_names import DESCRIPT, TRANSFORMERS, sizes
 from toolkit_audio.families.dac_sizes import Sizes, sizes_of
-from toolkit_audio.families.written import fraction, number, numbers, only
 
 WIDEST = 1 << 14
 """Channels at most."""
@@ -30,7 +30,7 @@ class DacFamily(Family):
 
     def settings(self, written: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
         seen = Sizes(**sizes(TRANSFORMERS, shapes))
-        strides = numbers(written, "downsampling_ratios", seen.strides)
+        strides = numbers(written, "downsampling_ratios", seen.strides, MOST, shortest=1)
         hidden = number(written, "encoder_hidden_size", seen.hidden, WIDEST)
         made = {
             "model_type": "dac",
@@ -103,7 +103,7 @@ class DescriptFamily(Family):
 
     def settings(self, written: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
         own, seen = _of_the_model(written), Sizes(**sizes(DESCRIPT, shapes))
-        strides = numbers(own, "encoder_rates", seen.strides)
+        strides = numbers(own, "encoder_rates", seen.strides, MOST, shortest=1)
         only(own, "the decoder's strides are the encoder's, the last one first", decoder_rates=strides[::-1])
         made = {
             "encoder_dim": number(own, "encoder_dim", seen.hidden, WIDEST),

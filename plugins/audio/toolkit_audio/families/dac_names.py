@@ -1,4 +1,5 @@
-"""Names of DAC's tensors, in two layouts and here, and sizes out of a file's shapes."""
+"""Names of DAC's tensors, in two layouts and here, and sizes out of a file's shapes; its rows and codebooks are SNAC's,
+too."""
 
 from __future__ import annotations
 
@@ -74,9 +75,9 @@ def _of_network(layout: Layout, ours: str, strides: int) -> Entry:
         return Entry([f"{theirs}.{name}" for name in layout.weight], [ours, place + DIRECTION], layout.convolution)
     place, _, last = ours.rpartition(".")
     theirs = layout.module(place, strides)
-    return (
-        Entry([f"{theirs}.alpha"], [ours], per_channel()) if last == "frequency" else Entry([f"{theirs}.bias"], [ours])
-    )
+    if last == "frequency":
+        return Entry([f"{theirs}.alpha"], [ours], per_channel())
+    return Entry([f"{theirs}.{last}"], [ours])
 
 
 def _of_stage(layout: Layout, number: int, codebook_size: int) -> list[Entry]:
@@ -103,23 +104,25 @@ def sizes(layout: Layout, shapes: Shapes) -> dict[str, Any]:
         return shape if len(shape) == 3 else ()
 
     blocks = list(takewhile(lambda n: weight(f"encoder.network.{n}.4"), count(1)))
-    tables = list(takewhile(lambda n: len(_table(shapes, n)) == 2, count()))
+    books = tables(shapes)
     first, last, start = (
         weight(name, len(blocks))
         for name in ("encoder.network.0", f"encoder.network.{len(blocks) + 2}", "decoder.proj_in")
     )
-    if not (blocks and tables and first and last and start):
+    if not (blocks and books and first and last and start):
         return {}
     return {
         "hidden": first[0],
         "strides": tuple(weight(f"encoder.network.{n}.4")[2] // 2 for n in blocks),
         "decoder_hidden": start[0],
         "dim": last[0],
-        "depth": len(tables),
-        "codebook_size": _table(shapes, 0)[0],
-        "codebook_dim": _table(shapes, 0)[1],
+        "depth": len(books),
+        "codebook_size": books[0][0],
+        "codebook_dim": books[0][1],
     }
 
 
-def _table(shapes: Shapes, number: int) -> tuple[int, ...]:
-    return shapes.get(QUANTIZER.format(number, "codebook.weight"), ())
+def tables(shapes: Shapes) -> list[tuple[int, ...]]:
+    """The shapes of the codebooks, entries and their dim."""
+    every = (shapes.get(QUANTIZER.format(number, "codebook.weight"), ()) for number in count())
+    return list(takewhile(lambda shape: len(shape) == 2, every))

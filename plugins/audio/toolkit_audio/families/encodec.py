@@ -10,11 +10,11 @@ from typing import Any, final
 import torch
 
 from toolkit import DataSpec, ToolkitError
+from toolkit.adopting.written import number, numbers, one_of, only, shown, truth
 from toolkit.config import RunConfig
 from toolkit.family import Entry, Family, Shapes
 from toolkit_audio.families.codec import check_sound, defaults_of, options_of, part_words, sound, sound_words, wanted
 from toolkit_audio.families.encodec_names import AUTHORS, entries, sizes
-from toolkit_audio.families.written import number, numbers, one_of, only, truth
 from toolkit_audio.seanet_decoder import SeanetDecoder
 from toolkit_audio.seanet_encoder import SeanetEncoder
 
@@ -46,7 +46,7 @@ class EncodecFamily(Family):
             only(written, f"entries have hidden_size={hidden} numbers", codebook_dim=hidden)
         channels = number(written, "audio_channels", seen.get("audio_channels", 1), 2)
         rate = number(written, "sampling_rate", 48000 if channels == 2 else 24000)
-        ratios = numbers(written, "upsampling_ratios", seen.get("upsampling_ratios", STRIDES))
+        ratios = numbers(written, "upsampling_ratios", seen.get("upsampling_ratios", STRIDES), MOST, shortest=1)
         size = number(written, "codebook_size", seen.get("codebook_size", 1024))
         layers = number(written, "num_residual_layers", seen.get("num_residual_layers", 1), 16)
         norm = one_of(written, "norm_type", seen.get("norm_type", "weight_norm"), [*NORM])
@@ -178,10 +178,10 @@ def _depth(written: Mapping[str, Any], unit: int) -> int:
         return 0
     last = bandwidths[-1] if isinstance(bandwidths, list | tuple) and bandwidths else None
     if isinstance(last, bool) or not isinstance(last, int | float) or not isfinite(last):
-        raise ToolkitError(f"target_bandwidths={str(bandwidths)[:40]}: expected a list of kbit/s")
+        raise ToolkitError(f"target_bandwidths={shown(bandwidths)}: expected a list of kbit/s")
     depth = int(1000 * last // unit)
     if not 1 <= depth <= MOST:
-        raise ToolkitError(f"target_bandwidths={str(bandwidths)[:40]}: {depth} codebooks of {unit} bit/s each")
+        raise ToolkitError(f"target_bandwidths={shown(bandwidths)}: {depth} codebooks of {unit} bit/s each")
     return depth
 
 

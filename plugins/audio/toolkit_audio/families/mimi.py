@@ -8,11 +8,11 @@ from math import ceil, isfinite, prod
 from typing import Any, final
 
 from toolkit import DataSpec, ToolkitError
+from toolkit.adopting.written import number, numbers, only, shown
 from toolkit.config import RunConfig
 from toolkit.family import Entry, Family, Shapes
 from toolkit_audio.families.codec import check_sound, defaults_of, options_of, part_words, sound, sound_words, wanted
 from toolkit_audio.families.mimi_names import IN_MEMORY, entries, sizes
-from toolkit_audio.families.written import number, numbers, only
 from toolkit_audio.mimi_decoder import MimiDecoder
 from toolkit_audio.mimi_encoder import MimiEncoder
 
@@ -63,7 +63,7 @@ class MimiFamily(Family):
         entry = number(written, "codebook_dim", seen.get("codebook_dim", 256))
         only(written, "maps lead to codebook_dim channels", vector_quantization_hidden_dimension=entry)
         rate = number(written, "sampling_rate", 24000)
-        ratios = numbers(written, "upsampling_ratios", seen.get("upsampling_ratios", RATIOS))
+        ratios = numbers(written, "upsampling_ratios", seen.get("upsampling_ratios", RATIOS), MOST, shortest=1)
         stride = seen.get("latent_stride") or _latent_stride(written, rate, ratios)
         depth = number(written, "num_quantizers", seen.get("num_quantizers", 32), MOST)
         semantic = number(written, "num_semantic_quantizers", seen.get("num_semantic_quantizers", 1), MOST)
@@ -166,7 +166,7 @@ def _check_rotary(written: Mapping[str, Any]) -> None:
     """ToolkitError where positions turn otherwise; earlier files have the base by itself."""
     rotary = written.get("rope_parameters")
     if rotary is not None and not isinstance(rotary, Mapping):
-        raise ToolkitError(f"rope_parameters={str(rotary)[:40]}: expected settings by name")
+        raise ToolkitError(f"rope_parameters={shown(rotary)}: expected settings by name")
     for some in (written, rotary or {}):
         only(some, "positions turn by this base", rope_theta=ROTARY)
         only(some, "rotary positions are not scaled", rope_type="default")
@@ -178,7 +178,7 @@ def _latent_stride(written: Mapping[str, Any], rate: int, ratios: list[int]) -> 
     if frames is None:
         return 2
     if isinstance(frames, bool) or not isinstance(frames, int | float) or not isfinite(frames) or frames <= 0:
-        raise ToolkitError(f"frame_rate={str(frames)[:40]}: expected codes per second")
+        raise ToolkitError(f"frame_rate={shown(frames)}: expected codes per second")
     stride = int(ceil(rate / prod(ratios)) / frames)
     if not 1 <= stride <= MOST:
         raise ToolkitError(f"frame_rate={frames}: the strides alone give {rate / prod(ratios):g} per second")

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from toolkit import DataSpec
+from toolkit.adopting.written import inner, number, numbers, only
 from toolkit.config import RunConfig
 from toolkit.family import Entry, Family, Shapes
 from toolkit_image.families.names import TAMING, Names, entries, sizes
 from toolkit_image.families.network import Network, Tokenizer, alike, as_published, compared, tokenizer_of
-from toolkit_image.families.written import inner, number, numbers, only
 
 NAMES = Names(TAMING)
 WITHIN = "model.vqmodel."

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any, final
 
 from toolkit import DataSpec
+from toolkit.adopting.written import number, numbers, only
 from toolkit.config import RunConfig
 from toolkit.family import Entry, Family, Shapes
 from toolkit_image.families.names import LLAMAGEN, Names, entries, sizes
 from toolkit_image.families.network import Network, Tokenizer, alike, as_published, compared, tokenizer_of
-from toolkit_image.families.written import number, numbers, only
 
 NAMES = Names(LLAMAGEN)
 

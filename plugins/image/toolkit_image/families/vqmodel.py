@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from toolkit import DataSpec, ToolkitError
+from toolkit.adopting.written import number, numbers, only, truth
 from toolkit.config import RunConfig
 from toolkit.family import Entry, Family, Shapes
 from toolkit_image.families.names import DIFFUSERS, Names, entries, sizes
 from toolkit_image.families.network import Network, Tokenizer, alike, compared, tokenizer_of
-from toolkit_image.families.written import number, numbers, only, truth
 
 NAMES = Names(DIFFUSERS, convolutions=False)
 DOWN = {True: "AttnDownEncoderBlock2D", False: "DownEncoderBlock2D"}

@@ -9,11 +9,14 @@ import torch
 
 from toolkit import DataSpec, ToolkitError
 from toolkit.adopting.forms import only_here
+from toolkit.adopting.written import number, numbers, shown
 from toolkit.config import PartConfig, RunConfig
 from toolkit.family import Entry, Family, Shapes
 from toolkit_video.families.vidtok_names import CHANNELS, LEVELS, decoder, encoder, stride_of, told
 from toolkit_video.families.vidtok_written import VERSIONS, as_published
-from toolkit_video.families.written import number, numbers
+
+WIDEST = 1 << 16
+"""Channels, and residual blocks, at most."""
 
 CLIP = 17
 """Frames of a training clip: one, and four times four."""
@@ -63,8 +66,8 @@ class VidTokFamily(Family):
         known = {key: value for key, value in written.items() if key in DEFAULTS and value is not None}
         settings = {**DEFAULTS, **told(shapes), **known}
         for key in ("in_channels", "out_channels", "ch", "num_res_blocks"):
-            number(settings, key)
-        number(settings, "z_channels", CHANNELS)
+            number(settings, key, most=WIDEST)
+        number(settings, "z_channels", most=CHANNELS)
         levels = len(numbers(settings, "ch_mult"))
         implied = {
             "spatial_ds": list(range(levels - 1)),
@@ -73,7 +76,7 @@ class VidTokFamily(Family):
             "tempo_us": [1, 2],
         }
         for key, value in implied.items():
-            settings[key] = sorted(value if settings[key] is None else numbers(settings, key, 0, levels - 1))
+            settings[key] = sorted(value if settings[key] is None else numbers(settings, key, most=levels - 1, least=0))
         settings["ch_mult"], settings["dropout"] = list(settings["ch_mult"]), 0.0
         if _version(written) == "1.0":
             settings["version"] = "1.0"
@@ -182,15 +185,15 @@ def _check(settings: Mapping[str, Any]) -> None:
     """ToolkitError for settings that no parts of ours do."""
     channels, codes = settings["z_channels"], settings["codebook_size"]
     if settings["is_causal"] is not True:
-        raise ToolkitError(f"is_causal={str(settings['is_causal'])[:40]}: only VidTok's causal networks are adopted")
+        raise ToolkitError(f"is_causal={shown(settings['is_causal'])}: only VidTok's causal networks are adopted")
     if settings["regularizer"] != "fsq" or settings["double_z"]:
         raise ToolkitError(
-            f"regularizer={str(settings['regularizer'])[:40]}, double_z={str(settings['double_z'])[:40]}: only VidTok's"
+            f"regularizer={shown(settings['regularizer'])}, double_z={shown(settings['double_z'])}: only VidTok's"
             " tokenizers of fsq are adopted, not its continuous ones"
         )
     if codes != LEVELS**channels:
         raise ToolkitError(
-            f"codebook_size={str(codes)[:40]}: {LEVELS} levels of z_channels={channels} are {LEVELS**channels}"
+            f"codebook_size={shown(codes)}: {LEVELS} levels of z_channels={channels} are {LEVELS**channels}"
         )
     if settings["in_channels"] != settings["out_channels"]:
         raise ToolkitError(

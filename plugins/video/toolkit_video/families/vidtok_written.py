@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from toolkit import ToolkitError
-from toolkit_video.families.written import below, numbers
+from toolkit.adopting.written import below, numbers, shown
 
 SAME = (
     *("in_channels", "ch", "ch_mult", "z_channels", "double_z", "num_res_blocks"),
@@ -31,11 +31,11 @@ def as_published(written: Mapping[str, Any]) -> dict[str, Any]:
     target = str(network.get("target"))
     newer = "model_3dcausal_v1_1." in target
     if params.get("norm_type", "groupnorm") != "layernorm":
-        raise ToolkitError(f"norm_type={str(params.get('norm_type'))[:40]}: only VidTok's layer norm is known")
+        raise ToolkitError(f"norm_type={shown(params.get('norm_type'))}: only VidTok's layer norm is known")
     if newer and params.get("interpolation_mode", "nearest") != "trilinear":
         raise ToolkitError("interpolation_mode: of version 1.1 only trilinear is known")
     regularizer = below(written, "model", "params", "regularizer_config")
     if "FSQ" in str(regularizer.get("target")):
-        levels = numbers(below(regularizer, "params"), "levels", 2)
+        levels = numbers(below(regularizer, "params"), "levels", least=2)
         settings |= {"regularizer": "fsq", "codebook_size": prod(levels)}
     return {**settings, "is_causal": "model_3dcausal" in target, "version": VERSIONS[newer]}
