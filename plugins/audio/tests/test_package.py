@@ -10,6 +10,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from toolkit.testing import PluginSuite
+from toolkit_audio.voice_encoder import VoiceEncoder
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +20,7 @@ def _packages(monkeypatch: pytest.MonkeyPatch) -> None:
         module = ModuleType(name)
         setattr(module, member, MagicMock())
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(VoiceEncoder, "load", lambda weights: VoiceEncoder())
 
 
 class TestPackage(PluginSuite):
@@ -54,5 +56,6 @@ class TestPackage(PluginSuite):
             "encoder.layers=1",
             "decoder.layers=1",
         ],
+        "objective=audio_distillation": ["objective.weights=teacher.pt"],
         "decoder=audio_vocos": ["decoder.hop=64", "decoder.window=256"],
     }
