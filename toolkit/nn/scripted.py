@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, final
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from toolkit.errors import ToolkitError
 
@@ -34,7 +33,7 @@ class Scripted:
             raise ToolkitError(f"weights={path}: there is no such file; give a TorchScript file of {what}")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, which published files are in
+                warnings.simplefilter("ignore")  # that TorchScript is of the past: published files are in it
                 network = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
         except Exception as e:  # whatever a file makes of its reader
             reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
@@ -44,9 +43,10 @@ class Scripted:
             parameter.requires_grad_(False)
         return cls(network, file, hashlib.sha256(file.read_bytes()).hexdigest())
 
-    def on(self, device: torch.device) -> Callable[..., Any]:
-        """The network on a device."""
-        if device != self._device:
-            self.network, self._device = self.network.to(device), device
-        network: nn.Module = self.network
-        return network
+    def __call__(self, x: Tensor, **options: Any) -> Any:
+        """What the network gives of a batch, where that lies; without gradients."""
+        if x.device != self._device:
+            self.network, self._device = self.network.to(x.device), x.device
+        # as it is written: to optimize it for its inputs would take longer than most runs do
+        with torch.no_grad(), torch.jit.optimized_execution(False):
+            return self.network(x, **options)

@@ -35,6 +35,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 class TestSpeaker(MetricSuite):
     data: ClassVar[DataSpec] = DataSpec(1, (800,), levels=256, rates=(8000.0,), conditions=(SPEAKER,))
     file: Path

@@ -99,9 +99,8 @@ class DistillationObjective(Objective):
             if isinstance(waveform, FakeTensor):  # parts are being fitted: no weights are read for that
                 return waveform.new_zeros(len(waveform), frames, self.channels)
             self._load()
-        teacher = cast(Scripted, self.teacher).on(waveform.device)
         with in_float32(waveform.device):
-            features = teacher(resample(waveform.float(), self.own_rate, self.rate))
+            features = cast(Scripted, self.teacher)(resample(waveform.float(), self.own_rate, self.rate))
         if not isinstance(features, Tensor) or features.dim() != 3 or features.shape[2] != self.channels:
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ToolkitError(

@@ -43,7 +43,7 @@ class SpeakerMetric(Metric):
         self._of_data, self._of_samples = (_nobody(speakers) for _ in range(2))
 
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
-        target = to_waveform(x, self.data)[:, 0]
+        target = to_waveform(x, self.data)[:, 0].cpu()
         loud, voices = target.square().mean(1) > SILENT, self._voices(target)
         _gather(self._of_data, voices, conditions, loud)
         mean = output.likelihood.mean
@@ -53,7 +53,7 @@ class SpeakerMetric(Metric):
             self._count += int(loud.sum())
 
     def update_samples(self, x: Tensor, conditions: Mapping[str, Tensor]) -> None:
-        waveform = to_waveform(x, self.data)[:, 0]
+        waveform = to_waveform(x, self.data)[:, 0].cpu()
         _gather(self._of_samples, self._voices(waveform), conditions, waveform.square().mean(1) > SILENT)
 
     def compute(self) -> dict[str, float]:
@@ -77,9 +77,9 @@ class SpeakerMetric(Metric):
 
     @torch.no_grad()
     def _voices(self, waveform: Tensor) -> Tensor:
-        """Of waveforms ``(batch, samples)``; embeddings in float64."""
-        heard = resample(torch.nan_to_num(waveform.float()).clamp(-1, 1), round(self.rate), RATE)
-        return double(self._encoder.to(waveform.device)(heard))
+        """Of waveforms ``(batch, samples)``; embeddings in float64, on the CPU, where the network is."""
+        heard = resample(torch.nan_to_num(waveform.float().cpu()).clamp(-1, 1), self.rate, RATE)
+        return double(self._encoder(heard))
 
 
 def _nobody(speakers: int | None) -> Sums:
@@ -90,7 +90,7 @@ def _gather(sums: Sums, voices: Tensor, conditions: Mapping[str, Tensor], loud: 
     """Adds embeddings to those of their speakers; those of no known speaker are left out."""
     if not len(sums[0]) or "speaker" not in conditions:
         return
-    speakers, loud = conditions["speaker"].cpu(), loud.cpu()
-    loud &= speakers < len(sums[0])
+    speakers = conditions["speaker"].cpu()
+    loud = loud & (speakers < len(sums[0]))
     sums[0].index_add_(0, speakers[loud], torch.ones(int(loud.sum()), dtype=torch.double))
-    sums[1].index_add_(0, speakers[loud], voices.cpu()[loud])
+    sums[1].index_add_(0, speakers[loud], voices[loud])

@@ -71,13 +71,11 @@ class FvdMetric(Metric):
         for own, other in zip((self._data, self._reconstructions, self._samples), state, strict=True):
             own.merge(other)
 
-    @torch.no_grad()
     def _features(self, scaled: Tensor) -> Tensor:
         """Of clips on the scale of [-1, 1], ``(batch, features)``."""
         clips = ((scaled[:, :, : self.frames].float() + 1) * 127.5).clamp(0, 255).round()
-        network = self._network.on(clips.device)
         try:
-            features = network(clips.expand(-1, 3, -1, -1, -1), rescale=True, resize=True, return_features=True)
+            features = self._network(clips.expand(-1, 3, -1, -1, -1), rescale=True, resize=True, return_features=True)
         except RuntimeError as e:
             reason = str(e).strip().splitlines()[-1]
             raise ToolkitError(f"{self._network.path} is no TorchScript file of {WHAT}: {reason}") from e
