@@ -77,6 +77,12 @@ class TestWeight(AdversarialSuite):
     options: ClassVar = {"balance": "weight", "weight": 0.1}
 
 
+class TestWeights(AdversarialSuite):
+    """As they are published."""
+
+    data, options = FLOATS, {"balance": "weight", "weight": 2.0, "feature_weight": 2.0, "loss": "least_squares"}
+
+
 class TestAroundVIMCO(AdversarialSuite):
     options: ClassVar = {"inner": partial(VIMCO, samples=2)}
 
@@ -192,6 +198,21 @@ def test_vqgans_weight_is_the_ratio_at_the_last_layer() -> None:
     (of_term,) = torch.autograd.grad(-logits.mean(), last)
     wanted = 0.8 * of_inner.norm() / (of_term.norm() + 1e-4)
     assert terms["adversarial_weight"].item() == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_features_by_weight_are_a_sum_over_layers() -> None:
+    """HiFi-GAN's equation: the mean absolute difference of each layer's features, times the weight."""
+    autoencoder, x = point_autoencoder(FLOATS).double(), random_data(FLOATS, 6).double()
+    plain, weighed = (adversarial(FLOATS, feature_weight=w, share=0).double().train() for w in (0.0, 2.0))
+    weighed.load_state_dict(plain.state_dict())
+    without, output = plain(autoencoder, x, {}), weighed(autoencoder, x, {})
+    fake, real = (plain.critic(values, {})[0].features for values in (output.likelihood.mean, x))
+    wanted = sum((one - other).abs().mean().item() for one, other in zip(fake, real, strict=True))
+    assert output.terms["features"].item() == pytest.approx(wanted)
+    assert (output.loss - without.loss).item() == pytest.approx(2 * wanted)
+    assert 0 < output.terms["features_share"] < 1
+    with pytest.raises(ValueError, match=r"feature_weight=2\.0: .* feature_share=0\.1"):
+        adversarial(FLOATS, feature_weight=2.0, feature_share=0.1)
 
 
 def test_vqgans_weight_needs_a_decoder_that_learns() -> None:

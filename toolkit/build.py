@@ -136,7 +136,8 @@ def build_autoencoder(config: RunConfig, data: DataSpec) -> Autoencoder:
 
 def build_objective(config: RunConfig, autoencoder: Autoencoder) -> Objective:
     conditions = chosen_conditions(config, autoencoder.data, "decoder")
-    objective: Objective = make("objective", config.objective, data=autoencoder.data, conditions=conditions)
+    data, dim = autoencoder.data, autoencoder.quantizer.dim
+    objective: Objective = make("objective", config.objective, data=data, dim=dim, conditions=conditions)
     _check_critic(objective)
     if objective.needs_posterior and not autoencoder.quantizer.has_posterior:
         raise MisfitError(

@@ -47,7 +47,8 @@ class Bound(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """The constructor may ask for ``data: DataSpec``. Its own parameters are trained along with the autoencoder's.
+    """The constructor may ask for ``data: DataSpec``, ``dim: int`` (channels of the quantizer's latents) and
+    ``conditions: tuple[Condition, ...]``. Its own parameters are trained along with the autoencoder's.
 
     An adversary is its ``critic``: a module whose parameters learn from ``critic_loss`` alone, with learning rate and
     first step of their own (``trainer.critic_…``), while ``forward`` uses it as it is.

@@ -17,7 +17,7 @@ from toolkit.nn.codebook import upcast
 from toolkit.objective import Bound, CriticLoss, Loss, Objective
 from toolkit.objectives.adaptive import AdaptiveWeight, last_weights
 from toolkit.objectives.elbo import ELBO
-from toolkit.objectives.games import GAMES, feature_distance, mean
+from toolkit.objectives.games import GAMES, feature_distance, feature_sum, mean
 from toolkit.objectives.lecam import LeCAM
 from toolkit.objectives.shares import Share, Shared, added, gradients, measured, measured_at, reconstruction
 from toolkit.ranges import Decay, NonNegative, NonNegativeInt
@@ -46,6 +46,9 @@ class AdversarialObjective(Objective):
         weight: of the adversarial term where ``balance`` is another; VQGAN's is 0.8.
         feature_share: of the gradient that the distance of the critic's features of the mean and of x has; 0: there is
             no such term.
+        feature_weight: in place of that share, a weight of the sum over networks and layers of the features' mean
+            absolute difference, as published weights are meant: 2 in HiFi-GAN and DAC. Their adversarial loss is a sum
+            over networks, too, and the one here a mean: ``balance=weight`` with as many times the weight as networks.
         start: the first step at which the adversarial terms count.
         ramp: steps from there over which they grow to their share.
         r1: half of it is the weight of the squared norm of the critic's gradient for x (Mescheder et al. 2018,
@@ -65,12 +68,15 @@ class AdversarialObjective(Objective):
         share: Decay = 0.3,
         weight: NonNegative = 0.8,
         feature_share: Decay = 0.0,
+        feature_weight: NonNegative = 0.0,
         start: NonNegativeInt = 0,
         ramp: NonNegativeInt = 0,
         r1: NonNegative = 0.0,
         lecam: NonNegative = 0.0,
     ) -> None:
         super().__init__()
+        if feature_share and feature_weight:
+            raise ValueError(f"feature_weight={feature_weight}: is in place of feature_share={feature_share}; give one")
         self.data, self.game, self.weight, self.r1 = data, GAMES[loss], weight, r1
         self.start: int = start
         self.ramp = ramp
@@ -80,6 +86,7 @@ class AdversarialObjective(Objective):
         self.share = Share(share) if balance == "share" else None
         self.adaptive = AdaptiveWeight(weight) if balance == "adaptive" else None
         self.feature_share = Share(feature_share) if feature_share else None
+        self.feature_weight = feature_weight
         self.lecam = LeCAM(lecam) if lecam else None
         self.factor: Tensor
         self.register_buffer("factor", torch.zeros(()))
@@ -95,11 +102,10 @@ class AdversarialObjective(Objective):
         fake, at = self._typed(reconstruction(output.likelihood, "adversarial")), measured_at(output.likelihood)
         judged = self._judge(fake, conditions)
         loss, terms = output.loss, dict(output.terms)
-        if self.feature_share is not None:
+        if self.feature_share is not None or self.feature_weight:
             with torch.no_grad():
                 real = self._judge(self._typed(self.data.scale(x)), conditions)
-            term = feature_distance(judged, real)
-            loss = _noted(self.feature_share(loss, term, at, self.factor), term, "features", terms)
+            loss = self._with_features(loss, judged, real, at, terms)
         term = mean(judged, self.game.generator)
         loss = _noted(self._weighted(loss, term, at, autoencoder), term, "adversarial", terms)
         return output._replace(loss=loss, terms=terms)
@@ -146,10 +152,24 @@ class AdversarialObjective(Objective):
         if self.adaptive is not None:
             last = last_weights(autoencoder.decoder)
             return self.adaptive(loss, term, at, self.factor, last)  # type: ignore[no-any-return]
-        weight = self.weight * self.factor
-        if measured(at):
-            return added(loss, term, at, gradients(loss, term, at), weight)
-        return Shared(loss + weight * term, weight, torch.zeros_like(weight))
+        return _plain(loss, term, at, self.weight * self.factor)
+
+    def _with_features(
+        self, loss: Tensor, fake: list[Judgement], real: list[Judgement], at: Tensor, terms: dict[str, Tensor]
+    ) -> Tensor:
+        """The loss with the distance of features, which is noted."""
+        if self.feature_share is not None:
+            term = feature_distance(fake, real)
+            return _noted(self.feature_share(loss, term, at, self.factor), term, "features", terms)
+        term = feature_sum(fake, real)
+        return _noted(_plain(loss, term, at, self.feature_weight * self.factor), term, "features", terms)
+
+
+def _plain(loss: Tensor, term: Tensor, at: Tensor, weight: Tensor) -> Shared:
+    """The loss with a term of a given weight, whose share is measured where gradients are."""
+    if measured(at):
+        return added(loss, term, at, gradients(loss, term, at), weight)
+    return Shared(loss + weight * term, weight, torch.zeros_like(weight))
 
 
 def _noted(shared: Shared, term: Tensor, name: str, terms: dict[str, Tensor]) -> Tensor:

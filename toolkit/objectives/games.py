@@ -49,6 +49,17 @@ def feature_distance(fake: Sequence[Judgement], real: Sequence[Judgement]) -> Te
     return torch.stack(distances).mean()
 
 
+def feature_sum(fake: Sequence[Judgement], real: Sequence[Judgement]) -> Tensor:
+    """The sum over networks and layers of the mean absolute difference of features, 0-d (Kong et al. 2020,
+    arXiv:2010.05646, eq. 3; DAC's, Kumar et al. 2023)."""
+    distances = [
+        (upcast(own) - upcast(of_data)).abs().mean()
+        for one, other in zip(fake, real, strict=True)
+        for own, of_data in zip(one.features, other.features, strict=True)
+    ]
+    return torch.stack(distances).sum()
+
+
 def _size(features: Tensor) -> Tensor:
     """The mean absolute value of each example's, ``(batch,)``."""
     return features.abs().flatten(1).mean(1)

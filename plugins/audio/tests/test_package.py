@@ -10,6 +10,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from toolkit.testing import PluginSuite
+from toolkit_audio.voice_encoder import VoiceEncoder
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +20,7 @@ def _packages(monkeypatch: pytest.MonkeyPatch) -> None:
         module = ModuleType(name)
         setattr(module, member, MagicMock())
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(VoiceEncoder, "load", lambda weights: VoiceEncoder())
 
 
 class TestPackage(PluginSuite):
@@ -56,5 +58,6 @@ class TestPackage(PluginSuite):
         ],
         "encoder=audio_snac": ["decoder=audio_snac", "dataset.seconds=1.024", "decoder.hidden=64"],
         "decoder=audio_snac": ["encoder=audio_snac", "dataset.seconds=1.024", "decoder.hidden=64"],
+        "objective=audio_distillation": ["objective.weights=teacher.pt"],
         "decoder=audio_vocos": ["decoder.hop=64", "decoder.window=256"],
     }

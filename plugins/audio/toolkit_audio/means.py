@@ -44,11 +44,24 @@ def pairs(x: Tensor, likelihood: Distribution, data: DataSpec) -> Iterator[tuple
     no mean."""
     if likelihood.mean is None:
         return
-    both = [scaled_to_waveform(likelihood.mean, data), to_waveform(x, data)]
-    estimates, targets = (torch.nan_to_num(one[:, 0].float().cpu()).clamp(-1, 1).numpy() for one in both)
+    estimates, targets = _arrays(scaled_to_waveform(likelihood.mean, data)), _arrays(to_waveform(x, data))
     for estimate, target in zip(estimates, targets, strict=True):
-        if float(np.square(target).mean()) > SILENT:
+        if _loud(target):
             yield estimate, target
+
+
+def alone(x: Tensor, data: DataSpec) -> Iterator[np.ndarray]:
+    """Waveforms ``(samples,)`` in [-1, 1], of each example that is not silent."""
+    yield from filter(_loud, _arrays(to_waveform(x, data)))
+
+
+def _arrays(waveforms: Tensor) -> np.ndarray:
+    arrays: np.ndarray = torch.nan_to_num(waveforms[:, 0].float().cpu()).clamp(-1, 1).numpy()
+    return arrays
+
+
+def _loud(sound: np.ndarray) -> bool:
+    return float(np.square(sound).mean()) > SILENT
 
 
 def required(metric: str, module: str, extra: str) -> Any:

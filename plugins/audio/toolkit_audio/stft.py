@@ -64,7 +64,8 @@ class STFTObjective(Objective):
         check_windows(windows)
         _check_bands(windows, mel_bands, window_bands)
         self.data, self.inner = data, inner()
-        self.needs_posterior, self.beyond = self.inner.needs_posterior, self.inner.beyond
+        self.needs_posterior = self.inner.needs_posterior
+        self.beyond = (*getattr(self.inner, "beyond", ()), "a distance of spectrograms")
         self.weight, self.convergence, self.share = weight, convergence, share
         self.balance = None if balance is None else Share(balance)
         bands = window_bands or (mel_bands,) * len(windows)
@@ -85,16 +86,12 @@ class STFTObjective(Objective):
             )
         target = scaled_to_waveform(self.data.scale(x), self.data)
         distance = self.distance(scaled_to_waveform(mean, self.data), target)
-        loss, terms = self.share * output.loss, {**output.terms, "stft": distance}
+        loss, terms = self.share * output.loss, {**output.terms, "stft": distance.detach()}
         if self.balance is None:
             loss = loss + self.weight * prod(self.data.last(1).axes) * distance
             return output._replace(loss=loss, terms=terms)
         shared = self.balance(loss, distance, measured_at(output.likelihood))
-        terms |= {
-            "stft": distance.detach(),
-            "stft_weight": shared.weight.detach(),
-            "stft_share": shared.share.detach(),
-        }
+        terms |= {"stft_weight": shared.weight.detach(), "stft_share": shared.share.detach()}
         return output._replace(loss=shared.loss, terms=terms)
 
     def bound(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Bound:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_features
 from on_stand_in import act, commands_work, sampled_alike, train_quietly, used_alike
 from PIL import Image
 
@@ -54,6 +55,18 @@ DATA = {
         "prior.heads=2",
         "objective.discriminator.width=8",
     ],
+    "image_vqgan_f8": [
+        "dataset.size=64",
+        "quantizer.codebook_size=64",
+        "encoder.hidden=32",
+        "decoder.hidden=32",
+        "encoder.multipliers=[1,1,1,2]",
+        "decoder.multipliers=[1,1,1,2]",
+        "encoder.residual_blocks=1",
+        "decoder.residual_blocks=1",
+        "prior.heads=2",
+        "objective.discriminator.width=8",
+    ],
     "image_photos": ["objective.discriminator.width=8"],
     "image_cifar10_vqvae2": ["quantizer.hidden=8", "quantizer.inner.codebook_size=64"],
     "image_cifar10_var": ["quantizer.inner.codebook_size=64", "prior.heads=2"],
@@ -74,13 +87,16 @@ PRIOR = {
     "image_cifar10_vae": "normal",
     "image_titok": "maskgit",
     "image_vqgan": "transformer",
+    "image_vqgan_f8": "transformer",
     "image_cifar10_vqvae2": "coarse_to_fine",
     "image_cifar10_var": "scales",
     "image_vqvae2": "coarse_to_fine",
     "image_var": "scales",
 }
 """Where it is not a PixelCNN."""
-PHOTOS = ("image_imagenet128", "image_photos", "image_titok", "image_vqgan", "image_vqvae2", "image_var")
+PERCEPTUAL = ("image_vqgan", "image_vqgan_f8")
+"""What is trained against LPIPS."""
+PHOTOS = ("image_imagenet128", "image_photos", "image_titok", *PERCEPTUAL, "image_vqvae2", "image_var")
 """What is trained on a folder of images."""
 
 
@@ -127,6 +143,8 @@ def words_of(name: str, folder: Path, photos: Path, tmp_path: Path, monkeypatch:
         words += small_cifar10(folder, monkeypatch)
     if name in PHOTOS:
         words += [f"dataset.root={photos}"]
+    if name in PERCEPTUAL:
+        words += [f"objective.inner.weights={tiny_features.write(tmp_path, 'vgg')}"]
     return words
 
 

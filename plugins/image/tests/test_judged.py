@@ -17,11 +17,11 @@ from torch import Tensor
 
 from toolkit import Autoencoder, Bound, DataSpec, Metric, ToolkitError
 from toolkit.likelihoods.normal import NormalLikelihood
+from toolkit.metrics.gaussians import Gaussian, frechet
 from toolkit.quantizer import Quantized
 from toolkit.testing import MetricSuite
 from toolkit_image.feature_distance import FeatureDistanceMetric
 from toolkit_image.features.frozen import NETWORKS
-from toolkit_image.features.gaussians import Gaussian, frechet
 from toolkit_image.fid import FidMetric
 from toolkit_image.lpips import LpipsMetric
 from toolkit_image.precision_recall import PrecisionRecallMetric, covered

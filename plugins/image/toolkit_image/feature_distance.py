@@ -8,9 +8,9 @@ from typing import final
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric
+from toolkit.metrics.gaussians import Sums
 from toolkit.ranges import PositiveInt
 from toolkit_image.features.frozen import Frozen
-from toolkit_image.features.gaussians import Sums
 from toolkit_image.features.judged import Judged
 from toolkit_image.features.sets import FrechetDistances
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, final
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric, ToolkitError
+from toolkit.metrics.gaussians import Sums
 from toolkit.ranges import PositiveInt
 from toolkit_image.features import weights as files
 from toolkit_image.features.frozen import without_parameters
-from toolkit_image.features.gaussians import Sums
 from toolkit_image.features.judged import Judged
 from toolkit_image.features.sets import FrechetDistances
 

@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor
 
 from toolkit import Bound
-from toolkit_image.features.gaussians import Gaussian, Sums, frechet
+from toolkit.metrics.gaussians import Gaussian, Sums, frechet
 from toolkit_image.features.judged import Judged
 
 
