@@ -54,7 +54,17 @@ CHOICES = {
     "quantizer": list(QUANTIZERS),
     "decoder": ["toy_conv", "pixelcnn", "wavenet", "patch", "conv"],
     "likelihood": ["categorical", "normal", "logistic"],
-    "prior": ["uniform", "categorical", "pixelcnn", "wavenet", "transformer", "maskgit", "scales", "coarse_to_fine"],
+    "prior": [
+        "uniform",
+        "categorical",
+        "pixelcnn",
+        "wavenet",
+        "transformer",
+        "maskgit",
+        "scales",
+        "coarse_to_fine",
+        "factored",
+    ],
 }
 SIZES = {  # of what is made small
     "prior=pixelcnn": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
@@ -62,6 +72,7 @@ SIZES = {  # of what is made small
     "prior=transformer": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=maskgit": ["prior.hidden=8", "prior.layers=2"],
     "prior=coarse_to_fine": ["prior.hidden=8", "prior.inner.hidden=8", "prior.inner.layers=2", "prior.inner.head=8"],
+    "prior=factored": ["prior.inner.hidden=8", "prior.inner.layers=2", "prior.inner.head=8"],
     "prior=scales": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "decoder=pixelcnn": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],
     "decoder=wavenet": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],

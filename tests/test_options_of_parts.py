@@ -37,6 +37,7 @@ class Core(PluginSuite):
             "prior.inner.layers=2",
             "prior.inner.head=8",
         ],
+        "prior=factored": ["prior.inner.hidden=8", "prior.inner.layers=2", "prior.inner.head=8"],
         "quantizer=multiscale": ["quantizer.grid=[2,2]", "quantizer.divisors=[2]"],
         "quantizer=hierarchy": ["quantizer.grid=[2,2]", "quantizer.hidden=8"],
     }

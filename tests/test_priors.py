@@ -11,6 +11,7 @@ from toolkit.errors import ToolkitError
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.priors.categorical import CategoricalPrior
 from toolkit.priors.coarse_to_fine import CoarseToFinePrior
+from toolkit.priors.factored import FactoredPrior
 from toolkit.priors.maskgit import MaskGITPrior
 from toolkit.priors.pixelcnn import PixelCNNPrior
 from toolkit.priors.scales import ScalesPrior
@@ -59,6 +60,11 @@ class TestScalesPrior(PriorSuite):
 class TestCoarseToFinePrior(PriorSuite):
     def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
         return CoarseToFinePrior(code_spec, conditions, inner=small, hidden=6, residual_blocks=1)
+
+
+class TestFactoredPrior(PriorSuite):
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return FactoredPrior(code_spec, conditions, inner=small, largest=2)
 
 
 class TestPixelCNNPrior(PriorSuite):
