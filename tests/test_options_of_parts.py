@@ -31,6 +31,7 @@ class Core(PluginSuite):
         "prior=pixelcnn": SMALL,
         "prior=transformer": SMALL,
         "prior=scales": SMALL,
+        "prior=delay": SMALL,
         "prior=coarse_to_fine": [
             "prior.hidden=8",
             "prior.inner.hidden=8",
