@@ -31,6 +31,7 @@ MAKERS: dict[str, Callable[..., Trunk]] = {
     "rotary": lambda grid, context: Transformer(
         grid, context=context, hidden=12, layers=2, heads=2, positions="rotary"
     ),
+    "any_order": lambda grid, context: Transformer(grid, context=context, hidden=8, layers=1, heads=2, any_order=True),
     "scales": lambda grid, context: ScalesTransformer(
         ((1,), (2,), (grid[0] - 3,)), context=context, hidden=8, layers=2, heads=2
     ),

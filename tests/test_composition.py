@@ -65,6 +65,7 @@ CHOICES = {
         "coarse_to_fine",
         "factored",
         "delay",
+        "random_order",
     ],
 }
 SIZES = {  # of what is made small
@@ -75,6 +76,7 @@ SIZES = {  # of what is made small
     "prior=coarse_to_fine": ["prior.hidden=8", "prior.inner.hidden=8", "prior.inner.layers=2", "prior.inner.head=8"],
     "prior=factored": ["prior.inner.hidden=8", "prior.inner.layers=2", "prior.inner.head=8"],
     "prior=delay": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
+    "prior=random_order": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=scales": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "decoder=pixelcnn": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],
     "decoder=wavenet": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],

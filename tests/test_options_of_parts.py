@@ -32,6 +32,7 @@ class Core(PluginSuite):
         "prior=transformer": SMALL,
         "prior=scales": SMALL,
         "prior=delay": SMALL,
+        "prior=random_order": SMALL,
         "prior=coarse_to_fine": [
             "prior.hidden=8",
             "prior.inner.hidden=8",

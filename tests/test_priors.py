@@ -16,6 +16,7 @@ from toolkit.priors.delay import DelayPrior
 from toolkit.priors.factored import FactoredPrior
 from toolkit.priors.maskgit import MaskGITPrior
 from toolkit.priors.pixelcnn import PixelCNNPrior
+from toolkit.priors.random_order import RandomOrderPrior
 from toolkit.priors.scales import ScalesPrior
 from toolkit.priors.transformer import TransformerPrior
 from toolkit.priors.uniform import UniformPrior
@@ -67,6 +68,11 @@ class TestDelayPrior(PriorSuite):
 class TestParallelPrior(TestDelayPrior):
     def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
         return DelayPrior(code_spec, conditions, delay=0, hidden=8, layers=2, heads=2, head=8)
+
+
+class TestRandomOrderPrior(PriorSuite):
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return RandomOrderPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
 
 
 class TestMaskGITPrior(PriorSuite):

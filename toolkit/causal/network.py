@@ -150,7 +150,8 @@ class CausalNetwork(CodeNetwork):
 
     def forward(self, codes: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """Logits of codes ``(batch, depth, *grid)``: for each depth ``(batch, *grid, codebook_size)``."""
-        return tuple(depth for some in self._logits(codes, context) for depth in some)
+        features = self.trunk(self.embed(codes), context)
+        return tuple(depth for some in self._logits(features, codes) for depth in some)
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -161,7 +162,14 @@ class CausalNetwork(CodeNetwork):
 
     def cross_entropy(self, codes: Tensor, context: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
         """``-log_prob``."""
-        logits = self._logits(codes if seen is None else seen, context)
+        shown = codes if seen is None else seen
+        return self.cross_entropy_of(self.trunk(self.embed(shown), context), codes, shown)
+
+    def cross_entropy_of(self, features: Tensor, codes: Tensor, shown: Tensor | None = None) -> Tensor:
+        """``cross_entropy`` of codes ``(batch, depth, *grid)`` whose trunk's features are ``(batch, *grid, features)``.
+
+        ``shown``: what the network is shown of the codes at a position in place of them."""
+        logits = self._logits(features, codes if shown is None else shown)
         parts = codes.split([len(some) for some in logits], 1)
         nats = [_cross_entropy(some, part) for some, part in zip(logits, parts, strict=True)]
         return nats[0] if len(nats) == 1 else torch.stack(nats).sum(0)
@@ -172,12 +180,12 @@ class CausalNetwork(CodeNetwork):
         whole: Tensor = embedded.squeeze(1) if len(self.tables) == 1 else embedded.sum(1)
         return whole.movedim(-1, 1)
 
-    def _logits(self, codes: Tensor, context: Tensor | None) -> list[Tensor]:
+    def _logits(self, features: Tensor, codes: Tensor) -> list[Tensor]:
         """``(depths, batch, *grid, codebook_size)`` of all depths where codebooks are equally large, else of each.
 
         And of each on a CPU, whose cache is too small for all, and to which an operation costs little.
         """
-        feature: Tensor = self.proj(self.trunk(self.embed(codes), context).relu())
+        feature: Tensor = self.proj(features.relu())
         if self.depths is not None:
             features = self.depths(self._inputs(feature, codes))
             return [head(part).unsqueeze(0) for head, part in zip(self.heads, features, strict=True)]

@@ -40,6 +40,8 @@ class TransformerState(NamedTuple):
     """``(positions,)``: 0, 1, …"""
     last_input: Tensor
     """The last position's embedding, ``(batch, hidden)``."""
+    sources: Tensor | None
+    """What inputs say of their own positions, ``(positions, hidden)``, where they do."""
     rotation: Tensor | None
     """Of queries and keys, ``(2, positions, channels of a head / 2)``, where positions are rotary."""
 
@@ -51,6 +53,8 @@ class Transformer(Trunk):
     A position's input is that of the position before it, plus an embedding of its own position, one table per axis (as
     in VideoGPT, Yan et al. 2021), plus the context. It has positions for the given grid, and works on smaller ones;
     with ``rotary`` positions, which have no tables, on all of as many axes.
+
+    With ``any_order`` an input also says where it comes from, so that ``in_order`` takes positions in any order.
     """
 
     blocks: list[Block]
@@ -65,12 +69,14 @@ class Transformer(Trunk):
         heads: int = 8,
         dropout: float = 0.0,
         positions: Positions = "learned",
+        any_order: bool = False,
     ) -> None:
         super().__init__()
         check_positions(positions)
         self.channels = self.features = hidden
         self.start = nn.Parameter(0.02 * torch.randn(hidden))
         self.positions = GridPositions(grid, hidden) if positions == "learned" else None
+        self.sources = GridPositions(grid, hidden) if any_order else None
         self.rotary = RotaryPositions(len(grid), hidden // heads) if positions == "rotary" else None
         self.context = nn.Linear(context, hidden) if context else None
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))  # type: ignore[assignment]
@@ -79,6 +85,8 @@ class Transformer(Trunk):
     def forward(self, embedded: Tensor, context: Tensor | None = None) -> Tensor:
         grid = embedded.shape[2:]
         past = embedded.flatten(2).transpose(1, 2)
+        if self.sources is not None:
+            past = past + self.sources(grid)
         first = self.start.to(past.dtype).expand(len(past), 1, -1)
         x = torch.cat((first, past[:, :-1]), 1) + self._pos_emb(grid, context).transpose(0, 1)
         rotation = self._rotation(grid)
@@ -87,14 +95,29 @@ class Transformer(Trunk):
         features: Tensor = self.norm(x).unflatten(1, grid)
         return features
 
+    def in_order(self, embedded: Tensor, context: Tensor | None, order: Tensor) -> Tensor:
+        """``(batch, positions, features)`` from ``(batch, channels, *grid)``: those of the positions in ``order``
+        ``(batch, positions)``, each from the inputs before it in that order."""
+        assert self.sources is not None
+        grid, rows = embedded.shape[2:], order.unsqueeze(2)
+        known = embedded.flatten(2).transpose(1, 2) + self.sources(grid)
+        past = known.gather(1, rows.expand(-1, -1, known.shape[2]))
+        first = self.start.to(past.dtype).expand(len(past), 1, -1)
+        pos_emb = self._pos_emb(grid, context).transpose(0, 1).expand(len(past), -1, -1)
+        x = torch.cat((first, past[:, :-1]), 1) + pos_emb.gather(1, rows.expand(-1, -1, pos_emb.shape[2]))
+        for block in self.blocks:
+            x = block(x, causal=True)
+        features: Tensor = self.norm(x)
+        return features
+
     def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> TransformerState:
         positions = prod(grid)
         layers = [_folded(block, batch, positions) for block in self.blocks]
         pos_emb = self._pos_emb(tuple(grid), context).contiguous()
         order = torch.arange(positions, device=pos_emb.device)
-        return TransformerState(
-            layers, pos_emb, order, self.start.detach().repeat(batch, 1), self._rotation(tuple(grid))
-        )
+        first, sources = self.start.detach().repeat(batch, 1), self.sources
+        given = None if sources is None else sources(tuple(grid))
+        return TransformerState(layers, pos_emb, order, first, given, self._rotation(tuple(grid)))
 
     def graph_id(self, grid: Sequence[int], position: int, coarse: bool = False) -> int:
         """Length of the cache that is read: up to the position or, if coarse, to the end of its segment."""
@@ -115,12 +138,16 @@ class Transformer(Trunk):
         return features
 
     def append(self, state: TransformerState, position: Tensor, embedded: Tensor) -> None:
+        if state.sources is not None:
+            embedded = embedded + state.sources.index_select(0, position)
         state.last_input.copy_(embedded)
 
     def prefill(self, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
         batch, _, positions = embedded.shape
         if not positions:
             return
+        if state.sources is not None:
+            embedded = embedded + state.sources[:positions].transpose(0, 1)
         rotation = None if state.rotation is None else state.rotation[:, :positions]
         for examples in stretches(batch, positions):
             past = embedded[examples].transpose(1, 2)
