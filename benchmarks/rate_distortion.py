@@ -13,6 +13,8 @@ then learns the codes of the same images. Figures are of held-out images:
     step_ms              a training step's time of the process, median, after the first five
     peak_mib             the most that the process held, so far: rows of one process share it
 
+Each row is written to ``--out`` as it is measured, the first seed of all quantizers before the second.
+
 It compares quantizers at this size and length. With ``--hidden 256 --images 45000 --steps 250000 --threads 16`` it is
 the same at the paper's size.
 """
@@ -55,7 +57,7 @@ OWN = {
     "simvq mlp": ["quantizer=simvq", *TABLE, "quantizer.map=mlp"],
     "simvq attention": ["quantizer=simvq", *TABLE, "quantizer.map=attention"],
     "ibq": ["quantizer=ibq", *TABLE],
-    "ibq distance": ["quantizer=ibq", *TABLE, "quantizer.compare=distance"],
+    "ibq products": ["quantizer=ibq", *TABLE, "quantizer.compare=product"],
     "fsq": ["quantizer=fsq", "quantizer.levels=[4,4,4,4]"],
     "fsq even": ["quantizer=fsq", "quantizer.levels=[4,4,4,4]", "quantizer.bound=even", "quantizer.spacing=middles"],
     "fsq symmetric": ["quantizer=fsq", "quantizer.levels=[4,4,4,4]", "quantizer.spacing=symmetric"],
@@ -193,8 +195,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = []
-    for name in args.names:
-        for seed in range(args.seeds):
+    for seed in range(args.seeds):  # outside, so that a table cut short has every quantizer
+        for name in args.names:
             rows.append(row_of(name, seed, args))
             show(rows[-1:])
             if args.out:  # after each, so that what is done is kept

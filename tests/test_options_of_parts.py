@@ -33,12 +33,15 @@ class Core(PluginSuite):
         "prior=pixelcnn": SMALL,
         "prior=transformer": SMALL,
         "prior=scales": SMALL,
+        "prior=delay": SMALL,
+        "prior=random_order": SMALL,
         "prior=coarse_to_fine": [
             "prior.hidden=8",
             "prior.inner.hidden=8",
             "prior.inner.layers=2",
             "prior.inner.head=8",
         ],
+        "prior=factored": ["prior.inner.hidden=8", "prior.inner.layers=2", "prior.inner.head=8"],
         "quantizer=multiscale": ["quantizer.grid=[2,2]", "quantizer.divisors=[2]"],
         "quantizer=hierarchy": ["quantizer.grid=[2,2]", "quantizer.hidden=8"],
     }

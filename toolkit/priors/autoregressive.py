@@ -26,12 +26,18 @@ class AutoregressivePrior(Prior):
     """
 
     def __init__(
-        self, code_spec: CodeSpec, conditions: tuple[Condition, ...], trunk: Trunk, head: int, condition_dropout: float
+        self,
+        code_spec: CodeSpec,
+        conditions: tuple[Condition, ...],
+        trunk: Trunk,
+        head: int,
+        condition_dropout: float,
+        depth_layers: int = 0,
     ) -> None:
         super().__init__()
         self.code_spec, self.condition_dropout = code_spec, condition_dropout
         self.embedding = ConditionEmbedding(conditions, trunk.channels) if conditions else None
-        self.network = CausalNetwork(trunk, code_spec.codebook_sizes, head=head)
+        self.network = CausalNetwork(trunk, code_spec.codebook_sizes, head=head, depth_layers=depth_layers)
 
     @property
     def conditions_seen(self) -> tuple[Condition, ...]:

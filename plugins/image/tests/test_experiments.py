@@ -70,6 +70,14 @@ DATA = {
     "image_photos": ["objective.discriminator.width=8"],
     "image_cifar10_vqvae2": ["quantizer.hidden=8", "quantizer.inner.codebook_size=64"],
     "image_cifar10_var": ["quantizer.inner.codebook_size=64", "prior.heads=2"],
+    "image_cifar10_maskbit": ["prior.inner.heads=2"],
+    "image_maskbit": [
+        "dataset.size=64",
+        "quantizer.bits=4",
+        "encoder.hidden=32",
+        "decoder.hidden=32",
+        "prior.inner.heads=2",
+    ],
     "image_vqvae2": ["dataset.size=64", "quantizer.grid=[16,16]", "quantizer.hidden=8", "prior.residual_blocks=1"],
     "image_var": [
         "dataset.size=64",
@@ -90,13 +98,23 @@ PRIOR = {
     "image_vqgan_f8": "transformer",
     "image_cifar10_vqvae2": "coarse_to_fine",
     "image_cifar10_var": "scales",
+    "image_cifar10_maskbit": "factored",
+    "image_maskbit": "factored",
     "image_vqvae2": "coarse_to_fine",
     "image_var": "scales",
 }
 """Where it is not a PixelCNN."""
 PERCEPTUAL = ("image_vqgan", "image_vqgan_f8")
 """What is trained against LPIPS."""
-PHOTOS = ("image_imagenet128", "image_photos", "image_titok", *PERCEPTUAL, "image_vqvae2", "image_var")
+PHOTOS = (
+    "image_imagenet128",
+    "image_photos",
+    "image_titok",
+    *PERCEPTUAL,
+    "image_vqvae2",
+    "image_var",
+    "image_maskbit",
+)
 """What is trained on a folder of images."""
 
 
@@ -134,6 +152,12 @@ def words_of(name: str, folder: Path, photos: Path, tmp_path: Path, monkeypatch:
         inside = {word: word.replace("prior.", "prior.inner.") for word in TINY if word.startswith("prior.")}
         words = [part for word in words for part in dict.fromkeys((inside.get(word, word), word))]
         words = [word for word in words if word not in ("prior.layers=2", "prior.head=16")]
+    if PRIOR.get(name) == "factored":
+        words.remove("prior.head=16")
+        words = [
+            word.replace("prior.", "prior.inner.") if word.startswith("prior.") and "inner" not in word else word
+            for word in words
+        ]
     if name == "image_cifar10_second_stage":
         base = tmp_path / "base"
         first = [*TINY, *small_cifar10(folder, monkeypatch), "stage=autoencoder", f"hydra.run.dir={base}"]
