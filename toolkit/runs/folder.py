@@ -4,8 +4,8 @@ config.yaml        never rewritten; a continuation that changes values adds conf
 components.json    kind: name, distribution, version, parameters
 data.json          the names, sizes and times of the files that the data came from
 spec.json          the data's and the codes' shapes and labels: sampling needs no dataset on disk
-autoencoder/       checkpoints of stage one
-priors/<name>/     checkpoints of stage two and the configuration it was trained with
+autoencoder/       checkpoints of stage one, and which is the best, where one is kept: best.json
+priors/<name>/     the same of stage two, and the configuration it was trained with
 codes/             code cache
 base/              in a run over another run's codes: what is needed of that run to encode and decode them
 samples/           pictures and samples
@@ -33,7 +33,7 @@ from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 from toolkit.registry import NotInstalledError
 from toolkit.runs import spec_file
-from toolkit.runs.checkpoint import newest
+from toolkit.runs.chosen import choose
 from toolkit.runs.contained import ADOPTED as ADOPTED
 from toolkit.runs.contained import check_folder
 from toolkit.runs.formats import FORMAT, current_config
@@ -208,7 +208,7 @@ class Run:
         """
         partial = self.path / ".base.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        checkpoint = newest(other.autoencoder, notices)
+        checkpoint = choose(other.autoencoder, None, notices)
         parts = [
             *_configs(other.path),
             other.path / "components.json",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric
+from toolkit.metric import Direction
 from toolkit_audio.means import Means, pairs, required
 from toolkit_audio.reading import resample
 from toolkit_audio.waveform import sample_rate_of
@@ -28,6 +29,8 @@ class MOSMetric(Metric):
     and over, so that figures compare only at one length. An autoregressive decoder, which has no mean, is not judged.
     Needs the package speechmos, which brings the weights.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {"dnsmos": "max"}
 
     def __init__(self, data: DataSpec) -> None:
         self.data, self.rate, self._means = data, sample_rate_of(data), Means()
