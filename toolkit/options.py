@@ -26,6 +26,10 @@ CHECKPOINT = "the autoencoder's: best, last, or a step that is kept; null: its b
 PRIOR_CHECKPOINT = "the prior's: the same; its best is kept where prior_trainer.best is set"
 """The same of a prior."""
 
+LONGEST_NAME = 100
+"""Characters of a run's name and of a tag."""
+OPTIONAL = ("name", "tags")
+
 LARGEST_SEED = 9223372036854775806
 """A run uses the seed and its successor, which are numbers of 63 bits."""
 
@@ -154,7 +158,10 @@ TRAINERS: dict[str, type[TrainerOptions]] = {
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a run as a whole, at the top of its configuration."""
+    """Options of a run as a whole, at the top of its configuration.
+
+    Its file has those of ``OPTIONAL`` where they have a value.
+    """
 
     stage: Literal["all", "autoencoder", "prior"] = "all"
     """What is trained."""
@@ -164,9 +171,16 @@ class RunOptions:
     """Channels of the latents, offered to the quantizer."""
     init: str | None = None
     """A run whose weights this one starts from."""
+    name: str | None = None
+    """What the run is called in comparisons, pictures and loggers; null: as its folder is."""
+    tags: tuple[str, ...] = ()
+    """Words to find it by."""
 
     def __post_init__(self) -> None:
         _check_ranges(self)
+        for text in (*([] if self.name is None else [self.name]), *self.tags):
+            if len(text) > LONGEST_NAME or not text.isprintable() or not text.strip():
+                raise ToolkitError(f"name, tags: {text!r}: give one line of at most {LONGEST_NAME} characters")
 
 
 def _check_best(options: TrainerOptions) -> None:

@@ -23,7 +23,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,13 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What pictures call it."""
-        return self.path.name if self.origin is None else self.origin.repository
+        """What pictures call it: by the name that it was given, if it was."""
+        if self.origin is not None:
+            return self.origin.repository
+        with suppress(ToolkitError):
+            if self.path.is_dir() and (name := self.config_values().get("name")):
+                return str(name)
+        return self.path.name
 
     @property
     def results(self) -> Path:
