@@ -43,11 +43,12 @@ class Recorder:
         facts: dict[str, Any] | None = None,
         validate: Callable[[], dict[str, float]] | None = None,
         plot: Callable[[Path], None] | None = None,
+        saved: Callable[[str, int, Path], None] | None = None,
     ) -> None:
         self.run, self.stage, self.folder = run, stage, folder
         self.optimization, self.report, self.facts = optimization, report, facts or {}
         self.choice = choice or Choice(stage, folder, None, optimization.options, stage)
-        self.validate, self.plot = validate, plot
+        self.validate, self.plot, self.saved = validate, plot, saved
         self.running = RunningMetrics()
         self._critic = CriticWatch(optimization.options)
         self._saved = self._recorded = -1
@@ -203,6 +204,8 @@ class Recorder:
         self._saved, best = step, self.choice.best
         spared = best.step if best else None
         save(self.folder, self.optimization, self.facts, self.running.state(self._apart), keep=keep, spared=spared)
+        if self.saved and rank() == 0:
+            self.saved(self.stage, step, self.folder / f"step-{step:08d}")
 
     def _save_interrupted(self, together: bool) -> None:
         """Saves the last step, unless that is done or the interrupt came in the middle of the next one.

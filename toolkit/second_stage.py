@@ -96,6 +96,7 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
         facts={"autoencoder": model.checkpoint.weights_hash, **axes},
         validate=validate if codes.size("val") else None,
         plot=staging.pictured(f"prior-{name}", optimization, plot) if codes.size("val") else None,
+        saved=report.checkpoint,
     )
     recorder.resume()
     staging.loop(recorder, stage, codes, config.seed + 1)

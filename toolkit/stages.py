@@ -236,6 +236,7 @@ class _Training:
             Choice("autoencoder", run.autoencoder, rule, options, "trainer"),
             validate=validate if examples.size("val") else None,
             plot=self.staging.pictured("autoencoder", optimization, plot) if shown else None,
+            saved=report.checkpoint,
         )
         recorder.resume()
         self.staging.loop(recorder, stage, examples, config.seed)

@@ -271,7 +271,7 @@ def _no_group(group: str) -> str:
 
 
 def _no_name(words: Sequence[str]) -> str:
-    groups = (*KINDS, *TRAINERS, "experiment", "")
+    groups = (*KINDS, *TRAINERS, "experiment", "extra", "")
     pattern = re.compile(r"[-+.\d]+(e[-+]?\d+)?|true|false|\{.*", re.IGNORECASE)
     wrong = (word for word in words if key_of(word) in groups and pattern.fullmatch(word.partition("=")[2]))
     return next(wrong, "")
