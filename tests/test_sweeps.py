@@ -84,8 +84,8 @@ def test_a_launcher_runs_each_job_in_a_folder_of_its_own(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "sweep: sweep"
     sweep = tmp_path / "sweep"
-    assert sorted(path.parent.name for path in sweep.glob("*/config.yaml")) == ["0", "1"]
-    assert [Run(sweep / name).config().seed for name in ("0", "1")] == [0, 1]
+    assert sorted(path.parent.name for path in sweep.glob("*/config.yaml")) == ["0_seed=0", "1_seed=1"]
+    assert [Run(sweep / name).config().seed for name in ("0_seed=0", "1_seed=1")] == [0, 1]
     assert len(set(scores(sweep))) == 2
     done = toolkit("compare", "sweep")
     assert done.returncode == 0, done.stderr
@@ -99,7 +99,7 @@ def test_a_job_that_fails_stops_no_other(launcher: list[str], toolkit: Callable[
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("toolkit train: decoder=toy_conv gives (2, 4, 4)")
     assert "Traceback" not in done.stderr
-    assert [path.parent.name for path in (tmp_path / "sweep").glob("*/config.yaml")] == ["1"]
+    assert [path.parent.name for path in (tmp_path / "sweep").glob("*/config.yaml")] == ["1_stride=2"]
     assert len(scores(tmp_path / "sweep")) == 1
 
 

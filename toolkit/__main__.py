@@ -89,13 +89,17 @@ def _without_command(words: Sequence[str]) -> int:
         return 0
     if words and words[0] not in ("-h", "--help"):
         raise ToolkitError(f"{words[0]}: no such flag; toolkit --help lists the commands")
-    print(_help())
+    print(printable(_help()))
     return 0 if words else 2
 
 
 def _help() -> str:
-    width = max(map(len, COMMANDS))
+    from toolkit.cli.own_commands import summaries
+
+    own = summaries()
+    width = max(map(len, (*COMMANDS, *own)))
     lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines += ["", *(f"  {name:<{width}}  {summary}" for name, summary in own.items())] if own else []
     flags = [
         "--plugin FOLDER  use a plugin that is not installed",
         "--debug          show the traceback of an error",
@@ -106,9 +110,9 @@ def _help() -> str:
 
 def _command(name: str) -> Callable[[list[str]], int]:
     if name not in COMMANDS:
-        from toolkit.registry import did_you_mean
+        from toolkit.cli.own_commands import command_of
 
-        raise ToolkitError(f"no such command{did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}")
+        return command_of(name)
     module, _, function = COMMANDS[name][0].partition(":")
     command: Callable[[list[str]], int] = getattr(import_module(module), function)
     return command

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from toolkit import schema
 from toolkit.errors import ToolkitError
-from toolkit.options import AutoencoderTrainerOptions, PriorTrainerOptions, RunOptions
+from toolkit.options import OPTIONAL, AutoencoderTrainerOptions, PriorTrainerOptions, RunOptions
 from toolkit.registry import KINDS, LISTS, REQUIRED
 
 Options = TypeVar("Options")
@@ -52,6 +52,8 @@ class RunConfig(RunOptions):
     prior_trainer: PriorTrainerOptions
     prior_dataset: Mapping[str, Any]
     """Options of the dataset that differ in the prior's stage."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What is the user's own: plain values that no part of the core reads, and loggers and commands may."""
 
     @classmethod
     def read(cls, values: Mapping[str, Any], source: object = "the configuration") -> RunConfig:
@@ -77,6 +79,7 @@ class RunConfig(RunOptions):
             trainer=_options(AutoencoderTrainerOptions, values.get("trainer"), "trainer", source),
             prior_trainer=_options(PriorTrainerOptions, values.get("prior_trainer"), "prior_trainer", source),
             prior_dataset=_mapping(values.get("prior_dataset"), "prior_dataset", source),
+            extra=_mapping(values.get("extra"), "extra", source),
         )
 
     def values(self) -> dict[str, Any]:
@@ -86,13 +89,15 @@ class RunConfig(RunOptions):
             parts[kind] = {name: part.values() for name, part in parts[kind].items()}
         if not self.logger:
             del parts["logger"]  # most runs have none: their file is the same as before there were any
+        own = {option.name: _value(getattr(self, option.name)) for option in schema.fields(RunOptions)}
         return {
-            **{option.name: getattr(self, option.name) for option in schema.fields(RunOptions)},
+            **{name: value for name, value in own.items() if value or name not in OPTIONAL},
             **{kind: part.values() if isinstance(part, PartConfig) else part for kind, part in parts.items()},
             "conditions": {"decoder": list(self.decoder_conditions), "prior": list(self.prior_conditions)},
             "trainer": _plain(self.trainer),
             "prior_trainer": _plain(self.prior_trainer),
             "prior_dataset": dict(self.prior_dataset),
+            **({"extra": dict(self.extra)} if self.extra else {}),
         }
 
     def chosen_prior(self) -> PartConfig:
@@ -138,4 +143,9 @@ def _names(values: Any, part: str, source: object) -> tuple[str, ...]:
 
 
 def _plain(options: Any) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
+    return {name: _value(value) for name, value in asdict(options).items()}
+
+
+def _value(value: Any) -> Any:
+    """As YAML has it."""
+    return list(value) if isinstance(value, tuple) else value

@@ -10,6 +10,7 @@ from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
 from toolkit.runs import spec_file
 from toolkit.runs.checkpoint import Checkpoint, newest
+from toolkit.runs.chosen import choose
 from toolkit.runs.data import DataRecord, compare, read_record, record
 from toolkit.runs.folder import Run
 from toolkit.spec import Condition, DataSpec
@@ -48,7 +49,8 @@ def check_continuation(
     if config.stage == "autoencoder" or (config.stage == "all" and not stage.model.code_spec.depth):
         return notices
     trained = newest(run.prior(config.chosen_prior().name), [])
-    continues = checkpoint is not None and trained is not None and is_current(trained, checkpoint)
+    chosen = checkpoint if checkpoint is None else choose(run.autoencoder, None, [])
+    continues = chosen is not None and trained is not None and is_current(trained, chosen)
     build_prior_stage(config, stage.model.code_spec, data, trained if continues else None)
     return notices
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import nn
 
 from toolkit.errors import ToolkitError
-from toolkit.runs.checkpoint import newest
+from toolkit.runs.chosen import choose
 from toolkit.runs.folder import Run
 from toolkit.runs.tensors import Shape, difference
 
@@ -30,7 +30,7 @@ def initialize(stage: nn.Module, init: str, freeze: Collection[str] = ()) -> lis
     agrees, or one that is to be frozen does not.
     """
     notices: list[str] = []
-    checkpoint = newest(Run.open(init, key="init").autoencoder, notices)
+    checkpoint = choose(Run.open(init, key="init").autoencoder, None, notices)
     if checkpoint is None:
         raise ToolkitError(f"init={init}: this run has no checkpoint")
     own = {name: Shape.of(tensor) for name, tensor in stage.state_dict().items()}

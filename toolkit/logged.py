@@ -79,6 +79,10 @@ class Logged:
         """A picture that was plotted at a step of a stage."""
         self._each(lambda logger: logger.picture(stage, step, path))
 
+    def checkpoint(self, stage: str, step: int, folder: Path) -> None:
+        """A checkpoint that was saved at a step of a stage."""
+        self._each(lambda logger: logger.checkpoint(stage, step, folder))
+
     def note(self, text: str) -> None:
         self._report.note(text)
 

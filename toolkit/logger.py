@@ -37,6 +37,11 @@ class Logger(ABC):
         """Called for each picture that training has plotted, such as reconstructions, with the file that it is in."""
         return
 
+    def checkpoint(self, stage: str, step: int, folder: Path) -> None:
+        """Called for each checkpoint that a stage has saved, with its folder, which training deletes in its time: who
+        wants to keep it copies it."""
+        return
+
     def close(self, status: Status) -> None:
         """Called once, when training has ended, however it ended."""
         return

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from toolkit.errors import ToolkitError
 from toolkit.objective import Bound
+
+Direction = Literal["min", "max"]
+"""Whether less or more of a figure is better."""
 
 
 class Metric(ABC):
@@ -27,6 +30,10 @@ class Metric(ABC):
 
     fitted: ClassVar[bool] = False
     """Whether it learns from training examples, which ``fit`` gets before the first update."""
+
+    directions: ClassVar[Mapping[str, Direction]] = {}
+    """Which way its metrics are better, by their names, or by what these begin with before a ``_``: of those that are
+    better neither way, such as a count, nothing. ``trainer.best`` goes by it."""
 
     def fit(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         """Adds one batch of training examples; arguments as of ``update``."""
@@ -91,3 +98,10 @@ def can_merge(metric: Metric) -> bool:
 def judges_samples(metric: Metric) -> bool:
     """Whether it has something to say of samples."""
     return type(metric).update_samples is not Metric.update_samples
+
+
+def direction_of(name: str, directions: Mapping[str, Direction]) -> Direction | None:
+    """Of a metric: what is said of its name, or of the longest beginning of that; None where nothing is."""
+    known = (key for key in directions if name == key or name.startswith(f"{key}_"))
+    longest = max(known, key=len, default=None)
+    return None if longest is None else directions[longest]

@@ -26,12 +26,13 @@ from toolkit.flow import Drawing, Flow, at_once
 from toolkit.given import check_data, codes_of, described, known_conditions
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.runs.checkpoint import Checkpoint, found, read_newest
+from toolkit.runs.chosen import which_it_is
 from toolkit.runs.folder import Run
 from toolkit.runs.spec_file import check_codes
 from toolkit.sample import Progress, sample, unwatched
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.streams import StreamDecoder, StreamEncoder, lead
-from toolkit.trained import TrainedPriors, newest_of
+from toolkit.trained import TrainedPriors, checkpoint_of
 from toolkit.training import Stage
 
 
@@ -44,14 +45,21 @@ class Sample(NamedTuple):
     """``(n, depth, *grid)``."""
 
 
-def load(run: str | Path, device: str = "auto") -> Model:
-    """Opens a run, a folder or ``hub:owner/name@REVISION``, at its last checkpoint, with the averaged weights if there
-    are any.
+def load(
+    run: str | Path,
+    device: str = "auto",
+    *,
+    checkpoint: str | int | None = None,
+    prior_checkpoint: str | int | None = None,
+) -> Model:
+    """Opens a run, a folder or ``hub:owner/name@REVISION``, with the averaged weights if there are any.
 
-    Raises ToolkitError where the folder or the Hub holds no run, the run holds no whole checkpoint, a part is not
-    installed, or the weights do not fit the parts that are.
+    ``checkpoint``: the autoencoder's, ``best``, ``last`` or a step that is kept; None: its best where one is kept
+    (``trainer.best``), else the last. ``prior_checkpoint``: the same of its priors. Raises ToolkitError where the
+    folder or the Hub holds no run, the run holds no whole checkpoint or not the one asked for, a part is not installed,
+    or the weights do not fit the parts that are.
     """
-    return Model(Run.open(run), choose_device(device))
+    return Model(Run.open(run), choose_device(device), checkpoint, prior_checkpoint)
 
 
 def open_dataset(config: RunConfig, overrides: Mapping[str, Any] | None = None, base: Path | None = None) -> Dataset:
@@ -74,7 +82,13 @@ class Model:
     base's codes to its own, and back. ``data`` is what its own autoencoder models: the base's codes, or ``spec``.
     """
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(
+        self,
+        run: Run,
+        device: torch.device,
+        checkpoint: str | int | None = None,
+        prior_checkpoint: str | int | None = None,
+    ) -> None:
         self.run, self.device, self.notices = run, device, list[str]()
         self.config = run.config()
         self.notices += run.edited()
@@ -88,12 +102,15 @@ class Model:
         with run.blaming():
             self.base = Model(Run.open(run.base), device) if asks_for_source(self.config) else None
             self.spec: DataSpec = self.data if self.base is None else self.base.spec
-            newest = partial(newest_of, run, run.autoencoder, self.notices)
-            self.checkpoint, self.stage = read_newest(newest, self._read)
+            chosen = partial(checkpoint_of, run, run.autoencoder, checkpoint, self.notices)
+            self.checkpoint, self.stage = read_newest(chosen, self._read)
+            self.notices += which_it_is(self.checkpoint)
             self.notices += dropped(self.config)
         self.stage.to(device).eval()
         self.autoencoder, self.objective = self.stage.model, self.stage.objective
-        self._trained = TrainedPriors(run, self.data, self.code_spec, self.checkpoint, device, self.notices)
+        self._trained = TrainedPriors(
+            run, self.data, self.code_spec, self.checkpoint, device, self.notices, prior_checkpoint
+        )
 
     def __repr__(self) -> str:
         """Parts, shapes and rate."""
@@ -108,6 +125,11 @@ class Model:
         check_codes(stage.model.code_spec, self.data, self.code_spec, below, self.run.path)
         checkpoint.load_weights(stage, averaged=True)
         return checkpoint, stage
+
+    @property
+    def prior_steps(self) -> dict[str, int]:
+        """The steps of the priors' checkpoints, as they are opened."""
+        return self._trained.steps()
 
     @property
     def bottom(self) -> Model:

@@ -19,6 +19,17 @@ DEVICE = "auto: a CUDA GPU if there is one; or cpu, cuda, mps, xpu, or by number
 OnDevice = Literal["auto", True, False]
 """Whether a split is kept on the device."""
 
+VALIDATED = "val"
+"""The split whose figures choose a checkpoint."""
+CHECKPOINT = "the autoencoder's: best, last, or a step that is kept; null: its best if one is kept, else the last"
+"""What a command says of the checkpoint that it opens."""
+PRIOR_CHECKPOINT = "the prior's: the same; its best is kept where prior_trainer.best is set"
+"""The same of a prior."""
+
+LONGEST_NAME = 100
+"""Characters of a run's name and of a tag."""
+OPTIONAL = ("name", "tags")
+
 LARGEST_SEED = 9223372036854775806
 """A run uses the seed and its successor, which are numbers of 63 bits."""
 
@@ -63,6 +74,13 @@ class TrainerOptions:
     """Steps between lines of metrics.jsonl."""
     pictures_every: PositiveInt = 1000
     """Steps between pictures."""
+    best: str | None = None
+    """A figure of the validation, such as val/nmse: the checkpoint at which it was best is kept beside the newest, and
+    is the one that commands open and stage two builds on. Each validation then has a checkpoint. null: the last is."""
+    best_mode: Literal["auto", "min", "max"] = "auto"
+    """Whether less or more of that figure is better; auto: as is known of it."""
+    patience: PositiveInt | None = None
+    """Validations after the best one without a better, at which training ends; null: it goes on to the last step."""
     workers: Annotated[int, Range(least=0, most=256)] | None = None
     """Processes that load data; 0: the training process itself; null: on a GPU up to 4, as there are cores; on a CPU
     0."""
@@ -85,6 +103,7 @@ class TrainerOptions:
 
     def __post_init__(self) -> None:
         _check_ranges(self)
+        _check_best(self)
 
 
 @dataclass(frozen=True)
@@ -139,7 +158,10 @@ TRAINERS: dict[str, type[TrainerOptions]] = {
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a run as a whole, at the top of its configuration."""
+    """Options of a run as a whole, at the top of its configuration.
+
+    Its file has those of ``OPTIONAL`` where they have a value.
+    """
 
     stage: Literal["all", "autoencoder", "prior"] = "all"
     """What is trained."""
@@ -149,9 +171,29 @@ class RunOptions:
     """Channels of the latents, offered to the quantizer."""
     init: str | None = None
     """A run whose weights this one starts from."""
+    name: str | None = None
+    """What the run is called in comparisons, pictures and loggers; null: as its folder is."""
+    tags: tuple[str, ...] = ()
+    """Words to find it by."""
 
     def __post_init__(self) -> None:
         _check_ranges(self)
+        for text in (*([] if self.name is None else [self.name]), *self.tags):
+            if len(text) > LONGEST_NAME or not text.isprintable() or not text.strip():
+                raise ToolkitError(f"name, tags: {text!r}: give one line of at most {LONGEST_NAME} characters")
+
+
+def _check_best(options: TrainerOptions) -> None:
+    """ToolkitError for a figure that is not of the validation, and for what means nothing without one."""
+    if options.best is None:
+        for name, usual in (("patience", None), ("best_mode", "auto")):
+            if (value := getattr(options, name)) != usual:
+                raise ToolkitError(f"{name}={value}: it is about a figure, which best={VALIDATED}/NAME names")
+        return
+    split, _, figure = options.best.partition("/")
+    if split != VALIDATED or not figure:
+        near = options.best.rpartition("/")[2] or "nmse"
+        raise ToolkitError(f"best={options.best}: give a figure of the validation, such as best={VALIDATED}/{near}")
 
 
 def _check_ranges(options: TrainerOptions | RunOptions) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar, final
 from toolkit import interrupts
 from toolkit.adversary import CriticWatch
 from toolkit.batches import TrainBatches
+from toolkit.choice import Choice
 from toolkit.device import exact, peak_memory, random_kept
 from toolkit.distributed import Largest, PeerError, broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import Interrupted, NotFiniteError, ToolkitError
@@ -37,14 +38,17 @@ class Recorder:
         folder: Path,
         optimization: Optimization,
         report: Report,
+        choice: Choice | None = None,
         *,
         facts: dict[str, Any] | None = None,
         validate: Callable[[], dict[str, float]] | None = None,
         plot: Callable[[Path], None] | None = None,
+        saved: Callable[[str, int, Path], None] | None = None,
     ) -> None:
         self.run, self.stage, self.folder = run, stage, folder
         self.optimization, self.report, self.facts = optimization, report, facts or {}
-        self.validate, self.plot = validate, plot
+        self.choice = choice or Choice(stage, folder, None, optimization.options, stage)
+        self.validate, self.plot, self.saved = validate, plot, saved
         self.running = RunningMetrics()
         self._critic = CriticWatch(optimization.options)
         self._saved = self._recorded = -1
@@ -58,6 +62,7 @@ class Recorder:
             metrics = checkpoint.load_state(self.optimization)
             self.running.load(metrics, device_of(self.optimization.module))
             self._saved = checkpoint.step
+        self.choice.recall(self.run.log)
 
     def _tidy(self) -> Checkpoint | None:
         """Reports damaged checkpoints and sets them aside; cuts the log at the newest whole one."""
@@ -81,7 +86,8 @@ class Recorder:
         with interrupts.deferred():
             try:
                 self._make_up()
-                self._follow(updates, batches)
+                if not self.choice.ended:
+                    self._follow(updates, batches)
             except KeyboardInterrupt as e:
                 if isinstance(e, Interrupted) or not interrupts.asked():
                     self._save_interrupted(together=isinstance(e, Interrupted))
@@ -98,6 +104,7 @@ class Recorder:
             running.add(step, metrics)
             self._recorded = step
             logs, saves = (last or step % every == 0 for every in (options.log_every, options.checkpoint_every))
+            saves = saves or (self.choice.rule is not None and self._due(step, last)[0])
             stop = largest(interrupts.asked(), now=last)
             self._apart = not (logs or saves)
             if not self._apart:
@@ -118,6 +125,10 @@ class Recorder:
                 self._evaluate(*self._due(step, last))
             self.report.step(step)
             rate = self.optimization.learning_rate
+            if self.choice.ended:
+                break
+        if self.choice.ended and (stop := largest(interrupts.asked(), now=True)):  # the last step asks by itself
+            raise Interrupted(stop)
 
     def finish(self) -> None:
         """Where no step is to be done: saves what there is, validates and plots it."""
@@ -139,7 +150,7 @@ class Recorder:
         step = self.optimization.step
         if self._saved != step:
             return False, False
-        validates, plots = self._due(step, step == self.optimization.options.steps)
+        validates, plots = self._due(step, step == self.optimization.options.steps or self.choice.ended)
         there = broadcast_object(on_rank0(partial(self._there, step)))
         return validates and not there[0], plots and not there[1]
 
@@ -170,7 +181,8 @@ class Recorder:
             with raise_together():
                 metrics = self._with_averages(self.validate, stoppable=ranks() == 1)
             self._log("val", metrics)
-        if plots and self.plot:
+            self.choice.judge(step, metrics)
+        if (plots or (validates and self.choice.ended)) and self.plot:
             stop = on_rank0(partial(self._plotted, partial(self.plot, self._picture(step))))
             if stop := broadcast_object(stop):
                 raise Interrupted(stop)
@@ -189,8 +201,11 @@ class Recorder:
     def save(self) -> None:
         """Saves the last step; all ranks take part."""
         step, keep = self.optimization.step, self.optimization.options.keep
-        self._saved = step
-        save(self.folder, self.optimization, self.facts, self.running.state(self._apart), keep=keep)
+        self._saved, best = step, self.choice.best
+        spared = best.step if best else None
+        save(self.folder, self.optimization, self.facts, self.running.state(self._apart), keep=keep, spared=spared)
+        if self.saved and rank() == 0:
+            self.saved(self.stage, step, self.folder / f"step-{step:08d}")
 
     def _save_interrupted(self, together: bool) -> None:
         """Saves the last step, unless that is done or the interrupt came in the middle of the next one.

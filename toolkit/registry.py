@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from toolkit.blame import blame
 from toolkit.entry_points import CONF, Source, normalized, sources
@@ -43,6 +43,12 @@ PARTS: Mapping[str, str] = {**KINDS, **INNER}
 FAMILY = "family"
 REGISTERED: Mapping[str, str] = {**PARTS, FAMILY: "toolkit.family:Family"}
 """Whatever entry points name: the kinds of components, and families, which are no part of a run's configuration."""
+
+COMMAND = "command"
+"""What entry points name besides: commands of ``toolkit``, which are functions."""
+
+GROUPS = (*REGISTERED, COMMAND)
+"""What follows ``toolkit.`` in the names of groups that are read."""
 
 REQUIRED = ("dataset", "encoder", "quantizer", "decoder", "objective")
 """The kinds that every model needs."""
@@ -111,6 +117,16 @@ def load(kind: str, name: str) -> type:
     return cls
 
 
+def load_command(name: str) -> Callable[[list[str]], object]:
+    """The function behind a plugin's command, imported."""
+    registration = find(COMMAND, name)
+    check_core(registration)
+    function = _imported(registration)
+    if not callable(function):
+        raise RegistryError(f"{registration} is no function: a command takes the words after its name")
+    return cast(Callable[[list[str]], object], function)
+
+
 def check_core(registration: Registration) -> None:
     """RegistryError where the plugin does not support the installed core."""
     if not registration.requires:
@@ -147,7 +163,7 @@ def conf_folders() -> tuple[tuple[str, Path], ...]:
 def problems() -> tuple[str, ...]:
     """What of plugins cannot be read, a sentence each: these names are missing from the registry."""
     unread = (source.problem for source in sources() if source.problem)
-    mistyped = (_mistyped(source, kind) for source in sources() for kind in source.kinds() if kind not in REGISTERED)
+    mistyped = (_mistyped(source, kind) for source in sources() for kind in source.kinds() if kind not in GROUPS)
     return (*unread, *mistyped)
 
 
@@ -169,12 +185,12 @@ def _cure(claims: Sequence[Registration]) -> str:
 
 
 def _mistyped(source: Source, kind: str) -> str:
-    near = did_you_mean(f"toolkit.{kind}", [f"toolkit.{known}" for known in (*REGISTERED, CONF)])
+    near = did_you_mean(f"toolkit.{kind}", [f"toolkit.{known}" for known in (*GROUPS, CONF)])
     return f"{source.name}: its entry points toolkit.{kind} are of no kind{near}: they are not read"
 
 
 def _known(kind: str) -> None:
-    if kind not in REGISTERED:
+    if kind not in GROUPS:
         raise RegistryError(
             f"no kind of component is called {kind}{did_you_mean(kind, REGISTERED)}; kinds: {', '.join(REGISTERED)}"
         )

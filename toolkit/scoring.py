@@ -22,7 +22,8 @@ from toolkit.evaluation import evaluate_parts
 from toolkit.metric import Metric, judges_samples
 from toolkit.model import Model, load
 from toolkit.prior import Prior, SamplingOptions
-from toolkit.runs.checkpoint import found
+from toolkit.runs.best import read_best
+from toolkit.runs.chosen import chosen_step
 from toolkit.runs.folder import Run
 from toolkit.sample import sample
 from toolkit.spec import DataSpec
@@ -64,17 +65,22 @@ def evaluate(
     device: str = "auto",
     samples: int = 0,
     prior: str | None = None,
+    checkpoint: str | int | None = None,
+    prior_checkpoint: str | int | None = None,
 ) -> dict[str, Any]:
     """Bits per dim of a run with both terms apart, a row per trained prior, and every metric, over a split.
 
     The same is written to the run's ``evaluation.json``. ``examples``: how many of the split's, and of those that a
     metric is fitted to (None: all). ``metrics``: by name, in place of the run's own. ``workers``: processes that read
-    the data (None: as many as suit the device). ``device`` is where a run given by its folder is opened. ``samples``:
-    how many a prior, by default the run's own, draws for the metrics that judge samples; their conditions are the
-    split's. Raises ToolkitError where the run or its dataset cannot be opened, the split is empty, or samples are asked
-    for that no prior can draw or no metric judges.
+    the data (None: as many as suit the device). ``device`` is where a run given by its folder is opened, ``checkpoint``
+    and ``prior_checkpoint`` at which of its checkpoints (see ``toolkit.load``). ``samples``: how many a prior, by
+    default the run's own, draws for the metrics that judge samples; their conditions are the split's. Raises
+    ToolkitError where the run or its dataset cannot be opened, the split is empty, or samples are asked for that no
+    prior can draw or no metric judges.
     """
-    model = run if isinstance(run, Model) else load(run, device)
+    model = (
+        run if isinstance(run, Model) else load(run, device, checkpoint=checkpoint, prior_checkpoint=prior_checkpoint)
+    )
     judges = build_metrics(with_metrics(model.config, metrics), model.autoencoder)
     drawing = Samples(samples, prior) if samples else None
     return measure(model, model.dataset, judges, split, examples, batch_size, workers, samples=drawing).metrics
@@ -109,7 +115,7 @@ def measure(
         progress=progress,
     )
     density = "the likelihood is a density, which has no bits per dim"
-    trained = {"step": model.checkpoint.step, "prior_steps": prior_steps(model.run)}
+    trained = {"step": model.checkpoint.step, "prior_steps": model.prior_steps}
     judged = {} if samples is None else {"samples": samples.n, "sampled_prior": _prior_of(model, samples)}
     values = {"split": split, **trained, **judged, **evaluation.metrics_by_name()}
     path, notices = model.run.results / "evaluation.json", [density] if evaluation.density else []
@@ -189,8 +195,9 @@ def example_count(dataset: Dataset, split: str, limit: int | None = None) -> int
 
 
 def prior_steps(run: Run) -> dict[str, int]:
-    """The newest checkpoint's step of each prior."""
-    return {name: int(found(run.prior(name))[-1].name[5:]) for name in run.priors()}
+    """The step of each prior's checkpoint, its best or its last."""
+    steps = {name: chosen_step(run.prior(name)) for name in run.priors()}
+    return {name: step for name, step in steps.items() if step is not None}
 
 
 def with_metrics(config: RunConfig, names: Sequence[str]) -> RunConfig:
@@ -201,13 +208,16 @@ def with_metrics(config: RunConfig, names: Sequence[str]) -> RunConfig:
 
 
 def validation_score(run: Run, data: DataSpec, config: RunConfig) -> float | None:
-    """Bits per dim, or nats of a density, of the last validation: what a search minimizes.
+    """Bits per dim, or nats of a density, of the last validation, or of the best where that is kept: what a search
+    minimizes.
 
     With the prior's code bits if it was trained last and has a tractable probability. None without validation.
     """
     autoencoder = last = None
+    kept = {stage: read_best(folder) for stage, folder in _stages(run, config).items()}
     for line in run.log:
-        if line["split"] == "val":
+        best = kept.get(line["stage"])
+        if line["split"] == "val" and (best is None or best.step == line["step"]):
             last = line
             autoencoder = line if line["stage"] == "autoencoder" and "nll" in line else autoencoder
     if autoencoder is None or last is None:
@@ -216,6 +226,12 @@ def validation_score(run: Run, data: DataSpec, config: RunConfig) -> float | Non
         return float(autoencoder.get("bits_per_dim", autoencoder["nll"]))
     nats = _with_prior(autoencoder, last)
     return nats / (data.dims * log(2)) if "bits_per_dim" in autoencoder else nats
+
+
+def _stages(run: Run, config: RunConfig) -> dict[str, Path]:
+    """The folders of the stages, as the log calls these."""
+    priors = {f"prior-{config.prior.name}": run.prior(config.prior.name)} if config.prior else {}
+    return {"autoencoder": run.autoencoder, **priors}
 
 
 def _is_tractable(config: RunConfig) -> bool:

@@ -12,6 +12,7 @@ import torch
 from toolkit import collapse
 from toolkit.autoencoder import code_spec_on, encoded_grid
 from toolkit.build import build_prior
+from toolkit.choice import OF_PRIOR, Choice, rule_of
 from toolkit.continuation import check_data, is_current
 from toolkit.dataset import Dataset, Examples, SourceFile
 from toolkit.device import choose_device, placed
@@ -25,7 +26,9 @@ from toolkit.quantizer import Quantizer
 from toolkit.recorder import Recorder
 from toolkit.report import Report
 from toolkit.running_metrics import histogram
+from toolkit.runs.best import read_best
 from toolkit.runs.checkpoint import Checkpoint, damaged_with, found, newest
+from toolkit.runs.chosen import choose
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.data import record
 from toolkit.runs.folder import Run, write_config
@@ -44,9 +47,9 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     run, config, report = staging.run, staging.config, staging.report
     options = config.prior_trainer
     model = Model(run, choose_device(options.device))
-    for notice in on_rank0(partial(_damage, run)) or []:
-        report.note(notice)
     name = config.chosen_prior().name
+    for notice in on_rank0(partial(_stands_on, run, name)) or []:
+        report.note(notice)
     if config.prior_dataset:
         dataset = open_dataset(config, config.prior_dataset, run.base)
         examples = dataset
@@ -89,18 +92,23 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
         run.prior(name),
         optimization,
         report,
+        Choice(f"prior-{name}", run.prior(name), rule_of(options, OF_PRIOR, "prior_trainer"), options, "prior_trainer"),
         facts={"autoencoder": model.checkpoint.weights_hash, **axes},
         validate=validate if codes.size("val") else None,
         plot=staging.pictured(f"prior-{name}", optimization, plot) if codes.size("val") else None,
+        saved=report.checkpoint,
     )
     recorder.resume()
     staging.loop(recorder, stage, codes, config.seed + 1)
 
 
-def _damage(run: Run) -> list[str]:
-    """What to know of the autoencoder's checkpoints."""
+def _stands_on(run: Run, name: str) -> list[str]:
+    """What to know of the autoencoder's checkpoints, and, where it could be another, whose codes are modeled."""
     notices: list[str] = []
-    newest(run.autoencoder, notices)
+    checkpoint, best = choose(run.autoencoder, None, notices), read_best(run.autoencoder)
+    if checkpoint is not None and best is not None:
+        which = f"its best ({best})" if checkpoint.step == best.step else "its last"
+        notices.append(f"prior={name}: over the codes of {checkpoint.path.relative_to(run.path)}, {which}")
     return notices
 
 

@@ -12,6 +12,7 @@ import torch
 
 from toolkit import hub
 from toolkit.build import asks_for_source, build_loggers, build_metrics, build_stage
+from toolkit.choice import EVALUATED, OF_PRIOR, Choice, rule_of
 from toolkit.config import RunConfig
 from toolkit.continuation import check_continuation, check_data
 from toolkit.dataset import Dataset, Examples
@@ -31,6 +32,7 @@ from toolkit.evaluation import can_share, evaluate_parts
 from toolkit.initialization import initialize
 from toolkit.interrupts import keyboard
 from toolkit.logged import Logged
+from toolkit.metric import Metric
 from toolkit.model import load, open_dataset
 from toolkit.optimization import Optimization, trainable
 from toolkit.paths import with_absolute_paths
@@ -38,6 +40,7 @@ from toolkit.pictures import SHOWN, plot_reconstructions
 from toolkit.provenance import components, list_components
 from toolkit.recorder import Recorder
 from toolkit.report import Lines, LogFile, Report, Silence
+from toolkit.runs.best import Rule
 from toolkit.runs.checkpoint import newest
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.data import DataRecord, record
@@ -77,7 +80,7 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         dataset = open_dataset(config, base=run.base)
         checkpoint = newest(run.autoencoder, [])
         stage = build_stage(config, dataset.spec, checkpoint)
-        build_metrics(config, stage.model)
+        _check_best(config, dataset, build_metrics(config, stage.model))
         _check_trainable(config, stage)
         dataset.example("train", 0, None)
         for name, trainer in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
@@ -112,6 +115,21 @@ def _check_ranks(config: RunConfig) -> None:
             f"trainer.ranks={config.trainer.ranks}: this process is one of {ranks()}; `toolkit train` starts the"
             " others, or torchrun does"
         )
+
+
+def _check_best(config: RunConfig, dataset: Dataset, metrics: list[Metric]) -> None:
+    """ToolkitError where a figure that chooses the best checkpoint is unknown, or is never measured."""
+    _rule(config, metrics)
+    rule_of(config.prior_trainer, OF_PRIOR, "prior_trainer")
+    for name, options in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
+        if options.best is not None and not dataset.size("val"):
+            raise ToolkitError(f"{name}.best={options.best}: this data has no val split, so nothing is validated")
+
+
+def _rule(config: RunConfig, metrics: list[Metric]) -> Rule | None:
+    """By what the autoencoder's best checkpoint is chosen."""
+    known = {name: direction for metric in metrics for name, direction in metric.directions.items()}
+    return rule_of(config.trainer, {**EVALUATED, **known}, "trainer")
 
 
 def _check_trainable(config: RunConfig, stage: Stage) -> None:
@@ -189,6 +207,7 @@ class _Training:
         optimization = Optimization(placed(stage, device), options, stage.groups(options))
         shown = min(SHOWN, examples.size("val"))
         noted = set[str]()
+        rule = _rule(config, build_metrics(config, stage.model)) if options.best else None
 
         def validate() -> dict[str, float]:
             metrics = build_metrics(config, stage.model)
@@ -214,8 +233,10 @@ class _Training:
             run.autoencoder,
             optimization,
             report,
+            Choice("autoencoder", run.autoencoder, rule, options, "trainer"),
             validate=validate if examples.size("val") else None,
             plot=self.staging.pictured("autoencoder", optimization, plot) if shown else None,
+            saved=report.checkpoint,
         )
         recorder.resume()
         self.staging.loop(recorder, stage, examples, config.seed)

@@ -63,9 +63,11 @@ class Staging:
         if not options.steps and not found(recorder.folder):
             recorder.finish()
             return
-        if optimization.done:
+        if optimization.done or recorder.choice.ended:
             recorder.make_up()
-            self.report.note(f"{recorder.stage}: all {options.steps} steps are done")
+        if optimization.done or recorder.choice.ended:  # what was made up for may be no better than before
+            done = f"{recorder.stage}: all {options.steps} steps are done" if optimization.done else ""
+            self._tell(done, recorder.choice.outcome())
             return
         device, passes = device_of(stage), (options.steps - optimization.step) * options.accumulate
         reads = passes * options.batch_size * ranks()
@@ -83,6 +85,11 @@ class Staging:
         )
         with matmuls(batches.device, products=not options.compile), deterministic(options.deterministic):
             recorder.follow(train_steps(stage, batches, optimization), batches)
+        self._tell(recorder.choice.outcome())
+
+    def _tell(self, *texts: str) -> None:
+        for text in filter(None, texts):
+            self.report.note(text)
 
     def cache(self, run: Run, config: RunConfig, model: Model, code_spec: CodeSpec, files: str | None) -> CodeCache:
         """The cache of a run's codes of its data; ``files`` is a hash of what is known of the data's files."""

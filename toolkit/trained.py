@@ -1,4 +1,4 @@
-"""A run's trained priors: opened at their last checkpoints, where these belong to the run's autoencoder."""
+"""A run's trained priors: opened at their best or last checkpoints, where these belong to the run's autoencoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from toolkit.build import build_prior_stage
 from toolkit.errors import ToolkitError
 from toolkit.prior import Prior
-from toolkit.runs.checkpoint import Checkpoint, damaged_with, newest, read_newest
+from toolkit.runs.checkpoint import Checkpoint, damaged_with, read_newest
+from toolkit.runs.chosen import choose, chosen_step, step_with, which_it_is
 from toolkit.runs.folder import Run
 from toolkit.runs.spec_file import LARGEST_EXAMPLE
 from toolkit.spec import CodeSpec, DataSpec
@@ -34,9 +35,11 @@ class TrainedPriors:
     autoencoder: Checkpoint
     device: torch.device
     notices: list[str]
+    which: str | int | None = None
+    """Which of their checkpoints; see ``toolkit.runs.chosen``."""
 
     def open(self, name: str) -> Prior:
-        """A prior at its last checkpoint; ToolkitError where it models codes of older weights."""
+        """A prior at its checkpoint; ToolkitError where it models codes of other weights."""
         stage = read_newest(partial(self._newest, name), partial(self._read, name))
         stage.to(self.device).eval()
         return stage.model
@@ -49,11 +52,18 @@ class TrainedPriors:
         """The axes of the data that a prior was trained on."""
         return self._shape(self._newest(name), "axes")
 
+    def steps(self) -> dict[str, int]:
+        """Of the checkpoints that ``open`` takes, as the folders' names say."""
+        steps = {name: chosen_step(self.run.prior(name), self.which) for name in self.run.priors()}
+        return {name: step for name, step in steps.items() if step is not None}
+
     def _newest(self, name: str) -> Checkpoint:
-        return newest_of(self.run, self.run.prior(name), self.notices)
+        return checkpoint_of(self.run, self.run.prior(name), self.which, self.notices, "prior_checkpoint")
 
     def _read(self, name: str, checkpoint: Checkpoint) -> PriorStage:
         self._check_current(name, checkpoint)
+        told = which_it_is(checkpoint, "prior_checkpoint")
+        self.notices.extend(text for text in told if text not in self.notices)
         code_spec = replace(self.code_spec, grid=self._shape(checkpoint, "grid"))
         config = self.run.prior_config(name)
         data = replace(self.data, axes=self._shape(checkpoint, "axes"))
@@ -89,8 +99,11 @@ class TrainedPriors:
             return
         damaged = damaged_with(self.run.autoencoder, weights_hash)
         if damaged is None:
+            step = step_with(self.run.autoencoder, weights_hash)
+            other = "an older autoencoder" if step is None else f"autoencoder/step-{step:08d}"
+            cure = "" if step is None else f" (opened is step {self.autoencoder.step}): add checkpoint={step}, or"
             raise ToolkitError(
-                f"prior={name} was trained on codes of an older autoencoder: "
+                f"prior={name} was trained on codes of {other}{cure or ':'} "
                 f"toolkit train run={run} stage=prior prior={name} trains it again"
             )
         notice = f"prior={name} was trained on codes of {damaged}, which is damaged: toolkit train run={run} mends it"
@@ -98,9 +111,11 @@ class TrainedPriors:
             self.notices.append(notice)
 
 
-def newest_of(run: Run, folder: Path, notices: list[str]) -> Checkpoint:
-    """The newest whole checkpoint of one of a run's stages; ToolkitError where it has none yet."""
-    checkpoint = newest(folder, notices)
+def checkpoint_of(
+    run: Run, folder: Path, which: str | int | None, notices: list[str], key: str = "checkpoint"
+) -> Checkpoint:
+    """A whole checkpoint of one of a run's stages; ToolkitError where it has none yet, or not the one asked for."""
+    checkpoint = choose(folder, which, notices, key)
     if checkpoint is None:
         raise ToolkitError(
             f"{folder} has no checkpoint yet: toolkit train run={quote(str(run.path))} continues this run"

@@ -17,8 +17,8 @@ from toolkit.writing import write_text
 def write_published(run: str | Path | Model, family: str, out: str | Path) -> list[Path]:
     """Writes ``model.safetensors`` and ``config.json`` in a family's layout into a new folder; returns the files.
 
-    The weights are those of the last checkpoint, averaged where there are averages. ToolkitError where the run's parts
-    are not those of the family, or ``out`` is not empty.
+    The weights are those of its best or last checkpoint, averaged where there are averages. ToolkitError where the
+    run's parts are not those of the family, or ``out`` is not empty.
     """
     check_empty(Path(out))
     of = family_of(family)

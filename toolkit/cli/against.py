@@ -34,7 +34,7 @@ NONE = "\N{EN DASH}"
 
 def compare_with_codecs(folders: Sequence[Path], options: CompareOptions, out: Path) -> list[Path]:
     """Prints the table, and writes it and the plot; the files that were written."""
-    models = _opened(folders, options.device)
+    models = _opened(folders, options.device, options.checkpoint)
     _check_alike(models, options.files is None)
     first = models[0]
     codecs = _chosen(first, options.against)
@@ -58,11 +58,11 @@ def compare_with_codecs(folders: Sequence[Path], options: CompareOptions, out: P
         raise ToolkitError(f"out={out}: {e.strerror or e}") from e
 
 
-def _opened(folders: Sequence[Path], device: str) -> list[Model]:
+def _opened(folders: Sequence[Path], device: str, checkpoint: str | None) -> list[Model]:
     models = []
     for folder in folders:
         try:
-            models.append(load(folder, device))
+            models.append(load(folder, device, checkpoint=checkpoint))
             notes(models[-1].notices)
         except ToolkitError as e:
             notes([f"{folder} is left out: {e}"])

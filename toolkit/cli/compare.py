@@ -16,7 +16,7 @@ from toolkit.cli.outputs import require_folder
 from toolkit.cli.report import WORKERS, notes, number, show_plugin_notes, table
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError, printable
-from toolkit.options import DEVICE
+from toolkit.options import CHECKPOINT, DEVICE
 
 if TYPE_CHECKING:
     from toolkit.runs.folder import Run
@@ -42,9 +42,9 @@ class CompareOptions:
     """Metrics of several runs side by side: a table, and a plot of each run's rate against its distortion.
 
     A folder that holds runs, such as a sweep's, stands for all of them. The metrics are those of each run's
-    evaluation.json; a run without one of this split and of its newest checkpoints is evaluated now. A run with several
-    trained priors has a row for each. Notes say where runs differ in what a comparison takes to be equal: the dataset,
-    the rate of their codes, the number of examples.
+    evaluation.json; a run without one of this split and of the checkpoints that are opened is evaluated now. A run with
+    several trained priors has a row for each. Notes say where runs differ in what a comparison takes to be equal: the
+    dataset, the rate of their codes, the number of examples.
 
     With against= the runs are compared with everyday codecs instead, on the same examples: bytes and error at each
     quality, as a table and as curves; see docs/compress.md.
@@ -72,6 +72,7 @@ class CompareOptions:
         default_factory=dict, metadata={"help": "against: condition.KEY=LABEL of the files"}
     )
     workers: int | None = field(default=None, metadata={"help": WORKERS})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -176,8 +177,8 @@ def _order(row: Row) -> tuple[bool, float, float]:
 
 
 def _saved(run: Run, options: CompareOptions) -> dict[str, Any] | None:
-    """A run's evaluation.json, if it is of this split, enough examples and the newest checkpoints."""
-    from toolkit.runs.checkpoint import found
+    """A run's evaluation.json, if it is of this split, enough examples and the checkpoints that are opened."""
+    from toolkit.runs.chosen import chosen_step
     from toolkit.runs.plain import read_json
     from toolkit.scoring import prior_steps
 
@@ -185,13 +186,13 @@ def _saved(run: Run, options: CompareOptions) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     split, examples = options.split, options.examples or 0
-    wanted = (split, [int(path.name[5:]) for path in found(run.autoencoder)[-1:]], prior_steps(run))
+    wanted = (split, chosen_step(run.autoencoder, options.checkpoint), prior_steps(run))
     try:
         saved: dict[str, Any] = read_json(path)
-        if (saved["split"], [saved["step"]], saved["prior_steps"]) == wanted and saved["examples"] >= examples:
+        if (saved["split"], saved["step"], saved["prior_steps"]) == wanted and saved["examples"] >= examples:
             return saved
         subject = f"split={saved['split']}, {saved['examples']} examples and step {saved['step']}"
-        why = f"is of {subject}, not of split={split}, {examples or 'all'} examples and the newest checkpoints"
+        why = f"is of {subject}, not of split={split}, {examples or 'all'} examples and the checkpoints that are opened"
     except (OSError, ValueError, KeyError, TypeError):
         why = "cannot be read"
     notes([f"{path} {why}: evaluating again"])
@@ -205,7 +206,7 @@ def _measured(run: Run, options: CompareOptions) -> dict[str, Any]:
     from toolkit.model import load
     from toolkit.scoring import measure
 
-    model = load(run.path, options.device)
+    model = load(run.path, options.device, checkpoint=options.checkpoint)
     metrics = build_metrics(model.config, model.autoencoder)
     dataset = build_dataset_of(model, {})
     reading = options.split, options.examples, options.batch_size, options.workers

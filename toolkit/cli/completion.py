@@ -14,6 +14,7 @@ from toolkit import registry
 from toolkit.cli.arguments import keyed, takes_words
 from toolkit.cli.commands import COMMANDS
 from toolkit.cli.config import groups
+from toolkit.cli.own_commands import summaries
 from toolkit.errors import ToolkitError
 from toolkit.registry import FAMILY, KINDS, REGISTERED
 from toolkit.schema import Option
@@ -72,7 +73,7 @@ def candidates(line: str) -> list[str]:
     """What the last word of a line may become; a finished word ends with a space."""
     words, last = _words(line)
     if not words:
-        options: Iterable[str] = (f"{command} " for command in COMMANDS)
+        options: Iterable[str] = (f"{command} " for command in (*COMMANDS, *summaries()))
     elif words[0] in COMPOSING:
         options = FLAGS if last.startswith("-") else _configuration(words[1:], last, words[0])
     elif words[0] == "plugins":

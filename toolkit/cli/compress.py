@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import WORKERS, notes, progress, show_plugin_notes
 from toolkit.errors import ToolkitError, printable
-from toolkit.options import DEVICE
+from toolkit.options import CHECKPOINT, DEVICE, PRIOR_CHECKPOINT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +44,8 @@ class CompressOptions:
         metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
     )
     workers: int | None = field(default=None, metadata={"help": WORKERS})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
+    prior_checkpoint: str | None = field(default=None, metadata={"help": PRIOR_CHECKPOINT})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -63,7 +65,7 @@ def main(args: list[str]) -> int:
     out = Path(options.out)
     _check_out(out)
     show_plugin_notes()
-    model = load(options.run, options.device)
+    model = load(options.run, options.device, checkpoint=options.checkpoint, prior_checkpoint=options.prior_checkpoint)
     notes(model.notices)
     codec = model.codec(options.prior, lossless=options.lossless, depth=options.depth)
     if options.split:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, watching
 from toolkit.errors import printable
-from toolkit.options import DEVICE
+from toolkit.options import CHECKPOINT, DEVICE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,7 @@ class DecodeOptions:
     files: list[Path] = field(default_factory=list, metadata={"help": "one file of codes"})
     condition: dict[str, str] = field(default_factory=dict, metadata={"help": "condition.KEY=LABEL for the decoder"})
     compile: bool = field(default=False, metadata={"help": COMPILE})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -61,11 +62,11 @@ def main(args: list[str]) -> int:
     if not path.is_file():
         raise ToolkitError(f"{path}: no such file")
     require_folder(Path(options.out))
-    model = load(options.run, options.device)
+    model = load(options.run, options.device, checkpoint=options.checkpoint)
     notes(model.notices)
     arrays, metadata = read_codes(path)
     if metadata.get("weights") not in (None, model.checkpoint.weights_hash):
-        notes([f"{path} was encoded with other weights than this run's last checkpoint"])
+        notes([f"{path} was encoded with other weights than those that are opened"])
     if arrays["codes"].size > MOST:
         raise ToolkitError(f"{path} holds {arrays['codes'].size:,} codes: at most {MOST:,} are decoded at once")
     codes = torch.from_numpy(np.array(arrays["codes"])).long()

@@ -8,7 +8,7 @@ from pathlib import Path
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, progress, show_plugin_notes, watching
 from toolkit.errors import ToolkitError, printable
-from toolkit.options import DEVICE
+from toolkit.options import CHECKPOINT, DEVICE, PRIOR_CHECKPOINT
 
 SHOWN = 16
 """File names printed."""
@@ -27,6 +27,8 @@ class DecompressOptions:
     out: str = field(metadata={"help": "the folder to write to"})
     files: list[Path] = field(default_factory=list, metadata={"help": "compressed files, or folders of them"})
     compile: bool = field(default=False, metadata={"help": COMPILE})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
+    prior_checkpoint: str | None = field(default=None, metadata={"help": PRIOR_CHECKPOINT})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -46,7 +48,7 @@ def main(args: list[str]) -> int:
     out = Path(options.out)
     require_folder(out)
     show_plugin_notes()
-    model = load(options.run, options.device)
+    model = load(options.run, options.device, checkpoint=options.checkpoint, prior_checkpoint=options.prior_checkpoint)
     notes(model.notices)
     files = find(options.files, (SUFFIX,))
     with progress("decompress", len(files)) as report:

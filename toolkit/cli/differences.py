@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit import schema
 from toolkit.errors import ToolkitError
-from toolkit.options import TRAINERS
+from toolkit.options import OPTIONAL, TRAINERS
 from toolkit.registry import KINDS, LISTS
 
 Config = Mapping[str, Any]
@@ -21,6 +21,7 @@ LONGEST = 8
 
 IGNORED = {
     *LISTS,
+    *OPTIONAL,
     *(
         f"{trainer}.{name}"
         for trainer in TRAINERS
@@ -41,10 +42,14 @@ IGNORED = {
 
 
 def labels(configs: Sequence[Config], names: Sequence[str]) -> list[str]:
-    """One for each run, no two alike: ``quantizer=ema codebook_size=64``, or its name where it differs in nothing."""
+    """One for each run, no two alike: ``quantizer=ema codebook_size=64``, or its name where it differs in nothing.
+
+    A run that was given a name has that first, and its tags last.
+    """
     runs = differences(configs)
     leaves = Counter(key.rpartition(".")[2] for key in {key for values in runs for key in values})
     texts = [_label(values, leaves) or name for values, name in zip(runs, names, strict=True)]
+    texts = [_called(config, text) for config, text in zip(configs, texts, strict=True)]
     count = Counter(texts)
     texts = [f"{label} ({name})" if count[label] > 1 else label for label, name in zip(texts, names, strict=True)]
     return [f"{label} ({texts[:i].count(label) + 1})" if label in texts[:i] else label for i, label in enumerate(texts)]
@@ -80,6 +85,12 @@ def _label(values: Mapping[str, Any], leaves: Mapping[str, int]) -> str:
         leaf = key.rpartition(".")[2]
         words.append(f"{leaf if leaves[leaf] == 1 else key}={text(value)}")
     return " ".join(words[:MOST]) + (" …" if len(words) > MOST else "")
+
+
+def _called(config: Config, label: str) -> str:
+    name, tags = config.get("name"), config.get("tags") or []
+    words = [f"{name}:" if name and name != label else "", label, f"({', '.join(map(str, tags))})" if tags else ""]
+    return " ".join(filter(None, words))
 
 
 def _flatten(node: Config, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Literal
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import WORKERS, notes, progress, show_plugin_notes
 from toolkit.errors import printable
-from toolkit.options import DEVICE
+from toolkit.options import CHECKPOINT, DEVICE
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class EncodeOptions:
         metadata={"help": "dataset.KEY=VALUE: options to read the dataset with, such as root"},
     )
     workers: int | None = field(default=None, metadata={"help": WORKERS})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -51,7 +52,7 @@ def main(args: list[str]) -> int:
         raise ToolkitError(f"{'files and split: give one of them' if options.files else 'no files'}: {usage}")
     require_file(Path(options.out))
     show_plugin_notes()
-    model = load(options.run, options.device)
+    model = load(options.run, options.device, checkpoint=options.checkpoint)
     notes(model.notices)
     if options.split:
         dataset = build_dataset_of(model.bottom, options.dataset)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import WORKERS, notes, number, progress, show_plugin_notes, table
 from toolkit.errors import printable
-from toolkit.options import DEVICE
+from toolkit.options import CHECKPOINT, DEVICE, PRIOR_CHECKPOINT
 
 if TYPE_CHECKING:
     from toolkit.metric import Metric
@@ -40,6 +40,8 @@ class EvaluateOptions:
     prior: str | None = field(default=None, metadata={"help": "the prior that draws them; null: the run's own"})
     batch_size: int = field(default=64, metadata={"help": "examples at once"})
     workers: int | None = field(default=None, metadata={"help": WORKERS})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
+    prior_checkpoint: str | None = field(default=None, metadata={"help": PRIOR_CHECKPOINT})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -52,7 +54,7 @@ def main(args: list[str]) -> int:
     from toolkit.scoring import Samples, example_count, measure, with_metrics
 
     show_plugin_notes()
-    model = load(options.run, options.device)
+    model = load(options.run, options.device, checkpoint=options.checkpoint, prior_checkpoint=options.prior_checkpoint)
     with nullcontext() if options.metrics else model.run.blaming():
         metrics = build_metrics(with_metrics(model.config, options.metrics), model.autoencoder)
     dataset = build_dataset_of(model, options.dataset)

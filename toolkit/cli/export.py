@@ -11,6 +11,7 @@ from typing import Any, Literal
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes, number, show_plugin_notes, table
 from toolkit.errors import printable
+from toolkit.options import CHECKPOINT
 
 OWN = re.compile(
     r"(encoder|decoder|embed|prior_start|prior_step(_\d+)?|prior_depths)\.(onnx|onnx\.data|pt2)"
@@ -28,6 +29,7 @@ class ExportOptions:
     """
 
     run: str = field(metadata={"help": "the run folder"})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
     out: str = field(metadata={"help": "the folder to write to"})
     format: Literal["onnx", "torch"] = field(
         default="onnx", metadata={"help": "onnx needs the extra of that name; torch is PyTorch's own (.pt2)"}
@@ -63,7 +65,7 @@ def main(args: list[str]) -> int:
     if options.format == "onnx":
         require()
     show_plugin_notes()
-    model = load(options.run, "cpu")
+    model = load(options.run, "cpu", checkpoint=options.checkpoint)
     notes(model.notices)
     given = build_dataset_of(model.bottom, options.dataset) if options.dataset else None
     batch = batch_of(model, lambda: given or model.bottom.dataset, options.split, options.examples)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from toolkit import registry
+from toolkit.cli import own_commands
 from toolkit.cli.config.groups import shadows
 from toolkit.cli.probe import load_all
 from toolkit.errors import ToolkitError, printable
@@ -60,7 +61,7 @@ def main(args: Sequence[str]) -> int:
         registrations = [registration for kind in kinds or REGISTERED for registration in registry.registrations(kind)]
         rows = [_row(registration) for registration in registrations]
     rows = _checked(registrations, rows) if "--check" in args else rows
-    problems = [*registry.problems(), *shadows()]
+    problems = [*registry.problems(), *shadows(), *own_commands.problems()]
     print(_json(rows, problems) if "--json" in args else printable(_table(rows, problems)))
     broken = problems or any(row.problem for row in rows)
     if "--check" in args and "--json" not in args and not broken:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import notes
 from toolkit.errors import ToolkitError, printable
+from toolkit.options import CHECKPOINT
 
 if TYPE_CHECKING:
     from toolkit.hub import Reference
@@ -28,12 +29,13 @@ LARGEST_CARD = 1 << 20
 class PushOptions:
     """Uploads a run, all of it opened before, to hub:owner/name, and writes its card.
 
-    Only what opens the run is pushed: the newest configuration, the newest checkpoint of each part, figures, labels.
-    Not the log, the list of the data's files, or samples; local paths are cut to their last word, and it is said which.
-    A run without a licence is refused. Needs the extra hub, and hf auth login once.
+    Only what opens the run is pushed: the newest configuration, a checkpoint of each part, figures, labels. Not the
+    log, the list of the data's files, or samples; local paths are cut to their last word, and it is said which. A run
+    without a licence is refused. Needs the extra hub, and hf auth login once.
     """
 
     run: str = field(metadata={"help": "the run folder"})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
     hub: list[str] = field(default_factory=list, metadata={"help": "hub:owner/name, which is created where it is new"})
     license: str | None = field(
         default=None,
@@ -60,7 +62,7 @@ def main(args: list[str]) -> int:
     if local:
         require_folder(out)
         _check_empty(out)
-    model = load(options.run, "cpu")
+    model = load(options.run, "cpu", checkpoint=options.checkpoint)
     license = _license(options.license, model.run)
     notes(model.notices)
     with TemporaryDirectory() as temporary:

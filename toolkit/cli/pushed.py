@@ -15,11 +15,12 @@ from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 from toolkit.hub import Reference
 from toolkit.model import Model
+from toolkit.runs.best import read_best
 from toolkit.runs.checkpoint import Checkpoint, found, newest
+from toolkit.runs.chosen import choose, chosen_step
 from toolkit.runs.folder import ADOPTED, Run, write_config
 from toolkit.runs.plain import read_json
 from toolkit.runs.signature import with_hash, without_hash
-from toolkit.scoring import prior_steps
 from toolkit.writing import write_text
 
 CHECKPOINT = ("model.safetensors", "state.safetensors", "state.json")
@@ -52,7 +53,9 @@ def _check_whole(model: Model) -> None:
     """Opens all of it; what only falls back to an older checkpoint is damaged."""
     for run in _bases(model):
         for stage in (run.run.autoencoder, *map(run.run.prior, run.run.priors())):
-            last, whole = found(stage)[-1], newest(stage, [])
+            last, whole, best = found(stage)[-1], newest(stage, []), read_best(stage)
+            if best is not None and chosen_step(stage) == best.step:
+                last, whole = stage / f"step-{best.step:08d}", choose(stage, None, [])
             if whole is None or whole.path != last:
                 raise ToolkitError(f"{last} is damaged: continue the run, which writes it again, before it is pushed")
     for name in model.run.priors():
@@ -80,7 +83,7 @@ def _copy_run(model: Model, folder: Path) -> list[str]:
         to = folder / "priors" / name
         to.mkdir(parents=True)
         changed += _copy_config(run.prior_config(name), to, f"priors/{name}/config.yaml")
-        checkpoint = newest(run.prior(name), [])
+        checkpoint = choose(run.prior(name), None, [])
         assert checkpoint
         _copy_checkpoint(checkpoint, to)
     if model.base is not None:
@@ -149,7 +152,7 @@ def _figures(model: Model) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"the card has no figures: toolkit evaluate run={model.run.path} measures them"]
     try:
         values = dict(read_json(path))
-        current = (values["step"], values["prior_steps"]) == (model.checkpoint.step, prior_steps(model.run))
+        current = (values["step"], values["prior_steps"]) == (model.checkpoint.step, model.prior_steps)
     except (OSError, ValueError, KeyError, TypeError):
         return {}, [f"{path} cannot be read: the card has no figures"]
     if not current:

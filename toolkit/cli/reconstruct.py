@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, WORKERS, notes, show_plugin_notes, watching
 from toolkit.errors import ToolkitError, printable
-from toolkit.options import DEVICE
+from toolkit.options import CHECKPOINT, DEVICE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,7 @@ class ReconstructOptions:
     compile: bool = field(default=False, metadata={"help": COMPILE})
     out: str | None = field(default=None, metadata={"help": "folder to write to; null: samples/ in the run; -: a pipe"})
     workers: int | None = field(default=None, metadata={"help": WORKERS})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -74,7 +75,7 @@ def main(args: list[str]) -> int:
     if options.out:
         require_folder(Path(options.out))
     show_plugin_notes()
-    model = load(options.run, options.device)
+    model = load(options.run, options.device, checkpoint=options.checkpoint)
     notes(model.notices)
     conditions: dict[str, Any] = {}
     read: Sequence[Tensor | LongFile]
@@ -121,7 +122,7 @@ def _through_a_pipe(options: ReconstructOptions) -> int:
     if options.compile:
         raise ToolkitError("compile=true: a pipe's pieces are too short to compile anything for: leave it out")
     show_plugin_notes()
-    model = load(options.run, options.device)
+    model = load(options.run, options.device, checkpoint=options.checkpoint)
     notes(model.notices)
     reconstruct(model, options.condition)
     return 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from toolkit.cli.arguments import parse
 from toolkit.cli.report import COMPILE, notes, watching
 from toolkit.errors import printable
-from toolkit.options import DEVICE
+from toolkit.options import CHECKPOINT, DEVICE, PRIOR_CHECKPOINT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,8 @@ SHEET, CODES = "samples.png", "samples.safetensors"
 class SampleOptions:
     """Samples codes from a prior and decodes them: a sheet of all, a file for each, and the codes.
 
-    They are in a folder of their own, which says prior and seed, such as samples/pixelcnn-seed0. The next draw of the
+    They are in a folder of their own, which says prior and seed, such as samples/pixelcnn-seed0, and checkpoints that
+    are asked for. The next draw of the
     same prior and seed replaces that folder; in a folder that is named by out, it replaces the files of a draw.
     """
 
@@ -71,6 +72,8 @@ class SampleOptions:
     )
     compile: bool = field(default=False, metadata={"help": COMPILE})
     out: str | None = field(default=None, metadata={"help": "folder to write to; null: one in samples/ in the run"})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
+    prior_checkpoint: str | None = field(default=None, metadata={"help": PRIOR_CHECKPOINT})
     device: str = field(default="auto", metadata={"help": DEVICE})
 
 
@@ -88,7 +91,7 @@ def main(args: list[str]) -> int:
     SamplingOptions(options.temperature, options.top_k, options.top_p)  # rejects wrong values before a run is opened
     if options.out:
         require_folder(Path(options.out))
-    model = load(options.run, options.device)
+    model = load(options.run, options.device, checkpoint=options.checkpoint, prior_checkpoint=options.prior_checkpoint)
     name = options.prior or model.config.chosen_prior().name
     spec = _spec(options, model.sampled_spec(name))
     conditions = model.labels(options.condition, options.n, prior=name, length=spec.axes[0])
@@ -113,7 +116,7 @@ def main(args: list[str]) -> int:
         )
     notes([*model.notices, *_unused(options, model.code_spec.depth), *unlabeled(model, conditions)])
     draw = name if model.code_spec.depth else "normal"
-    out = Path(options.out) if options.out else model.run.samples / f"{draw}-seed{options.seed}"
+    out = Path(options.out) if options.out else model.run.samples / _folder(options, draw)
     x, row = samples.x.cpu(), _in_a_row(options.n, conditions)
     texts = labels_of(model.spec.conditions, conditions, options.n)
     captions = Captions(_title(options, model, draw), (), [texts[i : i + row] for i in range(0, options.n, row)])
@@ -131,6 +134,12 @@ def main(args: list[str]) -> int:
     return 0
 
 
+def _folder(options: SampleOptions, draw: str) -> str:
+    """What a draw's folder is called: prior, seed, and the checkpoints that were asked for."""
+    asked = (("step", options.checkpoint), ("prior", options.prior_checkpoint))
+    return "-".join([draw, f"seed{options.seed}", *(f"{stage}-{which}" for stage, which in asked if which)])
+
+
 def _files(suffix: str) -> re.Pattern[str]:
     """The names of what a draw writes."""
     return re.compile(rf"{re.escape(SHEET)}|{re.escape(CODES)}|sample-\d{{4,}}{re.escape(suffix)}")
@@ -139,6 +148,9 @@ def _files(suffix: str) -> re.Pattern[str]:
 def _title(options: SampleOptions, model: Model, draw: str) -> str:
     """What a sheet was sampled with."""
     words = [f"prior {draw}", f"seed {options.seed}"]
+    words += [f"autoencoder of step {model.checkpoint.step}"] if options.checkpoint else []
+    steps = model.prior_steps if options.prior_checkpoint else {}
+    words += [f"prior of step {steps[draw]}"] if draw in steps else []
     for name, plain in (("temperature", 1.0), ("top_k", None), ("top_p", None), ("guidance", 1.0)):
         value = getattr(options, name)
         words += [f"{name} {value:g}"] if value != plain else []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import islice, product
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
+from omegaconf import OmegaConf
 
 from toolkit import registry
 from toolkit.cli.config import errors, groups
@@ -15,6 +17,8 @@ from toolkit.errors import ToolkitError
 
 MOST = 64
 """Runs that are checked or shown."""
+LONGEST_TITLE = 80
+"""Characters of a folder's name, besides its number."""
 LONGEST = 100_000
 """Values that a word may have."""
 
@@ -43,6 +47,19 @@ def untitled(words: Sequence[str]) -> list[str]:
     """Keeps the words that all runs of a sweep share out of the runs' titles."""
     keys = ",".join(text(override.key_or_group) for override in parsed(words) if not override.is_sweep_override())
     return [f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
+
+
+def folder_title(number: int, changed: str) -> str:
+    """What a run's folder in a sweep is called: its number, and the values that are its own.
+
+    ``changed``: Hydra's ``hydra.job.override_dirname``, such as ``quantizer=vq,trainer.steps=10``.
+    """
+    short = re.sub(r"[\w/.]*[/.](?=\w+=)", "", changed)
+    words = re.sub(r"[^\w.=+-]+", "_", short, flags=re.ASCII).strip("_.")
+    return f"{number}_{words[:LONGEST_TITLE].rstrip('_.')}" if words else str(number)
+
+
+OmegaConf.register_new_resolver("toolkit_title", folder_title, replace=True)  # conf/train.yaml names runs by it
 
 
 def values(override: Override) -> list[str]:

@@ -38,6 +38,8 @@ from toolkit.failures import explain
 from toolkit.registry import did_you_mean
 
 _ASKING = ("--help", "--hydra-help", "--info", "--cfg")
+NOW = "${now:%Y-%m-%d_%H-%M-%S}"
+"""What Hydra calls the time of a run by which its folder is named."""
 _LOST = ("FailedJobError", "TerminatedWorkerError", "UncompletedJobError")
 """What submitit and joblib raise for a job that ended without an error, as where memory runs out."""
 CHECK = """toolkit check [experiment=NAME] [PART=NAME …] [PART.OPTION=VALUE …]
@@ -194,6 +196,10 @@ def _answer(flags: dict[str, str], words: Sequence[str]) -> int:
     words = sweeps.checked(words)[0] if multirun else words
     if "--hydra-help" not in flags:  # it composes nothing of ours
         composed_node(prepare(words), folder)  # Hydra would act upon what it shows
+    if "--cfg" in flags:
+        composed = compose(words, folder=folder, complete=False)
+        key, parent, given = _where(words, composed, multirun)
+        words = [*words, *([] if given else [f"{key}={text(f'{parent}/{NOW}')}"]), *_job_name(words, composed)]
     _hydra(single, words)
     return 0
 
@@ -225,7 +231,7 @@ def _checked(words: Sequence[str], flags: dict[str, str]) -> tuple[list[str], Pa
     _print_notices(tuple(dict.fromkeys(notice for run in composed for notice in run.notices)))
     constants = sweeps.untitled(words) if multirun else []
     folder_words, path = _folder_words(words, composed[0], multirun)
-    return [*folder_words, *constants], path
+    return [*folder_words, *_job_name(words, composed[0]), *constants], path
 
 
 def _folder_words(words: Sequence[str], composed: Composed, multirun: bool) -> tuple[list[str], Path]:
@@ -233,19 +239,33 @@ def _folder_words(words: Sequence[str], composed: Composed, multirun: bool) -> t
 
     A sweep's folder is printed.
     """
-    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    typed = [word.partition("=")[2] for word in words if key_of(word) == key]
-    written = composed.sweep_dir if multirun else composed.run_dir
-    given = typed[-1] if typed else written
+    key, parent, given = _where(words, composed, multirun)
     if given is not None:
         folder = os.path.expanduser(given)
         _check_unused(folder, "*/config.yaml" if multirun else "config.yaml")
     else:
-        parent = composed.experiment or ("sweep" if multirun else "custom")
-        folder = str(create_folder(Path("outputs") / parent))
+        folder = str(create_folder(parent))
     if multirun:
         print(printable(f"sweep: {folder}"), flush=True)
-    return [] if typed and folder == given else [f"{key}={text(folder)}"], Path(folder)
+    return [] if folder in _typed(words, key) else [f"{key}={text(folder)}"], Path(folder)
+
+
+def _where(words: Sequence[str], composed: Composed, multirun: bool) -> tuple[str, Path, str | None]:
+    """Hydra's key of the folder, the folder in which one is created, and the one that words or YAML say, if they do."""
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    typed, written = _typed(words, key), composed.sweep_dir if multirun else composed.run_dir
+    parent = Path("outputs") / (composed.experiment or ("sweep" if multirun else "custom"))
+    return key, parent, typed[-1] if typed else written
+
+
+def _typed(words: Sequence[str], key: str) -> list[str]:
+    return [word.partition("=")[2] for word in words if key_of(word) == key]
+
+
+def _job_name(words: Sequence[str], composed: Composed) -> list[str]:
+    """What launchers call the jobs: the run's name, or the experiment's."""
+    called = composed.values.get("name") or composed.experiment
+    return [f"hydra.job.name={text(called)}"] if called and not _typed(words, "hydra.job.name") else []
 
 
 def _check_unused(folder: str, runs: str) -> None:

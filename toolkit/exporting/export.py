@@ -61,7 +61,8 @@ def export(
     is not installed, or a part cannot be exported: with the operation.
     """
     check_folder(Path(out))
-    model = load(run, "cpu") if not isinstance(run, Model) else load(run.run.path, "cpu")
+    opened = run.checkpoint.step if isinstance(run, Model) else None
+    model = load(run.run.path if isinstance(run, Model) else run, "cpu", checkpoint=opened)
     batch = batch_of(model, lambda: model.bottom.dataset, split, examples)
     report: dict[str, Any] = {}
 

@@ -75,8 +75,9 @@ class MLflowLogger(Logger):
             self._id = earlier[0].info.run_id
             self._client.update_run(self._id, status="RUNNING")
             return
-        tags = {TAG: str(folder).replace("'", "")}
-        self._id = self._client.create_run(experiment, tags=tags, run_name=folder.name).info.run_id
+        tags = {TAG: str(folder).replace("'", ""), **dict.fromkeys(self._config.get("tags", []), "true")}
+        called = self._config.get("name") or folder.name
+        self._id = self._client.create_run(experiment, tags=tags, run_name=called).info.run_id
         for key, value in _flat(self._config):
             self._client.log_param(self._id, key, value)
 

@@ -17,7 +17,7 @@ class WandbLogger(Logger):
     """A run of Weights & Biases: metrics as ``STAGE/SPLIT/NAME`` over each stage's own steps, pictures as
     ``STAGE/samples``, and the run's configuration.
 
-    It has the name of the run's folder, and a run that is continued goes on in it. Runs of a sweep are a group.
+    It has the run's name and tags, and a run that is continued goes on in it. Runs of a sweep are a group.
     Needs the extra of that name, and ``wandb login``, or ``mode=offline``, which keeps all in the folder ``wandb`` of
     where it is started, for ``wandb sync``: it has links in it, which no run may have.
 
@@ -73,12 +73,12 @@ class WandbLogger(Logger):
 
     def _open(self) -> Any:
         folder = self._run.resolve()
-        swept = folder.parent.parent.name == "sweep" or folder.name.isdecimal()
+        swept = folder.parent.parent.name == "sweep" or folder.name.partition("_")[0].isdecimal()
         return self._library.init(
-            **self._where,
+            **{**self._where, "tags": [*(self._where["tags"] or []), *self._config.get("tags", [])] or None},
             id=hashlib.sha256(str(folder).encode()).hexdigest()[:16],
             resume="allow",
-            name=folder.name,
+            name=self._config.get("name") or folder.name,
             group=folder.parent.name if swept else None,
             config=self._config,
         )

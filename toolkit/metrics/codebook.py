@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from toolkit import collapse
 from toolkit.device import double
 from toolkit.fit import device_of
-from toolkit.metric import Metric
+from toolkit.metric import Direction, Metric
 from toolkit.objective import Bound
 from toolkit.plots.codebook import DepthUse, plot_codebooks
 from toolkit.quantizer import Quantizer
@@ -38,6 +38,13 @@ class CodebookMetric(Metric):
     Codebooks of more than 16384 entries, and those of a quantizer that is not ``local``, have no nearest pair. Warns
     where codes have collapsed onto few entries, and plots how often each entry is used.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {
+        "usage": "max",
+        "perplexity": "max",
+        "dead_entries": "min",
+        "quantization_error": "min",
+    }
 
     def __init__(self, code_spec: CodeSpec, quantizer: Quantizer) -> None:
         self.code_spec, self.quantizer = code_spec, quantizer

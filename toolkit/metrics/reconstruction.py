@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import log10
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from toolkit.device import double
-from toolkit.metric import Metric
+from toolkit.metric import Direction, Metric
 from toolkit.objective import Bound
 from toolkit.spec import DataSpec
 
@@ -51,6 +51,8 @@ class ReconstructionMetric(Metric):
     SSIM follows Wang et al. 2004 with a Gaussian window of 11 positions, as torchmetrics computes it. Empty where the
     likelihood has no mean.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {"mse": "min", "nmse": "min", "psnr": "max", "ssim": "max"}
 
     def __init__(self, data: DataSpec) -> None:
         self.data = data

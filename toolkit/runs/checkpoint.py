@@ -121,21 +121,22 @@ def save(
     metrics: dict[str, Tensor] | None = None,
     *,
     keep: int,
+    spared: int | None = None,
 ) -> None:
-    """Writes a checkpoint under a temporary name, flushes it, renames it, and deletes all but the newest ``keep``.
+    """Writes a checkpoint under a temporary name, flushes it, renames it, and deletes all but the newest ``keep`` and
+    that of the step ``spared``.
 
     ``facts`` and ``metrics`` are stored for the caller. All ranks take part: rank 0 writes, with the states of all
     their random number generators.
     """
     tensors = {**random_state(), **{f"metrics.{name}": value for name, value in (metrics or {}).items()}}
-    on_rank0(partial(_save, folder, optimization, facts, tensors, keep))
+    on_rank0(partial(_save, folder, optimization, facts, tensors))
+    on_rank0(partial(_prune, folder, folder / _name(optimization.step), keep, spared))
 
 
-def _save(
-    folder: Path, optimization: Optimization, facts: dict[str, Any], tensors: dict[str, Tensor], keep: int
-) -> None:
+def _save(folder: Path, optimization: Optimization, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     step = optimization.step
-    final, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
+    final, temporary = folder / _name(step), folder / f".{_name(step)}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -160,8 +161,16 @@ def _save(
             f"the checkpoint of step {step} could not be written to {folder}: {why}\n"
             f"kept: {kept[-1] if kept else 'no checkpoint yet'}; fix it and continue with toolkit train run=DIR"
         ) from e
-    for old in [path for path in found(folder) if path != final][: -(keep - 1) or None]:
-        shutil.rmtree(old)
+
+
+def _prune(folder: Path, saved: Path, keep: int, spared: int | None) -> None:
+    for old in [path for path in found(folder) if path != saved][: -(keep - 1) or None]:
+        if spared is None or old.name != _name(spared):
+            shutil.rmtree(old)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
@@ -174,7 +183,7 @@ def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
         paths, damaged = found(folder), list[str]()
         for path in reversed(paths):
             try:
-                checkpoint = _open(path)
+                checkpoint = open_whole(path)
             except DamagedFileError as e:
                 damaged.append(f"{path} is damaged ({e}): falling back to the checkpoint before it")
                 continue
@@ -206,7 +215,7 @@ def damaged_with(folder: Path, weights_hash: str) -> Path | None:
     """The damaged checkpoint, newer than any whole one, that had these weights, or that no longer says which it had."""
     for path in reversed(found(folder)):
         try:
-            _open(path)
+            open_whole(path)
         except DamagedFileError:
             if _weights_hash(path) in (None, weights_hash):
                 return path
@@ -227,7 +236,7 @@ def found(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if p.is_dir() and p.name[5:].isdecimal())
 
 
-def _open(path: Path) -> Checkpoint:
+def open_whole(path: Path) -> Checkpoint:
     facts = _facts(path)
     try:
         hashes, step, written = dict(facts["sha256"]), int(facts["step"]), facts.get("format")

@@ -4,8 +4,8 @@ config.yaml        never rewritten; a continuation that changes values adds conf
 components.json    kind: name, distribution, version, parameters
 data.json          the names, sizes and times of the files that the data came from
 spec.json          the data's and the codes' shapes and labels: sampling needs no dataset on disk
-autoencoder/       checkpoints of stage one
-priors/<name>/     checkpoints of stage two and the configuration it was trained with
+autoencoder/       checkpoints of stage one, and which is the best, where one is kept: best.json
+priors/<name>/     the same of stage two, and the configuration it was trained with
 codes/             code cache
 base/              in a run over another run's codes: what is needed of that run to encode and decode them
 samples/           pictures and samples
@@ -23,7 +23,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 from toolkit.registry import NotInstalledError
 from toolkit.runs import spec_file
-from toolkit.runs.checkpoint import newest
+from toolkit.runs.chosen import choose
 from toolkit.runs.contained import ADOPTED as ADOPTED
 from toolkit.runs.contained import check_folder
 from toolkit.runs.formats import FORMAT, current_config
@@ -79,8 +79,13 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What pictures call it."""
-        return self.path.name if self.origin is None else self.origin.repository
+        """What pictures call it: by the name that it was given, if it was."""
+        if self.origin is not None:
+            return self.origin.repository
+        with suppress(ToolkitError):
+            if self.path.is_dir() and (name := self.config_values().get("name")):
+                return str(name)
+        return self.path.name
 
     @property
     def results(self) -> Path:
@@ -208,7 +213,7 @@ class Run:
         """
         partial = self.path / ".base.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        checkpoint = newest(other.autoencoder, notices)
+        checkpoint = choose(other.autoencoder, None, notices)
         parts = [
             *_configs(other.path),
             other.path / "components.json",

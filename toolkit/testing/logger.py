@@ -17,7 +17,7 @@ from toolkit.testing.laws import Laws
 
 METRICS: dict[str, float] = {"loss": 1.5, "prior/bits": 3, "größe 대": -0.0, "with space": 1e300, "a": nan, "b": inf}
 """By names that are no names of files, and numbers that are not finite."""
-CALLS = ("log", "picture", "validation", "earlier")
+CALLS = ("log", "checkpoint", "picture", "validation", "earlier")
 
 
 class LoggerSuite(Laws, ABC):
@@ -34,11 +34,12 @@ class LoggerSuite(Laws, ABC):
         """A new logger of the run in the folder, from those of ``run`` and ``config`` that it asks for."""
 
     def run(self, folder: Path) -> Path:
-        """A run's folder with a picture, and nothing else."""
+        """A run's folder with a picture, an empty checkpoint, and nothing else."""
         from PIL.Image import new  # comes with matplotlib
 
         run = folder / "run"
-        (run / "samples").mkdir(parents=True, exist_ok=True)
+        for inside in ("samples", "autoencoder/step-00000002"):
+            (run / inside).mkdir(parents=True, exist_ok=True)
         new("RGB", (6, 4), "teal").save(run / "samples" / "autoencoder-00000002.png")
         return run
 
@@ -46,6 +47,8 @@ class LoggerSuite(Laws, ABC):
         """One of ``CALLS``, as training makes them."""
         if call == "picture":
             logger.picture("autoencoder", 2, run / "samples" / "autoencoder-00000002.png")
+        elif call == "checkpoint":
+            logger.checkpoint("autoencoder", 2, run / "autoencoder" / "step-00000002")
         elif call == "validation":
             logger.log("prior-pixelcnn", "val", 4, {"loss": 2.0})
         else:

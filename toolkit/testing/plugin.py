@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 
 from toolkit import registry, schema
 from toolkit.entry_points import PLUGIN_PATH, Source, checkout, sources
-from toolkit.registry import CORE, FAMILY, HOSTS, LISTS, PARTS, REGISTERED, Registration
+from toolkit.errors import ToolkitError
+from toolkit.registry import COMMAND, CORE, FAMILY, HOSTS, LISTS, PARTS, REGISTERED, Registration
 from toolkit.testing.laws import Laws
 
 LEFT_BEHIND = (".git", ".venv*", "*.egg-info", "build", "dist", "outputs", "__pycache__", ".*_cache")
@@ -39,7 +40,9 @@ class PluginSuite(Laws):
         "prior=categorical",
         "dim=8",
     )
-    """Words of a model, of which each component replaces a part."""
+    """Words of a model, of which each component replaces a part: by default of waves, of two axes and eight levels.
+    Parts of another rank or of real-valued data have a model of their own, such as ``("dataset=mine", "encoder=conv",
+    "quantizer=vq", "decoder=conv", "likelihood=normal", "prior=categorical", "dim=8")``."""
     beside: ClassVar[Mapping[str, Sequence[str]]] = {}
     """By component, further words that it needs to fit into the model, such as
     ``{"decoder=mine": ["encoder=mine"]}``, or of an experiment, ``{"experiment=mine": ["dataset.root=…"]}``."""
@@ -52,6 +55,9 @@ class PluginSuite(Laws):
         if "family" in metafunc.fixturenames:
             families = list(self._source().registrations(FAMILY))
             metafunc.parametrize("family", families, ids=[family.name for family in families])
+        if "command" in metafunc.fixturenames:
+            commands = list(self._source().registrations(COMMAND))
+            metafunc.parametrize("command", commands, ids=[command.name for command in commands])
         if "yaml" in metafunc.fixturenames:
             files = list(self._yaml())
             metafunc.parametrize("yaml", files, ids=[f"{file.parent.name}={file.stem}" for file in files])
@@ -85,6 +91,14 @@ class PluginSuite(Laws):
         registry.load(FAMILY, family.name)()
         assert schema.read(family).doc, f"{family} has no docstring"
 
+    def test_its_commands_load(self, command: Registration) -> None:
+        """Under names that the core does not have, and with a line that says what they do."""
+        from toolkit.cli.own_commands import problems, summaries
+
+        assert not problems(), "\n".join(problems())
+        registry.load_command(command.name)
+        assert not summaries()[command.name].startswith("("), f"{command} has no docstring"
+
     def test_its_name_is_unique(self, component: Registration) -> None:
         from toolkit.cli.config.groups import claims
 
@@ -101,21 +115,9 @@ class PluginSuite(Laws):
 
     def test_it_fits_into_a_model(self, component: Registration, tmp_path: Path) -> None:
         """A model with it is composed and built, and its parts fit."""
-        from toolkit.build import build_autoencoder, build_loggers, build_metrics, build_objective, build_prior
-        from toolkit.cli.config.compose import compose
-        from toolkit.model import open_dataset
+        self._check_fit(component, tmp_path)
 
-        config = compose(self._model_with(component)).config
-        data = open_dataset(config).spec
-        model = build_autoencoder(config, data)
-        build_objective(config, model)
-        build_metrics(config, model)
-        for _, logger in build_loggers(config, tmp_path / "run"):
-            logger.close("stopped")
-        if model.code_spec.depth:
-            build_prior(config, model.code_spec, data)
-
-    def test_its_options_refuse_numbers_or_work_with_them(self, component: Registration) -> None:
+    def test_its_options_refuse_numbers_or_work_with_them(self, component: Registration, tmp_path: Path) -> None:
         """Each is tried with -1, 0, NaN, infinity and 1e30, a count with -1, 0 and 2**62: it is refused by an error
         that names the option, or the model has a finite loss. What its type accepts must not be too much to allocate.
         """
@@ -133,6 +135,8 @@ class PluginSuite(Laws):
                 reason, wrong = outcome(with_option(config, component, name, value))
             except Exception as error:
                 raise AssertionError(f"{one} is not refused, and fails: {type(error).__name__}: {error}") from error
+            if reason and name not in reason:
+                self._check_fit(component, tmp_path)
             assert not reason or name in reason, f"{one} is refused without its name: {reason}"
             assert not wrong, f"{one} is accepted, and {', '.join(wrong)} is NaN or infinite"
 
@@ -171,6 +175,22 @@ class PluginSuite(Laws):
         wanted |= {self._inside(schema.read(part).file) for part in self._source().parts() if part.kind in REGISTERED}
         missing = sorted(wanted - files)
         assert not missing, f"{wheel.name} lacks {', '.join(missing)}: see package-data in its pyproject.toml"
+
+    def _check_fit(self, component: Registration, folder: Path) -> None:
+        words = self._model_with(component)
+        try:
+            _build(words, folder / "run")
+        except ToolkitError as error:
+            raise AssertionError(self._unfit(component, words, error)) from error
+
+    def _unfit(self, component: Registration, words: Sequence[str], error: ToolkitError) -> str:
+        """Why a component does not fit, and what to change: itself, or the model that it is tried in."""
+        own = f"{registry.key(component.kind)}={component.name}"
+        return (
+            f"{own} does not fit into the suite's model: {error}\nthe model is {' '.join(words)}\n"
+            "where that is right, as for parts of another rank or of real-valued data, say which model it fits into:"
+            f' model = ("dataset=…", …) of your class for all parts, or beside = {{"{own}": ["encoder=…", …]}} for this'
+        )
 
     def _accepted(self, component: Registration, option: schema.Option) -> Iterator[tuple[str, Any]]:
         """Values out of the ordinary that the option's type accepts."""
@@ -235,6 +255,23 @@ class PluginSuite(Laws):
             parent for parent in reversed(file.parents) if (parent / "__init__.py").is_file() or parent == file.parent
         )
         return file.relative_to(package.parent if (package / "__init__.py").is_file() else package).as_posix()
+
+
+def _build(words: Sequence[str], run: Path) -> None:
+    """A model of these words, all of it."""
+    from toolkit.build import build_autoencoder, build_loggers, build_metrics, build_objective, build_prior
+    from toolkit.cli.config.compose import compose
+    from toolkit.model import open_dataset
+
+    config = compose(words).config
+    data = open_dataset(config).spec
+    model = build_autoencoder(config, data)
+    build_objective(config, model)
+    build_metrics(config, model)
+    for _, logger in build_loggers(config, run):
+        logger.close("stopped")
+    if model.code_spec.depth:
+        build_prior(config, model.code_spec, data)
 
 
 def _can_build(project: Path) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from toolkit.build import fit_prior
 from toolkit.causal.network import Trunk
-from toolkit.prior import Prior, SamplingOptions
+from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.causal import check_prefill
 from toolkit.testing.counting import every, goodness_of_fit, histogram
@@ -34,6 +34,14 @@ CODE_SPECS = (
 KIND = Condition("kind", 3)
 CONDITIONS = (KIND, Condition("move", 2, per_step=True), Condition("force", 2, per_step=True, real=True))
 
+LABELS = (KIND,)
+TOLD = (
+    "the prior was given a label for each example (n,), one for each step (n, steps) and a real vector for each step"
+    " (n, steps, size), where a step is a position of the grid's first axis: toolkit.nn.conditioning embeds all three."
+    " A prior that takes labels alone says so in its test: conditions = LABELS, of toolkit.testing.prior"
+)
+"""Where a prior fails with conditions."""
+
 each_code_spec = pytest.mark.parametrize(
     "code_spec", CODE_SPECS, ids=lambda code_spec: f"{code_spec.grid}x{code_spec.depth}"
 )
@@ -44,10 +52,14 @@ class PriorSuite(PartLaws):
 
     The laws hold at any weights, so they are checked at random ones, in float64 and eval mode. The laws about
     probabilities are skipped where ``log_prob`` raises NotImplementedError. A prior that works only on grids of certain
-    ranks names them in ``ranks``.
+    ranks names them in ``ranks``, and one that takes labels alone, and neither values per step nor real ones, has
+    ``conditions = LABELS``.
     """
 
     ranks: tuple[int, ...] = (1, 2, 3)
+    conditions: tuple[Condition, ...] = CONDITIONS
+    """What it is given, together: a label for each example, one for each step, and a real vector for each step, where a
+    step is a position of the grid's first axis. ``toolkit.testing.prior.LABELS`` is the first alone."""
 
     @abstractmethod
     def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
@@ -64,6 +76,11 @@ class PriorSuite(PartLaws):
                 for parameter in prior.parameters():
                     parameter.add_(0.3 * torch.randn_like(parameter))
         return prior
+
+    def _given(self, n: int, kind: int | None = None) -> dict[str, Tensor]:
+        """Values of n examples for those conditions that it takes; the same for all where the kind is given."""
+        names = {condition.name for condition in self.conditions}
+        return {name: value for name, value in _conditions(n, kind).items() if name in names}
 
     def part(self) -> Prior:
         return self.prior(self._code_spec())
@@ -89,23 +106,23 @@ class PriorSuite(PartLaws):
     @pytest.mark.parametrize("kind", [0, 1, KIND.size, None])
     def test_probabilities_sum_to_one_under_any_condition(self, kind: int | None) -> None:
         codes = every(CODES)
-        conditions = {} if kind is None else _conditions(len(codes), kind)
-        nats = _log_prob(self.prior(CODES, CONDITIONS), codes, conditions)
+        conditions = {} if kind is None else self._given(len(codes), kind)
+        nats = _log_prob(self.prior(CODES, self.conditions), codes, conditions)
         torch.testing.assert_close(nats.exp().sum().item(), 1.0, atol=1e-6, rtol=0)
 
     def test_examples_do_not_influence_one_another(self) -> None:
-        prior, codes = self.prior(CODES, CONDITIONS), _some_codes(CODES, 5)
-        conditions = _conditions(5)
+        prior, codes = self.prior(CODES, self.conditions), _some_codes(CODES, 5)
+        conditions = self._given(5)
         together = _log_prob(prior, codes, conditions)
         assert together.shape == (5,)
         alone = [_log_prob(prior, codes[i : i + 1], {k: v[i : i + 1] for k, v in conditions.items()}) for i in range(5)]
         torch.testing.assert_close(together, torch.cat(alone))
 
     def test_probabilities_depend_on_conditions(self) -> None:
-        if self.prior(CODES).state_dict().keys() == self.prior(CODES, CONDITIONS).state_dict().keys():
+        if self.prior(CODES).state_dict().keys() == self.prior(CODES, self.conditions).state_dict().keys():
             pytest.skip("has no parameters for conditions")
-        prior, codes, known = self.prior(CODES, CONDITIONS), _some_codes(CODES, 1), _conditions(1)
-        for condition in CONDITIONS:
+        prior, codes, known = self.prior(CODES, self.conditions), _some_codes(CODES, 1), self._given(1)
+        for condition in self.conditions:
             other = {**known, condition.name: known[condition.name] + (1 if not condition.real else 0.5)}
             nats = [_log_prob(prior, codes, conditions) for conditions in (known, other)]
             assert (nats[0] - nats[1]).abs() > 1e-9, f"{condition.name} has no effect"
@@ -117,7 +134,7 @@ class PriorSuite(PartLaws):
 
     @each_code_spec
     def test_the_loss_is_finite_and_reaches_every_parameter(self, code_spec: CodeSpec) -> None:
-        prior = self.prior(code_spec, CONDITIONS[:1]).train()
+        prior = self.prior(code_spec, LABELS).train()
         loss = prior(_some_codes(code_spec, 16), {KIND.name: torch.arange(16) % (KIND.size + 1)})
         assert loss.shape == (16,)
         assert loss.isfinite().all()
@@ -132,16 +149,16 @@ class PriorSuite(PartLaws):
             assert _log_prob(prior, codes).dtype == torch.float32
 
     def test_the_state_dict_is_the_whole_prior(self) -> None:
-        prior, codes = self.prior(CODES, CONDITIONS), _some_codes(CODES, 5)
-        other = self.make(CODES, CONDITIONS).double().eval()
+        prior, codes = self.prior(CODES, self.conditions), _some_codes(CODES, 5)
+        other = self.make(CODES, self.conditions).double().eval()
         other.load_state_dict(prior.state_dict())
-        conditions = _conditions(5)
+        conditions = self._given(5)
         torch.testing.assert_close(_log_prob(other, codes, conditions), _log_prob(prior, codes, conditions))
 
     def test_it_computes_on_a_gpu(self) -> None:
         """Forward, backward and state lie there, and no step of training waits for it; on a stand-in for a GPU."""
         code_spec = self._code_spec()
-        prior, known = self.prior(code_spec, CONDITIONS[:1]), {KIND.name: torch.arange(4) % KIND.size}
+        prior, known = self.prior(code_spec, LABELS), {KIND.name: torch.arange(4) % KIND.size}
 
         def forward(prior: Prior, codes: Tensor, known: dict[str, Tensor]) -> tuple[Tensor, ...]:
             return (prior.loss(codes, known),)
@@ -174,10 +191,10 @@ class PriorSuite(PartLaws):
         assert goodness_of_fit(histogram(codes, outcomes), expected) > 1e-4
 
     def test_samples_fit_log_prob_under_a_condition(self) -> None:
-        prior, n = self.prior(CODES, CONDITIONS), 20_000
+        prior, n = self.prior(CODES, self.conditions), 20_000
         outcomes = every(CODES)
-        expected = _log_prob(prior, outcomes, _conditions(len(outcomes), 1)).exp() * n
-        codes = prior.sample(n, _conditions(n, 1), generator=_generator())
+        expected = _log_prob(prior, outcomes, self._given(len(outcomes), 1)).exp() * n
+        codes = _sample(prior, n, self._given(n, 1), generator=_generator())
         assert goodness_of_fit(histogram(codes, outcomes), expected) > 1e-4
 
     def test_samples_after_a_prefix_fit_log_prob_given_the_prefix(self) -> None:
@@ -198,7 +215,7 @@ class PriorSuite(PartLaws):
 
     @each_code_spec
     def test_a_prefix_in_one_pass_equals_its_positions_one_by_one(self, code_spec: CodeSpec) -> None:
-        prior = self.prior(code_spec, CONDITIONS[:1])
+        prior = self.prior(code_spec, LABELS)
         trunks = [module for module in prior.modules() if isinstance(module, Trunk)]
         if not trunks:
             pytest.skip("has no causal trunk")
@@ -211,8 +228,8 @@ class PriorSuite(PartLaws):
                 check_prefill(trunk, batch, grid, context)
 
     def test_a_seed_decides_the_codes(self) -> None:
-        prior = self.prior(CODES, CONDITIONS)
-        codes = [prior.sample(32, _conditions(32), generator=_generator(seed)) for seed in (1, 1, 2)]
+        prior = self.prior(CODES, self.conditions)
+        codes = [_sample(prior, 32, self._given(32), generator=_generator(seed)) for seed in (1, 1, 2)]
         assert torch.equal(codes[0], codes[1])
         assert not torch.equal(codes[0], codes[2])
 
@@ -225,20 +242,20 @@ class PriorSuite(PartLaws):
         assert torch.equal(back, codes.flatten(2))
 
     def test_codes_after_a_prefix_cost_what_they_do_among_all(self) -> None:
-        prior, codes = self.prior(CODES, CONDITIONS), _some_codes(CODES, 3)
+        prior, codes = self.prior(CODES, self.conditions), _some_codes(CODES, 3)
         whole, first, rest = Tape(), Tape(), Tape()
-        _entropy_code(prior, whole, codes, conditions=_conditions(3))
-        _entropy_code(prior, first, codes, conditions=_conditions(3), positions=1)
+        _entropy_code(prior, whole, codes, conditions=self._given(3))
+        _entropy_code(prior, first, codes, conditions=self._given(3), positions=1)
         prefix = codes.flatten(2)[:, :, :1]
         assert torch.equal(
-            _entropy_code(prior, rest, codes, conditions=_conditions(3), prefix=prefix), codes.flatten(2)
+            _entropy_code(prior, rest, codes, conditions=self._given(3), prefix=prefix), codes.flatten(2)
         )
         torch.testing.assert_close(first.nats() + rest.nats(), whole.nats(), atol=1e-6, rtol=1e-6)
 
     def test_guidance_of_one_changes_nothing(self) -> None:
-        prior = self.prior(CODES, CONDITIONS)
-        plain = prior.sample(32, _conditions(32), generator=_generator())
-        guided = prior.sample(32, _conditions(32), SamplingOptions(guidance=1.0), generator=_generator())
+        prior = self.prior(CODES, self.conditions)
+        plain = _sample(prior, 32, self._given(32), generator=_generator())
+        guided = _sample(prior, 32, self._given(32), SamplingOptions(guidance=1.0), generator=_generator())
         assert torch.equal(guided, plain)
 
     def test_progress_ends_at_the_number_of_positions(self) -> None:
@@ -270,6 +287,21 @@ def _log_prob(prior: Prior, codes: Tensor, conditions: dict[str, Tensor] | None 
             return prior.log_prob(codes, conditions or {})
     except NotImplementedError:
         pytest.skip("log_prob is not tractable")
+    except Exception as error:
+        if conditions and len(conditions) == len(CONDITIONS):
+            raise AssertionError(f"{type(prior).__name__}: {type(error).__name__}: {error}\n{TOLD}") from error
+        raise
+
+
+def _sample(
+    prior: Prior, n: int, conditions: dict[str, Tensor], options: SamplingOptions = PLAIN, *, generator: torch.Generator
+) -> Tensor:
+    try:
+        return prior.sample(n, conditions, options, generator=generator)
+    except Exception as error:
+        if conditions and len(conditions) == len(CONDITIONS):
+            raise AssertionError(f"{type(prior).__name__}: {type(error).__name__}: {error}\n{TOLD}") from error
+        raise
 
 
 def _entropy_code(

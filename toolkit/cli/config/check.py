@@ -28,7 +28,7 @@ def validate(composed: DictConfig, typed: Sequence[str], complete: bool) -> tupl
     """
     values = errors.resolved(composed)
     check = _Check(tuple(typed), complete, _chosen_parts(composed))
-    known = [*(option.name for option in _RUN), *KINDS, "conditions", *TRAINERS, "prior_dataset"]
+    known = [*(option.name for option in _RUN), *KINDS, "conditions", *TRAINERS, "prior_dataset", "extra"]
     for key in values:
         if key not in known:
             raise ToolkitError(errors.unknown(key, known))
@@ -43,6 +43,7 @@ def validate(composed: DictConfig, typed: Sequence[str], complete: bool) -> tupl
         config[trainer] = check.table(trainer, values.get(trainer), schema.fields(options))
         _ranged(options, config[trainer], f"{trainer}.")
     config["prior_dataset"] = check.prior_dataset(values["prior_dataset"], config["dataset"])
+    config["extra"] = mapping_of(values["extra"], "extra")
     return config, tuple(check.notices)
 
 

@@ -20,8 +20,12 @@ from toolkit.cli.config.quote import key_of, prepare, text
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 from toolkit.options import TRAINERS
+from toolkit.registry import KINDS
 
 VERSION: dict[str, str] = {} if hydra.__version__ >= "1.4" else {"version_base": "1.3"}
+
+_CHOSEN = (*KINDS, *TRAINERS, "experiment", "extra")
+"""What has a choice, if only that of nothing."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def compose(words: Sequence[str], *, folder: str | None = None, complete: bool =
 def composed_node(overrides: Sequence[str], folder: str | None) -> DictConfig:
     """What the words compose, Hydra's own settings included, of which YAML has set no more than it may."""
     for word in overrides:
+        if word.startswith("+") and not word.startswith("++") and key_of(word) in _CHOSEN:
+            raise errors.appended(word)
         _one_owner(*word.partition("=")[::2])
     if folder and not any(key_of(word) == "hydra.searchpath" for word in overrides):
         overrides = [*overrides, f"hydra.searchpath=[{text(f'file://{folder}')}]"]

@@ -53,6 +53,53 @@ _EXTRAS = {"joblib": "sweep", "optuna": "sweep", "submitit_local": "slurm", "sub
 """Hydra's launchers and sweepers, and our extra that installs them."""
 
 
+OTHERS = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "max_steps": "steps",
+    "num_steps": "steps",
+    "train_steps": "steps",
+    "max_iters": "steps",
+    "iterations": "steps",
+    "epochs": "steps",
+    "max_epochs": "steps",
+    "num_workers": "workers",
+    "gradient_clip_val": "clip",
+    "grad_clip": "clip",
+    "max_grad_norm": "clip",
+    "accumulate_grad_batches": "accumulate",
+    "gradient_accumulation_steps": "accumulate",
+    "ema_decay": "ema",
+    "lr_scheduler": "schedule",
+    "scheduler": "schedule",
+    "warmup_steps": "warmup",
+    "devices": "ranks",
+    "gpus": "ranks",
+    "mixed_precision": "precision",
+    "accelerator": "device",
+    "monitor": "best",
+    "mode": "best_mode",
+    "save_every": "checkpoint_every",
+    "eval_every": "validate_every",
+    "val_check_interval": "validate_every",
+}
+"""What options of training are called elsewhere, and here."""
+WHOLE = {
+    "resume": "run=DIR",
+    "resume_from": "run=DIR",
+    "ckpt_path": "run=DIR",
+    "output_dir": "hydra.run.dir=DIR",
+    "out": "hydra.run.dir=DIR",
+    "run_name": "name",
+    "embedding_dim": "dim",
+    "latent_dim": "dim",
+    "note": "extra.note",
+    "notes": "extra.notes",
+    "callbacks": "logger",
+}
+"""The same of what is not a trainer's."""
+
+
 def explain(error: BaseException, words: Sequence[str]) -> ToolkitError:
     """The error in one to three lines."""
     if isinstance(error, ToolkitError):
@@ -81,7 +128,7 @@ def no_part(kind: str) -> str:
 def no_option(key: str, owner: str, options: Iterable[str], elsewhere: Sequence[str] = ()) -> str:
     """An option that its owner does not have, and which other parts have one of this name."""
     leaf, options = key.rpartition(".")[2], list(options)
-    near = did_you_mean(leaf, options)
+    near = did_you_mean(leaf, options) or _elsewhere_called(leaf, options)
     if elsewhere and not near:
         near = f" (did you mean {' or '.join(elsewhere)}?)"
     return f"{key}: {owner} has no option {leaf}{near}\noptions: {', '.join(options) or 'none'}"
@@ -150,12 +197,33 @@ def _no_key(error: OmegaConfBaseException, words: Sequence[str]) -> str:
 
 def unknown(key: str, known: Iterable[str]) -> str:
     """An unknown key at the top of the configuration."""
-    known = list(dict.fromkeys([*known, *KINDS, *TRAINERS, "experiment"]))
+    known = list(dict.fromkeys([*known, *KINDS, *TRAINERS, "experiment", "extra"]))
     head = key.partition(".")[0]
     if head in LOGGERS:
         return f"{key}: this is a logger now: logger={LOGGERS[head]}, or logger=[] for none"
-    near = did_you_mean(head, known)
-    return f"{key}: the configuration has no {head}{near}; it has {', '.join(sorted(known))}"
+    near = did_you_mean(head, [*known, *WHOLE]) if head not in WHOLE else f" (did you mean {WHOLE[head]}?)"
+    trained = _of_trainers(key.rpartition(".")[2]) or _of_trainers(head)
+    near = f" (did you mean {' or '.join(trained)}?)" if trained else near
+    free = "" if near else "; what is yours goes below extra, such as extra.note=VALUE"
+    return f"{key}: the configuration has no {head}{near}; it has {', '.join(sorted(known))}{free}"
+
+
+def _elsewhere_called(leaf: str, options: Sequence[str]) -> str:
+    """The option that other programs call so."""
+    name = OTHERS.get(leaf)
+    return f" (did you mean {name}?)" if name in options else ""
+
+
+def _of_trainers(leaf: str) -> list[str]:
+    """The trainers' options of this name, or of what other programs call so."""
+    name = OTHERS.get(leaf, leaf)
+    return [f"{trainer}.{name}" for trainer, cls in TRAINERS.items() if name in cls.__dataclass_fields__]
+
+
+def appended(word: str) -> ToolkitError:
+    """A ``+`` before a choice that is there already."""
+    plain = word.lstrip("+")
+    return ToolkitError(f"{word}: {plain.partition('=')[0]} is there to be chosen: write {plain}")
 
 
 def _typed(error: OmegaConfBaseException) -> str:
@@ -203,7 +271,7 @@ def _no_group(group: str) -> str:
 
 
 def _no_name(words: Sequence[str]) -> str:
-    groups = (*KINDS, *TRAINERS, "experiment", "")
+    groups = (*KINDS, *TRAINERS, "experiment", "extra", "")
     pattern = re.compile(r"[-+.\d]+(e[-+]?\d+)?|true|false|\{.*", re.IGNORECASE)
     wrong = (word for word in words if key_of(word) in groups and pattern.fullmatch(word.partition("=")[2]))
     return next(wrong, "")

@@ -15,7 +15,9 @@ from toolkit.errors import ToolkitError
 from toolkit.registry import LISTS
 from toolkit.schema import Option, signature
 
-TEXT = ("init", "run", "out", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+TEXT = ("init", "name", "run", "out", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+FREE = ("prior_dataset.", "extra.")
+"""What the keys begin with that are the dataset's, or the user's own."""
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _NAMES = re.compile(r"\w+(,\w+)*")
 _SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)")
@@ -50,9 +52,9 @@ def _prepared(word: str, words: Sequence[str], multirun: bool) -> str:
     key, separator, value = word.partition("=")
     if value == "null" and key in LISTS:
         return f"{key}=[]"
-    if value == "null" and (kind_of(key) or key == "experiment"):
+    if value == "null" and (kind_of(key) or key in ("experiment", "extra")):
         return f"~{key}"
-    if key.startswith("prior_dataset."):  # its keys are the dataset's, which no YAML can list
+    if key.startswith(FREE):  # keys that no YAML can list
         key = f"++{key}"
     if not separator or not _is_text(key_of(word), words) or _given_as_is(key, value, words):
         return f"{key}{separator}{value}"

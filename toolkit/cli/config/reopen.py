@@ -136,6 +136,8 @@ def _changes(kind: str, saved: Mapping[str, Any], now: DictConfig) -> list[str]:
 def _restore(composed: DictConfig, values: Mapping[str, Any]) -> None:
     try:
         _overlay(composed, values)
+        if values.get("name") is not None:  # the run's own, while that of a part is its choice
+            composed.name = _literally(values["name"])
     except errors.COMPOSING as error:
         raise ToolkitError(f"the saved configuration: {errors.explain(error, [])}") from error
 

@@ -50,7 +50,9 @@ class RegistrySource(ConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         path = config_path.strip("/")
-        return path in ("", "experiment", *TRAINERS) or kind_of(path) is not None  # even where no package provides one
+        return (
+            path in ("", "experiment", "extra", *TRAINERS) or kind_of(path) is not None
+        )  # even where no package provides one
 
     def is_config(self, config_path: str) -> bool:
         group, name = _split(config_path)
