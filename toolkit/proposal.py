@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -32,6 +34,18 @@ class Proposal(NamedTuple):
 def passes(examples: int, batch_size: int, times: int = 30, least: int = 3000, most: int = 100_000) -> int:
     """Steps that see every example so many times, rounded to thousands, within bounds."""
     return max(least, min(most, round(times * examples / batch_size, -3)))
+
+
+def counted(number: int, what: str) -> str:
+    """``1 image``, ``2 images``, ``2 classes``."""
+    return f"{number:,} {what if number == 1 else what + ('es' if what.endswith('s') else 's')}"
+
+
+def unread(failures: Mapping[str, str], root: Path) -> str:
+    """The sentence about files that cannot be read, with the first reason; reasons name a file below ``root``."""
+    first = next(iter(failures.values())).removeprefix(f"{root}/")
+    more = f" (and {len(failures) - 1:,} more)" if len(failures) > 1 else ""
+    return f"{counted(len(failures), 'file')} cannot be read, and will be skipped: {first}{more}"
 
 
 def some(names: list[str], most: int = 3) -> str:

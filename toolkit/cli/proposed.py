@@ -49,7 +49,9 @@ def _line(indent: str, text: str, reason: str) -> list[str]:
 
 
 def _comment(text: str, indent: str = "", mark: str = "") -> list[str]:
-    lines = wrap(" ".join(text.split()), WIDTH - len(indent) - len(mark) - 2, break_long_words=False)
+    lines = wrap(
+        " ".join(text.split()), WIDTH - len(indent) - len(mark) - 2, break_long_words=False, break_on_hyphens=False
+    )
     before = [mark, *(" " * len(mark) for _ in lines)]
     return [f"{indent}# {space}{line}" for space, line in zip(before, lines, strict=False)]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.cli.arguments import parse
 from toolkit.errors import ToolkitError, printable
-from toolkit.proposal import Proposal, some
+from toolkit.proposal import Proposal, counted, some
 from toolkit.registry import RegistryError, did_you_mean, load, names
 
 if TYPE_CHECKING:
@@ -122,13 +122,12 @@ def _faults(dataset: str, seen: Survey) -> list[str]:
     if cls.suffixes:
         others = {suffix: count for suffix, count in seen.suffixes().items() if suffix not in cls.suffixes}
         if others:
-            faults.append(f"{sum(others.values()):,} files are of other kinds, and passed over: {_kinds(others)}")
+            files = counted(sum(others.values()), "file")
+            faults.append(f"{files} of other kinds will be passed over: {_kinds(others)}")
     if seen.copies:
-        pairs = [f"{copy} of {first}" for copy, first in seen.copies]
-        faults.append(
-            f"{len(pairs):,} files are copies of others ({some(pairs)}): what is trained on may be validated on, too;"
-            " remove them"
-        )
+        pairs = some([f"{copy} of {first}" for copy, first in seen.copies])
+        copies = "1 file is a copy" if len(seen.copies) == 1 else f"{len(seen.copies):,} files are copies"
+        faults.append(f"{copies} of others ({pairs}): what is trained on may be validated on, too; remove them")
     return faults
 
 
@@ -157,7 +156,7 @@ def _write(out: Path, text: str) -> None:
 
 
 def _say(root: Path, seen: Survey, name: str, proposal: Proposal) -> None:
-    print(printable(f"{root}: {len(seen.paths):,} files, {_size(seen.size)}: {_kinds(seen.suffixes())}"))
+    print(printable(f"{root}: {counted(len(seen.paths), 'file')}, {_size(seen.size)}: {_kinds(seen.suffixes())}"))
     print(printable(f"dataset={name}: {proposal.contents}"))
     for fault in proposal.faults:
         print(printable(f"  {fault}"))

@@ -52,10 +52,9 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     for i in range(8):
         save(tmp_path / "ann" / f"more {i}.wav", noise(0.2, 24000), 24000)
     said = "\n".join(proposed(tmp_path)[0].faults)
-    assert "1 files cannot be read, and are skipped" in said
-    assert "torn.flac" in said
-    assert "1 files have fewer than 24,000 samples a second, and sound duller: carl/low.wav" in said
-    assert "1 folders have one file: carl" in said
+    assert "1 file cannot be read, and will be skipped: ann/torn.flac" in said
+    assert "1 file with fewer than 24,000 samples a second will sound dull: carl/low.wav" in said
+    assert "1 folder with one file, and nothing to validate on: carl" in said
     assert "less than 15 minutes" in said
 
 
@@ -63,8 +62,11 @@ def test_what_cannot_be_proposed_for(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").write_bytes(b"x")
     assert FolderDataset.propose(tmp_path) is None
     (tmp_path / "fake.wav").write_bytes(b"x")
-    with pytest.raises(ToolkitError, match=r"none of 1 sound files can be read; .*fake\.wav"):
+    with pytest.raises(ToolkitError, match=r"1 file cannot be read.*: fake\.wav"):
         FolderDataset.propose(tmp_path)
+
+
+FEW = ["trainer.validate_examples=2", "prior_trainer.validate_examples=2", "prior.hidden=8", "metric=[reconstruction]"]
 
 
 @pytest.mark.long
@@ -73,6 +75,6 @@ def test_the_experiment_composes_and_trains(tmp_path: Path) -> None:
     (root / "ann" / "torn.wav").write_bytes(b"RIFF")
     assert run(["start", str(root), f"out={out}"]) == 0
     small = [f"{stage}.{word}" for stage in ("trainer", "prior_trainer") for word in ("steps=2", "batch_size=2")]
-    config = toolkit.compose("voices", *small, "prior_trainer.allow_collapsed=true", config_dir=tmp_path / "my")
+    config = toolkit.compose("voices", *small, "prior_trainer.allow_collapsed=true", *FEW, config_dir=tmp_path / "my")
     toolkit.train(config, tmp_path / "run")
     assert toolkit.load(tmp_path / "run").sample(2).x.shape == (2, 1, 5120)

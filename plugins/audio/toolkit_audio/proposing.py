@@ -9,7 +9,7 @@ from statistics import median
 from typing import NamedTuple
 
 from toolkit import ToolkitError
-from toolkit.proposal import Choice, Proposal, passes, some
+from toolkit.proposal import Choice, Proposal, counted, passes, some, unread
 from toolkit_audio.corpus import scan_headers
 from toolkit_audio.reading import Header
 from toolkit_audio.splits import Utterance
@@ -51,12 +51,11 @@ def propose(root: Path, utterances: Sequence[Utterance]) -> Proposal | None:
     """As of ``Dataset.propose``, of these files."""
     headers, failures = scan_headers(root, [utterance.path for utterance in utterances])
     if not headers:
-        first = next(iter(failures.values()))
-        raise ToolkitError(f"{root}: none of {len(failures):,} sound files can be read; {first}")
+        raise ToolkitError(f"{root}: {unread(failures, root)}; no sound is left")
     speakers = Counter(utterance.speaker for utterance in utterances if utterance.path in headers)
     seen = Seen(headers, failures, speakers)
     rate = _rate(headers)
-    return Proposal(_contents(seen), len(headers), _choices(root, seen, rate), _faults(seen, rate))
+    return Proposal(_contents(seen), len(headers), _choices(root, seen, rate), _faults(root, seen, rate))
 
 
 def _rate(headers: Mapping[str, Header]) -> int:
@@ -163,23 +162,25 @@ def _why_trim(seen: Seen) -> str:
 
 def _contents(seen: Seen) -> str:
     seconds = sorted(seen.seconds)
-    folders = f", {len(seen.speakers):,} folders as speakers" if len(seen.speakers) > 1 else ""
+    folders = f", {counted(len(seen.speakers), 'folder')} as speakers" if len(seen.speakers) > 1 else ""
     minutes = sum(seconds) / 60
-    return f"{len(seconds):,} sounds of {seconds[0]:.1f} to {seconds[-1]:.1f} s, {minutes:.1f} minutes{folders}"
+    return (
+        f"{counted(len(seconds), 'sound')} of {seconds[0]:.1f} to {seconds[-1]:.1f} s, {minutes:.1f} minutes{folders}"
+    )
 
 
-def _faults(seen: Seen, rate: int) -> tuple[str, ...]:
+def _faults(root: Path, seen: Seen, rate: int) -> tuple[str, ...]:
     faults = []
     if seen.failures:
-        more = f" (and {len(seen.failures) - 1:,} more)" if len(seen.failures) > 1 else ""
-        first = next(iter(seen.failures.values()))
-        faults.append(f"{len(seen.failures):,} files cannot be read, and are skipped: {first}{more}")
+        faults.append(unread(seen.failures, root))
     low = [path for path, header in seen.headers.items() if header.rate < rate]
     if low:
-        faults.append(f"{len(low):,} files have fewer than {rate:,} samples a second, and sound duller: {some(low)}")
+        faults.append(
+            f"{counted(len(low), 'file')} with fewer than {rate:,} samples a second will sound dull: {some(low)}"
+        )
     single = sorted(name for name, count in seen.speakers.items() if count == 1)
     if single and len(seen.speakers) > 1:
-        faults.append(f"{len(single):,} folders have one file: {some(single)}; nothing of them is left to validate on")
+        faults.append(f"{counted(len(single), 'folder')} with one file, and nothing to validate on: {some(single)}")
     if sum(seen.seconds) < 60 * MINUTES:
         faults.append(f"less than {MINUTES} minutes of sound: a model learns them by heart; look at val, not at train")
     return tuple(faults)

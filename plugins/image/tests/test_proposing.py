@@ -51,8 +51,8 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     proposal, _ = proposed(tmp_path)
     said = "\n".join(proposal.faults)
     assert "2 files cannot be read" in said
-    assert "1 images are smaller than 64 pixels, and are skipped: dog/small.png" in said
-    assert "2 classes have fewer than 20 images" in said
+    assert "1 image will be skipped, smaller than 64 pixels: dog/small.png" in said
+    assert "2 classes with fewer than 20 images" in said
     assert "only 31 images" in said
 
 
@@ -79,12 +79,21 @@ def test_what_cannot_be_proposed_for(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     assert FolderDataset.propose(tmp_path) is None
     (tmp_path / "fake.png").write_text("x")
-    with pytest.raises(ToolkitError, match=r"none of 1 images can be read; .*fake\.png"):
+    with pytest.raises(ToolkitError, match=r"1 file cannot be read.*: fake\.png"):
         FolderDataset.propose(tmp_path)
     (tmp_path / "fake.png").unlink()
     put(tmp_path / "tiny.png", (4, 4))
     with pytest.raises(ToolkitError, match="too small"):
         FolderDataset.propose(tmp_path)
+
+
+FEW = [
+    "trainer.validate_examples=2",
+    "prior_trainer.validate_examples=2",
+    "encoder.hidden=8",
+    "decoder.hidden=8",
+    "prior.hidden=8",
+]
 
 
 @pytest.mark.long
@@ -94,7 +103,7 @@ def test_the_experiment_composes_and_trains(tmp_path: Path) -> None:
     out = tmp_path / "my" / "experiment" / "photos.yaml"
     assert run(["start", str(root), f"out={out}"]) == 0
     small = [f"{stage}.{word}" for stage in ("trainer", "prior_trainer") for word in ("steps=2", "batch_size=2")]
-    config = toolkit.compose("photos", *small, "prior_trainer.allow_collapsed=true", config_dir=tmp_path / "my")
+    config = toolkit.compose("photos", *small, "prior_trainer.allow_collapsed=true", *FEW, config_dir=tmp_path / "my")
     assert config.dataset.name == "image_folder"
     toolkit.train(config, tmp_path / "run")
     assert toolkit.load(tmp_path / "run").sample(2).x.shape == (2, 3, 64, 64)

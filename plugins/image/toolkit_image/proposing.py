@@ -11,14 +11,12 @@ import numpy as np
 
 from toolkit import ToolkitError
 from toolkit.datasets.files import find_files, require_train, scan, split_folders
-from toolkit.proposal import Choice, Proposal, passes, some, spread
+from toolkit.proposal import Choice, Proposal, counted, passes, some, spread, unread
 from toolkit_image.decoding import decode, suffixes
 from toolkit_image.layout import check_classes, class_folder, scan_sizes
 
-SIDES = (128, 64, 32, 16, 8)
-"""Sides that may be proposed: strides of 2 reach a grid from them."""
-STRIDES = {128: [2, 2, 2], 64: [2, 2], 32: [2, 2], 16: [2, 2], 8: [2]}
-"""To 16 x 16 codes where there are as many pixels, else to fewer."""
+STRIDES = {64: [2, 2], 32: [2, 2], 16: [2, 2], 8: [2]}
+"""Sides that may be proposed, the largest for a CPU, and strides to a grid of 16 x 16 codes or fewer."""
 LARGE_ENOUGH = 0.95
 """Share of the images that are at least as large as what is proposed."""
 DECODED = 200
@@ -51,9 +49,9 @@ def propose(root: Path) -> Proposal | None:
         return None
     seen = _look(root)
     if not seen.sizes:
-        raise ToolkitError(f"{root}: none of {len(seen.failures):,} images can be read; {_first(seen.failures)}")
+        raise ToolkitError(f"{root}: {unread(seen.failures, root)}; no image is left")
     side, small = _side(root, seen.sizes)
-    return Proposal(_contents(seen), len(seen.sizes), _choices(root, seen, side), _faults(seen, side, small))
+    return Proposal(_contents(seen), len(seen.sizes), _choices(root, seen, side), _faults(root, seen, side, small))
 
 
 def _look(root: Path) -> Seen:
@@ -91,17 +89,17 @@ def _side(root: Path, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, list[s
     """The side that most images have, and the images that do not."""
     shorter = sorted(map(min, sizes.values()))
     most = shorter[int((1 - LARGE_ENOUGH) * len(shorter))]
-    side = next((side for side in SIDES if side <= most), None)
+    side = next((side for side in STRIDES if side <= most), None)
     if side is None:
-        raise ToolkitError(f"{root}: its images are too small, most are less than {SIDES[-1]} pixels wide or high")
+        raise ToolkitError(f"{root}: its images are too small, most are less than {min(STRIDES)} pixels wide or high")
     return side, [path for path, size in sizes.items() if min(size) < side]
 
 
 def _choices(root: Path, seen: Seen, side: int) -> tuple[Choice, ...]:
     channels, strides = 1 if seen.gray else 3, STRIDES[side]
     grid, dims = side // 2 ** len(strides), side * side * channels
-    batch, count = 16 if side > 64 else 32, len(seen.sizes)
-    steps, prior_steps = passes(count, batch), passes(count, 32)
+    batch, count = 32, len(seen.sizes)
+    steps, prior_steps = passes(count, batch), passes(count, 16)
     return (
         Choice("dataset", "image_folder", f"{count:,} images"),
         Choice("encoder", "image_conv", "convolutions: as good on few images as on many"),
@@ -135,9 +133,9 @@ def _choices(root: Path, seen: Seen, side: int) -> tuple[Choice, ...]:
         Choice("quantizer.dead_code_threshold", 0.1, "unused entries are revived"),
         *_training("trainer", steps, batch, 1.0e-3, f"about {steps * batch // count:,} passes over the images"),
         Choice("prior.hidden", 64, "for a CPU; 128 on a GPU"),
-        Choice("prior.layers", 8, "see most of the grid"),
+        Choice("prior.layers", 8, "with which a code sees 8 positions around it"),
         Choice("prior.kernel_size", 3, "faster than 5"),
-        *_training("prior_trainer", prior_steps, 32, 1.0e-3, "as many; it stops helping where val rises"),
+        *_training("prior_trainer", prior_steps, 16, 1.0e-3, "it stops helping where val rises"),
     )
 
 
@@ -163,7 +161,8 @@ def _conditions(seen: Seen) -> tuple[Choice, ...]:
 def _why_side(seen: Seen, side: int) -> str:
     smallest, largest = min(map(min, seen.sizes.values())), max(map(min, seen.sizes.values()))
     shorter = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
-    return f"shorter sides are {shorter} pixels; half of it takes a quarter of the time"
+    more = f"; on a GPU {2 * side} with strides {[2, *STRIDES[side]]}" if largest >= 2 * side else ""
+    return f"for a CPU; shorter sides are {shorter} pixels{more}"
 
 
 def _why_labels(seen: Seen) -> str:
@@ -176,26 +175,22 @@ def _contents(seen: Seen) -> str:
     sizes = Counter(seen.sizes.values())
     (width, height), _ = sizes.most_common(1)[0]
     one = f"{width} x {height}" if len(sizes) == 1 else f"{len(sizes):,} sizes, most often {width} x {height}"
-    classes = f", {len(seen.classes):,} classes" if seen.classes else ""
-    return f"{len(seen.sizes):,} images{' in gray' if seen.gray else ''} of {one}{classes}"
+    classes = f", {counted(len(seen.classes), 'class')}" if seen.classes else ""
+    return f"{counted(len(seen.sizes), 'image')}{' in gray' if seen.gray else ''} of {one}{classes}"
 
 
-def _faults(seen: Seen, side: int, small: list[str]) -> tuple[str, ...]:
+def _faults(root: Path, seen: Seen, side: int, small: list[str]) -> tuple[str, ...]:
     faults = []
     if seen.failures:
-        faults.append(f"{len(seen.failures):,} files cannot be read, and are skipped: {_first(seen.failures)}")
+        faults.append(unread(seen.failures, root))
     if small:
-        faults.append(f"{len(small):,} images are smaller than {side} pixels, and are skipped: {some(small)}")
+        faults.append(f"{counted(len(small), 'image')} will be skipped, smaller than {side} pixels: {some(small)}")
     if seen.loose:
         faults.append(f"no classes: {seen.loose}")
     rare = sorted(name for name, count in seen.classes.items() if count < RARE)
     if rare and len(seen.classes) > 1:
-        faults.append(f"{len(rare):,} classes have fewer than {RARE} images: {some(rare)}")
+        faults.append(f"{counted(len(rare), 'class')} with fewer than {RARE} images: {some(rare)}")
     if len(seen.sizes) < FEW:
-        faults.append(f"only {len(seen.sizes):,} images: a model learns them by heart; look at val, not at train")
+        images = counted(len(seen.sizes), "image")
+        faults.append(f"only {images}: a model learns them by heart; look at val, not at train")
     return tuple(faults)
-
-
-def _first(failures: Mapping[str, str]) -> str:
-    more = f" (and {len(failures) - 1:,} more)" if len(failures) > 1 else ""
-    return next(iter(failures.values())) + more

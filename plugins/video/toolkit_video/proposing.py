@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit import ToolkitError
 from toolkit.datasets.files import scan
-from toolkit.proposal import Choice, Proposal, passes, some
+from toolkit.proposal import Choice, Proposal, counted, passes, some, unread
 from toolkit_video.classes import class_of
 from toolkit_video.corpus import ALIKE, find_videos
 from toolkit_video.frames import opened
@@ -63,16 +63,18 @@ def propose(root: Path) -> Proposal | None:
     """As of ``Dataset.propose``."""
     timelines, failures = scan_timelines(root, find_videos(root))
     stills = [path for path, timeline in timelines.items() if not timeline.rate]
-    sizes, unread = scan(root, [*timelines], _size, _pair, package="discrete-toolkit-video", purpose="frame size")
-    failures |= unread | {path: f"{root / path}: has a single frame" for path in stills}
+    sizes, broken = scan(root, [*timelines], _size, _pair, package="discrete-toolkit-video", purpose="frame size")
+    failures |= broken | {path: f"{root / path}: has a single frame" for path in stills}
     timelines = {path: timeline for path, timeline in timelines.items() if path not in failures}
     if not timelines:
-        raise ToolkitError(f"{root}: none of {len(failures):,} videos can be read; {next(iter(failures.values()))}")
+        raise ToolkitError(f"{root}: {unread(failures, root)}; no video is left")
     labels = _labels([*timelines])
     classes = Counter(filter(None, (class_of(path, labels) for path in timelines)))
     seen = Seen(timelines, {path: sizes[path] for path in timelines}, failures, labels, classes)
     window, side = _window(timelines), _side(root, seen)
-    return Proposal(_contents(seen), len(timelines), _choices(root, seen, window, side), _faults(seen, window, side))
+    return Proposal(
+        _contents(seen), len(timelines), _choices(root, seen, window, side), _faults(root, seen, window, side)
+    )
 
 
 def _size(path: Path) -> list[int]:
@@ -191,21 +193,22 @@ def _contents(seen: Seen) -> str:
     (width, height), _ = Counter(seen.sizes.values()).most_common(1)[0]
     classes = f", {len(seen.classes):,} classes" if len(seen.classes) > 1 else ""
     seconds = f"{_range(seen.seconds)} s, {sum(seen.seconds) / 60:.1f} minutes"
-    return f"{len(seen.timelines):,} videos of {seconds}, most often {width} x {height}{classes}"
+    return f"{counted(len(seen.timelines), 'video')} of {seconds}, most often {width} x {height}{classes}"
 
 
-def _faults(seen: Seen, window: Window, side: int) -> tuple[str, ...]:
+def _faults(root: Path, seen: Seen, window: Window, side: int) -> tuple[str, ...]:
     faults = []
     if seen.failures:
-        more = f" (and {len(seen.failures) - 1:,} more)" if len(seen.failures) > 1 else ""
-        first = next(iter(seen.failures.values()))
-        faults.append(f"{len(seen.failures):,} files cannot be read, and are skipped: {first}{more}")
+        faults.append(unread(seen.failures, root))
     if window.short:
         what = f"{window.frames} frames at {window.rate:g} a second"
-        faults.append(f"{len(window.short):,} films are shorter than {what}, and are skipped: {some(window.short)}")
+        faults.append(
+            f"{counted(len(window.short), 'film')} will be skipped, shorter than {what}: {some(window.short)}"
+        )
     small = [path for path, size in seen.sizes.items() if min(size) < side]
     if small:
-        faults.append(f"{len(small):,} films are smaller than {side} pixels, and are skipped: {some(small)}")
+        faults.append(f"{counted(len(small), 'film')} will be skipped, smaller than {side} pixels: {some(small)}")
     if len(seen.timelines) < FEW:
-        faults.append(f"only {len(seen.timelines):,} videos: a model learns them by heart; look at val, not at train")
+        videos = counted(len(seen.timelines), "video")
+        faults.append(f"only {videos}: a model learns them by heart; look at val, not at train")
     return tuple(faults)
