@@ -24,8 +24,9 @@ demo: install  ## both stages on procedural shapes, then samples
 	$(BIN)/toolkit sample run=outputs/demo n=72 guidance=2 \
 	    condition.shape=circle,square,triangle,hexagon,star,ring,crescent,cross,heart \
 	    condition.color=red,orange,yellow,green,teal,blue,purple,pink && \
-	echo "the demo took $$(( $$(date +%s) - start )) s; look at:" && \
-	ls outputs/demo/samples/reconstructions.png outputs/demo/samples/pixelcnn-seed0/samples.png
+	$(BIN)/toolkit report run=outputs/demo && \
+	echo "the demo took $$(( $$(date +%s) - start )) s; open the report:" && \
+	ls outputs/demo/report.html
 
 # One process per core, up to eight; a file's tests share what they train, so they stay in one process.
 SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder

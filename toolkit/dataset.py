@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from toolkit.file_codec import FileCodec
+from toolkit.proposal import Proposal
 from toolkit.spec import DataSpec
 
 SPLITS = ("train", "val", "test")
@@ -186,6 +187,16 @@ class Dataset(ABC):
     def codecs(cls, spec: DataSpec) -> Mapping[str, FileCodec]:
         """By name, what people keep such data in otherwise, for ``toolkit compare``; none by default."""
         return {}
+
+    @classmethod
+    def propose(cls, root: Path) -> Proposal | None:
+        """An experiment for a folder, for ``toolkit start``; None where nothing in it is for this dataset, as by
+        default.
+
+        It may read headers and some of the files, and is asked before anybody has chosen an option. ToolkitError where
+        the folder has its files in an order in which they cannot be read: what to do about it.
+        """
+        return None
 
     @classmethod
     def raw_type(cls, spec: DataSpec) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from shlex import quote
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch import Tensor
 from toolkit import registry
 from toolkit.build import asks_for_source, build_dataset, build_prior, build_stage, dropped
 from toolkit.causal.sampling import compiled
+from toolkit.cells import Sample as Sample
+from toolkit.cells import ShownSample, run_cell
 from toolkit.coding import read, write
 from toolkit.coding.codec import Codec
 from toolkit.coding.container import Header, UnreadableError, unpack
@@ -34,15 +36,6 @@ from toolkit.spec import CodeSpec, DataSpec
 from toolkit.streams import StreamDecoder, StreamEncoder, lead
 from toolkit.trained import TrainedPriors, checkpoint_of
 from toolkit.training import Stage
-
-
-class Sample(NamedTuple):
-    """Samples from a run."""
-
-    x: Tensor
-    """``(n, channels, *axes)``, in the data's own form."""
-    codes: Tensor
-    """``(n, depth, *grid)``."""
 
 
 def load(
@@ -117,6 +110,10 @@ class Model:
         parts = ", ".join(f"{kind}={getattr(self.config, kind).name}" for kind in ("encoder", "quantizer", "decoder"))
         trained = ", ".join(self.run.priors()) or "none"
         return f"Model({str(self.run.path)!r}: {parts}; priors: {trained}; {described(self.spec, self.code_spec)})"
+
+    def _repr_html_(self) -> str:
+        """Parts with shapes and parameters, rate, and the last sheet that training has plotted."""
+        return run_cell(self.run, self.config, self.autoencoder, self.spec, self.checkpoint.step)
 
     def _read(self, checkpoint: Checkpoint) -> tuple[Checkpoint, Stage]:
         """A checkpoint, and stage one with its averaged weights."""
@@ -334,7 +331,8 @@ class Model:
                 progress=progress,
             )
             x = torch.cat(list(self._flow.lowered([x], known, Drawing(generator, noise, progress))), 2)
-        return Sample(x if length is None else x[:, :, :length], codes)
+        made = Sample(x if length is None else x[:, :, :length], codes)
+        return ShownSample.of(made, self.files, self.spec)
 
     def codec(self, prior: str | None = None, *, lossless: bool = False, depth: int | None = None) -> Codec:
         """What examples are compressed by; see ``compress``. ToolkitError for a prior that is not trained."""

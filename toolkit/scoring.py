@@ -21,6 +21,7 @@ from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluate_parts
 from toolkit.metric import Metric, judges_samples
 from toolkit.model import Model, load
+from toolkit.notebook import Figures
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.runs.best import read_best
 from toolkit.runs.chosen import chosen_step
@@ -83,7 +84,7 @@ def evaluate(
     )
     judges = build_metrics(with_metrics(model.config, metrics), model.autoencoder)
     drawing = Samples(samples, prior) if samples else None
-    return measure(model, model.dataset, judges, split, examples, batch_size, workers, samples=drawing).metrics
+    return Figures(measure(model, model.dataset, judges, split, examples, batch_size, workers, samples=drawing).metrics)
 
 
 def measure(

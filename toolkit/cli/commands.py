@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 COMMANDS = {
+    "start": ("toolkit.cli.start:main", "look at a folder of files, and write an experiment for it"),
     "train": ("toolkit.cli.train:train", "train an autoencoder and a prior, or continue a run"),
     "sample": ("toolkit.cli.sample:main", "sample from a run's prior and decoder"),
     "evaluate": ("toolkit.cli.evaluate:main", "measure a run on a split"),

@@ -16,6 +16,7 @@ from toolkit.options import CHECKPOINT, DEVICE, PRIOR_CHECKPOINT
 
 if TYPE_CHECKING:
     from toolkit.metric import Metric
+    from toolkit.model import Model
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,21 @@ def main(args: list[str]) -> int:
         )
     notes(measured.notices)
     _print(measured.metrics)
-    for path in _plot(metrics, model.run.samples):
+    for path in _plot(model, metrics, model.run.samples):
         print(printable(str(path)))
     return 0
 
 
-def _plot(metrics: Iterable[Metric], folder: Path) -> list[Path]:
-    """The metrics' pictures, in the run's folder of samples."""
+def _plot(model: Model, metrics: Iterable[Metric], folder: Path) -> list[Path]:
+    """The metrics' pictures, and that of the codebook's entries, in the run's folder of samples."""
+    from toolkit.cli.entries import plot_entries
     from toolkit.writing import write_into
 
+    def draw(aside: Path) -> list[Path]:
+        return [*plot_entries(model, aside), *(path for metric in metrics for path in metric.plot(aside))]
+
     try:
-        return write_into(folder, lambda aside: [path for metric in metrics for path in metric.plot(aside)])
+        return write_into(folder, draw)
     except OSError as e:  # the figures are there all the same
         notes([f"the pictures could not be written to {folder}: {e.strerror or e}"])
         return []

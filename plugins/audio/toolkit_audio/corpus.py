@@ -243,6 +243,15 @@ def _key(held_out: Literal["utterances", "speakers"]) -> Callable[[Utterance], s
     return (lambda each: each.speaker) if held_out == "speakers" else (lambda each: each.path)
 
 
+def scan_headers(root: Path, paths: list[str]) -> tuple[dict[str, Header], dict[str, str]]:
+    """Rate and length of every file that can be read, by path, and the reason, by path, for the others."""
+    return scan(root, paths, _header, _its_header, package=PACKAGE, purpose="length")
+
+
+def _its_header(header: list[Any]) -> Header:
+    return Header(header[0], header[1])
+
+
 def _header(path: Path) -> list[Any]:
     (rate, samples), marks = survey(path)
     return [rate, samples, *marks]

@@ -7,16 +7,23 @@ from typing import ClassVar, final
 
 from toolkit import ToolkitError
 from toolkit.datasets.files import find_files, folder_split, require_train
+from toolkit.proposal import Proposal
 from toolkit_audio.corpus import CorpusDataset
+from toolkit_audio.proposing import propose
 from toolkit_audio.splits import Utterance
 
-SUFFIXES = (
+SOUNDS = (
     *(".wav", ".wave", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".wv", ".ape", ".amr", ".awb"),
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist", ".voc", ".gsm", ".spx"),
     *(".mp1", ".mp2", ".mpga", ".mpc", ".m4b", ".m4r", ".adts", ".tta", ".shn", ".dsf", ".dff", ".ra", ".rm"),
-    *(".ac3", ".eac3", ".dts", ".mlp", ".thd", ".mka", ".mkv", ".mp4", ".m4v", ".mov", ".webm", ".avi", ".flv", ".f4v"),
-    *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".ogv", ".ogx", ".3gp", ".3ga", ".3g2", ".nut"),
+    *(".ac3", ".eac3", ".dts", ".mlp", ".thd", ".mka", ".3ga"),
 )
+FILMS = (
+    *(".mkv", ".mp4", ".m4v", ".mov", ".webm", ".avi", ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob"),
+    *(".wmv", ".asf", ".ogv", ".ogx", ".3gp", ".3g2", ".nut"),
+)
+"""Of which the sound is read."""
+SUFFIXES = (*SOUNDS, *FILMS)
 
 
 @final
@@ -37,6 +44,13 @@ class FolderDataset(CorpusDataset):
             raise ToolkitError(f"{root}: no sound files ({', '.join(SUFFIXES[:5])}, …)")
         require_train(root, (utterance.split for utterance in utterances))
         return utterances
+
+    @classmethod
+    def propose(cls, root: Path) -> Proposal | None:
+        """Of sound files alone: a folder of films is not taken for one of sounds."""
+        if not find_files(root, SOUNDS):
+            return None
+        return propose(root, [utterance for utterance in cls.find(root) if utterance.path.lower().endswith(SOUNDS)])
 
 
 def _utterance(path: str) -> Utterance:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,27 +17,22 @@ from toolkit import Condition, DataSpec, ToolkitError
 from toolkit.dataset import SourceFile
 from toolkit.datasets.files import (
     ErrorPolicy,
-    find_files,
     folder_split,
     log_once,
     require_folder,
-    require_train,
-    scan,
     set_aside,
-    split_folders,
     split_sizes,
-    visible,
 )
 from toolkit.datasets.variance import estimate_variance
+from toolkit.proposal import Proposal
 from toolkit.ranges import PositiveInt
 from toolkit_image.codecs import MODES
-from toolkit_image.decoding import image_size, refuse_bombs, suffixes
 from toolkit_image.files import ImageDataset, read_image, too_small
+from toolkit_image.layout import below_split, class_folder, class_names, find_images, scan_sizes
+from toolkit_image.proposing import propose
 
 logger = logging.getLogger(__name__)
 
-COMMON = (".png", ".jpg", ".jpeg", ".webp")
-"""Suffixes that are named where there are no images."""
 SAMPLE = 128
 """Images that the variance is estimated from, at most."""
 CENTER = (0.5, 0.5, 1.0)
@@ -64,6 +58,8 @@ class FolderDataset(ImageDataset):
         channels: 3 for color, 1 for gray.
         crop: which part of a shrunk image: its middle, or a random one.
         flip: mirrors an image, left to right, half the time.
+        labels: folder: an image's class is its first folder, and all images are in class folders, or none; none: no
+            classes, and images anywhere.
         on_error: whether a file that cannot be used stops the run, or is skipped, named and counted.
     """
 
@@ -75,6 +71,7 @@ class FolderDataset(ImageDataset):
         channels: PositiveInt = 3,
         crop: Literal["center", "random"] = "center",
         flip: bool = False,
+        labels: Literal["folder", "none"] = "folder",
         on_error: Literal["skip", "stop"] = "stop",
     ) -> None:
         if size < 1:
@@ -85,12 +82,16 @@ class FolderDataset(ImageDataset):
         self.flip = flip
         self.root = require_folder(root, "the images are")
         self.policy = ErrorPolicy(self.root, on_error)
-        paths = find_images(self.root)
+        paths = find_images(self.root, labels)
         self.splits = self._split(self._usable(paths, size))
-        self.classes = class_names(paths)
+        self.classes = class_names(paths) if labels == "folder" else {}
         conditions = (Condition("class", len(self.classes), tuple(self.classes)),) if self.classes else ()
         self.spec = DataSpec(channels, (size, size), levels=256, conditions=conditions)
         self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))
+
+    @classmethod
+    def propose(cls, root: Path) -> Proposal | None:
+        return propose(root)
 
     def size(self, split: str) -> int:
         return len(self.splits[split])
@@ -127,9 +128,7 @@ class FolderDataset(ImageDataset):
 
     def _usable(self, paths: list[str], size: int) -> list[str]:
         """The images that are large enough, by their headers."""
-        with warnings.catch_warnings():  # applies to the whole process, and so to the scan's threads
-            refuse_bombs()
-            sizes, failures = scan(self.root, paths, image_size, _pair, package="discrete-toolkit-image")
+        sizes, failures = scan_sizes(self.root, paths)
         for path, (width, height) in sizes.items():
             if min(width, height) < size:
                 failures[path] = self._refusal(path, too_small((width, height), (size, size)))
@@ -147,56 +146,6 @@ class FolderDataset(ImageDataset):
         origin = f"{' and '.join(missing)} set aside by a hash of the path" if missing else "split by folder"
         log_once(logger, f"{self.root}: {split_sizes(splits)} images, {origin}")
         return splits
-
-
-def _pair(answer: list[int]) -> tuple[int, int]:
-    width, height = answer
-    return int(width), int(height)
-
-
-def find_images(root: Path) -> list[str]:
-    """Paths below root, in its split folders or in itself; ToolkitError if there are none or the folders conflict."""
-    splits = split_folders(root)
-    if not splits:
-        paths = find_files(root, suffixes())
-        check_classes(root, "", paths)
-        return paths
-    require_train(root, splits)
-    paths = find_files(root, suffixes(), within=splits.values())
-    for name in splits.values():
-        check_classes(root, f"{name}/", [path for path in paths if path.startswith(f"{name}/")])
-    return paths
-
-
-def check_classes(root: Path, split: str, paths: Sequence[str]) -> None:
-    """ToolkitError unless all images of a split, ``""`` or ``train/``, are in class folders, or all in itself."""
-    names = sorted(visible(os.listdir(root / split)))
-    classes = [name for name in names if (root / split / name).is_dir()]
-    filled = {path[len(split) :].partition("/")[0] for path in paths}
-    loose = [path for path in paths if "/" not in path[len(split) :]]
-    if classes and loose:
-        raise ToolkitError(f"{root / loose[0]}: is beside class folders; move it into one of them")
-    for name in classes:
-        if name not in filled:
-            raise ToolkitError(f"{root / split / name}: a class folder without images of its own; fill it or remove it")
-    if not paths:
-        raise ToolkitError(f"{root / split}: no images ({', '.join(COMMON)}, …)")
-
-
-def class_names(paths: Iterable[str]) -> dict[str, int]:
-    """Class folders, numbered in the order of their names' bytes; empty without class folders."""
-    names = set(map(class_folder, paths)) - {""}
-    return {name: index for index, name in enumerate(sorted(names, key=os.fsencode))}
-
-
-def class_folder(path: str) -> str:
-    """The first folder below the split; empty: none."""
-    folder, slash, _ = below_split(path).partition("/")
-    return folder if slash else ""
-
-
-def below_split(path: str) -> str:
-    return path.partition("/")[2] if folder_split(path) else path
 
 
 def allotted(path: str) -> str:

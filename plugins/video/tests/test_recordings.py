@@ -18,7 +18,8 @@ from toolkit.datasets.files import folder_split, set_aside
 from toolkit.testing.dataset import DatasetSuite
 from toolkit_video import corpus, folder, timelines
 from toolkit_video.actions import ActionsDataset
-from toolkit_video.folder import FolderDataset, class_of
+from toolkit_video.classes import class_of
+from toolkit_video.folder import FolderDataset
 
 SMALL = {"frames": 8, "size": 32}
 """Of windows."""

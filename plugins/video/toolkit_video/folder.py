@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import ClassVar, Literal, final
 
 import torch
@@ -14,11 +13,14 @@ from torch import Tensor
 
 from toolkit import Condition, DataSpec
 from toolkit.dataset import SourceFile
-from toolkit.datasets.files import folder_split
+from toolkit.datasets.files import find_files
 from toolkit.datasets.variance import estimate_variance
+from toolkit.proposal import Proposal
 from toolkit.ranges import NonNegativeInt, Positive, PositiveInt
+from toolkit_video.classes import class_of
 from toolkit_video.clips import VARYING, ClipDataset
 from toolkit_video.corpus import SAMPLE, SUFFIXES, Corpus
+from toolkit_video.proposing import propose
 
 
 @final
@@ -86,6 +88,10 @@ class FolderDataset(ClipDataset):
         self.corpus.log()
         self.spec = replace(self.spec, variance=estimate_variance(self, SAMPLE))
 
+    @classmethod
+    def propose(cls, root: Path) -> Proposal | None:
+        return propose(root) if find_files(root, SUFFIXES) else None
+
     def size(self, split: str) -> int:
         return self.corpus.size(split)
 
@@ -102,12 +108,3 @@ class FolderDataset(ClipDataset):
 
     def source_files(self) -> Iterable[SourceFile]:
         return self.corpus.source_files(lambda path: class_of(path, self.labels))
-
-
-def class_of(path: str, labels: Literal["folder", "file", "none"]) -> str:
-    """A video's class by its path below root; empty: none."""
-    parts = PurePosixPath(path).parts[1 if folder_split(path) else 0 :]
-    if labels == "folder":
-        return parts[0] if len(parts) > 1 else ""
-    stem = PurePosixPath(path).stem
-    return (re.sub(r"[\s_.-]*\d+$", "", stem) or stem) if labels == "file" else ""
