@@ -1,7 +1,7 @@
 """Kills at random moments over shards: examples and weights are those of a training that was left alone.
 
-``TOOLKIT_MOMENTS=30`` asks for so many moments of loaders, ``TOOLKIT_KILLS=30`` for so many whole trainings; by default a
-few.
+``TOOLKIT_MOMENTS=30`` asks for so many moments of loaders, ``TOOLKIT_KILLS=30`` for so many whole trainings; by
+default a few.
 """
 
 from __future__ import annotations
