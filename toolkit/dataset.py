@@ -92,6 +92,7 @@ class Dataset(ABC):
       an example is a function of (split, index, seed of the generator); without a generator nothing is random
       a batch is its examples, bit for bit, and so is one from the table, if there is one
       read(write(x)) == x where the file format is lossless
+      a file's content is read from memory as the file is
       pieces joined are what read gives, and pieces written what write writes
       codecs give data of the spec, and without loss all levels
     """
