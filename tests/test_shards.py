@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,9 +21,11 @@ from messages import assert_names
 from packed import FEW, opened, packed
 from toy.toy_plugin import TilesDataset
 
-from toolkit import Dataset
+from toolkit import Dataset, registry
 from toolkit.__main__ import run as command
+from toolkit.batches import split_batches
 from toolkit.dataset import SPLITS
+from toolkit.datasets.shard_stream import ShardStreamDataset
 from toolkit.datasets.tars.members import BLOCK, members, split_key, walk, write_members
 from toolkit.datasets.tars.tensors import from_npy
 from toolkit.datasets.waves import WavesDataset
@@ -96,6 +104,7 @@ def test_the_net_gives_the_same(folder: Path, waves: WavesDataset) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_webdataset_reads_the_same(folder: Path, waves: WavesDataset) -> None:
     webdataset = pytest.importorskip("webdataset")
     urls = [str(path) for path in sorted(folder.glob("train-*.tar"))]
@@ -278,3 +287,72 @@ def test_files_that_lose_something_are_refused(tmp_path: Path) -> None:
     assert shards.index.members["x"] == ("x.npy", "int64")
     with pytest.raises(ToolkitError, match=r"form=file: \.npy"):
         packed(tmp_path / "rounded", Rounding(**FEW), form="file")
+
+
+# -- a server
+
+
+class Parts(SimpleHTTPRequestHandler):
+    """A server of plain files that sends parts of them, where ``ranged`` says so."""
+
+    ranged = True
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.ranged else None
+        begin = int(asked[1]) if asked else 0
+        end = int(asked[2]) + 1 if asked and asked[2] else len(content)
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {begin}-{min(end, len(content)) - 1}/{len(content)}")
+        self.send_header("Accept-Ranges", "bytes" if self.ranged else "none")
+        self.send_header("Content-Length", str(len(content[begin:end])))
+        self.end_headers()
+        self.wfile.write(content[begin:end])
+
+    def log_message(self, *_: object) -> None: ...
+
+
+class WholeFiles(Parts):
+    ranged = False
+
+
+@contextmanager
+def served(folder: Path, handler: type[Parts]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_server_of_files_gives_the_same(folder: Path, waves: WavesDataset) -> None:
+    """By number, in loading processes, too; and as a stream, whose files are named."""
+    pytest.importorskip("aiohttp", reason="needs pip install 'discrete-toolkit[remote]'")
+    with served(folder, Parts) as url:
+        shards = opened(url)
+        batches = split_batches(shards, "train", torch.device("cpu"), batch_size=4, workers=2)
+        x = torch.cat([batch.x for batch in batches])
+        assert torch.equal(x, torch.stack([waves.example("train", i, None)["x"] for i in range(FEW["train_size"])]))
+        stream = ShardStreamDataset(partial(registry.load, "dataset"), root=url, shuffle=4)
+        near = ShardStreamDataset(partial(registry.load, "dataset"), root=str(folder), shuffle=4)
+        for own, expected in zip(
+            stream.stream("train", 1, 0, 2, None), near.stream("train", 1, 0, 2, None), strict=True
+        ):
+            assert own.key == expected.key
+            assert_same(own.example, expected.example, "a server and a folder")
+    with pytest.raises(ToolkitError, match="cannot be read"):
+        opened(url)
+    with served(folder, WholeFiles) as url, pytest.raises(ToolkitError, match="knows ranges"):
+        opened(url).example("train", 0, None)

@@ -19,6 +19,7 @@ from toolkit.device import pins
 from toolkit.distributed import all_gather_object, ranks
 from toolkit.errors import Interrupted, RemoteTraceback, ToolkitError
 from toolkit.order import Generators, Shuffled
+from toolkit.stream_dataset import numbered
 from toolkit.tables import Table, load
 from toolkit.workers import default_workers
 
@@ -98,11 +99,13 @@ def split_batches(
 ) -> Iterator[Batch]:
     """A split's first ``limit`` examples, or those at ``places``, once, in order, with nothing random.
 
+    Of a stream's training split, those of its examples that have a number.
+
     ``workers`` are the processes that load them; None: as many as suit the device and their number.
 
     Each of ``ranks`` takes a stretch of the batches: joined in the order of the ranks, they are those of one rank.
     """
-    places = (range(examples.size(split)) if places is None else places)[:limit]
+    places = (range(numbered(examples, split)) if places is None else places)[:limit]
     order = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
     share = stretch(len(order), rank, ranks)
     if workers is None:

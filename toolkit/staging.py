@@ -24,7 +24,7 @@ from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.folder import Run
 from toolkit.spec import CodeSpec
 from toolkit.stream_batches import KEY, StreamBatches
-from toolkit.stream_dataset import FIRST, StreamDataset
+from toolkit.stream_dataset import StreamDataset
 from toolkit.training import PriorStage, Stage, train_steps
 
 
@@ -38,14 +38,12 @@ class Staging:
 
     def share(self, examples: Examples, split: str, options: TrainerOptions, shared: bool = True) -> Iterator[Batch]:
         """This rank's stretch of what a validation reads, or all of it."""
-        few = split == "train" and isinstance(examples, StreamDataset)
         batches = split_batches(
             examples,
             split,
             choose_device(options.device),
             batch_size=options.batch_size,
             limit=options.validate_examples,
-            places=range(FIRST) if few else None,
             workers=0,
             rank=rank() if shared else 0,
             ranks=ranks() if shared else 1,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from toolkit.dataset import Dataset
+from toolkit.dataset import Dataset, Examples
 from toolkit.errors import ToolkitError
 
 State = Mapping[str, int]
@@ -79,6 +79,15 @@ class StreamDataset(Dataset):
         counts = {"train": FIRST, "val": self.held, "test": self.held}
         return {split: self.first(split, count) for split, count in counts.items()}
 
+    def numbered(self, split: str) -> int:
+        """How many examples of a split can be asked for by number."""
+        return len(self._held[split])
+
     def first(self, split: str, count: int) -> list[dict[str, Tensor]]:
         """The first examples of a split."""
         return [streamed.example for streamed in islice(self.stream(split, 0, 0, 1, None), count)]
+
+
+def numbered(examples: Examples, split: str) -> int:
+    """How many examples of a split can be asked for by number: all, unless it is a stream."""
+    return examples.numbered(split) if isinstance(examples, StreamDataset) else examples.size(split)

@@ -24,7 +24,7 @@ PARTS = (1, 2, 3, 7)
 """Numbers of parts that a split is divided into."""
 STOPS = 4
 """Places at which a pass is stopped."""
-BATCH = 3
+BATCH, BATCHES = 3, 11
 
 
 class StreamSuite(Laws):
@@ -104,14 +104,14 @@ class StreamSuite(Laws):
     def test_batches_go_on_as_if_never_stopped(self) -> None:
         dataset = self.make()
         for ranks in self.ranks:
-            whole = [list(islice(_batches(dataset, rank, ranks), 20)) for rank in range(ranks)]
-            for stop in (1, 7, 13):
+            whole = [list(islice(_batches(dataset, rank, ranks), BATCHES)) for rank in range(ranks)]
+            for stop in (1, BATCHES - 4):
                 parts = [_batches(dataset, rank, ranks) for rank in range(ranks)]
                 for part in parts:
                     list(islice(part, stop))
                 saved = json.loads(json.dumps(saved_of([part.place for part in parts])))
                 for rank in range(ranks):
-                    rest = islice(_batches(self.make(), rank, ranks, saved), 20 - stop)
+                    rest = islice(_batches(self.make(), rank, ranks, saved), BATCHES - stop)
                     for batch, expected in zip(rest, whole[rank][stop:], strict=True):
                         assert batch.number == expected.number
                         what = f"batches of rank {rank} of {ranks}, stopped after {stop} and not"

@@ -83,19 +83,43 @@ def walk(file: BinaryIO, start: int = 0) -> Iterator[tuple[str, int, int]]:
 
     Only headers are read. ValueError where it is no tar file, or is cut short.
     """
-    file.seek(start)
     key, begin, end = "", start, start
+    for name, own_begin, own_end in _headers(file, start):
+        own = split_key(name)[0]
+        if own != key:
+            if key:
+                yield key, begin, end
+            key, begin = own, own_begin
+        end = own_end
+    if key:
+        yield key, begin, end
+
+
+def _headers(file: BinaryIO, at: int) -> Iterator[tuple[str, int, int]]:
+    """Names of the files, with the first byte of the header of each, and that behind its content."""
+    while True:
+        file.seek(at)
+        header = file.read(BLOCK)
+        if len(header) < BLOCK:
+            raise ValueError("it is cut short, or is no tar file")
+        if not header[0]:
+            return
+        if header[156:157] not in _PLAIN or header[257:262] != b"ustar":
+            yield from _headers_by_library(file, at)
+            return
+        end = at + BLOCK + padded(_octal(header[124:136]))
+        yield _name(header), at, end
+        at = end
+
+
+def _headers_by_library(file: BinaryIO, at: int) -> Iterator[tuple[str, int, int]]:
+    """The same of a file with long names, folders and the like."""
+    file.seek(at)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                own = split_key(member.name)[0] if member.isreg() else ""
-                if key and own != key:
-                    yield key, begin, end
-                if own != key:
-                    key, begin = own, member.offset
-                end = member.offset_data + padded(member.size)
                 tar.members = []  # it would keep all of them
+                if member.isreg():
+                    yield member.name, member.offset, member.offset_data + padded(member.size)
     except tarfile.TarError as e:
         raise ValueError(str(e)) from e
-    if key:
-        yield key, begin, end
