@@ -71,6 +71,8 @@ def test_public_names() -> None:
         "Quantizer",
         "RunConfig",
         "SamplingOptions",
+        "StreamDataset",
+        "Streamed",
         "ToolkitError",
         "adopt",
         "compose",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from messages import assert_names
 from torch import Tensor
 
 import toolkit
+from toolkit.dataset import check_first
+from toolkit.datasets.waves import WavesDataset
 from toolkit.errors import ToolkitError
-from toolkit.given import check_data, codes_of
+from toolkit.given import check_data, codes_of, known_conditions
 from toolkit.model import Model
-from toolkit.spec import CodeSpec, DataSpec
+from toolkit.spec import CodeSpec, Condition, DataSpec
 
 LEVELS = DataSpec(2, (8, 8), 8)
 FLOATS = DataSpec(1, (16,))
@@ -86,6 +90,46 @@ def test_codes_say_what_they_are(codes: object, words: list[str]) -> None:
     with pytest.raises(ValueError, match="codes") as caught:
         codes_of(codes(whole), CODES)  # type: ignore[operator]
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+PHONE = Condition("phone", 40, per_step=True, stride=2)
+CAPTION = Condition("caption", 512, per_step=True, real=True)
+POOLED = Condition("pooled", 512, real=True)
+
+
+@pytest.mark.parametrize(
+    ("condition", "shape", "steps"),
+    [(PHONE, (3, 7), "16 positions … 8"), (CAPTION, (3, 7, 512), "16 positions … 16"), (POOLED, (3, 7, 512), "")],
+)
+def test_tokens_are_not_taken_for_steps(condition: Condition, shape: tuple[int, ...], steps: str) -> None:
+    """They would be averaged along the data's first axis; a vector for the whole example goes through."""
+    data = replace(FLOATS, conditions=(condition,))
+    whole = torch.zeros(3, *shape[2:]) if condition.real else torch.zeros(3).long()
+    per_step = torch.zeros(3, condition.steps(16), *shape[2:])
+    right = [whole, per_step] if condition.per_step else [whole]
+    for value in right:
+        assert known_conditions({condition.name: value}, data, {condition.name}, 3)
+    with pytest.raises(ToolkitError) as caught:
+        known_conditions({condition.name: torch.zeros(shape)}, data, {condition.name}, 3)
+    assert_names(str(caught.value), f"condition.{condition.name} has shape {shape} … {steps} … pool it")
+
+
+class Captioned(WavesDataset):  # type: ignore[misc]
+    """Each example has a caption of seven tokens, declared as one per step."""
+
+    def __init__(self) -> None:
+        super().__init__(axes=(16,), train_size=2)
+        self.spec = replace(self.spec, conditions=(replace(CAPTION, size=4),))
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return {"x": super().example(split, index, generator)["x"], "caption": torch.zeros(7, 4)}
+
+
+def test_training_asks_a_dataset_for_its_steps_first() -> None:
+    check_first(WavesDataset(axes=(16,), train_size=2))
+    with pytest.raises(ToolkitError) as caught:
+        check_first(Captioned())
+    assert_names(str(caught.value), "condition.caption … (1, 7, 4) … 16 positions … 16 … pool it")
 
 
 def test_samples_take_labels(model: Model) -> None:

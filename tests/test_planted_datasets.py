@@ -105,6 +105,14 @@ class Batching(Tiles):
         return collate(self, split, indices, generators)
 
 
+class Mirrored(Tiles):
+    """From memory, files come out mirrored."""
+
+    @classmethod
+    def read_bytes(cls, content: bytes, name: str, spec: DataSpec) -> Tensor:
+        return super().read_bytes(content, name, spec).flip(-1)
+
+
 class OutOfOrder(Batching):
     def batch(self, split: str, indices: Sequence[int], generators: Generators) -> dict[str, Tensor]:
         return super().batch(split, sorted(indices), generators)
@@ -247,6 +255,7 @@ class Twins(Tiles):
         (FromOne, "examples carry every condition"),
         (Leaking, "splits start with different examples"),
         (LossyFiles, "what is written is read back"),
+        (Mirrored, "a file in memory is the file"),
         (OutOfOrder, "a batch is its examples"),
         (OneGeneratorForAll, "a batch is its examples"),
         (Sparing, "a batch is its examples"),
@@ -267,7 +276,7 @@ class Twins(Tiles):
 )
 def test_a_broken_dataset_is_caught(broken: type[Dataset], law: str, tmp_path: Path) -> None:
     words: dict[str, Any] = {"random": True} if law.endswith("is its examples") else {}
-    if law in ("what is written is read back", "plot writes a png"):
+    if law in ("what is written is read back", "a file in memory is the file", "plot writes a png"):
         words = {"tmp_path": tmp_path}
     sound = next(cls for cls in (Waves, Batching, Keeping, Tiles) if issubclass(broken, cls))
     assert_catches(DatasetCase(sound), DatasetCase(broken), law, **words)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from toolkit.spec import Condition as Condition
     from toolkit.spec import DataSpec as DataSpec
     from toolkit.stages import train as train
+    from toolkit.stream_dataset import StreamDataset as StreamDataset
+    from toolkit.stream_dataset import Streamed as Streamed
 
 _HOMES = {
     "Autoencoder": "autoencoder",
@@ -70,6 +72,8 @@ _HOMES = {
     "Quantizer": "quantizer",
     "RunConfig": "config",
     "SamplingOptions": "prior",
+    "StreamDataset": "stream_dataset",
+    "Streamed": "stream_dataset",
     "ToolkitError": "errors",
     "adopt": "cli.adopting",
     "compose": "cli.config.python",

@@ -19,6 +19,7 @@ from toolkit.device import pins
 from toolkit.distributed import all_gather_object, ranks
 from toolkit.errors import Interrupted, RemoteTraceback, ToolkitError
 from toolkit.order import Generators, Shuffled
+from toolkit.stream_dataset import numbered
 from toolkit.tables import Table, load
 from toolkit.workers import default_workers
 
@@ -51,6 +52,9 @@ class TrainBatches(Iterator[Batch]):
     ``batch_size``. As the batches never end, no rank runs out before another and no example is dropped, whatever the
     split's size.
     """
+
+    place: None = None
+    """Nothing to keep: batch k is a function of k."""
 
     def __init__(
         self,
@@ -95,11 +99,13 @@ def split_batches(
 ) -> Iterator[Batch]:
     """A split's first ``limit`` examples, or those at ``places``, once, in order, with nothing random.
 
+    Of a stream's training split, those of its examples that have a number.
+
     ``workers`` are the processes that load them; None: as many as suit the device and their number.
 
     Each of ``ranks`` takes a stretch of the batches: joined in the order of the ranks, they are those of one rank.
     """
-    places = (range(examples.size(split)) if places is None else places)[:limit]
+    places = (range(numbered(examples, split)) if places is None else places)[:limit]
     order = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
     share = stretch(len(order), rank, ranks)
     if workers is None:
@@ -107,7 +113,8 @@ def split_batches(
     return _load(_Plain(examples, split), order[share.start : share.stop], device, workers, share.start)
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
+    """A batch that was put together where it was loaded."""
     return batch
 
 
@@ -135,7 +142,7 @@ def _load(
     device: torch.device,
     workers: int | None,
     start: int = 0,
-    gather: Callable[[dict[str, Tensor]], dict[str, Tensor]] = _as_it_is,
+    gather: Callable[[dict[str, Tensor]], dict[str, Tensor]] = as_it_is,
 ) -> Iterator[Batch]:
     """Batches in an order, numbered from ``start``, by ``workers`` processes (None: as many as suit the device).
 
@@ -146,21 +153,21 @@ def _load(
     loader = DataLoader(
         _Guarded(source),
         batch_sampler=order,  # type: ignore[arg-type]
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
         num_workers=workers,
         pin_memory=pins(device),
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_outlive_signals,
+        worker_init_fn=outlive_signals,
         # its own, or each new loader would advance the generator that training uses
         generator=torch.Generator(),
     )
-    for number, tensors in enumerate(_unless_killed(loader), start):
-        if isinstance(tensors, _Mistake):
+    for number, tensors in enumerate(unless_killed(loader), start):
+        if isinstance(tensors, Mistake):
             raise ToolkitError(tensors.text) from RemoteTraceback(tensors.trace)
         yield Batch(gather(tensors), device, number)
 
 
-def _unless_killed(loader: DataLoader[Any]) -> Iterator[Any]:
+def unless_killed(loader: DataLoader[Any]) -> Iterator[Any]:
     """What it loads. A process that is killed while it hands over a batch is told as any other that is killed."""
     try:
         yield from loader
@@ -172,7 +179,7 @@ def _unless_killed(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 @dataclass(frozen=True)
-class _Mistake:
+class Mistake:
     """A ToolkitError in a worker, which sends it in place of a batch: torch would put the traceback into its text."""
 
     text: str
@@ -191,10 +198,10 @@ class _Guarded(Dataset[Any]):
         except ToolkitError as e:
             if get_worker_info() is None:
                 raise
-            return _Mistake(str(e), traceback.format_exc())
+            return Mistake(str(e), traceback.format_exc())
 
 
-def _outlive_signals(worker: int) -> None:
+def outlive_signals(worker: int) -> None:
     """A terminal or a scheduler signals all processes, and the training has a step to finish."""
     interrupts.ignore_once()
 

@@ -100,9 +100,20 @@ def dropped(config: RunConfig) -> list[str]:
 
 def build_dataset(config: RunConfig, overrides: Mapping[str, Any] | None = None, source: Any = None) -> Dataset:
     """The dataset. ``overrides``: options that differ in one stage. ``source``: the opened run whose codes it reads."""
-    offered = {} if source is None else {"source": source}
-    chosen = replace(config.dataset, options={**config.dataset.options, **(overrides or {})})
-    return cast(Dataset, make("dataset", chosen, **offered))
+    return make_dataset(replace(config.dataset, options={**config.dataset.options, **(overrides or {})}), source)
+
+
+def make_dataset(chosen: PartConfig, source: Any = None) -> Dataset:
+    """A dataset by itself, likewise."""
+    offered: dict[str, Any] = {} if source is None else {"source": source}
+    return cast(Dataset, make("dataset", chosen, dataset_class=partial(registry.load, "dataset"), **offered))
+
+
+def files_of(chosen: PartConfig) -> type[Dataset]:
+    """The class that reads and writes files of a dataset's data."""
+    own: type[Dataset] = registry.load("dataset", chosen.name)
+    named = chosen.options.get(own.files_option) if own.files_option else None
+    return registry.load("dataset", named) if named else own
 
 
 def asks_for_source(config: RunConfig) -> bool:

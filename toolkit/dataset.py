@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from toolkit.errors import ToolkitError
 from toolkit.file_codec import FileCodec
 from toolkit.proposal import Proposal
 from toolkit.spec import DataSpec
@@ -61,6 +63,15 @@ def gather(
     return examples.from_table({name: column[places] for name, column in table.items()}, draws)
 
 
+def check_first(dataset: Dataset) -> None:
+    """Reads the first training example. ToolkitError where a condition has other steps than its data; see
+    ``Condition.check_steps``."""
+    example = dataset.example("train", 0, None)
+    for condition in dataset.spec.conditions:
+        if condition.name in example:
+            condition.check_steps(example[condition.name].unsqueeze(0), example["x"].shape[1])
+
+
 class SourceFile(NamedTuple):
     """A file that examples come from."""
 
@@ -82,6 +93,7 @@ class Dataset(ABC):
       an example is a function of (split, index, seed of the generator); without a generator nothing is random
       a batch is its examples, bit for bit, and so is one from the table, if there is one
       read(write(x)) == x where the file format is lossless
+      a file's content is read from memory as the file is
       pieces joined are what read gives, and pieces written what write writes
       codecs give data of the spec, and without loss all levels
     """
@@ -94,6 +106,9 @@ class Dataset(ABC):
 
     path_options: ClassVar[tuple[str, ...]] = ("root",)
     """Options that are paths of files or folders, if it has them: a run keeps them absolute."""
+
+    files_option: ClassVar[str] = ""
+    """The option, if it has one, that may name the dataset whose files its own are."""
 
     spec: DataSpec
 
@@ -154,10 +169,28 @@ class Dataset(ABC):
         """
         return ()
 
+    def found_options(self) -> Mapping[str, Any]:
+        """Options that only its data says: a run keeps them, and is used where the data is absent."""
+        return {}
+
     @classmethod
     @abstractmethod
     def read(cls, path: Path, spec: DataSpec) -> Tensor:
         """One example ``(channels, *axes)`` from a file, converted to the spec; ValueError where that is impossible."""
+
+    @classmethod
+    def read_bytes(cls, content: bytes, name: str, spec: DataSpec) -> Tensor:
+        """What ``read`` gives of a file with this content; the name's suffix may say which kind of file it is.
+
+        A dataset that reads from memory overrides it. Errors as of ``read``.
+        """
+        with NamedTemporaryFile(suffix=PurePosixPath(name).suffix) as file:
+            file.write(content)
+            file.flush()
+            try:
+                return cls.read(Path(file.name), spec)
+            except ToolkitError as error:
+                raise ToolkitError(str(error).replace(file.name, name)) from error
 
     @classmethod
     @abstractmethod

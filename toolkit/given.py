@@ -67,9 +67,10 @@ def known_conditions(
 ) -> dict[str, Tensor]:
     """Conditions of n examples; those given as text are read as the commands read them, see ``toolkit.labels``.
 
-    ToolkitError for an unknown condition or label, for too few or too many labels, and for one by label that nothing
-    of ``seen`` sees.
+    ToolkitError for an unknown condition or label, for too few or too many labels or steps, and for one by label that
+    nothing of ``seen`` sees.
     """
+    length = spec.axes[0] if length is None else length
     known = {condition.name: condition for condition in spec.conditions}
     conditions = {}
     for name, value in given.items():
@@ -77,6 +78,7 @@ def known_conditions(
             have = ", ".join(known) or "none"
             raise ToolkitError(f"condition.{name}: no such condition{did_you_mean(name, known)} (this run's: {have})")
         if isinstance(value, Tensor):
+            known[name].check_steps(value, length)
             conditions[name] = value
             continue
         if not isinstance(value, str):
@@ -86,7 +88,7 @@ def known_conditions(
                 f"condition.{name}: nothing here was trained to see it; train with conditions.prior=[{name}] or"
                 f" conditions.decoder=[{name}]"
             )
-        conditions[name] = labels.values(known[name], value, n, spec.axes[0] if length is None else length)
+        conditions[name] = labels.values(known[name], value, n, length)
     return conditions
 
 

@@ -12,8 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from toolkit import registry
-from toolkit.build import asks_for_source, build_dataset, build_prior, build_stage, dropped
+from toolkit.build import asks_for_source, build_dataset, build_prior, build_stage, dropped, files_of, make_dataset
 from toolkit.causal.sampling import compiled
 from toolkit.cells import Sample as Sample
 from toolkit.cells import ShownSample, run_cell
@@ -32,6 +31,7 @@ from toolkit.runs.chosen import which_it_is
 from toolkit.runs.folder import Run
 from toolkit.runs.spec_file import check_codes
 from toolkit.sample import Progress, sample, unwatched
+from toolkit.schema import signature
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.streams import StreamDecoder, StreamEncoder, lead
 from toolkit.trained import TrainedPriors, checkpoint_of
@@ -61,9 +61,18 @@ def open_dataset(config: RunConfig, overrides: Mapping[str, Any] | None = None, 
     source = None
     if asks_for_source(config):
         copied = base is not None and base.is_dir()
-        run = Run.open(base if copied and base else config.dataset.options["run"], key="dataset.run")
-        source = Model(run, choose_device("cpu"))
+        source = _source(base if copied and base else config.dataset.options["run"])
     return build_dataset(config, overrides, source)
+
+
+def open_part(chosen: PartConfig) -> Dataset:
+    """A dataset by itself, likewise."""
+    asks = "source" in signature("dataset", chosen.name).given
+    return make_dataset(chosen, _source(chosen.options["run"]) if asks else None)
+
+
+def _source(run: str | Path) -> Model:
+    return Model(Run.open(run, key="dataset.run"), choose_device("cpu"))
 
 
 @final
@@ -140,8 +149,8 @@ class Model:
 
     @cached_property
     def files(self) -> type[Dataset]:
-        """The dataset's class, which reads and writes files of this data."""
-        return registry.load("dataset", self.bottom.config.dataset.name)
+        """The class that reads and writes files of this data: the dataset's own, or one that it names."""
+        return files_of(self.bottom.config.dataset)
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -23,7 +23,9 @@ from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.checkpoint import Checkpoint, found, newest, save, set_aside
 from toolkit.runs.folder import Run
 from toolkit.step import Metrics
+from toolkit.stream_batches import Place, StreamBatches, facts_of
 
+Batches = TrainBatches | StreamBatches
 Result = TypeVar("Result")
 
 
@@ -51,6 +53,9 @@ class Recorder:
         self.validate, self.plot, self.saved = validate, plot, saved
         self.running = RunningMetrics()
         self._critic = CriticWatch(optimization.options)
+        self.saved_facts: dict[str, Any] = {}
+        """Those of the checkpoint that it went back to."""
+        self._place: Place | None = None
         self._saved = self._recorded = -1
         self._apart = False
         """Whether the metrics' sums are each rank's own, since they were last averaged."""
@@ -61,7 +66,7 @@ class Recorder:
         if checkpoint is not None:
             metrics = checkpoint.load_state(self.optimization)
             self.running.load(metrics, device_of(self.optimization.module))
-            self._saved = checkpoint.step
+            self._saved, self.saved_facts = checkpoint.step, checkpoint.facts
         self.choice.recall(self.run.log)
 
     def _tidy(self) -> Checkpoint | None:
@@ -76,7 +81,7 @@ class Recorder:
         self.run.log.cut(self.stage, checkpoint.step if checkpoint else 0)
         return checkpoint
 
-    def follow(self, updates: Iterator[Metrics], batches: TrainBatches) -> None:
+    def follow(self, updates: Iterator[Metrics], batches: Batches) -> None:
         """Records every update. ToolkitError, naming the last good checkpoint, where loss or weights are not finite.
 
         Where a signal asks to stop, the step at hand is finished and saved, on all ranks the same one, and Interrupted
@@ -95,14 +100,14 @@ class Recorder:
             if interrupts.asked():
                 raise Interrupted(interrupts.asked())
 
-    def _follow(self, updates: Iterator[Metrics], batches: TrainBatches) -> None:
+    def _follow(self, updates: Iterator[Metrics], batches: Batches) -> None:
         options, running = self.optimization.options, self.running
         clock, rate, largest = _LoopClock(self.optimization, batches), self.optimization.learning_rate, Largest()
         for metrics in self._finite(updates):
             step = self.optimization.step
             last = step == options.steps
             running.add(step, metrics)
-            self._recorded = step
+            self._recorded, self._place = step, batches.place
             logs, saves = (last or step % every == 0 for every in (options.log_every, options.checkpoint_every))
             saves = saves or (self.choice.rule is not None and self._due(step, last)[0])
             stop = largest(interrupts.asked(), now=last)
@@ -202,8 +207,9 @@ class Recorder:
         """Saves the last step; all ranks take part."""
         step, keep = self.optimization.step, self.optimization.options.keep
         self._saved, best = step, self.choice.best
+        facts = {**self.facts, **facts_of(self._place)}
         spared = best.step if best else None
-        save(self.folder, self.optimization, self.facts, self.running.state(self._apart), keep=keep, spared=spared)
+        save(self.folder, self.optimization, facts, self.running.state(self._apart), keep=keep, spared=spared)
         if self.saved and rank() == 0:
             self.saved(self.stage, step, self.folder / f"step-{step:08d}")
 
@@ -268,7 +274,7 @@ CLOCKED = (
 class _LoopClock:
     """Speed of the loop between two log lines, without validation, pictures and checkpoints."""
 
-    def __init__(self, optimization: Optimization, batches: TrainBatches) -> None:
+    def __init__(self, optimization: Optimization, batches: Batches) -> None:
         self.batches, self.options, self._first = batches, optimization.options, optimization.step
         self._entered = time.perf_counter()
         self._start(optimization.step)

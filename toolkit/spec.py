@@ -39,6 +39,28 @@ class Condition:
         """Number of steps along a first axis of this length."""
         return length // self.stride * self.steps_per_code
 
+    def check_steps(self, value: Tensor, length: int) -> None:
+        """ToolkitError where a batch of values ``(batch, …)`` has steps, and not those of a first axis of this length.
+
+        Networks lay steps along that axis: a sequence of a length of its own, such as the tokens of a text, would be
+        averaged over positions that it says nothing of.
+        """
+        given, stepless = tuple(value.shape[1:]), (self.size,) if self.real else ()
+        if given == stepless:
+            return
+        steps, wanted = self.steps(length), f"(batch{f', {self.size}' if self.real else ''})"
+        if not self.per_step:
+            raise ToolkitError(
+                f"condition.{self.name} has shape {tuple(value.shape)}: expected {wanted}; a sequence, such as the"
+                " tokens of a text, is no condition here: pool it to one value"
+            )
+        if given != (steps, *stepless):
+            raise ToolkitError(
+                f"condition.{self.name} has shape {tuple(value.shape)}: {length} positions of the data have {steps}"
+                " steps; a sequence of a length of its own, such as the tokens of a text, is no condition here: pool it"
+                f" to one value, {wanted}"
+            )
+
     def resample(self, length: int, positions: int) -> Condition:
         """The same condition along an axis of ``positions`` codes for ``length`` positions of the data.
 

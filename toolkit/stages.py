@@ -15,7 +15,7 @@ from toolkit.build import asks_for_source, build_loggers, build_metrics, build_s
 from toolkit.choice import EVALUATED, OF_PRIOR, Choice, rule_of
 from toolkit.config import RunConfig
 from toolkit.continuation import check_continuation, check_data
-from toolkit.dataset import Dataset, Examples
+from toolkit.dataset import Dataset, Examples, check_first
 from toolkit.device import choose_device, placed
 from toolkit.distributed import (
     broadcast_object,
@@ -78,11 +78,12 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
     with raise_together():
         torch.manual_seed(config.seed)
         dataset = open_dataset(config, base=run.base)
+        config = _completed(config, dataset)
         checkpoint = newest(run.autoencoder, [])
         stage = build_stage(config, dataset.spec, checkpoint)
         _check_best(config, dataset, build_metrics(config, stage.model))
         _check_trainable(config, stage)
-        dataset.example("train", 0, None)
+        check_first(dataset)
         for name, trainer in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
             check_device(choose_device(trainer.device))
             check_graph(trainer, choose_device(trainer.device), f"{name}.")
@@ -107,6 +108,12 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
     digest = broadcast_object(files.digest if files else None)
     _Training(Staging(run, config, report), digest, allowed).stages(dataset, stage)
     return validation_score(run, dataset.spec, config)
+
+
+def _completed(config: RunConfig, dataset: Dataset) -> RunConfig:
+    """The configuration with what only the data says."""
+    options = {**config.dataset.options, **dataset.found_options()}
+    return replace(config, dataset=replace(config.dataset, options=options))
 
 
 def _check_ranks(config: RunConfig) -> None:

@@ -23,6 +23,8 @@ from toolkit.runs.checkpoint import found
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.folder import Run
 from toolkit.spec import CodeSpec
+from toolkit.stream_batches import KEY, StreamBatches
+from toolkit.stream_dataset import StreamDataset
 from toolkit.training import PriorStage, Stage, train_steps
 
 
@@ -71,18 +73,31 @@ class Staging:
             return
         device, passes = device_of(stage), (options.steps - optimization.step) * options.accumulate
         reads = passes * options.batch_size * ranks()
-        table = table_on(device, examples, "train", options.data_on_device, reads=reads, note=self.report.note)
-        batches = TrainBatches(
-            examples,
-            device,
-            batch_size=options.batch_size,
-            seed=seed,
-            start=optimization.step * options.accumulate,
-            workers=options.workers,
-            rank=rank(),
-            ranks=ranks(),
-            table=table,
-        )
+        batches: TrainBatches | StreamBatches
+        if isinstance(examples, StreamDataset):
+            batches = StreamBatches(
+                examples,
+                device,
+                batch_size=options.batch_size,
+                seed=seed,
+                workers=options.workers,
+                rank=rank(),
+                ranks=ranks(),
+                saved=recorder.saved_facts.get(KEY),
+                note=self.report.note,
+            )
+        else:
+            batches = TrainBatches(
+                examples,
+                device,
+                batch_size=options.batch_size,
+                seed=seed,
+                start=optimization.step * options.accumulate,
+                workers=options.workers,
+                rank=rank(),
+                ranks=ranks(),
+                table=table_on(device, examples, "train", options.data_on_device, reads=reads, note=self.report.note),
+            )
         with matmuls(batches.device, products=not options.compile), deterministic(options.deterministic):
             recorder.follow(train_steps(stage, batches, optimization), batches)
         self._tell(recorder.choice.outcome())

@@ -15,6 +15,7 @@ from toolkit.options import AutoencoderTrainerOptions
 from toolkit.prior import Prior
 from toolkit.running_metrics import autoencoder_metrics
 from toolkit.step import Metrics, step_of
+from toolkit.stream_batches import StreamBatches
 
 
 class StepLoss(NamedTuple):
@@ -96,7 +97,9 @@ class PriorStage(nn.Module):
         return {"loss": output.loss.detach()}
 
 
-def train_steps(stage: Stage | PriorStage, batches: TrainBatches, optimization: Optimization) -> Iterator[Metrics]:
+def train_steps(
+    stage: Stage | PriorStage, batches: TrainBatches | StreamBatches, optimization: Optimization
+) -> Iterator[Metrics]:
     """Updates until all steps are done; yields the metrics of each."""
     step = step_of(stage, stage.metrics, optimization, batches.device)
     stage.train()

@@ -10,6 +10,7 @@ COMMANDS = {
     "reconstruct": ("toolkit.cli.reconstruct:main", "originals beside their reconstructions"),
     "encode": ("toolkit.cli.encode:main", "files to codes"),
     "decode": ("toolkit.cli.decode:main", "codes to files"),
+    "pack": ("toolkit.cli.pack:main", "a dataset, or a run's codes, to shards: tar files with an index"),
     "compress": ("toolkit.cli.compress:main", "files to few bytes, by a prior's probabilities"),
     "decompress": ("toolkit.cli.decompress:main", "compressed files to data again"),
     "export": ("toolkit.cli.export:main", "a run as ONNX or PyTorch graphs for other programs"),

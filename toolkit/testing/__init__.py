@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from toolkit.testing.plugin import PluginSuite as PluginSuite
     from toolkit.testing.prior import PriorSuite as PriorSuite
     from toolkit.testing.quantizer import QuantizerSuite as QuantizerSuite
+    from toolkit.testing.stream import StreamSuite as StreamSuite
 
 __all__ = [
     "DatasetSuite",
@@ -41,6 +42,7 @@ __all__ = [
     "PluginSuite",
     "PriorSuite",
     "QuantizerSuite",
+    "StreamSuite",
 ]
 
 if "pytest" in sys.modules:  # so that a broken law shows its numbers

@@ -146,6 +146,13 @@ class DatasetSuite(Laws):
         dataset.write_pieces(iter(x.split(max(1, x.shape[1] // 3), 1)), dataset.spec, again)
         assert _equal(dataset.read(again, dataset.spec), whole), "a file written in pieces differs from one of write"
 
+    def test_a_file_in_memory_is_the_file(self, tmp_path: Path) -> None:
+        dataset = self.make()
+        path, spec = tmp_path / f"x{dataset.suffix}", dataset.spec
+        dataset.write(dataset.example("train", 0, None)["x"], spec, path)
+        content = dataset.read_bytes(path.read_bytes(), path.name, spec)
+        assert _equal(content, dataset.read(path, spec)), "read_bytes gives other data than read of the same file"
+
     def test_codecs_give_data_back(self) -> None:
         dataset = self.make()
         codecs = {n: codec for n, codec in dataset.codecs(dataset.spec).items() if not codec.missing}

@@ -56,10 +56,11 @@ def image_size(path: Path) -> tuple[int, int]:
     return _read(path, lambda image: image.size)
 
 
-def decode(path: Path, mode: str, enough: int) -> Image.Image:
+def decode(path: Path, mode: str, enough: int, content: bytes | None = None) -> Image.Image:
     """The image in ``mode``, L or RGB, upright; JPEG is decoded at a fraction of its size with ``enough`` pixels.
 
-    Of several pictures in a file the first. ToolkitError if the file cannot be read.
+    Of several pictures in a file the first. ``content`` is that of the file where it is in memory. ToolkitError if the
+    file cannot be read.
     """
 
     def pixels(image: Image.Image) -> Image.Image:
@@ -73,7 +74,7 @@ def decode(path: Path, mode: str, enough: int) -> Image.Image:
 
     with warnings.catch_warnings():
         refuse_bombs()
-        return _read(path, pixels)
+        return _read(path, pixels, content)
 
 
 def refuse_bombs() -> None:
@@ -85,30 +86,31 @@ def refuse_bombs() -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def _read(path: Path, look: Callable[[Image.Image], T]) -> T:
+def _read(path: Path, look: Callable[[Image.Image], T], content: bytes | None = None) -> T:
     """What ``look`` says of an image; a PNG of which it cannot is looked at again without its metadata."""
     with _named_errors(path):
-        status = path.stat()
-        if not S_ISREG(status.st_mode):  # a pipe would be waited for
-            raise ToolkitError(f"{path}: cannot be read as an image (it is no file)")
-        if not status.st_size:
+        if content is None:
+            status = path.stat()
+            if not S_ISREG(status.st_mode):  # a pipe would be waited for
+                raise ToolkitError(f"{path}: cannot be read as an image (it is no file)")
+        if not (status.st_size if content is None else content):
             raise ToolkitError(f"{path}: the file is empty")
         try:
-            with Image.open(path, formats=formats()) as image:
+            with Image.open(path if content is None else BytesIO(content), formats=formats()) as image:
                 return look(image)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise
         except Exception:
-            bare = _bare(path)
+            bare = _bare(path if content is None else content)
             if bare is None:
                 raise
         with Image.open(BytesIO(bare), formats=("PNG",)) as image:
             return look(image)
 
 
-def _bare(path: Path) -> bytes | None:
+def _bare(source: Path | bytes) -> bytes | None:
     """A PNG file without metadata, such as malformed EXIF or a text too long; None if it is none or has none."""
-    with path.open("rb") as file:
+    with source.open("rb") if isinstance(source, Path) else BytesIO(source) as file:
         if file.read(len(PNG)) != PNG:
             return None
         content = PNG + file.read()

@@ -33,6 +33,10 @@ class ImageDataset(Dataset):
         return read_image(path, spec)
 
     @classmethod
+    def read_bytes(cls, content: bytes, name: str, spec: DataSpec) -> Tensor:
+        return read_image(Path(name), spec, content=content)
+
+    @classmethod
     def write(cls, x: Tensor, spec: DataSpec, path: Path) -> None:
         Image.fromarray(pixels_of(x)).save(path, format="PNG")
 
@@ -45,7 +49,9 @@ class ImageDataset(Dataset):
         Image.fromarray(contact_sheet(rows, spec)).save(path, format="PNG")
 
 
-def read_image(path: Path, spec: DataSpec, centering: tuple[float, float] = (0.5, 0.5)) -> Tensor:
+def read_image(
+    path: Path, spec: DataSpec, centering: tuple[float, float] = (0.5, 0.5), content: bytes | None = None
+) -> Tensor:
     """A file of any format of ``toolkit_image.decoding`` as levels ``(channels, height, width)``, uint8.
 
     The camera's orientation is applied, transparency is composited on white, and gray, palette, CMYK and 16-bit
@@ -57,7 +63,7 @@ def read_image(path: Path, spec: DataSpec, centering: tuple[float, float] = (0.5
     height, width = spec.axes
     if spec.channels not in MODES:
         raise ValueError(f"images have 1 or 3 channels, not {spec.channels}")
-    image = decode(Path(path), MODES[spec.channels], 2 * max(spec.axes))
+    image = decode(Path(path), MODES[spec.channels], 2 * max(spec.axes), content)
     if image.width < width or image.height < height:
         raise ValueError(too_small(image.size, (width, height)))
     image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS, centering=centering)
