@@ -224,7 +224,7 @@ def test_a_prior_goes_on_where_its_own_length_ends() -> None:
 def test_damage_is_refused(model: Model) -> None:
     x, conditions = examples(model)
     data, rng = model.compress(x, conditions, prior="pixelcnn"), random.Random(0)
-    for _ in range(60):
+    for _ in range(200):
         broken = bytearray(data)
         if rng.random() < 0.5:
             broken[rng.randrange(len(broken))] ^= 1 << rng.randrange(8)

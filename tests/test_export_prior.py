@@ -140,7 +140,10 @@ def test_a_runs_prior_is_described_and_tried(toy_run: Path, tmp_path: Path) -> N
     [
         (lambda: CategoricalPrior(CodeSpec((4,), (5,)), ()), "prior=mine: it has no causal network"),
         (lambda: WaveNetPrior(CodeSpec((1,), (5,)), (), **SMALL), "prior=mine: its codes have a single position"),
-        (lambda: ScalesPrior(CodeSpec((5,), (4,), parts=((1, 1), (2, 2))), (), layers=1, heads=2, **SMALL), "many"),
+        (
+            lambda: ScalesPrior(CodeSpec((5,), (4,), parts=((1, 1), (2, 2))), (), layers=1, heads=2, **SMALL),
+            "prior=mine: … many",
+        ),
     ],
     ids=["no network", "one position", "parts"],
 )

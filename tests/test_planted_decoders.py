@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from planted import CHUNKED, FIELD, Delegating, Overconfident, assert_catches
 from torch import Tensor, nn
 
-from toolkit.decoder import Decoder
+from toolkit.decoder import Decoder, MeanStream
 from toolkit.decoders.conv import ConvDecoder
 from toolkit.decoders.pixelcnn import PixelCNNDecoder
 from toolkit.likelihood import Distribution, Likelihood
@@ -192,3 +193,53 @@ class AutoregressiveCase(DecoderSuite):
 )
 def test_a_broken_autoregressive_decoder_is_caught(broken: type[Delegating], law: str) -> None:
     assert_catches(AutoregressiveCase(), AutoregressiveCase(broken), law)
+
+
+class Remembering(Decoder):
+    """Each latent's data depend on the one before, which its stream of means keeps."""
+
+    rank, context = 1, (1, 0)
+
+    def __init__(self, dim: int, likelihood: Likelihood, keep: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.likelihood, self.keep = likelihood, keep
+        self.conv = nn.Conv1d(dim, likelihood.channels, 2)
+
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return self.likelihood(self.conv(F.pad(z, (1, 0))).repeat_interleave(2, 2))
+
+    def mean_stream(self) -> MeanStream:
+        past: list[Tensor] = []
+
+        def step(z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+            seen = torch.cat([*(past or [torch.zeros_like(z[:, :, :1])]), z], 2)
+            past[:] = [self.keep(seen[:, :, -1:])]
+            return self.likelihood(self.conv(seen).repeat_interleave(2, 2))
+
+        return step
+
+
+class RememberingCase(DecoderSuite):
+    data, grid, conditional = DataSpec(2, (8,)), (4,), False
+
+    def __init__(self, keep: Callable[[Tensor], Tensor] = lambda past: past) -> None:
+        self.keep = keep
+
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return Remembering(dim, likelihood, self.keep)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [torch.zeros_like, lambda past: past.mean(0, keepdim=True).expand_as(past)],
+    ids=["forgets", "mixes its streams"],
+)
+def test_a_wrong_memory_of_a_decoder_is_caught(keep: Callable[[Tensor], Tensor]) -> None:
+    assert_catches(RememberingCase(), RememberingCase(keep), "a stream of means gives the whole")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import random
 from typing import ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 from planted import CHUNKED, FIELD, assert_catches
 from torch import Tensor, nn
 
-from toolkit.encoder import Encoder
+from toolkit.encoder import Encoder, EncoderStream
 from toolkit.spec import DataSpec
 from toolkit.testing.encoder import EncoderSuite
 from toolkit.testing.parts import PointEncoder
@@ -132,6 +134,52 @@ class NeighboursCase(EncoderSuite):
 def test_a_wrong_context_of_an_encoder_is_caught(broken: NeighboursCase, law: str) -> None:
     """Too small, too large, or declared although every position sees all others."""
     assert_catches(NeighboursCase(), broken, law)
+
+
+class Remembering(Encoder):
+    """Each position sees the two before its own stride, which its stream keeps."""
+
+    rank, causal, context = 1, True, (2, 0)
+
+    def __init__(self, data: DataSpec, dim: int, keep: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.data, self.stride, self.keep = data, (2,), keep
+        self.conv = nn.Conv1d(data.channels, dim, 4, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.conv(F.pad(self.data.scale(x), (2, 0)))
+        return z
+
+    def stream(self) -> EncoderStream:
+        past: list[Tensor] = []
+
+        def step(x: Tensor) -> Tensor:
+            own = self.data.scale(x)
+            seen = torch.cat([*(past or [torch.zeros_like(own[:, :, :2])]), own], 2)
+            past[:] = [self.keep(seen[:, :, -2:])]
+            z: Tensor = self.conv(seen)
+            return z
+
+        return step
+
+
+class RememberingCase(EncoderSuite):
+    data: ClassVar[DataSpec] = DataSpec(2, (12,))
+
+    def __init__(self, keep: Callable[[Tensor], Tensor] = lambda past: past) -> None:
+        self.keep = keep
+
+    def make(self, data: DataSpec, dim: int) -> Encoder:
+        return Remembering(data, dim, self.keep)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [torch.zeros_like, lambda past: past.flip(2), lambda past: past.mean(0, keepdim=True).expand_as(past)],
+    ids=["forgets", "mistakes", "mixes its streams"],
+)
+def test_a_wrong_memory_of_an_encoder_is_caught(keep: Callable[[Tensor], Tensor]) -> None:
+    assert_catches(RememberingCase(), RememberingCase(keep), "a stream gives the whole")
 
 
 class Counting(PointEncoder):
