@@ -102,6 +102,8 @@ def per_example(per_table: Tensor, z: Tensor) -> Tensor:
 
 def straight_through(z: Tensor, e: Tensor) -> Tensor:
     """The entries e as values, with the gradient of the latents z."""
+    if not torch.is_grad_enabled():
+        return e.to(torch.promote_types(e.dtype, z.dtype))
     return e.detach() + (z - z.detach())
 
 

@@ -62,6 +62,6 @@ def margin(length: Tensor, value: Tensor, dim: int) -> Tensor:
     rounding, (dim + 2) u (|e|^2 + 2 |z| |e|) with u half the precision, for entries as long as one so near can be, and
     a little more, as those lengths, and the differences to the entries' mean, are rounded themselves.
     """
-    reach = length + (value + length.square()).clamp(min=0).sqrt()
+    reach = torch.addcmul(value, length, length).clamp_(min=0).sqrt_().add_(length)
     slack = (1.125 * dim + 8) * torch.finfo(value.dtype).eps
-    return slack * reach * (reach + 2 * length)
+    return torch.add(reach, length, alpha=2).mul_(reach).mul_(slack)

@@ -217,10 +217,11 @@ def _among_all(z: Tensor, tables: _Tables) -> Tensor:
         for table, rows in enumerate(z)
         for tile in rows.split(tables.rows)
     ]
-    value, nearest, second, norm = (torch.cat(tensors).view(z.shape[:2]) for tensors in zip(*tiles, strict=True))
+    whole = tiles[0] if len(tiles) == 1 else [torch.cat(tensors) for tensors in zip(*tiles, strict=True)]
+    value, nearest, second, norm = (tensor.view(z.shape[:2]) for tensor in whole)
     limit = value + exact.margin(norm, value, z.shape[2])
     table, row = ((second <= limit) & limit.isfinite()).nonzero().unbind(1)
-    for number in table.unique().tolist():
+    for number in table.unique().tolist() if len(table) else ():
         doubtful = row[table == number]
         for some in doubtful.split(max(1, TILE // tables.size)):
             rows, limits = z[number, some], limit[number, some].unsqueeze(1)

@@ -76,7 +76,8 @@ class VectorQuantizer(TableQuantizer):
 
             # Equation 3, without the likelihood: moves the entry to the latent, and keeps the latent near the entry.
             distance = table.distance(z, e.detach())
-            loss = table.distance(z.detach(), e) + self.commitment * distance
+            moved = table.distance(z.detach(), e) if torch.is_grad_enabled() else distance  # the same, as a value
+            loss = moved + self.commitment * distance
             if self.lookup.by_direction:
                 loss = torch.zeros_like(loss)
             if self.training and self.entropy.weight:
