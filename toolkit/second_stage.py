@@ -82,7 +82,7 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
         return {"loss": float(torch.cat(losses).double().mean())}
 
     def plot(path: Path) -> Shown:
-        title = f"{run.path.name}: samples of prior {name}, step {optimization.step}, seed {config.seed}"
+        title = f"{run.title}: samples of prior {name}, step {optimization.step}, seed {config.seed}"
         return plot_samples(path, model, stage.model, codes, dataset, config.seed, title)
 
     axes = {"grid": list(code_spec.grid), "axes": list(dataset.spec.axes)}

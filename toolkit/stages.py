@@ -227,7 +227,7 @@ class _Training:
             return {k: v for k, v in evaluation.metrics_by_name().items() if isinstance(v, float)}
 
         def plot(path: Path) -> Shown:
-            title = f"{run.path.name}: autoencoder, step {optimization.step}"
+            title = f"{run.title}: autoencoder, step {optimization.step}"
             return plot_reconstructions(path, stage, examples, dataset, device, shown, title)
 
         recorder = Recorder(
