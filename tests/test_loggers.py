@@ -6,19 +6,21 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from threading import Event
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from messages import assert_names
 from PIL import Image
 from toy.toy_loggers import CountingLogger
 from toys import PIXELCNN, TILES, TOY, VQ, fingerprint, plugged_in, trainers
 
 import toolkit
-from toolkit import Logger, ToolkitError
+from toolkit import DataSpec, Logger, ToolkitError
 from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
@@ -27,6 +29,7 @@ from toolkit.loggers.csv import CSVLogger
 from toolkit.loggers.mlflow import MLflowLogger
 from toolkit.loggers.report import ReportLogger
 from toolkit.loggers.tensorboard import TensorBoardLogger
+from toolkit.loggers.trackio import TrackioLogger
 from toolkit.loggers.wandb import WandbLogger
 from toolkit.runs.folder import Run
 from toolkit.runs.log import Log
@@ -90,7 +93,12 @@ def assert_heard_all(run: Path) -> None:
     assert all(name == f"{stage}-{step:08d}.png" for stage, step, name in pictures)
     assert {stage for stage, *_ in pictures} == {"autoencoder", "prior-pixelcnn"}
     assert ends == ["done"]
-    assert calls(run)[-1] == ["close", ["done", "vq"]]
+    told = calls(run)
+    assert told[-1] == ["close", ["done", "vq"]]
+    assert [what[:2] for call, what in told if call == "examples"] == [[stage, step] for stage, step, _ in pictures]
+    assert [what[:2] for call, what in told if call == "histograms"] == [["autoencoder", step] for step in (3, 6)]
+    saved = [what for call, what in told if call == "checkpoint"]
+    assert saved == [[stage, step, True] for stage in ("autoencoder", "prior-pixelcnn") for step in (3, 6)]
 
 
 @pytest.mark.long
@@ -264,6 +272,19 @@ class Writer:
         assert dataformats == "HWC"
         Writer.written.append((tag, pixels.shape, step))
 
+    def add_audio(self, tag: str, sound: Any, step: int, sample_rate: int) -> None:
+        Writer.written.append((tag, tuple(sound.shape), sample_rate, step))
+
+    def add_histogram_raw(self, tag: str, *, global_step: int, **histogram: Any) -> None:
+        Writer.written.append((tag, histogram, global_step))
+
+    @property
+    def file_writer(self) -> Writer:
+        return self
+
+    def add_summary(self, summary: Any) -> None:
+        Writer.written.append(summary)
+
     def close(self) -> None: ...
 
 
@@ -272,14 +293,17 @@ def writer(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of the package, which may not be installed."""
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Writer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    summary = ModuleType("torch.utils.tensorboard.summary")
+    summary.hparams = lambda options, figures: [("hparams", options, figures)]  # type: ignore[attr-defined]
+    for one in (module, summary):
+        monkeypatch.setitem(sys.modules, one.__name__, one)
     Writer.written.clear()
 
 
 @pytest.mark.usefixtures("writer")
 class TestTensorBoardLogger(LoggerSuite):
     def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
-        return TensorBoardLogger(run)
+        return TensorBoardLogger(run, config)
 
 
 class TestReportLogger(LoggerSuite):
@@ -315,7 +339,7 @@ class Service:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Service:
     service = Service()
-    for name in ("wandb", "mlflow"):
+    for name in ("wandb", "mlflow", "trackio"):
         monkeypatch.setitem(sys.modules, name, service)  # type: ignore[arg-type]
     return service
 
@@ -330,6 +354,27 @@ class TestWandbLogger(LoggerSuite):
 class TestMLflowLogger(LoggerSuite):
     def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
         return MLflowLogger(run, config)
+
+
+@pytest.mark.usefixtures("service")
+class TestTrackioLogger(LoggerSuite):
+    def make(self, run: Path, config: Mapping[str, Any]) -> Logger:
+        return TrackioLogger(run, config)
+
+
+def test_trackio_has_metrics_and_pictures_and_goes_on(service: Service, tmp_path: Path) -> None:
+    for step in (5, 6):
+        logger = TrackioLogger(tmp_path / "sweep" / "DAY" / "3_seed=1", {"seed": 1, "name": "try"})
+        logger.log("autoencoder", "train", step, {"loss": 0.5})
+        logger.picture("autoencoder", step, tmp_path / "a.png")
+        logger.close("done")
+    first, second = (options for _, options in service.given("init"))
+    assert first == second
+    assert (first["project"], first["group"], first["resume"]) == ("discrete-toolkit", "DAY", "allow")
+    assert first["name"].startswith("try-")
+    assert service.given("log")[0] == (({"autoencoder/train/loss": 0.5},), {"step": 5})
+    assert service.given("Image")[0] == ((str(tmp_path / "a.png"),), {})
+    assert len(service.given("finish")) == 2
 
 
 def test_wandb_has_metrics_over_each_stages_steps(service: Service, tmp_path: Path) -> None:
@@ -394,11 +439,35 @@ class TestCountingLogger(LoggerSuite):
         return CountingLogger(run, config)
 
 
+def last_validation(run: Path) -> dict[str, float]:
+    lines = [line for line in Run(run).log if line["split"] == "val"]
+    return {name: value for name, value in lines[-1].items() if name not in ("stage", "split", "step")}
+
+
+@pytest.mark.usefixtures("writer")
+def test_tensorboard_has_sound_where_the_data_is_sound(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, {})
+    x = torch.randint(0, 8, (6, 2, 80))
+    logger.examples("prior-x", 3, {"sample": x}, DataSpec(2, (80,), 8, rates=(8000.0,)))
+    assert Writer.written == [(f"prior-x/sample/{i}", (80,), 8000, 3) for i in range(4)]
+    Writer.written.clear()
+    logger.examples("prior-x", 3, {"sample": x}, DataSpec(2, (80,), 8))
+    logger.examples("prior-x", 3, {"sample": x}, DataSpec(2, (80,), 8, ordered=False, rates=(8000.0,)))
+    assert Writer.written == []
+
+
 @pytest.mark.usefixtures("writer")
 def test_tensorboard_has_metrics_and_pictures_under_their_tags(plain: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(compose([*WORDS, "logger=tensorboard", "stage=autoencoder"]).config, run, report=Notes())
-    scalars = [entry for entry in Writer.written if "/samples" not in entry[0]]
+    _, options, figures = Writer.written.pop()
+    assert options["quantizer.codebook_size"] == 16
+    assert figures == {f"autoencoder/val/{name}": value for name, value in last_validation(run).items()}
+    counted = [entry for entry in Writer.written if "/codes_" in entry[0]]
+    assert [(tag, step) for tag, _, step in counted] == [("autoencoder/codes_1", step) for step in (3, 6)]
+    assert counted[0][1]["num"] == sum(counted[0][1]["bucket_counts"]) > 0
+    assert len(counted[0][1]["bucket_limits"]) == 16
+    scalars = [entry for entry in Writer.written if "/samples" not in entry[0] and entry not in counted]
     assert [(tag, step) for tag, _, step in scalars] == [
         (f"autoencoder/{line['split']}/{name}", line["step"])
         for line in Run(run).log
@@ -425,15 +494,33 @@ def test_without_its_package_nothing_is_written(tmp_path: Path, monkeypatch: pyt
 def test_tensorboards_own_writer(tmp_path: Path) -> None:
     """Skipped where the package is not installed."""
     pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     run = tmp_path / "run"
-    logger = TensorBoardLogger(run)
-    logger.log("autoencoder", "train", 1, {"loss": 0.5})
+    logger = TensorBoardLogger(run, {"seed": 3, "quantizer": {"name": "vq", "levels": [1, 2]}})
+    logger.log("autoencoder", "val", 1, {"loss": 0.5})
     Image.new("RGB", (6, 4)).save(tmp_path / "picture.png")
     logger.picture("autoencoder", 1, tmp_path / "picture.png")
+    logger.examples("autoencoder", 1, {"original": torch.zeros(1, 1, 80)}, DataSpec(1, (80,), rates=(8000.0,)))
+    film = torch.randint(0, 8, (2, 3, 5, 8, 6))
+    logger.examples("autoencoder", 1, {"reconstruction": film}, DataSpec(3, (5, 8, 6), 8, rates=(10.0, None, None)))
+    logger.histograms("autoencoder", 1, {"codes_1": torch.tensor([3.0, 0.0, 5.0])})
     logger.close("done")
-    (file,) = (run / "tensorboard").iterdir()
-    assert b"autoencoder/train/loss" in file.read_bytes()
-    assert b"autoencoder/samples" in file.read_bytes()
+    logger.close("done")
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "histograms": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert tags["scalars"] == ["autoencoder/val/loss"]
+    assert events.Scalars("autoencoder/val/loss")[0].value == 0.5
+    assert tags["audio"] == ["autoencoder/original/0"]
+    assert events.Audio("autoencoder/original/0")[0].sample_rate == 8000
+    films = [f"autoencoder/reconstruction/{i}" for i in range(2)]
+    assert tags["images"] == ["autoencoder/samples", *films]
+    with Image.open(BytesIO(events.Images(films[0])[0].encoded_image_string)) as gif:
+        assert (gif.format, gif.n_frames, gif.size) == ("GIF", 5, (6, 8))
+    counted = events.Histograms("autoencoder/codes_1")[0].histogram_value
+    assert (counted.num, counted.max, list(counted.bucket)) == (8.0, 2.0, [3.0, 0.0, 5.0])
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.summary_metadata)
 
 
 class HangingLogger(Logger):

@@ -7,12 +7,15 @@ from pathlib import Path
 from queue import Empty
 from typing import TypeVar, final
 
+from torch import Tensor
+
 from toolkit.aside import Aside
 from toolkit.blame import blame
 from toolkit.device import random_kept
 from toolkit.errors import ToolkitError
 from toolkit.logger import Logger, Status
 from toolkit.report import Report
+from toolkit.spec import DataSpec
 
 Result = TypeVar("Result")
 
@@ -78,6 +81,15 @@ class Logged:
     def picture(self, stage: str, step: int, path: Path) -> None:
         """A picture that was plotted at a step of a stage."""
         self._each(lambda logger: logger.picture(stage, step, path))
+
+    def examples(self, stage: str, step: int, examples: Mapping[str, Tensor], data: DataSpec) -> None:
+        """What such a picture shows."""
+        self._each(lambda logger: logger.examples(stage, step, dict(examples), data))
+
+    def histograms(self, stage: str, step: int, counts: Mapping[str, Tensor]) -> None:
+        """What the metrics of a validation have counted."""
+        if counts:
+            self._each(lambda logger: logger.histograms(stage, step, dict(counts)))
 
     def checkpoint(self, stage: str, step: int, folder: Path) -> None:
         """A checkpoint that was saved at a step of a stage."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.spec import DataSpec
 
 Status = Literal["done", "failed", "stopped"]
 """How a training ended; stopped: by the user."""
@@ -35,6 +40,17 @@ class Logger(ABC):
 
     def picture(self, stage: str, step: int, path: Path) -> None:
         """Called for each picture that training has plotted, such as reconstructions, with the file that it is in."""
+        return
+
+    def examples(self, stage: str, step: int, examples: Mapping[str, Tensor], data: DataSpec) -> None:
+        """Called with what each picture shows, ``(n, channels, *axes)`` on the CPU in the data's own form: ``original``
+        and ``reconstruction``, or ``sample``. For sound and film, which no picture holds; ``data.rates`` has their
+        positions per second, and ``data.scale`` brings them to [-1, 1]."""
+        return
+
+    def histograms(self, stage: str, step: int, counts: Mapping[str, Tensor]) -> None:
+        """Called after each validation with what its metrics have counted, ``(bins,)`` by name: ``codes_1`` is how
+        often each entry of the first depth was taken."""
         return
 
     def checkpoint(self, stage: str, step: int, folder: Path) -> None:

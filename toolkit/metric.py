@@ -73,6 +73,10 @@ class Metric(ABC):
         """
         return []
 
+    def histograms(self) -> dict[str, Tensor]:
+        """What was counted, ``(bins,)`` by name, for loggers that draw it; of several ranks, on the first."""
+        return {}
+
     def plot(self, folder: Path) -> list[Path]:
         """Writes plots of what was measured, if any, to an existing folder, and returns their paths."""
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from toolkit.plots.captions import Captions, plot_captioned
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.runs.codes import CachedCodes
 from toolkit.sample import sample
-from toolkit.spec import Condition
+from toolkit.spec import Condition, DataSpec
 from toolkit.training import Stage
 from toolkit.writing import replacing
 
@@ -24,30 +25,41 @@ SHOWN = 8
 """Examples in a row."""
 
 
+class Shown(NamedTuple):
+    """What a picture shows."""
+
+    examples: dict[str, Tensor]
+    """``(n, channels, *axes)`` in the data's own form, by what it is."""
+    data: DataSpec
+
+
 @torch.no_grad()
 def plot_reconstructions(
     path: Path, stage: Stage, examples: Examples, dataset: Dataset, device: torch.device, n: int, title: str
-) -> None:
-    """A row of validation examples above their reconstructions."""
+) -> Shown:
+    """A row of validation examples above their reconstructions; returns both."""
     stage.eval()
     batch = _shown(examples, n, device)
     likelihood = stage.objective.bound(stage.model, batch.x, batch.conditions).likelihood
     mean = likelihood.mean
     x = likelihood.sample() if mean is None else dataset.spec.unscale(mean)
     texts = labels_of(dataset.spec.conditions, batch.conditions, n)
-    _plot(dataset, [batch.x.cpu(), x.cpu()], path, Captions(title, ("original", "reconstruction"), (texts, [])))
+    shown = {"original": batch.x.cpu(), "reconstruction": x.cpu()}
+    _plot(dataset, list(shown.values()), path, Captions(title, tuple(shown), (texts, [])))
+    return Shown(shown, dataset.spec)
 
 
 def plot_samples(
     path: Path, model: Model, prior: Prior, codes: CachedCodes, dataset: Dataset, seed: int, title: str
-) -> None:
-    """Two rows of samples, under the conditions of validation examples."""
+) -> Shown:
+    """Two rows of samples, under the conditions of validation examples; returns them."""
     batch = _shown(codes, 2 * SHOWN, model.device)
     generator = torch.Generator().manual_seed(seed)
     x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, SamplingOptions(), generator=generator)
     texts = labels_of(dataset.spec.conditions, batch.conditions, len(x))
     captions = Captions(title, (), [texts[i : i + SHOWN] for i in range(0, len(texts), SHOWN)])
     _plot(dataset, x.cpu().split(SHOWN), path, captions)
+    return Shown({"sample": x.cpu()}, dataset.spec)
 
 
 def _plot(dataset: Dataset, rows: Sequence[Tensor], path: Path, captions: Captions) -> None:

@@ -20,7 +20,7 @@ from toolkit.distributed import all_gather_object, all_reduce_sum, broadcast_obj
 from toolkit.errors import ToolkitError
 from toolkit.model import Model, open_dataset
 from toolkit.optimization import Optimization
-from toolkit.pictures import plot_samples
+from toolkit.pictures import Shown, plot_samples
 from toolkit.provenance import components
 from toolkit.quantizer import Quantizer
 from toolkit.recorder import Recorder
@@ -81,9 +81,9 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
         losses = [loss for losses in all_gather_object(own) for loss in losses]
         return {"loss": float(torch.cat(losses).double().mean())}
 
-    def plot(path: Path) -> None:
-        title = f"{run.path.name}: samples of prior {name}, step {optimization.step}, seed {config.seed}"
-        plot_samples(path, model, stage.model, codes, dataset, config.seed, title)
+    def plot(path: Path) -> Shown:
+        title = f"{run.title}: samples of prior {name}, step {optimization.step}, seed {config.seed}"
+        return plot_samples(path, model, stage.model, codes, dataset, config.seed, title)
 
     axes = {"grid": list(code_spec.grid), "axes": list(dataset.spec.axes)}
     recorder = Recorder(

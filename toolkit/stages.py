@@ -36,7 +36,7 @@ from toolkit.metric import Metric
 from toolkit.model import load, open_dataset
 from toolkit.optimization import Optimization, trainable
 from toolkit.paths import with_absolute_paths
-from toolkit.pictures import SHOWN, plot_reconstructions
+from toolkit.pictures import SHOWN, Shown, plot_reconstructions
 from toolkit.provenance import components, list_components
 from toolkit.recorder import Recorder
 from toolkit.report import Lines, LogFile, Report, Silence
@@ -228,11 +228,14 @@ class _Training:
                 if subject not in noted:
                     report.note(warning)
                 noted.add(subject)
+            if rank() == 0:
+                counts = {name: bins for metric in metrics for name, bins in metric.histograms().items()}
+                report.histograms("autoencoder", optimization.step, counts)
             return {k: v for k, v in evaluation.metrics_by_name().items() if isinstance(v, float)}
 
-        def plot(path: Path) -> None:
-            title = f"{run.path.name}: autoencoder, step {optimization.step}"
-            plot_reconstructions(path, stage, examples, dataset, device, shown, title)
+        def plot(path: Path) -> Shown:
+            title = f"{run.title}: autoencoder, step {optimization.step}"
+            return plot_reconstructions(path, stage, examples, dataset, device, shown, title)
 
         recorder = Recorder(
             run,

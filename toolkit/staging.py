@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from toolkit import registry
 from toolkit.batches import Batch, TrainBatches, split_batches, stoppable
 from toolkit.config import RunConfig
@@ -22,7 +24,7 @@ from toolkit.recorder import Recorder
 from toolkit.runs.checkpoint import found
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.folder import Run
-from toolkit.spec import CodeSpec
+from toolkit.spec import CodeSpec, DataSpec
 from toolkit.stream_batches import KEY, StreamBatches
 from toolkit.stream_dataset import StreamDataset
 from toolkit.training import PriorStage, Stage, train_steps
@@ -50,12 +52,15 @@ class Staging:
         )
         return stoppable(batches)
 
-    def pictured(self, stage: str, optimization: Optimization, plot: Callable[[Path], None]) -> Callable[[Path], None]:
-        """The function that plots a picture, which the loggers then get, too."""
+    def pictured(
+        self, stage: str, optimization: Optimization, plot: Callable[[Path], tuple[dict[str, Tensor], DataSpec]]
+    ) -> Callable[[Path], None]:
+        """The function that plots a picture, which the loggers then get, too, with what it shows."""
 
         def plotted(path: Path) -> None:
-            plot(path)
+            examples, data = plot(path)
             self.report.picture(stage, optimization.step, path)
+            self.report.examples(stage, optimization.step, examples, data)
 
         return plotted
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from toolkit import Logger
+from toolkit import DataSpec, Logger
 
 
 class CountingLogger(Logger):
@@ -24,6 +24,15 @@ class CountingLogger(Logger):
 
     def picture(self, stage: str, step: int, path: Path) -> None:
         self._keep("picture", [stage, step, path.name])
+
+    def examples(self, stage: str, step: int, examples: Mapping[str, torch.Tensor], data: DataSpec) -> None:
+        self._keep("examples", [stage, step, {name: list(x.shape[1:]) for name, x in examples.items()}])
+
+    def histograms(self, stage: str, step: int, counts: Mapping[str, torch.Tensor]) -> None:
+        self._keep("histograms", [stage, step, {name: int(bins.sum()) for name, bins in counts.items()}])
+
+    def checkpoint(self, stage: str, step: int, folder: Path) -> None:
+        self._keep("checkpoint", [stage, step, folder.is_dir()])
 
     def close(self, status: str) -> None:
         self._keep("close", [status, self.quantizer])

@@ -103,6 +103,11 @@ class CodebookMetric(Metric):
             " dead entries say how few these are; measure more examples"
         ]
 
+    def histograms(self) -> dict[str, Tensor]:
+        """How often each entry of each depth's codebook was taken: ``codes_1`` and so on."""
+        rows = self._counts.split(list(self.code_spec.codebook_sizes)) if self.code_spec.depth else ()
+        return {f"codes_{depth}": row.clone() for depth, row in enumerate(rows, 1)}
+
     def plot(self, folder: Path) -> list[Path]:
         """How often each entry is used, most used first: a panel per depth."""
         if not self.code_spec.depth or not self._counts.any():
