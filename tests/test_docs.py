@@ -78,6 +78,14 @@ def test_every_command_composes(page: str, words: list[str], folder: Path, capsy
     assert run(words) == 0, capsys.readouterr().err
 
 
+def test_the_overview_has_every_experiment() -> None:
+    overview = PAGES["experiments.md"].partition("## Which one")[2].partition("## Each of them")[0]
+    files = [*(ROOT / "plugins").glob("*/toolkit_*/conf/experiment/*.yaml")]
+    assert len(files) > 25
+    for path in files:
+        assert f"`{path.stem}`" in overview, path.stem
+
+
 @pytest.mark.slow
 def test_the_ten_minute_quantizer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command of the page, in its order, in a fresh folder."""

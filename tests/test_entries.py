@@ -1,4 +1,4 @@
-"""The sheet of what each entry decodes to."""
+"""What toolkit evaluate plots of a run: what each entry decodes to, and what each position costs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from PIL import Image
 
 import toolkit
 from toolkit.cli import entries
+from toolkit.cli.positions import plot_costs
+from toolkit.priors.autoregressive import AutoregressivePrior
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -35,3 +37,21 @@ def test_a_decoder_of_one_size_has_no_sheet(toy_run: Path, tmp_path: Path, monke
 
     monkeypatch.setattr(model.autoencoder.decoder, "forward", refuse)
     assert entries.plot_entries(model, tmp_path) == []
+
+
+def test_costs_by_position_add_up(toy_run: Path, tmp_path: Path) -> None:
+    model = toolkit.load(toy_run)
+    prior = model.prior()
+    assert isinstance(prior, AutoregressivePrior)
+    codes = torch.randint(16, (3, *model.code_spec.shape), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        nats = prior.nats_by_position(codes, {})
+        assert nats.shape == codes.shape
+        assert torch.allclose(nats.flatten(1).sum(1), -prior.log_prob(codes, {}), rtol=1e-5)
+        changed = codes.clone()
+        changed[:, :, -1, -1] = (changed[:, :, -1, -1] + 1) % 16
+        later = prior.nats_by_position(changed, {})
+    assert torch.equal(nats.flatten(1)[:, :-1], later.flatten(1)[:, :-1])
+    (path,) = plot_costs(model, model.dataset, "val", tmp_path / "new")
+    with Image.open(path) as plot:
+        assert plot.width > 600

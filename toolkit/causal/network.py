@@ -179,6 +179,13 @@ class CausalNetwork(CodeNetwork):
         nats = [_cross_entropy(some, part) for some, part in zip(logits, parts, strict=True)]
         return nats[0] if len(nats) == 1 else torch.stack(nats).sum(0)
 
+    def by_position(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
+        """The nats of ``cross_entropy``, of each code: ``(batch, depth, *grid)``."""
+        logits = self._logits(codes, context)
+        parts = codes.split([len(some) for some in logits], 1)
+        nats = [_nats(some, part).view(part.transpose(0, 1).shape) for some, part in zip(logits, parts, strict=True)]
+        return torch.cat(nats).transpose(0, 1)
+
     def embed(self, codes: Tensor) -> Tensor:
         """Codes ``(batch, depth, *grid)`` to the trunk's input ``(batch, channels, *grid)``."""
         embedded = self._embedded(codes, self.tables)
@@ -297,6 +304,10 @@ def smooth(levels: int, channels: int) -> Tensor:
 
 def _cross_entropy(logits: Tensor, codes: Tensor) -> Tensor:
     """``(batch,)`` from logits ``(depths, batch, *grid, size)``, of codes ``(batch, depths, *grid)``."""
+    return _nats(logits, codes).view(len(logits), len(codes), -1).sum((0, 2))
+
+
+def _nats(logits: Tensor, codes: Tensor) -> Tensor:
+    """Of each code, flat, depth by depth."""
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, -2)
-    nats = F.cross_entropy(precise, codes.transpose(0, 1).flatten(), reduction="none")
-    return nats.view(len(logits), len(codes), -1).sum((0, 2))
+    return F.cross_entropy(precise, codes.transpose(0, 1).flatten(), reduction="none")

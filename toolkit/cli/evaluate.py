@@ -15,6 +15,7 @@ from toolkit.errors import printable
 from toolkit.options import CHECKPOINT, DEVICE, PRIOR_CHECKPOINT
 
 if TYPE_CHECKING:
+    from toolkit.dataset import Dataset
     from toolkit.metric import Metric
     from toolkit.model import Model
 
@@ -75,18 +76,22 @@ def main(args: list[str]) -> int:
         )
     notes(measured.notices)
     _print(measured.metrics)
-    for path in _plot(model, metrics, model.run.samples):
+    for path in _plot(model, dataset, options.split, metrics):
         print(printable(str(path)))
     return 0
 
 
-def _plot(model: Model, metrics: Iterable[Metric], folder: Path) -> list[Path]:
-    """The metrics' pictures, and that of the codebook's entries, in the run's folder of samples."""
+def _plot(model: Model, dataset: Dataset, split: str, metrics: Iterable[Metric]) -> list[Path]:
+    """What positions cost, what entries decode to, and the metrics' pictures, in the run's folder of samples."""
     from toolkit.cli.entries import plot_entries
+    from toolkit.cli.positions import plot_costs
     from toolkit.writing import write_into
 
+    folder = model.run.samples
+
     def draw(aside: Path) -> list[Path]:
-        return [*plot_entries(model, aside), *(path for metric in metrics for path in metric.plot(aside))]
+        own = [*plot_costs(model, dataset, split, aside), *plot_entries(model, aside)]
+        return [*own, *(path for metric in metrics for path in metric.plot(aside))]
 
     try:
         return write_into(folder, draw)
