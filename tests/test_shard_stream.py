@@ -83,6 +83,7 @@ class TestStreamOfManyFiles(TestForeignStream):
         write_tars(self.root, {f"{i:03}.tar": 1 + i % 5 for i in range(40)})
 
 
+@pytest.mark.long
 class TestPackedStream(StreamSuite):
     ranks = (1, 2)
 
@@ -116,7 +117,7 @@ def taken(iterator: StreamBatches, n: int) -> Tensor:
     return torch.stack([batch.x for batch in islice(iterator, n)])
 
 
-@pytest.mark.few(1)
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [2, 1, 3])
 def test_any_number_of_workers_gives_the_same_batches(tars: Path, workers: int) -> None:
     """From a place in the middle on, too."""
@@ -235,6 +236,7 @@ def _foreground() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("step", "how"), [(4, Stopped), (7, KeyboardInterrupt)])
 def test_a_stopped_run_goes_on_exactly(
     shards: Path, whole: Path, tmp_path: Path, step: int, how: type[BaseException]
@@ -247,6 +249,7 @@ def test_a_stopped_run_goes_on_exactly(
     assert metrics(folder) == metrics(whole)
 
 
+@pytest.mark.long
 def test_stage_two_asks_for_packed_codes(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = [word for word in words(shards) if not word.startswith("stage=")]
     run = [*given, "prior=categorical", "trainer.steps=1", f"hydra.run.dir={tmp_path / 'run'}"]

@@ -232,6 +232,7 @@ TINY = [
 PACK = ["pack", "dataset=waves", "dataset.axes=[8,8]", *(f"dataset.{name}={size}" for name, size in FEW.items())]
 
 
+@pytest.mark.long
 def test_a_run_over_shards_needs_them_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its codes are packed, too, and read as a dataset by itself."""
     shards, folder, codes = tmp_path / "shards", tmp_path / "run", tmp_path / "codes"
@@ -252,6 +253,7 @@ def test_a_run_over_shards_needs_them_no_more(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "codes.png").stat().st_size > 100
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("words", "facts"),
     [

@@ -204,7 +204,7 @@ def _tars(store: Store, shards: Mapping[str, str]) -> dict[str, list[str]]:
             raise ValueError(f"shards={dict(shards)}: {unknown[0]} is none of {', '.join(SPLITS)}")
         return {split: expand(word) for split, word in shards.items()}
     try:
-        names = store.list(".tar")
+        names = store.names(".tar")
     except (OSError, NotImplementedError) as e:
         raise ToolkitError(
             f"{store.root}: its files cannot be listed ({e}); dataset.shards.train=NAME-{{000..099}}.tar names them"

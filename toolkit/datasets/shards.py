@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from toolkit.dataset import SPLITS, Dataset, SourceFile
 from toolkit.datasets.arrays import ArrayDataset
@@ -56,15 +57,29 @@ class ShardsDataset(ArrayDataset):
         """``x`` (channels, *axes) and the conditions; the generator is not used."""
         if not 0 <= index < self.size(split):
             raise IndexError(f"{split} has {self.size(split)} examples, no example {index}")
-        number, start, size = map(int, self.places[split][index])
-        shard = self.index.shards[split][number]
+        return self._read(split, [index])[0]
+
+    def batch(
+        self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
+    ) -> dict[str, Tensor]:
+        """The examples of these indices, stacked: of a URL they are asked for together."""
+        batch: dict[str, Tensor] = default_collate(self._read(split, indices))
+        return batch
+
+    def _read(self, split: str, indices: Sequence[int]) -> list[dict[str, Tensor]]:
+        shards = self.index.shards[split]
+        rows = self.places[split][list(indices)].tolist()
         try:
-            content = self.store.stretch(shard.name, start, size)
-            if len(content) != size:
-                raise ValueError("it is cut short")
-            return self.rows.example(content, key_of(index))
-        except (ValueError, OSError) as e:
-            raise ToolkitError(f"{self.store.path(shard.name)}, example {index} of {split}: {e}") from e
+            contents = self.store.stretches([(shards[number].name, start, size) for number, start, size in rows])
+        except OSError as e:
+            raise ToolkitError(f"{self.store.root}: examples of {split} cannot be read: {e}") from e
+        examples = []
+        for index, (number, _, _), content in zip(indices, rows, contents, strict=True):
+            try:
+                examples.append(self.rows.example(content, key_of(index)))
+            except ValueError as e:
+                raise ToolkitError(f"{self.store.path(shards[number].name)}, example {index} of {split}: {e}") from e
+        return examples
 
     @cached_property
     def places(self) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ def members(content: bytes) -> Iterator[tuple[str, bytes]]:
     at = 0
     while at + BLOCK <= len(content) and content[at]:
         header = content[at : at + BLOCK]
-        if header[156:157] not in _PLAIN:  # long names, folders and the like
+        if not _plain(header):
             yield from _others(content[at:])
             return
         start, size = at + BLOCK, _octal(header[124:136])
@@ -40,6 +40,11 @@ def _others(content: bytes) -> Iterator[tuple[str, bytes]]:
                     yield member.name, file.read()
     except tarfile.TarError as e:
         raise ValueError(str(e)) from e
+
+
+def _plain(header: bytes) -> bool:
+    """Whether all of a member is in its header: no long name, folder or link, and no size beyond octal digits."""
+    return header[156:157] in _PLAIN and header[257:262] == b"ustar" and header[124] < 0x80
 
 
 def _octal(field: bytes) -> int:
@@ -104,7 +109,7 @@ def _headers(file: BinaryIO, at: int) -> Iterator[tuple[str, int, int]]:
             raise ValueError("it is cut short, or is no tar file")
         if not header[0]:
             return
-        if header[156:157] not in _PLAIN or header[257:262] != b"ustar":
+        if not _plain(header):
             yield from _headers_by_library(file, at)
             return
         end = at + BLOCK + padded(_octal(header[124:136]))
