@@ -53,8 +53,7 @@ class Opened:
         self.code_spec: CodeSpec
         self.data, self.code_spec = run.spec()
         with run.blaming():
-            below = asks_for_source(self.config)
-            self.base: Self | None = type(self)(Run.open(run.base), device) if below else None
+            self.base = self._open_base()
             self.spec: DataSpec = self.data if self.base is None else self.base.spec
             chosen = partial(checkpoint_of, run, run.autoencoder, checkpoint, self.notices)
             self.checkpoint, self.stage = read_newest(chosen, self._read)
@@ -75,6 +74,9 @@ class Opened:
     def _repr_html_(self) -> str:
         """Parts with shapes and parameters, rate, and the last sheet that training has plotted."""
         return run_cell(self.run, self.config, self.autoencoder, self.spec, self.checkpoint.step)
+
+    def _open_base(self) -> Self | None:
+        return self.__class__(Run.open(self.run.base), self.device) if asks_for_source(self.config) else None
 
     def _read(self, checkpoint: Checkpoint) -> tuple[Checkpoint, Stage]:
         """A checkpoint, and stage one with its averaged weights."""

@@ -29,8 +29,8 @@ class ExportOptions:
     """
 
     run: str = field(metadata={"help": "the run folder"})
-    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
     out: str = field(metadata={"help": "the folder to write to"})
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
     format: Literal["onnx", "torch"] = field(
         default="onnx", metadata={"help": "onnx needs the extra of that name; torch is PyTorch's own (.pt2)"}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from operator import methodcaller
 from pathlib import Path
@@ -92,11 +93,14 @@ class TensorBoardLogger(Logger):
 
     def _add_film(self, tag: str, example: Tensor, rate: float, step: int) -> None:
         """As a GIF, which TensorBoard shows among the pictures."""
+        from google.protobuf.json_format import ParseDict
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        film, (height, width) = _gif(example, rate), example.shape[-2:]
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=film)
-        self._opened().file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+        height, width = example.shape[-2:]
+        film = b64encode(_gif(example, rate)).decode()  # as protobuf writes bytes in JSON
+        shown = {"height": height, "width": width, "colorspace": 3, "encodedImageString": film}
+        summary = ParseDict({"value": [{"tag": tag, "image": shown}]}, Summary())
+        self._opened().file_writer.add_summary(summary, step)
 
     def _opened(self) -> Any:
         if self._writer is None:
@@ -114,7 +118,8 @@ def _gif(example: Tensor, rate: float) -> bytes:
     rgb = levels[:3] if len(levels) >= 3 else levels[:1].expand(3, -1, -1, -1)
     frames = [fromarray(frame) for frame in rgb.permute(1, 2, 3, 0).numpy()]
     file = BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=max(20, round(1000 / rate)), loop=0)
+    options = {"save_all": True, "append_images": frames[1:], "duration": max(20, round(1000 / rate)), "loop": 0}
+    frames[0].save(file, "GIF", **options)
     return file.getvalue()
 
 

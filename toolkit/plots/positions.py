@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
 
 COLUMNS = 3
 """Most panels in a row."""
@@ -32,9 +33,9 @@ def plot_positions(path: Path, panels: Sequence[Panel]) -> None:
     figure = Figure(figsize=(3.4 * columns, 2.9 * rows), dpi=110, layout="constrained")
     cells = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, panel in zip(cells, drawn, strict=False):
-        _draw(axes, panel)
-        if panel.values.ndim == 2:
-            figure.colorbar(axes.images[0], ax=axes, shrink=0.85)
+        heat = _draw(axes, panel)
+        if heat is not None:
+            figure.colorbar(heat, ax=axes, shrink=0.85)
     for axes in cells[len(drawn) :]:
         axes.remove()
     figure.savefig(path)
@@ -50,12 +51,13 @@ def _flat(panel: Panel) -> list[Panel]:
     ]
 
 
-def _draw(axes: Axes, panel: Panel) -> None:
+def _draw(axes: Axes, panel: Panel) -> ScalarMappable | None:
+    """A line, or a map of colors, which is returned."""
     axes.set_title(panel.title, fontsize=8)
     axes.tick_params(labelsize=7)
     if panel.values.ndim == 2:
-        axes.imshow(panel.values, cmap="viridis", interpolation="nearest")
-        return
+        return axes.imshow(panel.values, cmap="viridis", interpolation="nearest")
     axes.plot(panel.values, color="#0072b2", linewidth=1.4, marker="." if len(panel.values) < 3 else "")
     axes.set_ylim(bottom=min(0.0, float(panel.values.min())))
     axes.spines[["top", "right"]].set_visible(False)
+    return None
