@@ -53,7 +53,6 @@ class Opened:
         self.code_spec: CodeSpec
         self.data, self.code_spec = run.spec()
         with run.blaming():
-            self.base = self._open_base()
             self.spec: DataSpec = self.data if self.base is None else self.base.spec
             chosen = partial(checkpoint_of, run, run.autoencoder, checkpoint, self.notices)
             self.checkpoint, self.stage = read_newest(chosen, self._read)
@@ -75,9 +74,6 @@ class Opened:
         """Parts with shapes and parameters, rate, and the last sheet that training has plotted."""
         return run_cell(self.run, self.config, self.autoencoder, self.spec, self.checkpoint.step)
 
-    def _open_base(self) -> Self | None:
-        return self.__class__(Run.open(self.run.base), self.device) if asks_for_source(self.config) else None
-
     def _read(self, checkpoint: Checkpoint) -> tuple[Checkpoint, Stage]:
         """A checkpoint, and stage one with its averaged weights."""
         stage = build_stage(self.config, self.data, checkpoint)
@@ -90,6 +86,11 @@ class Opened:
     def prior_steps(self) -> dict[str, int]:
         """The steps of the priors' checkpoints, as they are opened."""
         return self._trained.steps()
+
+    @cached_property
+    def base(self) -> Self | None:
+        """The run whose codes are this one's data."""
+        return self.__class__(Run.open(self.run.base), self.device) if asks_for_source(self.config) else None
 
     @property
     def bottom(self) -> Self:
