@@ -127,25 +127,12 @@ def test_a_teacher_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
 
 
 WORDS = [
-    *(
-        "dataset=audio_vowels",
-        "dataset.seconds=0.128",
-        "dataset.train_size=16",
-        "dataset.val_size=4",
-        "dataset.test_size=4",
-        "dim=8",
-    ),
-    *(
-        "dataset.test_size=4",
-        "encoder=audio_conv",
-        "encoder.hidden=4",
-        "decoder=audio_conv",
-        "decoder.hidden=4",
-        "likelihood=normal",
-    ),
-    *("quantizer=residual_ema", "quantizer.depth=2", "quantizer.inner.codebook_size=8", "likelihood.scale=0.1"),
-    *("stage=autoencoder", "trainer.batch_size=4", "trainer.workers=0", "trainer.checkpoint_every=2"),
-    *("trainer.validate_examples=4", "objective=audio_distillation", f"objective.channels={CHANNELS}"),
+    *("dataset=audio_vowels", "dataset.seconds=0.128", "dataset.train_size=16", "dataset.val_size=4"),
+    *("dataset.test_size=4", "encoder=audio_conv", "encoder.hidden=4", "decoder=audio_conv", "decoder.hidden=4"),
+    *("likelihood=normal", "likelihood.scale=0.1", "quantizer=residual_ema", "quantizer.depth=2", "dim=8"),
+    *("quantizer.inner.codebook_size=8", "stage=autoencoder", "trainer.batch_size=4", "trainer.workers=0"),
+    *("trainer.checkpoint_every=2", "trainer.validate_examples=4", "objective=audio_distillation"),
+    f"objective.channels={CHANNELS}",
 ]
 
 

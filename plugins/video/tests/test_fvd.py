@@ -117,4 +117,4 @@ def test_what_cannot_be_judged_is_one_sentence(file: Path, tmp_path: Path, monke
     other = FvdMetric(CLIPS, weights=f"{tmp_path}/other.pt")
     with pytest.raises(ToolkitError) as refusal:
         other.update_samples(torch.zeros(2, *CLIPS.shape).byte(), {})
-    assert_names(str(refusal.value), "other.pt … I3D")
+    assert_names(str(refusal.value), f"{tmp_path}/other.pt … I3D")
