@@ -94,9 +94,10 @@ class TensorBoardLogger(Logger):
         """As a GIF, which TensorBoard shows among the pictures."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        film, (height, width) = _gif(example, rate), example.shape[-2:]
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=film)
-        self._opened().file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+        height, width = example.shape[-2:]
+        entry = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": _gif(example, rate)}
+        summary = Summary(value=[Summary.Value(tag=tag, image=entry)])
+        self._opened().file_writer.add_summary(summary, step)
 
     def _opened(self) -> Any:
         if self._writer is None:
@@ -114,7 +115,8 @@ def _gif(example: Tensor, rate: float) -> bytes:
     rgb = levels[:3] if len(levels) >= 3 else levels[:1].expand(3, -1, -1, -1)
     frames = [fromarray(frame) for frame in rgb.permute(1, 2, 3, 0).numpy()]
     file = BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=max(20, round(1000 / rate)), loop=0)
+    others = {"append_images": frames[1:]}
+    frames[0].save(file, "GIF", save_all=True, duration=max(20, round(1000 / rate)), loop=0, **others)
     return file.getvalue()
 
 
