@@ -92,8 +92,7 @@ class TensorBoardLogger(Logger):
 
     def _add_film(self, tag: str, example: Tensor, rate: float, step: int) -> None:
         """As a GIF, which TensorBoard shows among the pictures."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
+        summaries = import_module("tensorboard.compat.proto.summary_pb2")
         height, width = example.shape[-2:]
         entry = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": _gif(example, rate)}
         summary = Summary(value=[Summary.Value(tag=tag, image=entry)])
