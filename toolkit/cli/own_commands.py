@@ -26,10 +26,12 @@ def command_of(name: str) -> Callable[[list[str]], int]:
     command = registry.load_command(name)
 
     def run(words: list[str]) -> int:
-        status: object = command(words)
-        if status is not None and not (isinstance(status, int) and 0 <= status < 256):
-            raise ToolkitError(f"{registry.find(COMMAND, name)} returns {status!r}: a command returns its exit status")
-        return status or 0
+        status = command(words)
+        if status is None:
+            return 0
+        if isinstance(status, int) and 0 <= status < 256:
+            return status
+        raise ToolkitError(f"{registry.find(COMMAND, name)} returns {status!r}: a command returns its exit status")
 
     return run
 

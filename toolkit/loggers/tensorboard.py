@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
+from importlib import import_module
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -93,13 +94,12 @@ class TensorBoardLogger(Logger):
 
     def _add_film(self, tag: str, example: Tensor, rate: float, step: int) -> None:
         """As a GIF, which TensorBoard shows among the pictures."""
-        from google.protobuf.json_format import ParseDict
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
+        json = import_module("google.protobuf.json_format")
+        summaries = import_module("tensorboard.compat.proto.summary_pb2")
         height, width = example.shape[-2:]
         film = b64encode(_gif(example, rate)).decode()  # as protobuf writes bytes in JSON
         shown = {"height": height, "width": width, "colorspace": 3, "encodedImageString": film}
-        summary = ParseDict({"value": [{"tag": tag, "image": shown}]}, Summary())
+        summary = json.ParseDict({"value": [{"tag": tag, "image": shown}]}, summaries.Summary())
         self._opened().file_writer.add_summary(summary, step)
 
     def _opened(self) -> Any:

@@ -31,8 +31,10 @@ def choose(folder: Path, which: str | int | None, notices: list[str], key: str =
     try:
         checkpoint = _at(folder, step, key)
     except (DamagedFileError, ToolkitError) as e:
+        if which is not None and isinstance(e, ToolkitError):
+            raise
         if which is not None:
-            raise e if isinstance(e, ToolkitError) else ToolkitError(f"{key}={which}: {folder} step {step}: {e}") from e
+            raise ToolkitError(f"{key}={which}: the checkpoint of step {step} in {folder} is damaged: {e}") from e
         if read_best(folder) != best:  # a training has just noted a better one
             return choose(folder, which, notices, key)
         notices.append(f"the best checkpoint ({best}) cannot be opened, so the last one is: {e}")
