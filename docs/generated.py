@@ -79,7 +79,8 @@ def experiments() -> str:
 
 def compared() -> str:
     """Quantizers by their error, lowest first: means over seeds, and half of what these differ by."""
-    rows = json.loads((ROOT / "benchmarks" / "results" / "rate_distortion-cpu.json").read_text(encoding="utf-8"))["rows"]
+    results = ROOT / "benchmarks" / "results" / "rate_distortion-cpu.json"
+    rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
     by_name: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_name.setdefault(row["what"], []).append(row)

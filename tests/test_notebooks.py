@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import toolkit
 from toolkit import registry
 from toolkit.__main__ import run
 
@@ -46,16 +47,45 @@ def command(line: str) -> None:
     assert run(words) == 0, line
 
 
+TINY = [
+    *(f"{stage}.{word}" for stage in ("trainer", "prior_trainer") for word in ("steps=2", "batch_size=4")),
+    *("prior_trainer.allow_collapsed=true", "trainer.validate_examples=4", "prior_trainer.validate_examples=4"),
+]
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the notebooks compose takes two steps."""
+    compose = toolkit.compose
+    keys = {word.partition("=")[0] for word in TINY}
+
+    def composed(*words: str, **given: Any) -> toolkit.RunConfig:
+        return compose(*(word for word in words if word.partition("=")[0] not in keys), *TINY, **given)
+
+    monkeypatch.setattr(toolkit, "compose", composed, raising=False)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_runs(notebook: Path, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every_cell_runs(notebook, tmp_path, monkeypatch)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_cell_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_every_cell_runs_as_it_is(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every_cell_runs(notebook, tmp_path, monkeypatch)
+
+
+def every_cell_runs(notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
     monkeypatch.setenv(registry.PLUGIN_PATH, "")
     names: dict[str, Any] = {"command": command}
-    shown = [play(source, names) for source in cells(notebook)]
+    shown = [value for value in (play(source, names) for source in cells(notebook)) if hasattr(value, "_repr_html_")]
+    assert shown
     for value in shown:
-        if hasattr(value, "_repr_html_"):
-            assert "<table>" in (cell := value._repr_html_()) or "<img" in cell
+        cell = value._repr_html_()
+        assert "<table>" in cell or "<img" in cell
 
 
 def test_notebooks_are_kept_without_what_they_printed() -> None:

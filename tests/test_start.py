@@ -141,6 +141,17 @@ def test_a_sentence_says_what_is_missing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_what_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(tmp_path, "file.png")
+    for words, facts in (
+        ([], "toolkit start: name one folder"),
+        ([tmp_path / "none"], f"toolkit start: {tmp_path / 'none'}: no such folder"),
+        ([tmp_path / "file.png"], f"toolkit start: {tmp_path / 'file.png'}: a file"),
+    ):
+        assert run(["start", *map(str, words)]) == 2
+        assert_names(capsys.readouterr().err, facts)
+
+
 def test_a_folder_in_disorder_is_said_where_nothing_else_reads_it(
     datasets: dict[str, type], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,7 +171,7 @@ def test_a_survey_names_empty_files_and_copies_alone(tmp_path: Path) -> None:
 
 
 def test_steps_are_passes_within_bounds() -> None:
-    assert passes(10_000, 32) == 9000
+    assert repr(passes(10_000, 32)) == "9000"
     assert (passes(10, 32), passes(10**9, 32)) == (3000, 100_000)
     assert (counted(1, "class"), counted(2, "class"), counted(1200, "file")) == ("1 class", "2 classes", "1,200 files")
     assert some([*"abcde"]) == "a, b, c and 2 more"

@@ -33,7 +33,7 @@ class Proposal(NamedTuple):
 
 def passes(examples: int, batch_size: int, times: int = 30, least: int = 3000, most: int = 100_000) -> int:
     """Steps that see every example so many times, rounded to thousands, within bounds."""
-    return max(least, min(most, round(times * examples / batch_size, -3)))
+    return max(least, min(most, round(times * examples / batch_size / 1000) * 1000))
 
 
 def counted(number: int, what: str) -> str:

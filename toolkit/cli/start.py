@@ -45,10 +45,13 @@ def main(args: list[str]) -> int:
     options = parse("start", StartOptions, args)
     if len(options.files) != 1:
         raise ToolkitError("name one folder: toolkit start FOLDER")
-    from toolkit.datasets.files import require_folder
     from toolkit.datasets.files.survey import survey
 
-    root = require_folder(str(options.files[0]), "the files are", "toolkit start").absolute()
+    root = options.files[0].expanduser().absolute()
+    if not root.is_dir():
+        raise ToolkitError(
+            f"{root}: {'a file' if root.exists() else 'no such folder'}; name the folder with your files"
+        )
     out = _out(options.out, root)
     seen = survey(root)
     name, proposal = _proposal(root, seen, options.dataset)
