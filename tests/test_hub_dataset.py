@@ -18,7 +18,10 @@ from toolkit.testing.dataset import DatasetSuite
 
 datasets = pytest.importorskip("datasets", reason="needs pip install 'discrete-toolkit[datasets]'")
 
-pytestmark = pytest.mark.slow  # its import takes seconds
+pytestmark = [
+    pytest.mark.slow,  # its import takes seconds
+    pytest.mark.filterwarnings("ignore"),  # how the library hashes and closes
+]
 ROWS = 60
 X = np.random.default_rng(0).integers(0, 8, (ROWS, 2, 4, 4))
 MOODS = ("calm", "wild")
@@ -35,8 +38,9 @@ def table() -> Any:
         "vector": [[i / 60, 1.0] for i in range(ROWS)],
         "unused": ["x"] * ROWS,
     }
-    made = datasets.Dataset.from_dict(rows)
-    return made.cast_column("kind", datasets.ClassLabel(names=["a", "b", "c"]))
+    kind = datasets.ClassLabel(names=["a", "b", "c"])
+    features = datasets.Dataset.from_dict(rows).features
+    return datasets.Dataset.from_dict(rows, features=datasets.Features({**features, "kind": kind}))
 
 
 @pytest.fixture(autouse=True)

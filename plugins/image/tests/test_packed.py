@@ -51,6 +51,7 @@ def test_a_damaged_picture_in_memory_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # how the library hashes and closes
 def test_a_table_of_pictures(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="needs pip install 'discrete-toolkit[datasets]'")
     folder = make(fill(tmp_path / "photos", NAMES), 16)
