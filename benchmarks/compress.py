@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -165,7 +166,7 @@ def damage(model: Model, prior: str, split: str, lossless: bool, others: list[by
             outcome = "harmless" if same else "wrong"
         except UnreadableError as e:
             outcome = "refused" if str(e) and "\n" not in str(e) else "not in a sentence"
-            said[str(e).split(":")[0][:60]] += 1
+            said[re.sub(r"\d+(\.\d+)*", "N", str(e).split(":")[0])[:60]] += 1
         except Exception as e:
             outcome = f"raised {type(e).__name__}: {e}"
         slowest = max(slowest, perf_counter() - start)
