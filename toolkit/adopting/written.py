@@ -35,7 +35,7 @@ def numbers(
     shortest: int = 0,
 ) -> list[int]:
     """A list of whole numbers, each from ``least`` to ``most``, and at least ``shortest`` of them."""
-    values = written.get(key, default)
+    values: Any = written.get(key, default)
     listed = isinstance(values, list | tuple) and shortest <= len(values) <= LONGEST
     if not listed or not all(type(value) is int and least <= value <= most for value in values):
         raise ToolkitError(

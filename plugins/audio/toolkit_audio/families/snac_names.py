@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count, takewhile
 from typing import Any
 
@@ -34,7 +35,7 @@ def in_snac(ours: str, strides: int) -> str:
 SNAC = Layout(in_snac, [NORM.removeprefix("."), DIRECTION.removeprefix(".")], SAME, both(weight_norm(), pointwise(1)))
 
 
-def rotations(settings: dict[str, Any]) -> list[Entry]:
+def rotations(settings: Mapping[str, Any]) -> list[Entry]:
     """The angles that a model with attention keeps, always the same."""
     if settings["attn_window_size"] is None:
         return []
