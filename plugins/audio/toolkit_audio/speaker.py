@@ -12,14 +12,13 @@ from torch import Tensor
 
 from toolkit import Bound, DataSpec, Metric
 from toolkit.device import double
+from toolkit_audio.quality import SILENT
 from toolkit_audio.reading import resample
 from toolkit_audio.voice_encoder import RATE, VoiceEncoder
 from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform, to_waveform
 
 Sums = tuple[Tensor, Tensor]
 """By speaker: how many, and the sum of their embeddings."""
-SILENT = 1e-8
-"""Power of an example that has no voice."""
 
 
 @final
