@@ -87,9 +87,9 @@ class DistillationObjective(Objective):
     def distance(self, student: Tensor, features: Tensor) -> Tensor:
         """Of features ``(batch, frames, channels)``, the mean, 0-d; in at least float32."""
         student, features = upcast(student), upcast(features)
-        if self.along == "time":
-            return (1 - F.cosine_similarity(student, features, 2)).mean()
-        return -F.logsigmoid(F.cosine_similarity(student, features, 1)).mean()
+        alike: Tensor = F.cosine_similarity(student, features, 2 if self.along == "time" else 1)
+        distance: Tensor = (1 - alike if self.along == "time" else -F.logsigmoid(alike)).mean()
+        return distance
 
     @torch.no_grad()
     def features(self, x: Tensor, frames: int) -> Tensor:
@@ -111,7 +111,8 @@ class DistillationObjective(Objective):
                 f"weights={self.path}: the teacher gives {shape} where (batch, frames, {self.channels}) is expected:"
                 " set objective.channels to its channels, or trace the layer that you want"
             )
-        return F.adaptive_avg_pool1d(features.mT, frames).mT
+        averaged: Tensor = F.adaptive_avg_pool1d(features.mT, frames).mT
+        return averaged
 
     def train(self, mode: bool = True) -> Self:
         """Reads the teacher where it has not been; ToolkitError where it is not that of before."""

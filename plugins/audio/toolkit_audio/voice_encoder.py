@@ -65,7 +65,8 @@ class VoiceEncoder(nn.Module):
         parts = torch.stack([mel[:, start : start + PART] for start in starts], 1)
         _, (hidden, _) = self.lstm(parts.flatten(0, 1))
         heard = F.normalize(self.linear(hidden[-1]).relu(), dim=1)
-        return F.normalize(heard.unflatten(0, parts.shape[:2]).mean(1), dim=1)
+        voices: Tensor = F.normalize(heard.unflatten(0, parts.shape[:2]).mean(1), dim=1)
+        return voices
 
     def _mel(self, waveform: Tensor) -> Tensor:
         """The power of mel bands ``(batch, windows, bands)``."""
