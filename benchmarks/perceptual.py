@@ -39,7 +39,7 @@ MODEL = [
     *("likelihood=normal", "stage=autoencoder", "metric=[reconstruction]"),
     *("trainer.batch_size=16", "trainer.learning_rate=0.001", "trainer.workers=0"),
 ]
-PERCEPTUAL = ["share=0.5", "size=128"]
+PERCEPTUAL = ["share=0.8", "size=128", "layers=[stage2,stage3,stage4,stage5]"]
 ADVERSARY = [
     "share=0.2",
     "feature_share=0.2",

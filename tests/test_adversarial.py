@@ -96,7 +96,7 @@ class TestAroundVIMCO(AdversarialSuite):
 @pytest.mark.parametrize(
     ("data", "options", "steps"),
     [
-        (LEVELS, {"loss": "least_squares"}, 40),
+        pytest.param(LEVELS, {"loss": "least_squares"}, 40, marks=pytest.mark.long),
         pytest.param(FLOATS, {"feature_share": 0.2}, 200, marks=pytest.mark.slow),
         pytest.param(LEVELS, {"loss": "least_squares"}, 200, marks=pytest.mark.slow),
         pytest.param(LEVELS, {"inner": partial(VIMCO, samples=2)}, 200, marks=pytest.mark.slow),
@@ -215,6 +215,7 @@ def test_features_by_weight_are_a_sum_over_layers() -> None:
         adversarial(FLOATS, feature_weight=2.0, feature_share=0.1)
 
 
+@pytest.mark.long
 def test_vqgans_weight_needs_a_decoder_that_learns() -> None:
     updates = train_steps(*stage_of(*WORDS, "objective.balance=adaptive", "trainer.freeze=[decoder]"))
     with pytest.raises(ToolkitError, match=r"balance=adaptive .* choose balance=share"):
@@ -377,6 +378,7 @@ class Heard(Silence):
         self.notes.append(text)
 
 
+@pytest.mark.long
 def test_a_training_notes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.adversary.PATIENCE", 4)
     heard, words = Heard(), [*trainers("steps=6", "batch_size=4", "workers=0", "log_every=2")]
@@ -388,6 +390,7 @@ def test_a_training_notes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 # -- in a run
 
 
+@pytest.mark.long
 def test_a_run_continues_exactly(tmp_path: Path) -> None:
     """Both optimizers, the latest weights, and the averages of the critic's logits."""
     words = ["objective.feature_share=0.1", "objective.r1=1", "objective.lecam=0.01", "objective.ramp=3"]

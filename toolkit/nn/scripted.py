@@ -48,5 +48,5 @@ class Scripted:
         if x.device != self._device:
             self.network, self._device = self.network.to(x.device), x.device
         # as it is written: to optimize it for its inputs would take longer than most runs do
-        with torch.no_grad(), torch.jit.optimized_execution(False):
+        with torch.no_grad(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return self.network(x, **options)

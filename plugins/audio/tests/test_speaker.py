@@ -19,7 +19,7 @@ from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.quantizer import Quantized
 from toolkit.testing.metric import MetricSuite
 from toolkit_audio.speaker import SpeakerMetric
-from toolkit_audio.voice_encoder import VoiceEncoder
+from toolkit_audio.voice_encoder import VoiceEncoder, auditory_filters
 
 SPEAKER = Condition("speaker", 3, ("ann", "bob", "cat"))
 SOUND = DataSpec(1, (4000,), rates=(16000.0,), conditions=(SPEAKER,))
@@ -81,6 +81,11 @@ def test_weights_that_are_missing_are_one_sentence(tmp_path: Path, monkeypatch: 
         with pytest.raises(ToolkitError) as refusal:
             SpeakerMetric(SOUND, weights=weights)
         assert_names(str(refusal.value), names)
+
+
+def test_auditory_filters_are_torchaudios(functional: ModuleType) -> None:
+    theirs = functional.melscale_fbanks(201, 0, 8000, 40, 16000, norm="slaney", mel_scale="slaney")
+    torch.testing.assert_close(auditory_filters(40, 400, 16000), theirs, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torchaudio.functional import resample
 
 from toolkit import Autoencoder, Bound, DataSpec, Loss, Objective, ToolkitError
 from toolkit.device import in_float32
@@ -17,6 +16,7 @@ from toolkit.nn.codebook import upcast
 from toolkit.nn.scripted import Scripted
 from toolkit.objectives.elbo import ELBO
 from toolkit.ranges import NonNegative, PositiveInt
+from toolkit_audio.loudness import require_torchaudio
 from toolkit_audio.waveform import sample_rate_of, to_waveform
 
 WHAT = "a teacher, which takes waveforms (batch, samples) and gives features (batch, frames, channels)"
@@ -87,9 +87,9 @@ class DistillationObjective(Objective):
     def distance(self, student: Tensor, features: Tensor) -> Tensor:
         """Of features ``(batch, frames, channels)``, the mean, 0-d; in at least float32."""
         student, features = upcast(student), upcast(features)
-        if self.along == "time":
-            return (1 - F.cosine_similarity(student, features, 2)).mean()
-        return -F.logsigmoid(F.cosine_similarity(student, features, 1)).mean()
+        alike: Tensor = F.cosine_similarity(student, features, 2 if self.along == "time" else 1)
+        distance: Tensor = (1 - alike if self.along == "time" else -F.logsigmoid(alike)).mean()
+        return distance
 
     @torch.no_grad()
     def features(self, x: Tensor, frames: int) -> Tensor:
@@ -100,14 +100,19 @@ class DistillationObjective(Objective):
                 return waveform.new_zeros(len(waveform), frames, self.channels)
             self._load()
         with in_float32(waveform.device):
-            features = cast(Scripted, self.teacher)(resample(waveform.float(), self.own_rate, self.rate))
+            waveform = waveform.float()
+            if self.own_rate != self.rate:
+                functional = require_torchaudio(f"objective.rate={self.rate}, of a sound at {self.own_rate},")
+                waveform = functional.resample(waveform, self.own_rate, self.rate)
+            features = cast(Scripted, self.teacher)(waveform)
         if not isinstance(features, Tensor) or features.dim() != 3 or features.shape[2] != self.channels:
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ToolkitError(
                 f"weights={self.path}: the teacher gives {shape} where (batch, frames, {self.channels}) is expected:"
                 " set objective.channels to its channels, or trace the layer that you want"
             )
-        return F.adaptive_avg_pool1d(features.mT, frames).mT
+        averaged: Tensor = F.adaptive_avg_pool1d(features.mT, frames).mT
+        return averaged
 
     def train(self, mode: bool = True) -> Self:
         """Reads the teacher where it has not been; ToolkitError where it is not that of before."""

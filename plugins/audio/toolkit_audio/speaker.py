@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.functional import resample
 
 from toolkit import Bound, DataSpec, Metric
 from toolkit.device import double
+from toolkit_audio.quality import SILENT
+from toolkit_audio.reading import resample
 from toolkit_audio.voice_encoder import RATE, VoiceEncoder
 from toolkit_audio.waveform import sample_rate_of, scaled_to_waveform, to_waveform
 
 Sums = tuple[Tensor, Tensor]
 """By speaker: how many, and the sum of their embeddings."""
-SILENT = 1e-8
-"""Power of an example that has no voice."""
 
 
 @final
@@ -48,7 +48,7 @@ class SpeakerMetric(Metric):
         _gather(self._of_data, voices, conditions, loud)
         mean = output.likelihood.mean
         if mean is not None:
-            alike = (self._voices(scaled_to_waveform(mean, self.data)[:, 0]) * voices).sum(1)
+            alike = (self._voices(scaled_to_waveform(mean, self.data)[:, 0].cpu()) * voices).sum(1)
             self._sum += float(alike[loud].sum())
             self._count += int(loud.sum())
 
@@ -77,9 +77,10 @@ class SpeakerMetric(Metric):
 
     @torch.no_grad()
     def _voices(self, waveform: Tensor) -> Tensor:
-        """Of waveforms ``(batch, samples)``; embeddings in float64, on the CPU, where the network is."""
-        heard = resample(torch.nan_to_num(waveform.float().cpu()).clamp(-1, 1), self.rate, RATE)
-        return double(self._encoder(heard))
+        """Of waveforms ``(batch, samples)`` on the CPU, where the network is; embeddings in float64."""
+        waves = torch.nan_to_num(waveform.float()).clamp(-1, 1).numpy()
+        heard = np.stack([resample(wave, self.rate, RATE) for wave in waves])
+        return double(self._encoder(torch.from_numpy(heard)))
 
 
 def _nobody(speakers: int | None) -> Sums:

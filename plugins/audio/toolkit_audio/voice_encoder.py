@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from math import log
 from pathlib import Path
 from typing import Self, cast, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
 
 from toolkit import ToolkitError
 
@@ -34,8 +34,7 @@ class VoiceEncoder(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(BANDS, WIDTH, LAYERS, batch_first=True)
         self.linear = nn.Linear(WIDTH, WIDTH)
-        filters = melscale_fbanks(WINDOW // 2 + 1, 0, RATE / 2, BANDS, RATE, norm="slaney", mel_scale="slaney")
-        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("filters", auditory_filters(BANDS, WINDOW, RATE), persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
     @classmethod
@@ -66,7 +65,8 @@ class VoiceEncoder(nn.Module):
         parts = torch.stack([mel[:, start : start + PART] for start in starts], 1)
         _, (hidden, _) = self.lstm(parts.flatten(0, 1))
         heard = F.normalize(self.linear(hidden[-1]).relu(), dim=1)
-        return F.normalize(heard.unflatten(0, parts.shape[:2]).mean(1), dim=1)
+        voices: Tensor = F.normalize(heard.unflatten(0, parts.shape[:2]).mean(1), dim=1)
+        return voices
 
     def _mel(self, waveform: Tensor) -> Tensor:
         """The power of mel bands ``(batch, windows, bands)``."""
@@ -74,6 +74,19 @@ class VoiceEncoder(nn.Module):
         padded = F.pad(waveform, (WINDOW // 2, WINDOW // 2))
         spectrum = torch.stft(padded, WINDOW, HOP, window=window, center=False, return_complex=True)
         return spectrum.abs().square().mT @ filters
+
+
+def auditory_filters(bands: int, size: int, rate: int) -> Tensor:
+    """``(size // 2 + 1, bands)``: triangles of unit area, evenly spaced on Slaney's mel scale (1998, Auditory Toolbox),
+    which is linear up to 1000 Hz and logarithmic above, from 0 to rate / 2."""
+    step = log(6.4) / 27  # of the logarithm, for a mel
+    top = 15 + log(rate / 2 / 1000) / step
+    mels = torch.linspace(0, top, bands + 2, dtype=torch.float64)
+    edges = torch.where(mels < 15, mels * 200 / 3, 1000 * ((mels - 15) * step).exp())
+    bins = torch.linspace(0, rate / 2, size // 2 + 1, dtype=torch.float64)[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return (torch.minimum(rising, falling).clamp(min=0) * 2 / (edges[2:] - edges[:-2])).float()
 
 
 def _starts(samples: int) -> list[int]:

@@ -36,6 +36,7 @@ def trained(folder: Path, weights: Path, steps: int) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_continued_run_is_an_uninterrupted_one(weights: Path, tmp_path: Path) -> None:
     """Bit for bit, also the crops; and it opens where the weights are gone, but is not trained on."""
     whole, parts = trained(tmp_path / "whole", weights, 4), trained(tmp_path / "parts", weights, 2)

@@ -12,6 +12,7 @@ from torch import Tensor
 from toolkit import Bound, DataSpec, Metric, ToolkitError
 from toolkit.metrics.gaussians import Gaussian, Sums, frechet
 from toolkit.nn.scripted import Scripted
+from toolkit.ranges import PositiveInt
 
 FILE = "i3d_torchscript.pt"
 WHAT = f"I3D, such as StyleGAN-V's {FILE}"
@@ -37,7 +38,7 @@ class FvdMetric(Metric):
         frames: of a clip that are judged, from the first on; null: all.
     """
 
-    def __init__(self, data: DataSpec, *, weights: str | None = None, frames: int | None = None) -> None:
+    def __init__(self, data: DataSpec, *, weights: str | None = None, frames: PositiveInt | None = None) -> None:
         if data.rank != 3 or data.channels not in (1, 3) or not data.ordered:
             raise ValueError(f"judges clips, of 1 or 3 channels and three axes; this data has {data.shape}")
         length = data.axes[0] if frames is None else frames
