@@ -22,7 +22,7 @@ class TestIBQQuantizer(QuantizerSuite):
 
 class TestIBQQuantizerWithAll(TestIBQQuantizer):
     def make(self, dim: int) -> Quantizer:
-        return IBQQuantizer(dim, codebook_size=11, compare="distance", temperature=0.5, normalize=True, entropy=0.1)
+        return IBQQuantizer(dim, codebook_size=11, compare="product", temperature=0.5, normalize=True, entropy=0.1)
 
 
 def latents(*shape: int) -> Tensor:
@@ -96,13 +96,24 @@ def test_no_step_holds_all_choices(largest: Any) -> None:
 
 
 def test_long_entries_are_favored_by_products_alone() -> None:
-    products, distances = ibq(dim=2, size=2), ibq(dim=2, size=2, compare="distance")
+    products, distances = ibq(dim=2, size=2, compare="product"), ibq(dim=2, size=2)
     for quantizer in (products, distances):
         with torch.no_grad():
             quantizer.codebook.copy_(torch.tensor([[1.0, 0.0], [3.0, 3.0]]))
     z = torch.tensor([[[1.0], [0.1]]]).double()
     assert products(z).codes.item() == 1
     assert distances(z).codes.item() == 0
+
+
+def test_latents_with_a_mean_use_the_codebook() -> None:
+    """Entries that start at latents are each nearest to one; of products, a few are the largest everywhere."""
+    z, shares = 3 + torch.randn(4, 8, 256), []
+    for compare in ("distance", "product"):
+        quantizer = IBQQuantizer(8, codebook_size=64, compare=compare)  # type: ignore[arg-type]
+        shares.append(len(quantizer(z).codes.unique()) / 64)
+    assert IBQQuantizer(8).compare == "distance"
+    assert shares[0] == 1
+    assert shares[1] < 0.3
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

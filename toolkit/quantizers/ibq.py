@@ -24,8 +24,8 @@ _Compare = Literal["product", "distance"]
 Compare = Annotated[
     _Compare,
     Doc(
-        "what is softmaxed over entries e: the products z e of the paper, which favor long entries, or the distances"
-        " -|z - e|^2."
+        "what is softmaxed over entries e: the distances -|z - e|^2, or the products z e of the paper. Those favor long"
+        " entries: where latents have a mean, the few that lie farthest along it are chosen, and the rest never are."
     ),
 ]
 
@@ -35,8 +35,9 @@ class IBQQuantizer(Quantizer):
     """The likeliest entry of a softmax over all, whose gradient reaches all (index backpropagation quantization, Shi et
     al. 2024, arXiv:2412.02692).
 
-    With ``p = softmax(z e / temperature)`` over entries, the latents are ``z_q = (hard + p - sg[p]) e``, hard the
-    one-hot of p's largest, so that values are entries and every entry and the latents have p's gradient. The loss is::
+    With ``p = softmax(-|z - e|^2 / temperature)`` over entries, or of the paper's products z e, the latents are
+    ``z_q = (hard + p - sg[p]) e``, hard the one-hot of p's largest, so that values are entries and every entry and the
+    latents have p's gradient. The loss is::
 
         |z - z_q|^2 + commitment * |z - sg[e]|^2 + codebook * |sg[z] - e|^2
 
@@ -59,7 +60,7 @@ class IBQQuantizer(Quantizer):
         commitment: NonNegative = 1.0,
         codebook: NonNegative = 0.25,
         init: Init = "data",
-        compare: Compare = "product",
+        compare: Compare = "distance",
         temperature: Positive = 1.0,
         normalize: Normalize = False,
         entropy: Entropy = 0.0,
