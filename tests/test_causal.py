@@ -28,6 +28,10 @@ MAKERS: dict[str, Callable[..., Trunk]] = {
     "pixelcnn-wide": lambda grid, context: PixelCNN(len(grid), context=context, hidden=8, layers=2, kernel_size=7),
     "wavenet": lambda grid, context: WaveNet(context=context, hidden=8, blocks=2, layers=3, skip=10),
     "transformer": lambda grid, context: Transformer(grid, context=context, hidden=8, layers=2, heads=2),
+    "rotary": lambda grid, context: Transformer(
+        grid, context=context, hidden=12, layers=2, heads=2, positions="rotary"
+    ),
+    "any_order": lambda grid, context: Transformer(grid, context=context, hidden=8, layers=1, heads=2, any_order=True),
     "scales": lambda grid, context: ScalesTransformer(
         ((1,), (2,), (grid[0] - 3,)), context=context, hidden=8, layers=2, heads=2
     ),

@@ -64,6 +64,8 @@ CHOICES = {
         "scales",
         "coarse_to_fine",
         "factored",
+        "delay",
+        "random_order",
     ],
 }
 SIZES = {  # of what is made small
@@ -73,6 +75,8 @@ SIZES = {  # of what is made small
     "prior=maskgit": ["prior.hidden=8", "prior.layers=2"],
     "prior=coarse_to_fine": ["prior.hidden=8", "prior.inner.hidden=8", "prior.inner.layers=2", "prior.inner.head=8"],
     "prior=factored": ["prior.inner.hidden=8", "prior.inner.layers=2", "prior.inner.head=8"],
+    "prior=delay": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
+    "prior=random_order": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "prior=scales": ["prior.hidden=8", "prior.layers=2", "prior.head=8"],
     "decoder=pixelcnn": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],
     "decoder=wavenet": ["decoder.hidden=8", "decoder.layers=2", "decoder.head=8"],

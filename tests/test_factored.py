@@ -116,7 +116,7 @@ def test_memory_does_not_grow_with_the_codebook(inner: str, largest: Any) -> Non
         codes = torch.stack([torch.randint(size, (2, 3, 3)) for size in code_spec.codebook_sizes], 1)
         prior.loss(codes, {}).sum().backward()
         drawn = prior.sample(2, {})
-    assert largest.numel < 3000
+    assert largest.numel < 5000
     assert drawn.amax() > 2**18
 
 

@@ -31,6 +31,8 @@ class Core(PluginSuite):
         "prior=pixelcnn": SMALL,
         "prior=transformer": SMALL,
         "prior=scales": SMALL,
+        "prior=delay": SMALL,
+        "prior=random_order": SMALL,
         "prior=coarse_to_fine": [
             "prior.hidden=8",
             "prior.inner.hidden=8",

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from toolkit.errors import ToolkitError
+from toolkit.nn.rotary import RotaryPositions, rotate
 from toolkit.prior import Prior, SamplingOptions
 from toolkit.priors.categorical import CategoricalPrior
 from toolkit.priors.coarse_to_fine import CoarseToFinePrior
+from toolkit.priors.delay import DelayPrior
 from toolkit.priors.factored import FactoredPrior
 from toolkit.priors.maskgit import MaskGITPrior
 from toolkit.priors.pixelcnn import PixelCNNPrior
+from toolkit.priors.random_order import RandomOrderPrior
 from toolkit.priors.scales import ScalesPrior
 from toolkit.priors.transformer import TransformerPrior
 from toolkit.priors.uniform import UniformPrior
@@ -47,9 +50,39 @@ class TestTransformerPrior(PriorSuite):
         return TransformerPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
 
 
+class TestRotaryTransformerPrior(TestTransformerPrior):
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return TransformerPrior(code_spec, conditions, hidden=12, layers=2, heads=2, head=8, positions="rotary")
+
+
+class TestDepthTransformerPrior(TestTransformerPrior):
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return TransformerPrior(code_spec, conditions, hidden=8, layers=1, heads=2, head=8, depth_layers=2)
+
+
+class TestDelayPrior(PriorSuite):
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return DelayPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
+
+
+class TestParallelPrior(TestDelayPrior):
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return DelayPrior(code_spec, conditions, delay=0, hidden=8, layers=2, heads=2, head=8)
+
+
+class TestRandomOrderPrior(PriorSuite):
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return RandomOrderPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
+
+
 class TestMaskGITPrior(PriorSuite):
     def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
         return MaskGITPrior(code_spec, conditions, hidden=8, layers=2, heads=2, passes=3)
+
+
+class TestRotaryMaskGITPrior(TestMaskGITPrior):
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return MaskGITPrior(code_spec, conditions, hidden=12, layers=2, heads=2, passes=3, positions="rotary")
 
 
 class TestScalesPrior(PriorSuite):
@@ -196,6 +229,39 @@ def test_a_transformer_knows_the_places_it_was_made_for() -> None:
     assert prior.log_prob(torch.zeros(2, 2, 3, 4, dtype=torch.int64), {}).shape == (2,)
     with pytest.raises(ToolkitError, match=r"a grid of \(5, 4\): this network has positions up to \(4, 4\)"):
         prior.log_prob(torch.zeros(2, 2, 5, 4, dtype=torch.int64), {})
+
+
+@pytest.mark.parametrize("cls", [TransformerPrior, MaskGITPrior], ids=lambda cls: cls.__name__)
+def test_rotary_positions_have_no_weights_of_the_grid(cls: type) -> None:
+    """What was trained on one grid loads into a prior of a larger one, and costs codes of any."""
+    priors = [
+        cls(CodeSpec(grid, (5, 3)), (), hidden=8, layers=1, heads=2, positions="rotary") for grid in ((4, 4), (6, 9))
+    ]
+    priors[1].load_state_dict(priors[0].state_dict())
+    codes = torch.randint(3, (2, 2, 6, 9))
+    torch.manual_seed(1)
+    whole = priors[1].eval().loss(codes, {})
+    torch.manual_seed(1)
+    torch.testing.assert_close(priors[0].eval().loss(codes, {}), whole)
+    assert priors[1].sample(2, {}).shape == (2, 2, 6, 9)
+
+
+def test_rotary_attention_depends_on_distances_alone() -> None:
+    """Of two vectors at any two positions of a grid as far apart."""
+    rotation, grid = RotaryPositions(2, 12).double()((5, 7)), (5, 7)
+    query, key = (rotate(torch.randn(1, 12).double().expand(35, 12), rotation).unflatten(0, grid) for _ in range(2))
+    scores = torch.einsum("abc,dec->abde", query, key)
+    for rows, columns in ((0, 0), (2, 3), (4, 1)):
+        apart = [scores[a, b, a + rows, b + columns] for a in range(5 - rows) for b in range(7 - columns)]
+        torch.testing.assert_close(torch.stack(apart), apart[0].expand(len(apart)))
+    assert scores[0, 0].std() > 0.1
+
+
+def test_rotary_positions_need_a_pair_of_channels_for_each_axis() -> None:
+    with pytest.raises(ValueError, match=r"positions=rotary: a head has 2 channels, and 2 axes need .* at least 4"):
+        TransformerPrior(CODES, (), hidden=8, heads=4, positions="rotary")
+    with pytest.raises(ValueError, match="positions=turned: one of learned, rotary"):
+        MaskGITPrior(CODES, (), hidden=8, positions="turned")  # type: ignore[arg-type]
 
 
 def test_independent_codes_are_learned_to_their_entropy() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from toolkit.causal.network import CausalNetwork
+from toolkit.causal.code_network import CodeNetwork
 from toolkit.prior import SamplingOptions
 
 
@@ -24,6 +24,8 @@ class Examples(NamedTuple):
     """``(n, depth, first positions)``."""
     noise: Tensor
     """A random number per code, ``(n, depth, positions)``."""
+    given: Tensor | None = None
+    """Codes to take in place of sampled ones, ``(n, depth, positions)``; -1: sample."""
 
     @property
     def branches(self) -> int:
@@ -34,7 +36,8 @@ class Examples(NamedTuple):
     def signature(self) -> Hashable:
         """What examples have in common whose steps are the same operations on tensors of the same shapes."""
         context = None if self.context is None else (self.context.shape, self.context.dtype)
-        return self.grid, self.sampling, context, self.noise.shape, self.noise.dtype, self.noise.device
+        noise = self.noise
+        return self.grid, self.sampling, context, noise.shape, noise.dtype, noise.device, self.given is None
 
 
 class Batch:
@@ -43,7 +46,7 @@ class Batch:
     It keeps no reference to the network, whose weights are read anew by ``restart``.
     """
 
-    def __init__(self, network: CausalNetwork, examples: Examples, state: Any = None) -> None:
+    def __init__(self, network: CodeNetwork, examples: Examples, state: Any = None) -> None:
         """``state`` is one to go on from; None: the network's before the first position."""
         self.grid, self.sampling, self.branches = examples.grid, examples.sampling, examples.branches
         noise, context = examples.noise, examples.context
@@ -52,18 +55,21 @@ class Batch:
         self.state: Any = network.init(self.branches * self.n, self.grid, self.context) if state is None else state
         # Positions first, so that a step reads and writes contiguous memory.
         self.noise = noise.permute(2, 1, 0).contiguous()
+        self.given = None if examples.given is None else examples.given.permute(2, 1, 0).contiguous()
         self.codes = torch.zeros(self.noise.shape, dtype=torch.int64, device=noise.device)
         self.position = torch.zeros(1, dtype=torch.int64, device=noise.device)
 
-    def restart(self, network: CausalNetwork, examples: Examples) -> None:
+    def restart(self, network: CodeNetwork, examples: Examples) -> None:
         """Other examples of the same signature, and the weights of now, in the same memory."""
         if self.context is not None and examples.context is not None:
             self.context.copy_(examples.context)
         refill(self.state, network.init(self.branches * self.n, self.grid, self.context))
         self.noise.copy_(examples.noise.permute(2, 1, 0))
+        if self.given is not None and examples.given is not None:
+            self.given.copy_(examples.given.permute(2, 1, 0))
         self.codes.zero_()
 
-    def prefill(self, network: CausalNetwork, known: Tensor) -> None:
+    def prefill(self, network: CodeNetwork, known: Tensor) -> None:
         """Starts a new or restarted batch after the known codes ``(n, depth, positions)``."""
         first = known.shape[2]
         self.position.fill_(first)

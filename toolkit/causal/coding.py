@@ -8,14 +8,14 @@ from math import prod
 import torch
 from torch import Tensor
 
-from toolkit.causal.network import CausalNetwork
+from toolkit.causal.code_network import CodeNetwork
 from toolkit.causal.sampling import check_prefix
 from toolkit.device import in_float32
 from toolkit.entropy import EntropyCoder
 
 
 def entropy_code(
-    network: CausalNetwork,
+    network: CodeNetwork,
     coder: EntropyCoder,
     n: int,
     grid: Sequence[int],

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from toolkit.causal.batch import Batch
-from toolkit.causal.network import CausalNetwork
+from toolkit.causal.code_network import CodeNetwork
 from toolkit.errors import ToolkitError
 
-Step = Callable[[CausalNetwork, Batch, int], None]
+Step = Callable[[CodeNetwork, Batch, int], None]
 """Samples the codes of a batch's position by the operations of a graph id."""
 
 
@@ -20,7 +20,7 @@ def compiled_step(step: Step, backend: str | Callable[..., Any] = "inductor") ->
     """The step, compiled at the first call of each graph id; ToolkitError where that cannot be done."""
     fast = torch.compile(step, fullgraph=True, dynamic=False, backend=backend)
 
-    def call(network: CausalNetwork, batch: Batch, graph_id: int) -> None:
+    def call(network: CodeNetwork, batch: Batch, graph_id: int) -> None:
         try:
             fast(network, batch, graph_id)
         except torch._dynamo.exc.TorchDynamoException as e:
@@ -43,7 +43,7 @@ class Compiled:
         self.step = compiled_step(step, self._compile)
         self.calls: list[Callable[[], object]] = []
 
-    def __call__(self, network: CausalNetwork, batch: Batch, graph_id: int) -> Callable[[], object] | None:
+    def __call__(self, network: CodeNetwork, batch: Batch, graph_id: int) -> Callable[[], object] | None:
         self.calls = []
         self.step(network, batch, graph_id)
         calls, self.calls = self.calls, []

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from toolkit.causal.batch import Batch, opaque
+from toolkit.causal.code_network import CodeNetwork
 from toolkit.causal.compiling import Compiled, Step, compiled_step
-from toolkit.causal.network import CausalNetwork
 
 KEPT = 1 << 30
 """Most bytes of the batches that are kept for a network after a call."""
@@ -26,7 +26,7 @@ KEPT = 1 << 30
 class Recorder(Protocol):
     """How steps are recorded."""
 
-    def __call__(self, network: CausalNetwork, batch: Batch, graph_id: int) -> Callable[[], object] | None:
+    def __call__(self, network: CodeNetwork, batch: Batch, graph_id: int) -> Callable[[], object] | None:
         """Runs a step; returns what runs it again, or None: not yet."""
 
 
@@ -41,7 +41,7 @@ class Captured:
         self.step, self.pool = step, pool
         self.warm = set[int]()
 
-    def __call__(self, network: CausalNetwork, batch: Batch, graph_id: int) -> Callable[[], object] | None:
+    def __call__(self, network: CodeNetwork, batch: Batch, graph_id: int) -> Callable[[], object] | None:
         if graph_id not in self.warm:
             self.warm.add(graph_id)
             self.step(network, batch, graph_id)
@@ -61,7 +61,7 @@ class Recorded:
         self.batch, self.record = batch, record
         self.steps: dict[int, Callable[[], object]] = {}
 
-    def step(self, network: CausalNetwork, graph_id: int) -> None:
+    def step(self, network: CodeNetwork, graph_id: int) -> None:
         """The step at the batch's position."""
         again = self.steps.get(graph_id)
         if again is not None:
@@ -84,7 +84,7 @@ class _Shelf:
 _shelves: WeakKeyDictionary[nn.Module, _Shelf] = WeakKeyDictionary()
 
 
-def recorder(network: CausalNetwork, step: Step, device: torch.device, compiled: bool) -> Recorder:
+def recorder(network: CodeNetwork, step: Step, device: torch.device, compiled: bool) -> Recorder:
     """How steps of a network are recorded on a device; all its CUDA graphs share a pool of memory."""
     if device.type != "cuda":
         return Compiled(step)
@@ -94,18 +94,18 @@ def recorder(network: CausalNetwork, step: Step, device: torch.device, compiled:
     return Captured(compiled_step(step) if compiled else step, shelf.pool)
 
 
-def take(network: CausalNetwork, key: Hashable) -> Recorded | None:
+def take(network: CodeNetwork, key: Hashable) -> Recorded | None:
     """The batch that is kept under a key, if the network's weights lie where they lay then; nobody else has it."""
     return _shelf(network).batches.pop(key, None)
 
 
-def keep(network: CausalNetwork, key: Hashable, recorded: Recorded) -> None:
+def keep(network: CodeNetwork, key: Hashable, recorded: Recorded) -> None:
     """Keeps a batch for ``take``, if its state can be set to the start again."""
     if not opaque(recorded.batch.state):
         _shelf(network).batches[key] = recorded
 
 
-def trim(network: CausalNetwork) -> None:
+def trim(network: CodeNetwork) -> None:
     """Drops the batches unused for longest, until those left take at most ``KEPT`` bytes."""
     batches = _shelf(network).batches
     while sum(recorded.batch.bytes for recorded in batches.values()) > KEPT:

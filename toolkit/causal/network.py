@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toolkit.causal.code_network import CodeNetwork
+from toolkit.causal.depths import Cache, DepthLayers, DepthTransformer
 from toolkit.device import in_float32
 
 ROWS = 1 << 14
@@ -101,15 +103,18 @@ class NetworkState(NamedTuple):
     """Weights of the network, to avoid attribute lookups at every code."""
     inner: list[Tensor]
     heads: list[tuple[Tensor, Tensor]]
+    caches: Cache
+    """Of the transformer over a position's codes; empty without one."""
 
 
 @final
-class CausalNetwork(nn.Module):
+class CausalNetwork(CodeNetwork):
     """A distribution over codes ``(batch, depth, *grid)``, each code given all earlier ones.
 
     The order is raster over positions and, at each, from the first depth to the last. The trunk runs once per position,
     over the sum of the position's embedded codes; a small head makes the codes at a position depend on one another: it
-    adds an embedding of every earlier depth's code to the trunk's feature.
+    adds an embedding of every earlier depth's code to the trunk's feature. With ``depth_layers`` these sums go through
+    a transformer over the depths.
 
     Args:
         head: channels before the output layer.
@@ -117,7 +122,13 @@ class CausalNetwork(nn.Module):
     """
 
     def __init__(
-        self, trunk: Trunk, codebook_sizes: tuple[int, ...], *, head: int = 256, ordered: bool = False
+        self,
+        trunk: Trunk,
+        codebook_sizes: tuple[int, ...],
+        *,
+        head: int = 256,
+        ordered: bool = False,
+        depth_layers: DepthLayers = 0,
     ) -> None:
         super().__init__()
         if not codebook_sizes:
@@ -135,10 +146,12 @@ class CausalNetwork(nn.Module):
             nn.init.normal_(table.weight, std=1 / sqrt(len(codebook_sizes)))
             if ordered:
                 table.weight.data.copy_(smooth(*table.weight.shape) / sqrt(len(codebook_sizes)))
+        self.depths = DepthTransformer(len(codebook_sizes), head, depth_layers) if depth_layers else None
 
     def forward(self, codes: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """Logits of codes ``(batch, depth, *grid)``: for each depth ``(batch, *grid, codebook_size)``."""
-        return tuple(depth for some in self._logits(codes, context) for depth in some)
+        features = self.trunk(self.embed(codes), context)
+        return tuple(depth for some in self._logits(features, codes) for depth in some)
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -149,7 +162,15 @@ class CausalNetwork(nn.Module):
 
     def cross_entropy(self, codes: Tensor, context: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
         """``-log_prob``."""
-        logits = self._logits(codes if seen is None else seen, context)
+        shown = codes if seen is None else seen
+        return self.cross_entropy_of(self.trunk(self.embed(shown), context), codes, shown)
+
+    def cross_entropy_of(self, features: Tensor, codes: Tensor, shown: Tensor | None = None) -> Tensor:
+        """``cross_entropy`` of codes ``(batch, depth, *grid)`` whose trunk's features are ``(batch, *grid, features)``.
+
+        ``shown``: what the network is shown of the codes at a position in place of them.
+        """
+        logits = self._logits(features, codes if shown is None else shown)
         parts = codes.split([len(some) for some in logits], 1)
         nats = [_cross_entropy(some, part) for some, part in zip(logits, parts, strict=True)]
         return nats[0] if len(nats) == 1 else torch.stack(nats).sum(0)
@@ -160,12 +181,15 @@ class CausalNetwork(nn.Module):
         whole: Tensor = embedded.squeeze(1) if len(self.tables) == 1 else embedded.sum(1)
         return whole.movedim(-1, 1)
 
-    def _logits(self, codes: Tensor, context: Tensor | None) -> list[Tensor]:
+    def _logits(self, features: Tensor, codes: Tensor) -> list[Tensor]:
         """``(depths, batch, *grid, codebook_size)`` of all depths where codebooks are equally large, else of each.
 
         And of each on a CPU, whose cache is too small for all, and to which an operation costs little.
         """
-        feature: Tensor = self.proj(self.trunk(self.embed(codes), context).relu())
+        feature: Tensor = self.proj(features.relu())
+        if self.depths is not None:
+            features = self.depths(self._inputs(feature, codes))
+            return [head(part).unsqueeze(0) for head, part in zip(self.heads, features, strict=True)]
         if feature.device.type != "cpu" and len(set(self.codebook_sizes)) == 1:
             return [self._together(feature, codes)]
         logits = []
@@ -174,6 +198,13 @@ class CausalNetwork(nn.Module):
             if depth < len(self.inner):
                 feature = feature + self.inner[depth](codes[:, depth])
         return logits
+
+    def _inputs(self, feature: Tensor, codes: Tensor) -> Tensor:
+        """A position's feature and the embeddings of all codes before a depth: ``(depth, batch, *grid, head)``."""
+        inputs = [feature]
+        for depth, table in enumerate(self.inner):
+            inputs.append(inputs[-1] + table(codes[:, depth]))
+        return torch.stack(inputs)
 
     def _together(self, feature: Tensor, codes: Tensor) -> Tensor:
         """``(depth, batch, *grid, codebook_size)`` of all depths at once, in as many operations as of one."""
@@ -206,6 +237,7 @@ class CausalNetwork(nn.Module):
             [table.weight for table in self.tables],  # type: ignore[misc]
             [table.weight for table in self.inner],  # type: ignore[misc]
             [(head.weight, head.bias) for head in self.heads],  # type: ignore[misc]
+            [] if self.depths is None else self.depths.init(batch),
         )
 
     def prefill(self, state: NetworkState, grid: Sequence[int], codes: Tensor) -> None:
@@ -223,6 +255,8 @@ class CausalNetwork(nn.Module):
 
     def logits(self, state: NetworkState, feature: Tensor, depth: int) -> Tensor:
         """``(batch, codebook_sizes[depth])``, after the codes of all earlier depths are appended."""
+        if self.depths is not None:
+            return F.linear(self.depths.step(state.caches, feature, depth), *state.heads[depth])
         return F.linear(feature.relu(), *state.heads[depth])
 
     def append(self, state: NetworkState, feature: Tensor, position: Tensor, depth: int, codes: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from toolkit.causal import graphs
 from toolkit.causal.batch import Batch, Examples, tensors
+from toolkit.causal.code_network import CodeNetwork
 from toolkit.causal.graphs import Recorded
-from toolkit.causal.network import CausalNetwork, NetworkState
+from toolkit.causal.network import NetworkState
 from toolkit.device import free_memory, in_float32, wide
 from toolkit.errors import ToolkitError
 from toolkit.prior import PLAIN, SamplingOptions
@@ -53,7 +54,7 @@ def compiled(on: bool = True) -> Iterator[None]:
 
 @torch.no_grad()
 def sample(
-    network: CausalNetwork,
+    network: CodeNetwork,
     n: int,
     grid: Sequence[int],
     sampling: SamplingOptions = PLAIN,
@@ -61,14 +62,16 @@ def sample(
     context: Tensor | None = None,
     unconditional: Tensor | None = None,
     prefix: Tensor | None = None,
+    given: Tensor | None = None,
     generator: torch.Generator | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Codes ``(n, depth, *grid)`` from a causal network, on its device.
+    """Codes ``(n, depth, *grid)`` from a network, on its device.
 
     ``context`` is what the network is given at every position, ``(n, …)``; ``unconditional`` the same without
     conditions, for guidance: logits ``u + guidance (c - u)``. ``prefix`` ``(n, depth, positions)`` fixes the first
-    positions, which the trunk is given at once. Samples as many examples at once as fit into memory.
+    positions, which the trunk is given at once; ``given`` ``(n, depth, positions)`` has codes of any, which take the
+    place of sampled ones when their turn comes, and -1 elsewhere. Samples as many examples at once as fit into memory.
     """
     device, positions = network.proj.weight.device, prod(grid)
     grid, fast = tuple(grid), _compiling.get() or device.type == "cuda"
@@ -88,7 +91,8 @@ def sample(
             rows = torch.arange(start, start + size if fast else end).clamp(max=n - 1)
             there = rows.to(device)
             joined = _joined([None if branch is None else branch[there] for branch in contexts], len(rows))
-            examples = Examples(grid, sampling, joined, known[there], on_device(noise[rows], device))
+            forced = None if given is None else given.to(device)[there]
+            examples = Examples(grid, sampling, joined, known[there], on_device(noise[rows], device), forced)
             on_progress = _batch_progress(progress, number * positions, batches)
             codes.append(sample_batch(network, examples, on_progress)[: end - start])
     graphs.trim(network)
@@ -96,12 +100,12 @@ def sample(
     return torch.cat(codes).reshape(n, len(network.codebook_sizes), *grid)
 
 
-def _sample_batch(network: CausalNetwork, examples: Examples, on_progress: Callable[[int], None]) -> Tensor:
+def _sample_batch(network: CodeNetwork, examples: Examples, on_progress: Callable[[int], None]) -> Tensor:
     """Codes ``(n, depth, positions)`` of one batch."""
     return _run(network, Recorded(Batch(network, examples), _step), examples.known, on_progress)
 
 
-def sample_from(network: CausalNetwork, state: NetworkState, grid: tuple[int, ...], noise: Tensor) -> Tensor:
+def sample_from(network: CodeNetwork, state: NetworkState, grid: tuple[int, ...], noise: Tensor) -> Tensor:
     """Codes ``(n, depth, positions)`` from a state before the first position of a grid, which they change.
 
     ``noise`` is as of ``uniforms``.
@@ -111,7 +115,7 @@ def sample_from(network: CausalNetwork, state: NetworkState, grid: tuple[int, ..
     return _run(network, Recorded(batch, _step), none, lambda position: None)
 
 
-def _sample_recorded(network: CausalNetwork, examples: Examples, on_progress: Callable[[int], None]) -> Tensor:
+def _sample_recorded(network: CodeNetwork, examples: Examples, on_progress: Callable[[int], None]) -> Tensor:
     """The same by recorded steps, those of an earlier batch if there was one."""
     key = (examples.signature, _compiling.get(), torch.get_float32_matmul_precision(), torch.get_num_threads())
     recorded = graphs.take(network, key)
@@ -126,7 +130,7 @@ def _sample_recorded(network: CausalNetwork, examples: Examples, on_progress: Ca
 
 
 def _run(
-    network: CausalNetwork,
+    network: CodeNetwork,
     recorded: Recorded,
     known: Tensor,
     on_progress: Callable[[int], None],
@@ -146,7 +150,7 @@ def _run(
     return batch.codes.permute(2, 1, 0).clone()
 
 
-def _step(network: CausalNetwork, batch: Batch, graph_id: int) -> None:
+def _step(network: CodeNetwork, batch: Batch, graph_id: int) -> None:
     """Samples the codes of the batch's position, or of all that are together from there on, and goes on."""
     count = network.trunk.together(batch.grid, graph_id)
     if count > 1:
@@ -156,14 +160,22 @@ def _step(network: CausalNetwork, batch: Batch, graph_id: int) -> None:
     feature = network.step(batch.state, graph_id, position)
     for d, uniform in enumerate(batch.noise.index_select(0, position)[0]):
         logits = guided(network.logits(batch.state, feature, d), batch.n, batch.sampling.guidance)
-        sampled.append(sample_logits(logits, uniform, batch.sampling))
+        sampled.append(_unless_given(sample_logits(logits, uniform, batch.sampling), batch, d))
         code = sampled[-1] if batch.branches == 1 else sampled[-1].repeat(batch.branches)
         feature = network.append(batch.state, feature, position, d, code)
     batch.codes.index_copy_(0, position, torch.stack(sampled).unsqueeze(0))
     position.add_(1)
 
 
-def _step_part(network: CausalNetwork, batch: Batch, graph_id: int, count: int) -> None:
+def _unless_given(sampled: Tensor, batch: Batch, depth: int) -> Tensor:
+    """The sampled codes ``(n,)`` of the batch's position, or those that are given."""
+    if batch.given is None:
+        return sampled
+    given = batch.given.index_select(0, batch.position)[0, depth]
+    return torch.where(given < 0, sampled, given)
+
+
+def _step_part(network: CodeNetwork, batch: Batch, graph_id: int, count: int) -> None:
     """The same at several positions, each sampled from its own feature, some at a time."""
     positions = batch.position + torch.arange(count, device=batch.position.device)
     features = network.step_part(batch.state, graph_id, positions)
@@ -203,7 +215,7 @@ def _joined(contexts: list[Tensor | None], n: int) -> Tensor | None:
 
 
 def _at_once(
-    network: CausalNetwork,
+    network: CodeNetwork,
     n: int,
     grid: Sequence[int],
     contexts: list[Tensor | None],

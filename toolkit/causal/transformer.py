@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.causal.network import Trunk, stretches
 from toolkit.nn.attention import Block, GridPositions
+from toolkit.nn.rotary import Positions, RotaryPositions, check_positions, rotate
 
 SEGMENTS = 8
 """Segments of the positions where steps share graphs: one graph per segment."""
@@ -39,6 +40,10 @@ class TransformerState(NamedTuple):
     """``(positions,)``: 0, 1, …"""
     last_input: Tensor
     """The last position's embedding, ``(batch, hidden)``."""
+    sources: Tensor | None
+    """What inputs say of their own positions, ``(positions, hidden)``, where they do."""
+    rotation: Tensor | None
+    """Of queries and keys, ``(2, positions, channels of a head / 2)``, where positions are rotary."""
 
 
 @final
@@ -46,7 +51,10 @@ class Transformer(Trunk):
     """Pre-norm blocks of causal attention over the grid in raster order (Vaswani et al. 2017, Radford et al. 2019).
 
     A position's input is that of the position before it, plus an embedding of its own position, one table per axis (as
-    in VideoGPT, Yan et al. 2021), plus the context. It has positions for the given grid, and works on smaller ones.
+    in VideoGPT, Yan et al. 2021), plus the context. It has positions for the given grid, and works on smaller ones;
+    with ``rotary`` positions, which have no tables, on all of as many axes.
+
+    With ``any_order`` an input also says where it comes from, so that ``in_order`` takes positions in any order.
     """
 
     blocks: list[Block]
@@ -60,11 +68,16 @@ class Transformer(Trunk):
         layers: int = 8,
         heads: int = 8,
         dropout: float = 0.0,
+        positions: Positions = "learned",
+        any_order: bool = False,
     ) -> None:
         super().__init__()
+        check_positions(positions)
         self.channels = self.features = hidden
         self.start = nn.Parameter(0.02 * torch.randn(hidden))
-        self.positions = GridPositions(grid, hidden)
+        self.positions = GridPositions(grid, hidden) if positions == "learned" else None
+        self.sources = GridPositions(grid, hidden) if any_order else None
+        self.rotary = RotaryPositions(len(grid), hidden // heads) if positions == "rotary" else None
         self.context = nn.Linear(context, hidden) if context else None
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))  # type: ignore[assignment]
         self.norm = nn.LayerNorm(hidden)
@@ -72,11 +85,29 @@ class Transformer(Trunk):
     def forward(self, embedded: Tensor, context: Tensor | None = None) -> Tensor:
         grid = embedded.shape[2:]
         past = embedded.flatten(2).transpose(1, 2)
+        if self.sources is not None:
+            past = past + self.sources(grid)
         first = self.start.to(past.dtype).expand(len(past), 1, -1)
         x = torch.cat((first, past[:, :-1]), 1) + self._pos_emb(grid, context).transpose(0, 1)
+        rotation = self._rotation(grid)
+        for block in self.blocks:
+            x = block(x, causal=True, rotation=rotation)
+        features: Tensor = self.norm(x).unflatten(1, grid)
+        return features
+
+    def in_order(self, embedded: Tensor, context: Tensor | None, order: Tensor) -> Tensor:
+        """``(batch, positions, features)`` from ``(batch, channels, *grid)``: those of the positions in ``order``
+        ``(batch, positions)``, each from the inputs before it in that order."""
+        assert self.sources is not None
+        grid, rows = embedded.shape[2:], order.unsqueeze(2)
+        known = embedded.flatten(2).transpose(1, 2) + self.sources(grid)
+        past = known.gather(1, rows.expand(-1, -1, known.shape[2]))
+        first = self.start.to(past.dtype).expand(len(past), 1, -1)
+        pos_emb = self._pos_emb(grid, context).transpose(0, 1).expand(len(past), -1, -1)
+        x = torch.cat((first, past[:, :-1]), 1) + pos_emb.gather(1, rows.expand(-1, -1, pos_emb.shape[2]))
         for block in self.blocks:
             x = block(x, causal=True)
-        features: Tensor = self.norm(x).unflatten(1, grid)
+        features: Tensor = self.norm(x)
         return features
 
     def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> TransformerState:
@@ -84,7 +115,9 @@ class Transformer(Trunk):
         layers = [_folded(block, batch, positions) for block in self.blocks]
         pos_emb = self._pos_emb(tuple(grid), context).contiguous()
         order = torch.arange(positions, device=pos_emb.device)
-        return TransformerState(layers, pos_emb, order, self.start.detach().repeat(batch, 1))
+        first, sources = self.start.detach().repeat(batch, 1), self.sources
+        given = None if sources is None else sources(tuple(grid))
+        return TransformerState(layers, pos_emb, order, first, given, self._rotation(tuple(grid)))
 
     def graph_id(self, grid: Sequence[int], position: int, coarse: bool = False) -> int:
         """Length of the cache that is read: up to the position or, if coarse, to the end of its segment."""
@@ -98,35 +131,46 @@ class Transformer(Trunk):
         x = state.last_input + state.pos_emb.index_select(0, position)[0]
         later = state.order[:graph_id] > position
         hidden = x.new_zeros(1, graph_id).masked_fill(later, -torch.inf)
+        rotation = None if state.rotation is None else state.rotation.index_select(1, position)
         for block, layer in zip(self.blocks, state.layers, strict=True):
-            x = _step(block, layer, x, position, hidden)
+            x = _step(block, layer, x, position, hidden, rotation)
         features: Tensor = self.norm(x)
         return features
 
     def append(self, state: TransformerState, position: Tensor, embedded: Tensor) -> None:
+        if state.sources is not None:
+            embedded = embedded + state.sources.index_select(0, position)
         state.last_input.copy_(embedded)
 
     def prefill(self, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
         batch, _, positions = embedded.shape
         if not positions:
             return
+        if state.sources is not None:
+            embedded = embedded + state.sources[:positions].transpose(0, 1)
+        rotation = None if state.rotation is None else state.rotation[:, :positions]
         for examples in stretches(batch, positions):
             past = embedded[examples].transpose(1, 2)
             x = torch.cat((state.last_input[examples, None], past[:, :-1]), 1)
             pos_emb = state.pos_emb[:positions].transpose(0, 1)
             x = x + (pos_emb if len(pos_emb) == 1 else pos_emb[examples])
             for block, layer in zip(self.blocks, state.layers, strict=True):
-                x = _prefill(block, layer, x, examples)
+                x = _prefill(block, layer, x, examples, rotation)
         state.last_input.copy_(embedded[:, :, -1])
 
     def _pos_emb(self, grid: tuple[int, ...], context: Tensor | None) -> Tensor:
         """``(positions, batch or 1, hidden)``."""
-        pos_emb: Tensor = self.positions(grid).unsqueeze(1)
+        pos_emb = self.start.new_zeros(prod(grid), 1, self.channels)
+        if self.positions is not None:
+            pos_emb = self.positions(grid).unsqueeze(1)
         if self.context is None or context is None:
             return pos_emb
         whole = context.expand(*context.shape[:2], *grid).flatten(2)
         cond: Tensor = self.context(whole.permute(2, 0, 1))
         return pos_emb + cond
+
+    def _rotation(self, grid: tuple[int, ...]) -> Tensor | None:
+        return None if self.rotary is None else self.rotary(grid)
 
 
 def _folded(block: Block, batch: int, positions: int) -> Layer:
@@ -137,11 +181,12 @@ def _folded(block: Block, batch: int, positions: int) -> Layer:
     return Layer(qkv, out, wide, narrow, keys, values)
 
 
-def _step(block: Block, layer: Layer, x: Tensor, position: Tensor, hidden: Tensor) -> Tensor:
+def _step(block: Block, layer: Layer, x: Tensor, position: Tensor, hidden: Tensor, rotation: Tensor | None) -> Tensor:
     """A block at one position: x ``(batch, hidden)``."""
     batch, heads = len(x), block.heads
     qkv = torch.addmm(layer.qkv[1], block.before_attention(x), layer.qkv[0])
     query, key, value = qkv.view(batch, 3, heads, 1, -1).unbind(1)
+    query, key = rotate(query, rotation), rotate(key, rotation)
     layer.keys.index_copy_(1, position, key.reshape(batch * heads, 1, -1))
     layer.values.index_copy_(1, position, value.reshape(batch * heads, 1, -1))
     seen = hidden.shape[1]
@@ -154,11 +199,12 @@ def _step(block: Block, layer: Layer, x: Tensor, position: Tensor, hidden: Tenso
     return x + torch.addmm(layer.narrow[1], wide, layer.narrow[0])
 
 
-def _prefill(block: Block, layer: Layer, x: Tensor, examples: slice) -> Tensor:
+def _prefill(block: Block, layer: Layer, x: Tensor, examples: slice, rotation: Tensor | None) -> Tensor:
     """A block at the first positions of some examples: x ``(examples, positions, hidden)``."""
     heads, positions = block.heads, x.shape[1]
     qkv = _linear(block.before_attention(x), layer.qkv).unflatten(2, (3, heads, -1))
     query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    query, key = rotate(query, rotation), rotate(key, rotation)
     rows = slice(examples.start * heads, examples.stop * heads)
     layer.keys[rows, :positions].copy_(key.flatten(0, 1))
     layer.values[rows, :positions].copy_(value.flatten(0, 1))

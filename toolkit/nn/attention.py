@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit.errors import ToolkitError
+from toolkit.nn.rotary import rotate
 
 
 class Block(nn.Module):
@@ -36,12 +37,14 @@ class Block(nn.Module):
         """The linear layers, in the order of use."""
         return self.qkv, self.out, self.wide, self.narrow
 
-    def forward(self, x: Tensor, causal: bool, seen: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, causal: bool, seen: Tensor | None = None, rotation: Tensor | None = None) -> Tensor:
         """x ``(batch, positions, hidden)``; ``causal``: no position attends to a later one.
 
-        ``seen`` ``(positions, positions)`` bool, in place of causal: which positions each attends to.
+        ``seen`` ``(positions, positions)`` bool, in place of causal: which positions each attends to. ``rotation``:
+        how queries and keys are turned, see ``toolkit.nn.rotary``.
         """
         query, key, value = self._qkv(x)
+        query, key = rotate(query, rotation), rotate(key, rotation)
         return self._rest(x, F.scaled_dot_product_attention(query, key, value, seen, is_causal=causal))
 
     def extend(self, x: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:

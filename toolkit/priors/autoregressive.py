@@ -26,12 +26,18 @@ class AutoregressivePrior(Prior):
     """
 
     def __init__(
-        self, code_spec: CodeSpec, conditions: tuple[Condition, ...], trunk: Trunk, head: int, condition_dropout: float
+        self,
+        code_spec: CodeSpec,
+        conditions: tuple[Condition, ...],
+        trunk: Trunk,
+        head: int,
+        condition_dropout: float,
+        depth_layers: int = 0,
     ) -> None:
         super().__init__()
         self.code_spec, self.condition_dropout = code_spec, condition_dropout
         self.embedding = ConditionEmbedding(conditions, trunk.channels) if conditions else None
-        self.network = CausalNetwork(trunk, code_spec.codebook_sizes, head=head)
+        self.network = CausalNetwork(trunk, code_spec.codebook_sizes, head=head, depth_layers=depth_layers)
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         return self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:]))

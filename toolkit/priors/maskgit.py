@@ -15,6 +15,7 @@ from toolkit.device import in_float32
 from toolkit.nn.attention import Block, GridPositions
 from toolkit.nn.codebook import upcast
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
+from toolkit.nn.rotary import Positions, RotaryPositions, check_positions
 from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.priors.autoregressive import check_guidance
 from toolkit.ranges import Fraction, NonNegative, PositiveInt
@@ -30,7 +31,8 @@ class MaskGITPrior(Prior):
     sampled, and the least likely are masked again, so that the shares left masked follow the same cosine. The cost is
     ``passes`` passes for any number of codes; the codes of one pass are independent of one another.
 
-    Any codes may be given: a prefix may also have all positions, with -1 where a code is to be sampled.
+    Any codes may be given: a prefix may also have all positions, with -1 where a code is to be sampled. With rotary
+    positions a wholly masked grid looks the same everywhere, so that a sample's first codes do not know their place.
 
     Args:
         hidden: channels.
@@ -54,17 +56,21 @@ class MaskGITPrior(Prior):
         heads: PositiveInt = 8,
         passes: PositiveInt = 12,
         choice_temperature: NonNegative = 4.5,
+        positions: Positions = "learned",
         dropout: Fraction = 0.0,
         condition_dropout: Fraction = 0.1,
     ) -> None:
         super().__init__()
         if passes < 1:
             raise ValueError(f"passes={passes}: at least 1")
+        check_positions(positions)
         self.code_spec, self.passes, self.choice_temperature = code_spec, passes, choice_temperature
         self.condition_dropout = condition_dropout
         # The last row of each table stands for a masked code.
         self.tables = nn.ModuleList(nn.Embedding(size + 1, hidden) for size in code_spec.codebook_sizes)
-        self.positions = GridPositions(code_spec.grid, hidden)
+        self.positions = GridPositions(code_spec.grid, hidden) if positions == "learned" else None
+        rank = len(code_spec.grid)
+        self.rotary = RotaryPositions(rank, hidden // heads) if positions == "rotary" else None
         self.embedding = ConditionEmbedding(conditions, hidden) if conditions else None
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
@@ -153,14 +159,17 @@ class MaskGITPrior(Prior):
     ) -> list[Tensor]:
         """For each depth ``(batch, *grid, size)``, from the codes ``(batch, depth, *grid)`` that are not masked."""
         grid = codes.shape[2:]
-        x = self.positions(tuple(grid))
+        x = codes.new_zeros((), dtype=self.norm.weight.dtype)
+        if self.positions is not None:
+            x = self.positions(tuple(grid))
         for depth, (table, size) in enumerate(zip(self.tables, self.code_spec.codebook_sizes, strict=True)):
             x = x + table(codes[:, depth].masked_fill(masked[:, depth], size)).flatten(1, -2)
         if self.embedding is not None:
             context = over_grid(self.embedding(conditions, len(codes), keep), grid)
             x = x + context.expand(-1, -1, *grid).flatten(2).transpose(1, 2)
+        rotation = None if self.rotary is None else self.rotary(tuple(grid))
         for block in self.blocks:
-            x = block(x, causal=False)
+            x = block(x, causal=False, rotation=rotation)
         x = self.norm(x).unflatten(1, grid)
         return [head(x) for head in self.heads]
 

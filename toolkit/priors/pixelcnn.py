@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+from toolkit.causal.depths import DepthLayers
 from toolkit.causal.pixelcnn import PixelCNN
 from toolkit.priors.autoregressive import AutoregressivePrior
 from toolkit.ranges import Fraction, PositiveInt
@@ -35,6 +36,7 @@ class PixelCNNPrior(AutoregressivePrior):
         layers: PositiveInt = 10,
         kernel_size: PositiveInt = 5,
         head: PositiveInt = 256,
+        depth_layers: DepthLayers = 0,
         dropout: Fraction = 0.0,
         condition_dropout: Fraction = 0.1,
     ) -> None:
@@ -46,4 +48,4 @@ class PixelCNNPrior(AutoregressivePrior):
             kernel_size=kernel_size,
             dropout=dropout,
         )
-        super().__init__(code_spec, conditions, trunk, head, condition_dropout)
+        super().__init__(code_spec, conditions, trunk, head, condition_dropout, depth_layers)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import final
 
+from toolkit.causal.depths import DepthLayers
 from toolkit.causal.transformer import Transformer
+from toolkit.nn.rotary import Positions
 from toolkit.priors.autoregressive import AutoregressivePrior
 from toolkit.ranges import Fraction, PositiveInt
 from toolkit.spec import CodeSpec, Condition
@@ -34,6 +36,8 @@ class TransformerPrior(AutoregressivePrior):
         layers: PositiveInt = 8,
         heads: PositiveInt = 8,
         head: PositiveInt = 256,
+        depth_layers: DepthLayers = 0,
+        positions: Positions = "learned",
         dropout: Fraction = 0.0,
         condition_dropout: Fraction = 0.1,
     ) -> None:
@@ -44,5 +48,6 @@ class TransformerPrior(AutoregressivePrior):
             layers=layers,
             heads=heads,
             dropout=dropout,
+            positions=positions,
         )
-        super().__init__(code_spec, conditions, trunk, head, condition_dropout)
+        super().__init__(code_spec, conditions, trunk, head, condition_dropout, depth_layers)

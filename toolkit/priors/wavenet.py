@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+from toolkit.causal.depths import DepthLayers
 from toolkit.causal.wavenet import WaveNet
 from toolkit.priors.autoregressive import AutoregressivePrior
 from toolkit.ranges import Fraction, PositiveInt
@@ -34,6 +35,7 @@ class WaveNetPrior(AutoregressivePrior):
         layers: PositiveInt = 6,
         skip: PositiveInt = 256,
         head: PositiveInt = 256,
+        depth_layers: DepthLayers = 0,
         dropout: Fraction = 0.0,
         condition_dropout: Fraction = 0.1,
     ) -> None:
@@ -44,4 +46,4 @@ class WaveNetPrior(AutoregressivePrior):
         trunk = WaveNet(
             context=hidden if conditions else 0, hidden=hidden, blocks=blocks, layers=layers, skip=skip, dropout=dropout
         )
-        super().__init__(code_spec, conditions, trunk, head, condition_dropout)
+        super().__init__(code_spec, conditions, trunk, head, condition_dropout, depth_layers)
