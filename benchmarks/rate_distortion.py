@@ -13,6 +13,9 @@ then learns the codes of the same images. Figures are of held-out images:
     step_ms              a training step's time of the process, median, after the first five
     peak_mib             the most that the process held, so far: rows of one process share it
 
+Each row is written to ``--out`` as it is measured, the first seed of all quantizers before the second; what is there
+already, of the same sizes, is not measured again.
+
 It compares quantizers at this size and length. With ``--hidden 256 --images 45000 --steps 250000 --threads 16`` it is
 the same at the paper's size.
 """
@@ -55,7 +58,7 @@ OWN = {
     "simvq mlp": ["quantizer=simvq", *TABLE, "quantizer.map=mlp"],
     "simvq attention": ["quantizer=simvq", *TABLE, "quantizer.map=attention"],
     "ibq": ["quantizer=ibq", *TABLE],
-    "ibq distance": ["quantizer=ibq", *TABLE, "quantizer.compare=distance"],
+    "ibq products": ["quantizer=ibq", *TABLE, "quantizer.compare=product"],
     "fsq": ["quantizer=fsq", "quantizer.levels=[4,4,4,4]"],
     "fsq even": ["quantizer=fsq", "quantizer.levels=[4,4,4,4]", "quantizer.bound=even", "quantizer.spacing=middles"],
     "fsq symmetric": ["quantizer=fsq", "quantizer.levels=[4,4,4,4]", "quantizer.spacing=symmetric"],
@@ -69,6 +72,7 @@ OWN = {
     "product": ["quantizer=product", "quantizer.groups=2", *HALVES],
 }
 KEPT = ("nmse", "mse", "psnr", "usage", "perplexity", "data_bits_per_dim")
+SIZES = ("hidden", "steps", "prior_steps", "images", "examples")
 FIGURES = (*KEPT, "code_bits", "rate", "step_ms", "peak_mib")
 
 
@@ -165,6 +169,20 @@ def _mean(rows: list[dict[str, Any]], name: str, figure: str) -> str:
     return f"{statistics.mean(values):.4g}{spread}"
 
 
+def measured(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of an earlier call that was cut short."""
+    if not (args.out and args.out.exists()):
+        return []
+    found = json.loads(args.out.read_text())
+    sizes = [(kept, found["arguments"][kept], getattr(args, kept)) for kept in SIZES]
+    for kept, before, now in sizes:
+        if before != now:
+            raise SystemExit(
+                f"{args.out} has rows of --{kept.replace('_', '-')} {before}, not {now}: give another --out"
+            )
+    return list(found["rows"])
+
+
 def facts(args: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "date": time.strftime("%Y-%m-%d"),
@@ -192,9 +210,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rows = []
-    for name in args.names:
-        for seed in range(args.seeds):
+    rows = measured(args)
+    for seed in range(args.seeds):  # outside, so that a table cut short has every quantizer
+        for name in args.names:
+            if any((row["what"], row["seed"]) == (name, seed) for row in rows):
+                continue
             rows.append(row_of(name, seed, args))
             show(rows[-1:])
             if args.out:  # after each, so that what is done is kept

@@ -2,7 +2,8 @@
 
 A hook of mkdocs: the comment ``<!-- parts quantizer -->`` on a page becomes the registered quantizers, with their
 options; ``<!-- laws quantizer -->`` the names of their suite's tests, which are sentences; ``<!-- experiments -->``
-every YAML file. The parts themselves are not imported.
+every YAML file; ``<!-- compared -->`` the rows of ``benchmarks/rate_distortion.py``. The parts themselves are not
+imported.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import ast
 import html
 import inspect
+import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import yaml
@@ -25,7 +28,16 @@ from toolkit.schema import Option, Signature, read
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ("plugins/image/samples.png",)
 """Shown on pages under their file names."""
-_MARKER = re.compile(r"^<!-- (parts|laws|experiments) ?(\w*) -->$", re.MULTILINE)
+COMPARED = {
+    "nmse": "error / variance",
+    "psnr": "PSNR, dB",
+    "usage": "usage",
+    "perplexity": "perplexity",
+    "code_bits": "code bits",
+    "step_ms": "ms a step",
+}
+"""What is shown of each row of the comparison, and its heading."""
+_MARKER = re.compile(r"^<!-- (parts|laws|experiments|compared) ?(\w*) -->$", re.MULTILINE)
 
 
 def on_startup(**_: Any) -> None:
@@ -40,7 +52,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    writers = {"parts": parts, "laws": laws, "experiments": experiments}
+    writers = {"parts": parts, "laws": laws, "experiments": experiments, "compared": compared}
     return _MARKER.sub(lambda match: writers[match[1]](*filter(None, [match[2]])), markdown)
 
 
@@ -63,6 +75,28 @@ def experiments() -> str:
         files = sorted(folder.rglob("*.yaml"), key=lambda file: (len(file.relative_to(folder).parts), file))
         blocks += [f"## {owner}", *(_experiment(file, file.relative_to(folder)) for file in files)]
     return "\n\n".join(blocks)
+
+
+def compared() -> str:
+    """Quantizers by their error, lowest first: means over seeds, and half of what these differ by."""
+    rows = json.loads((ROOT / "benchmarks" / "results" / "rate_distortion-cpu.json").read_text(encoding="utf-8"))[
+        "rows"
+    ]
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_name.setdefault(row["what"], []).append(row)
+    lines = ["| quantizer | seeds | " + " | ".join(COMPARED.values()) + " |", "|---" * (len(COMPARED) + 2) + "|"]
+    for name, of_name in sorted(by_name.items(), key=lambda pair: mean(row["nmse"] for row in pair[1])):
+        figures = [_figure([row[figure] for row in of_name if figure in row]) for figure in COMPARED]
+        lines.append(f"| {name} | {len(of_name)} | " + " | ".join(figures) + " |")
+    return "\n".join(lines)
+
+
+def _figure(values: list[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {(max(values) - min(values)) / 2:.2g}" if len(values) > 1 else ""
+    return f"{mean(values):.3g}{spread}"
 
 
 def as_markdown(doc: str) -> str:
