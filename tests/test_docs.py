@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import runpy
@@ -235,6 +236,15 @@ def test_docstrings_become_markdown(generated: ModuleType) -> None:
 
 
 @needs_mkdocs
+def test_the_comparison_has_the_rows_that_were_measured(generated: ModuleType) -> None:
+    """By their error, lowest first."""
+    rows = json.loads((ROOT / "benchmarks" / "results" / "rate_distortion-cpu.json").read_text())["rows"]
+    lines = [line.split("|") for line in generated.compared().splitlines()[2:]]
+    assert {line[1].strip() for line in lines} == {row["what"] for row in rows}
+    errors = [float(line[3].split("±")[0]) for line in lines]
+    assert errors == sorted(errors)
+
+
 def test_the_catalogue_has_every_yaml(generated: ModuleType) -> None:
     catalogue = generated.experiments()
     files = [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "plugins").glob("*/toolkit_*/conf/**/*.yaml")]

@@ -173,7 +173,8 @@ class CausalNetwork(CodeNetwork):
     def cross_entropy_of(self, features: Tensor, codes: Tensor, shown: Tensor | None = None) -> Tensor:
         """``cross_entropy`` of codes ``(batch, depth, *grid)`` whose trunk's features are ``(batch, *grid, features)``.
 
-        ``shown``: what the network is shown of the codes at a position in place of them."""
+        ``shown``: what the network is shown of the codes at a position in place of them.
+        """
         logits = self._logits(features, codes if shown is None else shown)
         parts = codes.split([len(some) for some in logits], 1)
         nats = [_cross_entropy(some, part) for some, part in zip(logits, parts, strict=True)]

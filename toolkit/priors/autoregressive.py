@@ -49,7 +49,7 @@ class AutoregressivePrior(Prior):
 
     def nats_by_position(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """What each code costs ``(batch, depth, *grid)``, of which ``-log_prob`` is the sum."""
-        return self.network.by_position(codes, self._context(conditions, len(codes), codes.shape[2:]))
+        return self.network.by_position(codes, self.context(conditions, len(codes), codes.shape[2:]))
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
