@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -95,7 +96,7 @@ class TensorBoardLogger(Logger):
         summaries = import_module("tensorboard.compat.proto.summary_pb2")
         height, width = example.shape[-2:]
         entry = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": _gif(example, rate)}
-        summary = Summary(value=[Summary.Value(tag=tag, image=entry)])
+        summary = summaries.Summary(value=[{"tag": tag, "image": entry}])
         self._opened().file_writer.add_summary(summary, step)
 
     def _opened(self) -> Any:
