@@ -26,7 +26,6 @@ class ExportOptions:
     """
 
     run: str = field(metadata={"help": "the run folder"})
-    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
     out: str = field(metadata={"help": "the folder to write to"})
     format: Literal["onnx", "torch"] = field(
         default="onnx", metadata={"help": "onnx needs the extra of that name; torch is PyTorch's own (.pt2)"}
@@ -34,6 +33,7 @@ class ExportOptions:
     graphs: list[str] = field(
         default_factory=list, metadata={"help": "some of encoder, decoder, embed; none: all that there are"}
     )
+    checkpoint: str | None = field(default=None, metadata={"help": CHECKPOINT})
     split: Literal["train", "val", "test"] = field(default="test", metadata={"help": "what they are tried on"})
     examples: int = field(default=64, metadata={"help": "how many of the split's examples"})
     dataset: dict[str, str] = field(
