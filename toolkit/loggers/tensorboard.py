@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping
 from importlib import import_module
 from operator import methodcaller
@@ -94,12 +93,10 @@ class TensorBoardLogger(Logger):
 
     def _add_film(self, tag: str, example: Tensor, rate: float, step: int) -> None:
         """As a GIF, which TensorBoard shows among the pictures."""
-        json = import_module("google.protobuf.json_format")
         summaries = import_module("tensorboard.compat.proto.summary_pb2")
         height, width = example.shape[-2:]
-        film = b64encode(_gif(example, rate)).decode()  # as protobuf writes bytes in JSON
-        shown = {"height": height, "width": width, "colorspace": 3, "encodedImageString": film}
-        summary = json.ParseDict({"value": [{"tag": tag, "image": shown}]}, summaries.Summary())
+        entry = {"height": height, "width": width, "colorspace": 3, "encoded_image_string": _gif(example, rate)}
+        summary = summaries.Summary(value=[{"tag": tag, "image": entry}])
         self._opened().file_writer.add_summary(summary, step)
 
     def _opened(self) -> Any:
@@ -118,8 +115,8 @@ def _gif(example: Tensor, rate: float) -> bytes:
     rgb = levels[:3] if len(levels) >= 3 else levels[:1].expand(3, -1, -1, -1)
     frames = [fromarray(frame) for frame in rgb.permute(1, 2, 3, 0).numpy()]
     file = BytesIO()
-    options = {"save_all": True, "append_images": frames[1:], "duration": max(20, round(1000 / rate)), "loop": 0}
-    frames[0].save(file, "GIF", **options)
+    others = {"append_images": frames[1:]}
+    frames[0].save(file, "GIF", save_all=True, duration=max(20, round(1000 / rate)), loop=0, **others)
     return file.getvalue()
 
 

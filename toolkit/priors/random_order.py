@@ -77,7 +77,7 @@ class RandomOrderPrior(AutoregressivePrior):
         if not self.training:
             return super().loss(codes, conditions)
         keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
-        context, order = self._context(conditions, len(codes), codes.shape[2:], keep), self._orders(codes)
+        context, order = self.context(conditions, len(codes), codes.shape[2:], keep), self._orders(codes)
         trunk = self.network.trunk
         assert isinstance(trunk, Transformer)
         features = trunk.in_order(self.network.embed(codes), context, order)
