@@ -17,9 +17,12 @@ from toolkit.__main__ import run
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
 
-pytestmark = pytest.mark.skipif(
-    "image_shapes" not in registry.names("dataset"), reason="the image plugin is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif("image_shapes" not in registry.names("dataset"), reason="the image plugin is not installed"),
+    pytest.mark.filterwarnings(
+        "ignore::UserWarning"
+    ),  # what compose notes, such as options of a part that was replaced
+]
 
 
 def cells(notebook: Path) -> list[str]:
