@@ -17,9 +17,12 @@ from toolkit.__main__ import run
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
 
-pytestmark = pytest.mark.skipif(
-    "image_shapes" not in registry.names("dataset"), reason="the image plugin is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif("image_shapes" not in registry.names("dataset"), reason="the image plugin is not installed"),
+    pytest.mark.filterwarnings(
+        "ignore::UserWarning"
+    ),  # what compose notes, such as options of a part that was replaced
+]
 
 
 def cells(notebook: Path) -> list[str]:
@@ -65,7 +68,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolkit, "compose", composed, raising=False)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs(notebook: Path, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every_cell_runs(notebook, tmp_path, monkeypatch)

@@ -50,6 +50,6 @@ def _patches(model: Model) -> Tensor | None:
             return None
         if mean is None or tuple(mean.shape[2:]) != tuple(side * step for step in stride):
             return None
-        middle = [slice(AROUND * step, (AROUND + 1) * step) for step in stride]
-        parts.append(model.data.unscale(mean[(..., *middle)]).cpu())
+        middle = (slice(None), slice(None), *(slice(AROUND * step, (AROUND + 1) * step) for step in stride))
+        parts.append(model.data.unscale(mean[middle]).cpu())
     return torch.cat(parts)

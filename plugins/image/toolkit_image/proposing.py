@@ -65,7 +65,7 @@ def _look(root: Path) -> Seen:
     )
     usable = {path: size for path, size in sizes.items() if path not in broken}
     loose = _loose(root, splits, paths)
-    classes = Counter() if loose else Counter(filter(None, map(class_folder, usable)))
+    classes: Counter[str] = Counter() if loose else Counter(filter(None, map(class_folder, usable)))
     gray = bool(grays) and all(grays.values())
     return Seen(usable, failures | broken, gray, "none" if loose else "folder", classes, loose)
 
