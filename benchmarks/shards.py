@@ -113,14 +113,18 @@ def of_webdataset(folder: Path, workers: int) -> dict[str, Epoch]:
 def of_datasets(folder: Path, size: int, count: int, workers: int) -> dict[str, Epoch]:
     """The library's own map-style reader of the same files in an Arrow table, and ours of the same table."""
     import datasets
+    import pyarrow as arrow
+    from pyarrow import parquet
 
     datasets.disable_progress_bars()
     root = folder / "table"
     if not root.exists():
         paths = sorted((folder / "pictures" / "train").rglob("*.png"))
-        rows = {"image": [{"bytes": path.read_bytes(), "path": path.name} for path in paths]}
-        features = datasets.Features({"image": datasets.Image()})
-        datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(root))
+        rows = [{"image": {"bytes": path.read_bytes(), "path": path.name}} for path in paths]
+        schema = datasets.Features({"image": datasets.Image()}).arrow_schema
+        parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), folder / "table.parquet")
+        loaded = datasets.load_dataset("parquet", data_files={"train": str(folder / "table.parquet")})
+        loaded["train"].save_to_disk(str(root))
     table = datasets.load_from_disk(str(root))
     ours = opened("hub_dataset", root=str(root), files="image_folder", axes=[size, size])
 

@@ -207,7 +207,8 @@ def _tars(store: Store, shards: Mapping[str, str]) -> dict[str, list[str]]:
         names = store.names(".tar")
     except (OSError, NotImplementedError) as e:
         raise ToolkitError(
-            f"{store.root}: its files cannot be listed ({e}); dataset.shards.train=NAME-{{000..099}}.tar names them"
+            f"{store.root}: its files cannot be listed ({e}); dataset.shards names them, in YAML as"
+            ' shards: {train: "train-{000..099}.tar"}'
         ) from e
     tars: dict[str, list[str]] = {split: [] for split in SPLITS}
     for name in names:

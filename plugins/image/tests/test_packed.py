@@ -52,14 +52,20 @@ def test_a_damaged_picture_in_memory_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # how the library hashes and closes
-def test_a_table_of_pictures(tmp_path: Path) -> None:
+def test_a_table_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets", reason="needs pip install 'discrete-toolkit[datasets]'")
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = make(fill(tmp_path / "photos", NAMES), 16)
     paths = [tmp_path / "photos" / name for name in sorted(NAMES) if name.startswith("train")]
     features = datasets.Features({"image": datasets.Image(), "kind": datasets.ClassLabel(names=["a", "b"])})
-    rows = {"image": [str(path) for path in paths], "kind": [int(path.parent.name == "b") for path in paths]}
-    table = datasets.Dataset.from_dict(rows, features=features)
-    datasets.DatasetDict({"train": table, "test": table, "validation": table}).save_to_disk(str(tmp_path / "table"))
+    kinds = [int(path.parent.name == "b") for path in paths]
+    pictures = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+    rows = [{"image": picture, "kind": kind} for picture, kind in zip(pictures, kinds, strict=True)]
+    (tmp_path / "table").mkdir()
+    for split in ("train", "test", "validation"):
+        table = arrow.Table.from_pylist(rows, schema=features.arrow_schema)
+        parquet.write_table(table, tmp_path / "table" / f"{split}-0.parquet")
     own = HubDataset(
         partial(registry.load, "dataset"),
         root=str(tmp_path / "table"),
