@@ -75,11 +75,11 @@ class DelayPrior(Prior):
         self.network = DelayedNetwork(trunk, code_spec.codebook_sizes, delay=delay, head=head)
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        return self.network.log_prob(codes, self.context(conditions, len(codes), codes.shape[2:]))
+        return self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:]))
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
-        return -self.network.log_prob(codes, self.context(conditions, len(codes), codes.shape[2:], keep))
+        return -self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:], keep))
 
     @torch.no_grad()
     def sample(
@@ -103,8 +103,8 @@ class DelayPrior(Prior):
             n,
             (self.network.steps(positions),),
             sampling,
-            context=self.context(conditions, n, grid),
-            unconditional=self.context(always, n, grid),
+            context=self._context(conditions, n, grid),
+            unconditional=self._context(always, n, grid),
             given=given if known.shape[2] else None,
             generator=generator,
             progress=None if progress is None else lambda done: progress(min(done, positions)),
@@ -128,7 +128,7 @@ class DelayPrior(Prior):
         if self.network.steps(0):
             raise NotImplementedError("with a delay, codes of a position come after those of the next")
         grid = (prod(self.code_spec.grid),)
-        context = self.context(conditions, n, self.code_spec.grid)
+        context = self._context(conditions, n, self.code_spec.grid)
         return entropy_code(self.network, coder, n, grid, codes, context=context, positions=positions, prefix=prefix)
 
     def _context(
