@@ -182,7 +182,7 @@ class CausalNetwork(CodeNetwork):
 
     def by_position(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
         """The nats of ``cross_entropy``, of each code: ``(batch, depth, *grid)``."""
-        logits = self._logits(codes, context)
+        logits = self._logits(self.trunk(self.embed(codes), context), codes)
         parts = codes.split([len(some) for some in logits], 1)
         nats = [_nats(some, part).view(part.transpose(0, 1).shape) for some, part in zip(logits, parts, strict=True)]
         return torch.cat(nats).transpose(0, 1)

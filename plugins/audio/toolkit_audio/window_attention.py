@@ -57,8 +57,9 @@ class WindowAttention(nn.Module):
             )
         rest = length % self.window
         sizes = [size for size in (length - rest, rest) if size]
-        parts = zip(*(t.split(sizes, 2) for t in (query, key, value)), strict=True)
-        return torch.cat([_in_windows(*part, min(self.window, part[0].shape[2])) for part in parts], 2)
+        queries, keys, values = (t.split(sizes, 2) for t in (query, key, value))
+        parts = zip(queries, keys, values, strict=True)
+        return torch.cat([_in_windows(q, k, v, min(self.window, q.shape[2])) for q, k, v in parts], 2)
 
 
 def _in_windows(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
@@ -66,5 +67,7 @@ def _in_windows(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tenso
     heads = query.shape[1]
     cos, sin = turns(window, HEAD, query)
     query, key, value = (t.unflatten(2, (-1, window)).flatten(1, 2) for t in (query, key, value))
-    read = F.scaled_dot_product_attention(turned(query, cos, sin).to(value), turned(key, cos, sin).to(value), value)
+    read: Tensor = F.scaled_dot_product_attention(
+        turned(query, cos, sin).to(value), turned(key, cos, sin).to(value), value
+    )
     return read.unflatten(1, (heads, -1)).flatten(2, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -80,9 +81,8 @@ class Store:
         """fsspec's file system, of this process: a connection does not survive a fork."""
         if self._system is None or self._system[0] != os.getpid():
             try:
-                from fsspec.core import url_to_fs
-
-                self._system = os.getpid(), url_to_fs(self.root)[0]
+                core = import_module("fsspec.core")
+                self._system = os.getpid(), core.url_to_fs(self.root)[0]
             except (ImportError, ValueError) as e:
                 raise ToolkitError(f"{self.root} cannot be opened: {e}; pip install 'discrete-toolkit[remote]'") from e
         return self._system[1]
