@@ -203,7 +203,7 @@ def check_data(x: Tensor, spec: DataSpec) -> None:
 
 def check_condition(value: Tensor, condition: Condition, x: Tensor) -> None:
     """Checks the type, shape and range of one example's condition; the label "none" is allowed."""
-    steps = (condition.steps(x.shape[1]),) if condition.per_step or condition.real else ()
+    steps = (condition.steps(x.shape[1]),) if condition.per_step else ()
     if condition.real:
         assert value.is_floating_point(), f"{condition.name} is real, not {value.dtype}"
         assert value.shape == (*steps, condition.size), f"{condition.name} is {tuple(value.shape)}"
