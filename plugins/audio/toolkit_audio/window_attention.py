@@ -67,7 +67,6 @@ def _in_windows(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tenso
     heads = query.shape[1]
     cos, sin = turns(window, HEAD, query)
     query, key, value = (t.unflatten(2, (-1, window)).flatten(1, 2) for t in (query, key, value))
-    read: Tensor = F.scaled_dot_product_attention(
-        turned(query, cos, sin).to(value), turned(key, cos, sin).to(value), value
-    )
-    return read.unflatten(1, (heads, -1)).flatten(2, 3)
+    read = F.scaled_dot_product_attention(turned(query, cos, sin).to(value), turned(key, cos, sin).to(value), value)
+    whole: Tensor = read.unflatten(1, (heads, -1)).flatten(2, 3)
+    return whole
