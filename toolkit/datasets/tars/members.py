@@ -123,7 +123,7 @@ def _headers_by_library(file: BinaryIO, at: int) -> Iterator[tuple[str, int, int
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                tar.members = []  # it would keep all of them
+                tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
                 if member.isreg():
                     yield member.name, member.offset, member.offset_data + padded(member.size)
     except tarfile.TarError as e:

@@ -80,7 +80,7 @@ class Store:
         """fsspec's file system, of this process: a connection does not survive a fork."""
         if self._system is None or self._system[0] != os.getpid():
             try:
-                from fsspec.core import url_to_fs
+                from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
                 self._system = os.getpid(), url_to_fs(self.root)[0]
             except (ImportError, ValueError) as e:
