@@ -109,7 +109,8 @@ class DelayPrior(Prior):
             generator=generator,
             progress=None if progress is None else lambda done: progress(min(done, positions)),
         )
-        return self.network.aligned(codes).unflatten(2, grid)
+        aligned: Tensor = self.network.aligned(codes).unflatten(2, grid)
+        return aligned
 
     @torch.no_grad()
     def entropy_code(
