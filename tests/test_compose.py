@@ -165,7 +165,7 @@ def test_a_configuration_is_plain_and_complete() -> None:
     assert list(config) == [
         *(field.name for field in dataclasses.fields(RunOptions)),
         *registry.KINDS,
-        *("conditions", "trainer", "prior_trainer", "prior_dataset"),
+        *("conditions", "trainer", "prior_trainer", "prior_dataset", "extra"),
     ]
     assert composed.experiment == "small"
     assert composed.notices == ()

@@ -260,6 +260,7 @@ MISFITS: list[tuple[str, list[str]]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("words", "said"), MISFITS, ids=[m[0] for m in MISFITS])
 def test_misfits_name_both_parts_and_their_numbers(words: str, said: list[str]) -> None:
     base = [f"{kind}={name}" for kind, name in BASE.items()]

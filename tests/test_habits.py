@@ -19,6 +19,8 @@ from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
 from toolkit.runs.folder import Run, write_config
 
+pytestmark = pytest.mark.long
+
 WORDS = [*TILES, *VQ]
 
 

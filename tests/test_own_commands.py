@@ -98,6 +98,7 @@ def test_they_are_listed_without_being_imported(home: Path, capsys: pytest.Captu
     assert "greet " in candidates("toolkit gre")
 
 
+@pytest.mark.long
 def test_the_cores_names_and_those_of_two_are_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

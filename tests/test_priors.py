@@ -155,6 +155,7 @@ def test_training_under_conditions_parts_the_distributions(trained: PixelCNNPrio
         assert (trained.log_prob(zeros, {}) - trained.log_prob(ones, {})).abs() < 3
 
 
+@pytest.mark.long
 def test_samples_follow_their_conditions(trained: PixelCNNPrior) -> None:
     kinds = torch.arange(40) % 2
     codes = trained.sample(40, {"kind": kinds}, generator=generator())

@@ -117,7 +117,7 @@ def test_results_name_no_machines_path(file: Path) -> None:
     assert [text for text in texts(results) if re.search(r"(^|[\s=:'\"(\[])(~|[A-Za-z]:\\|/\w)", text)] == []
 
 
-HOSTS = {"arxiv.org", "keepachangelog.com", "www.cs.toronto.edu", "www.apache.org", "github.com"}
+HOSTS = {"arxiv.org", "data.example.org", "keepachangelog.com", "www.cs.toronto.edu", "www.apache.org", "github.com"}
 """Whose pages the project may link to. A repository of our own is not among them until there is one."""
 FOREIGN = ("https://github.com/astral-sh/ruff-pre-commit", "https://github.com/pre-commit/pre-commit-hooks")
 

@@ -118,6 +118,7 @@ def last_step(folder: Path, stage: str) -> int:
 STAGES = ("autoencoder", "prior-pixelcnn")
 
 
+@pytest.mark.long
 @pytest.mark.few(2)
 @pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("stage", STAGES)

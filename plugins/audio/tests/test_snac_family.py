@@ -21,6 +21,8 @@ from toolkit.family import Family
 from toolkit.testing.family import FamilySuite, Publication
 from toolkit_audio.families.snac import SnacFamily
 
+pytestmark = pytest.mark.long
+
 TINY: dict[str, Any] = {
     "sampling_rate": 2000,
     "encoder_dim": 4,

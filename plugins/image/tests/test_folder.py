@@ -15,7 +15,7 @@ from PIL import Image
 
 from toolkit import Dataset, ToolkitError
 from toolkit.testing.dataset import DatasetSuite
-from toolkit_image import folder
+from toolkit_image import folder, layout
 from toolkit_image.folder import FolderDataset, allotted
 
 KOREAN = "고양이 [1], a=b"
@@ -245,7 +245,7 @@ def test_a_second_start_opens_no_image_again(tmp_path: Path, monkeypatch: pytest
     fill(tmp_path, [f"train/{name}.png" for name in "abc"] + ["val/a.png", "test/a.png"])
     first = make(tmp_path)
     opened: list[Path] = []
-    monkeypatch.setattr(folder, "image_size", lambda path: (opened.append(path), [16, 16])[1])
+    monkeypatch.setattr(layout, "image_size", lambda path: (opened.append(path), [16, 16])[1])
     assert make(tmp_path).splits == first.splits
     assert opened == []
     put(tmp_path / "train" / "b.png", size=(40, 40))
