@@ -85,6 +85,10 @@ class CodesDataset(Dataset):
         x = self.source.files.read(path, self.source.spec)
         return self.source.encode(x.unsqueeze(0))[0]
 
+    def read_bytes(self, content: bytes, name: str, spec: DataSpec) -> Tensor:  # type: ignore[override]
+        x = self.source.files.read_bytes(content, name, self.source.spec)
+        return self.source.encode(x.unsqueeze(0))[0]
+
     def pieces(self, path: Path, spec: DataSpec) -> Iterator[Tensor]:  # type: ignore[override]
         yield self.read(path, spec)
 
