@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -52,5 +53,5 @@ COMPONENTS = [one for kind in registry.PARTS for one in registry.registrations(k
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda one: f"{one.kind}={one.name}")
 @pytest.mark.few(10)
-def test_options_refuse_numbers_or_work_with_them(component: Registration) -> None:
-    Core().test_its_options_refuse_numbers_or_work_with_them(component)
+def test_options_refuse_numbers_or_work_with_them(component: Registration, tmp_path: Path) -> None:
+    Core().test_its_options_refuse_numbers_or_work_with_them(component, tmp_path)
