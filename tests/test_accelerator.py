@@ -35,6 +35,7 @@ def words_of(prior: str, steps: int) -> list[str]:
     return [*WAVES, f"prior={prior}", *PRIORS[prior], *trainers(f"steps={steps}")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "prior", [pytest.param(prior, marks=() if prior == "pixelcnn" else pytest.mark.slow) for prior in PRIORS]
 )

@@ -222,6 +222,7 @@ def test_vqgans_weight_needs_a_decoder_that_learns() -> None:
         next(updates)
 
 
+@pytest.mark.long
 def test_the_generator_follows_from_its_step_on() -> None:
     stage, batches, optimization = stage_of(*WORDS, "objective.start=2", "objective.ramp=2")
     torch.manual_seed(0)

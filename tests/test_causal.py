@@ -83,6 +83,7 @@ def test_no_position_sees_itself_or_a_later_one(trunk: Trunk, grid: Grid) -> Non
         assert not reach(trunk, grid, position)[position:].any()
 
 
+@pytest.mark.few(6)
 @each_network
 def test_a_code_changes_only_later_logits(name: str, grid: Grid) -> None:
     sizes = (3, 2, 4)
@@ -193,7 +194,7 @@ def test_stepping_gives_the_logits_of_forward_at_real_size(trunk: Trunk, grid: G
     assert_steps_equal_forward(net, some_codes(2, grid, (512,)), None, 1e-5)
 
 
-@pytest.mark.few(18)
+@pytest.mark.few(9)
 @pytest.mark.parametrize(
     ("prefix", "sampling"),
     [

@@ -218,6 +218,7 @@ def test_a_best_that_is_damaged_is_told(ended: Path, tmp_path: Path) -> None:
         load(run, "cpu", checkpoint="best")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -241,6 +241,7 @@ def test_groups_are_listed_one_level_deep_and_resolved_at_any() -> None:
     assert "inner" not in listed("quantizer/inner", None)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -288,7 +289,7 @@ def test_a_part_that_breaks_hurts_only_who_selects_it() -> None:
 # -- mistakes
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("word", "text"),
     [
@@ -425,7 +426,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.few(8)
+@pytest.mark.few(3)
 def test_text_arrives_as_it_is_written(text: str) -> None:
     keys = ("dataset.root", "dataset.label", "metric.c_met.path", "init")
     config: Any = small(*(f"{key}={text}" for key in keys)).values
@@ -499,7 +500,7 @@ def test_words_change_a_saved_configuration() -> None:
     assert config["quantizer"]["size"] == 24
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("word", "text"),
     [

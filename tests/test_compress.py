@@ -60,6 +60,7 @@ def nats(model: Model, x: Tensor, conditions: dict[str, Tensor], prior: str) -> 
         return -float(model.prior(prior).log_prob(model.encode(x), conditions).double().sum())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prior", ["pixelcnn", "transformer", "categorical", "uniform"])
 @pytest.mark.few(2)
 def test_codes_come_back_at_the_bits_of_their_prior(model: Model, prior: str) -> None:
@@ -170,6 +171,7 @@ WAVENET = ["prior=wavenet", "prior.hidden=8", "prior.blocks=1", "prior.layers=2"
 TRANSFORMER = ["prior=transformer", "prior.hidden=8", "prior.layers=1", "prior.heads=1", "prior.head=8"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "lossless"),
     [

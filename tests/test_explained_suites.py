@@ -15,6 +15,8 @@ from toolkit.prior import PLAIN, SamplingOptions
 from toolkit.testing import PluginSuite, PriorSuite
 from toolkit.testing.prior import LABELS
 
+pytestmark = pytest.mark.long
+
 
 class LabelPrior(Prior):
     """Independent codes, given a label for each example, and nothing else."""

@@ -203,6 +203,7 @@ def graph_of(module: nn.Module) -> Graph:
     return Graph("encoder", module, {"x": torch.randn(5, 4)}, {"x": {0: Dim("batch")}}, ("codes",), (module,))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "facts"),
     [
@@ -264,6 +265,7 @@ def test_a_level_that_rounding_decides_is_a_tie() -> None:
     assert comparing.level_ties(SOUND, mean, model, graph) == 1
 
 
+@pytest.mark.long
 def test_without_a_dataset_noise_is_tried(toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(model: Model) -> Any:
         raise toolkit.ToolkitError("root=/nowhere: no such folder")

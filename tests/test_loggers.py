@@ -205,6 +205,7 @@ def test_a_continuation_chooses_others(plain: Path, tmp_path: Path) -> None:
 # -- words
 
 
+@pytest.mark.long
 def test_loggers_are_a_list_of_parts_with_options() -> None:
     words = [*WORDS, "logger=[toy_raising,toy_counting]", "logger.toy_raising.where=close"]
     saved = compose(words).values
@@ -217,6 +218,7 @@ def test_loggers_are_a_list_of_parts_with_options() -> None:
     assert compose(WORDS).values["logger"] == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("word", "text"),
     [

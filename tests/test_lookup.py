@@ -193,6 +193,7 @@ def test_half_precision_is_compared_as_its_numbers_are(codebook: Tensor) -> None
         assert torch.equal(nearest(z, codebook), nearest(z.float(), codebook))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["a fine line", "normal", "clusters"])
 def test_a_compiled_lookup_is_the_same(name: str) -> None:
     torch._dynamo.reset()

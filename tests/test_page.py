@@ -71,6 +71,7 @@ def test_the_page_shows_what_the_run_holds(trained: Path) -> None:
     assert shown(lines[-1]["loss"]) in page.text
 
 
+@pytest.mark.long
 def test_nothing_leaves_the_page(trained: Path) -> None:
     text = page_of(contents_of(Run(trained)))
     page = Reader(text)

@@ -88,7 +88,7 @@ def probabilities(prior: Prior, codes: Tensor, conditions: dict[str, Tensor] | N
     return prior.log_prob(codes, conditions or {}).exp()
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(5)
 @each_parts
 @each_prior
 def test_they_sum_to_one_and_samples_fit(make: Make, code_spec: CodeSpec) -> None:

@@ -58,6 +58,7 @@ def raw_of(x: torch.Tensor) -> bytes:
     return x.transpose(0, 1).numpy().astype(np.uint8).tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1, 7, 33, 4000])
 @pytest.mark.few(1)
 def test_as_many_bytes_as_came(

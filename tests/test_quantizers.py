@@ -412,6 +412,7 @@ def test_entropies_of_far_entries_have_a_gradient() -> None:
     assert z.grad.isfinite().all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", TABLES)
 @pytest.mark.parametrize("entropy", [0.0, 0.1])
 def test_no_step_holds_all_distances(make: type[VectorQuantizer], entropy: float, largest: Any) -> None:

@@ -68,6 +68,7 @@ def test_both_draws_are_told_with_their_speed(
     assert said.count("per second)") == 2
 
 
+@pytest.mark.long
 def test_a_seed_says_codes_and_data(trained: Path, tmp_path: Path) -> None:
     first, same, other = (sampled(trained, tmp_path / name, "n=2", f"seed={name[0]}") for name in ("1a", "1b", "2"))
     assert torch.equal(first[0], same[0])
@@ -122,6 +123,7 @@ def test_what_cannot_be_gone_on_from_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_evaluate_has_a_row_for_each_prior_and_says_why_one_is_empty(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

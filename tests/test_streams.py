@@ -127,6 +127,7 @@ def test_a_decoder_that_keeps_a_state_goes_on(seed: int, float64: None) -> None:
         assert torch.equal(data[i : i + 1], decode(model, codes[i : i + 1], row, generator=generator))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
 def test_runs_over_runs_are_chained(seed: int, float64: None) -> None:
     upper, lower = second(), stepwise()

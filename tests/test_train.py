@@ -108,6 +108,7 @@ def test_compiled_training_equals_eager(train_toy: Callable[..., Run], quantizer
         torch.testing.assert_close(compiled[name], value, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_accumulated_steps_equal_larger_batches(train_toy: Callable[..., Run]) -> None:
     """Two forward passes of four examples make the step that one of eight does.
 

@@ -56,6 +56,7 @@ def test_lossless_files_are_the_same_samples(name: str, folder: Path) -> None:
     assert np.array_equal(heard, read_span(make(folder, "wav s16"), 0, None, 44100))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_dense")
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.few(12)

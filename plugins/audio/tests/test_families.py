@@ -382,6 +382,7 @@ LSTM = ["encoder.lstm_layers=1", "decoder.lstm_layers=1", "encoder.last_kernel=7
 DACS = [*SMALL, "encoder=audio_dac", "decoder=audio_dac", "quantizer=residual_cosine"]
 
 
+@pytest.mark.long
 @pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("family", "words", "message"),

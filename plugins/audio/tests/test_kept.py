@@ -38,6 +38,7 @@ def pushed(stream: StreamEncoder | StreamDecoder, pieces: list[Tensor]) -> Tenso
     return torch.cat([*map(stream.push, pieces), stream.flush()], 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{}, {"shortcut": True, "norm": "none", "dilations": (1, 2)}], ids=["own", "other"])
 @torch.no_grad()
 def test_any_cutting_gives_the_whole_once(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +64,7 @@ def refused(*inputs: object) -> None:
     raise AssertionError("it goes through the whole part")
 
 
+@pytest.mark.long
 def test_what_sees_ahead_has_no_stream_of_its_own() -> None:
     for options in ({}, {"causal": True, "padding": "reflect"}, {"causal": True, "lstm_layers": 1}):
         autoencoder = model(**options)

@@ -70,6 +70,7 @@ def test_a_turn_is_by_the_distance_alone() -> None:
     assert not torch.allclose(products[1, 0], products[0, 0])
 
 
+@pytest.mark.long
 @torch.no_grad()
 def test_what_arrives_gives_what_the_whole_gives() -> None:
     """Codes as soon as their own samples are there, and sound as soon as its code is; far more than a context."""

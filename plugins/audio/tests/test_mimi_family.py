@@ -170,6 +170,7 @@ def test_what_no_part_does_is_refused(written: dict[str, Any], message: str) -> 
         MimiFamily().settings(written, {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("word", "message"),
     [

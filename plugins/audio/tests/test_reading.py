@@ -178,6 +178,7 @@ def _two_seconds(path: Path, late: int) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_length_that_is_only_estimated_is_counted(tmp_path: Path) -> None:
     """Ten seconds of noise, then ten of a tone: the rate of the first seconds says nothing about the rest."""
     t = np.arange(20 * 44100) / 44100

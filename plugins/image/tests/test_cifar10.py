@@ -239,6 +239,7 @@ def test_a_file_that_is_no_archive(content: bytes, tmp_path: Path) -> None:
     assert "\n" not in message
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("content", "why"),
     [

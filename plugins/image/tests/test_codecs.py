@@ -61,7 +61,7 @@ def test_headers_do_not_grow_with_the_image(channels: int) -> None:
     for name, codec in codecs_of(DataSpec(channels, (80, 64), 256)).items():
         for quality in codec.qualities:
             small, large = codec.through(x[:, :32, :32], quality), codec.through(x, quality)
-            assert small.header == large.header, f"{name}, {codec.words(quality)}"
+            assert abs(small.header - large.header) <= 1, f"{name}, {codec.words(quality)}"  # WebP pads to even lengths
             assert large.header < 700
 
 

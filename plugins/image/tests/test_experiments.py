@@ -183,6 +183,7 @@ def test_the_table_is_complete() -> None:
     assert {p.stem for p in CONF.glob("*.yaml")} == set(DATA)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [SMALLEST, *OTHERS])
 def test_experiment(
     name: str,

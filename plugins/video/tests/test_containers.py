@@ -30,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("containers")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", lanes())
 @pytest.mark.few(4)
 def test_frames_are_those_that_are_shown(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,7 @@ def test_a_recording_begins_and_ends_anywhere(tmp_path: Path) -> None:
     assert shown[:20] == list(range(shown[0], shown[0] + 20))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", ["mkv", "avi", "ts", "h264"])
 @pytest.mark.parametrize("part", [0.75, 0.9])
 def test_a_recording_that_was_interrupted_is_as_long_as_it_is(suffix: str, part: float, tmp_path: Path) -> None:

@@ -265,6 +265,7 @@ def test_files_are_looked_at_once(videos: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(changed.corpus.timelines["walk/walk_1.mp4"].ticks) == 30
 
 
+@pytest.mark.long
 def test_a_damaged_memory_is_forgotten(videos: Path) -> None:
     first = FolderDataset(root=str(videos), **SMALL)
     for damage in ('{"walk/walk_1.mp4": 3}', '{"walk/walk_1.mp4": [[1, 2], [3]]}', "[", "[]"):

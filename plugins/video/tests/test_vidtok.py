@@ -137,6 +137,7 @@ def test_the_grid_of_so_many_frames(frames: int, codes: int, lead: int) -> None:
     assert [autoencoder.positions(n) for n in range(4)] == [0, 4 - lead, 8 - lead, 12 - lead]
 
 
+@pytest.mark.long
 @torch.no_grad()
 def test_films_of_one_and_more_frames_are_those_that_stood_still_before() -> None:
     """The same weights on 1 + T frames and on these with three copies of the first one before them."""
@@ -149,6 +150,7 @@ def test_films_of_one_and_more_frames_are_those_that_stood_still_before() -> Non
     torch.testing.assert_close(one.decode(mine.z, {}).mean, whole.decode(theirs.z, {}).mean[:, :, 3:])  # type: ignore[index]
 
 
+@pytest.mark.long
 @torch.no_grad()
 def test_a_picture_is_a_film_of_one_frame() -> None:
     """Its code is the first of any film that begins with it, and of one that stands still."""
