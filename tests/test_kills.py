@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import torch
 from toys import PIXELCNN, TILES, VQ, fingerprint, metrics, trainers
 
 from toolkit import __main__ as command
@@ -69,6 +70,7 @@ class Training:
             os.setsid()
             os.chdir(folder)
             sys.stdout = sys.stderr = self.output.open("w", buffering=1)
+            torch.set_num_threads(torch.get_num_threads())  # a fork's pool is made anew, which two threads must not do
             status = command.run(["train", *words])
         finally:
             sys.stdout.flush()

@@ -157,17 +157,17 @@ def _step_last(state: PixelCNNState, changed: int, position: Tensor) -> Tensor:
     """Advances the last stack by a position; its features."""
     last, axis = state.last, len(state.grid) - 1
     if changed == axis:
-        last.chain.inputs[0].copy_(state.filled[axis][0])
+        last.chain.inputs[:1].copy_(state.filled[axis][:1])
     else:
-        last.chain.inputs[0].zero_()
+        last.chain.inputs[:1].zero_()
         last.window.zero_()
     given = state.given[axis]
     if given.shape[1] > 1:
         given = given.index_select(1, _index(state.grid, axis, position))
     inputs, _ = run(last.chain, given[:, 0], last.window.flatten(2), last.past)
     for tap in range(last.window.shape[2] - 1):
-        last.window[:, :, tap].copy_(last.window[:, :, tap + 1])
-    last.window[:, :, -1].copy_(inputs[:-1])
+        last.window.narrow(2, tap, 1).copy_(last.window.narrow(2, tap + 1, 1))
+    last.window.narrow(2, -1, 1).copy_(inputs[:-1].unsqueeze(2))
     return inputs[-1]
 
 
@@ -222,8 +222,8 @@ def _through(slabs: Slabs, x: Tensor) -> None:
     layers = zip(slabs.weight, slabs.whole, slabs.out, slabs.insides, slabs.seen, slabs.sums, strict=True)
     for weight, whole, out, inside, seen, y in layers:
         for tap in range(inside.shape[-2] - 1):
-            inside[..., tap, :].copy_(inside[..., tap + 1, :])
-        inside[..., -1, :].copy_(x.view(*inside.shape[:-2], -1))
+            inside.narrow(-2, tap, 1).copy_(inside.narrow(-2, tap + 1, 1))
+        inside.narrow(-2, -1, 1).copy_(x.view(*inside.shape[:-2], 1, -1))
         if torch.compiler.is_compiling() and len(y) == 1:
             # Views would be copied one by one; what a row sees of all taps is small.
             y.baddbmm_(torch.cat(seen, 2), whole.unsqueeze(0))

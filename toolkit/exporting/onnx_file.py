@@ -77,8 +77,16 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
+        self.path = path
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         fed = {name: value.numpy() for name, value in inputs.items()}
-        return tuple(torch.from_numpy(np.asarray(output)) for output in self.session.run(None, fed))
+        try:
+            outputs = self.session.run(None, fed)
+        except Exception as e:  # its errors have no class of their own in common
+            raise ToolkitError(
+                f"onnxruntime cannot run {self.path.name}: {str(e).splitlines()[0]}; format=torch writes a graph that"
+                " PyTorch runs"
+            ) from e
+        return tuple(torch.from_numpy(np.asarray(output)) for output in outputs)
