@@ -36,6 +36,25 @@ def passes(examples: int, batch_size: int, times: int = 30, least: int = 3000, m
     return max(least, min(most, round(times * examples / batch_size / 1000) * 1000))
 
 
+def training(
+    stage: str, steps: int, batch: int, rate: float, why: str, *, examples: int, pictures: int
+) -> tuple[Choice, ...]:
+    """The options of ``stage``, ``trainer`` or ``prior_trainer``; ``why`` so many steps.
+
+    ``examples``: of a validation; ``pictures``: how often they are plotted.
+    """
+    return (
+        Choice(f"{stage}.steps", steps, why),
+        Choice(f"{stage}.batch_size", batch, ""),
+        Choice(f"{stage}.learning_rate", rate, "for this size; a third of it for wide networks"),
+        Choice(f"{stage}.schedule", "cosine", "falls to zero at the last step"),
+        Choice(f"{stage}.validate_every", steps // 10, ""),
+        Choice(f"{stage}.validate_examples", examples, ""),
+        Choice(f"{stage}.pictures_every", steps // pictures, ""),
+        Choice(f"{stage}.checkpoint_every", 500, "what a kill loses at most"),
+    )
+
+
 def counted(number: int, what: str) -> str:
     """``1 image``, ``2 images``, ``2 classes``."""
     return f"{number:,} {what if number == 1 else what + ('es' if what.endswith('s') else 's')}"

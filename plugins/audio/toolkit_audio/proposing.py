@@ -9,7 +9,7 @@ from statistics import median
 from typing import NamedTuple
 
 from toolkit import ToolkitError
-from toolkit.proposal import Choice, Proposal, counted, passes, some, unread
+from toolkit.proposal import Choice, Proposal, counted, passes, some, training, unread
 from toolkit_audio.corpus import scan_headers
 from toolkit_audio.reading import Header
 from toolkit_audio.splits import Utterance
@@ -113,7 +113,15 @@ def _choices(root: Path, seen: Seen, rate: int) -> tuple[Choice, ...]:
         Choice("objective.share", 0.2, ""),
         Choice("objective.start", steps // 4, "when the spectrograms have settled"),
         Choice("objective.ramp", steps // 8, ""),
-        *_training("trainer", steps, 8, f"about {steps * 8 * seconds / sum(seen.seconds):.0f} passes over the sound"),
+        *training(
+            "trainer",
+            steps,
+            8,
+            1.0e-3,
+            f"about {steps * 8 * seconds / sum(seen.seconds):.0f} passes over the sound",
+            examples=64,
+            pictures=5,
+        ),
         Choice("trainer.optimizer", "adamw", "as EnCodec's"),
         Choice("trainer.betas", [0.8, 0.99], "as EnCodec's"),
         Choice("trainer.warmup", 100, ""),
@@ -123,20 +131,15 @@ def _choices(root: Path, seen: Seen, rate: int) -> tuple[Choice, ...]:
         Choice("trainer.critic_start", steps // 8, "it learns alone first"),
         Choice("prior.hidden", 64, "for a CPU; 128 on a GPU"),
         Choice("prior.layers", 8, ""),
-        *_training("prior_trainer", max(3000, steps // 4), 16, "it stops helping where val rises"),
-    )
-
-
-def _training(stage: str, steps: int, batch: int, why: str) -> tuple[Choice, ...]:
-    return (
-        Choice(f"{stage}.steps", steps, why),
-        Choice(f"{stage}.batch_size", batch, ""),
-        Choice(f"{stage}.learning_rate", 1.0e-3, "for this size; a third of it for wide networks"),
-        Choice(f"{stage}.schedule", "cosine", "falls to zero at the last step"),
-        Choice(f"{stage}.validate_every", steps // 10, ""),
-        Choice(f"{stage}.validate_examples", 64, ""),
-        Choice(f"{stage}.pictures_every", steps // 5, ""),
-        Choice(f"{stage}.checkpoint_every", 500, "what a kill loses at most"),
+        *training(
+            "prior_trainer",
+            max(3000, steps // 4),
+            16,
+            1.0e-3,
+            "it stops helping where val rises",
+            examples=64,
+            pictures=5,
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit import ToolkitError
 from toolkit.datasets.files import find_files, require_train, scan, split_folders
-from toolkit.proposal import Choice, Proposal, counted, passes, some, spread, unread
+from toolkit.proposal import Choice, Proposal, counted, passes, some, spread, training, unread
 from toolkit_image.decoding import decode, suffixes
 from toolkit_image.layout import check_classes, class_folder, scan_sizes
 
@@ -131,24 +131,21 @@ def _choices(root: Path, seen: Seen, side: int) -> tuple[Choice, ...]:
         ),
         Choice("quantizer.commitment", 0.25 * dims / 2 / DIM, "beta 0.25 of means over dims: 0.25 x (dims / 2) / dim"),
         Choice("quantizer.dead_code_threshold", 0.1, "unused entries are revived"),
-        *_training("trainer", steps, batch, 1.0e-3, f"about {steps * batch // count:,} passes over the images"),
+        *training(
+            "trainer",
+            steps,
+            batch,
+            1.0e-3,
+            f"about {steps * batch // count:,} passes over the images",
+            examples=256,
+            pictures=10,
+        ),
         Choice("prior.hidden", 64, "for a CPU; 128 on a GPU"),
         Choice("prior.layers", 8, "with which a code sees 8 positions around it"),
         Choice("prior.kernel_size", 3, "faster than 5"),
-        *_training("prior_trainer", prior_steps, 16, 1.0e-3, "it stops helping where val rises"),
-    )
-
-
-def _training(stage: str, steps: int, batch: int, rate: float, why: str) -> tuple[Choice, ...]:
-    return (
-        Choice(f"{stage}.steps", steps, why),
-        Choice(f"{stage}.batch_size", batch, ""),
-        Choice(f"{stage}.learning_rate", rate, "for this size; a third of it for wide networks"),
-        Choice(f"{stage}.schedule", "cosine", "falls to zero at the last step"),
-        Choice(f"{stage}.validate_every", steps // 10, ""),
-        Choice(f"{stage}.validate_examples", 256, ""),
-        Choice(f"{stage}.pictures_every", steps // 10, ""),
-        Choice(f"{stage}.checkpoint_every", 500, "what a kill loses at most"),
+        *training(
+            "prior_trainer", prior_steps, 16, 1.0e-3, "it stops helping where val rises", examples=256, pictures=10
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit import ToolkitError
 from toolkit.datasets.files import scan
-from toolkit.proposal import Choice, Proposal, counted, passes, some, unread
+from toolkit.proposal import Choice, Proposal, counted, passes, some, training, unread
 from toolkit_video.classes import class_of
 from toolkit_video.corpus import ALIKE, find_videos
 from toolkit_video.frames import opened
@@ -141,25 +141,20 @@ def _choices(root: Path, seen: Seen, window: Window, side: int) -> tuple[Choice,
         Choice("decoder.causal", True, ""),
         Choice("decoder.strides", strides[::-1], "the encoder's, backwards"),
         Choice("quantizer.levels", LEVELS, f"{int(np.prod(LEVELS)):,} codes, about 10 bits each"),
-        *_training("trainer", steps, 4, 1.0e-3, f"about {steps * 4 // examples:,} passes over the films"),
+        *training(
+            "trainer",
+            steps,
+            4,
+            1.0e-3,
+            f"about {steps * 4 // examples:,} passes over the films",
+            examples=64,
+            pictures=10,
+        ),
         Choice("prior.hidden", 48, "for a CPU; 128 on a GPU"),
         Choice("prior.layers", 6, ""),
         Choice("prior.kernel_size", 3, "faster than 5"),
         Choice("prior.head", 128, ""),
-        *_training("prior_trainer", steps, 8, 2.0e-3, "it stops helping where val rises"),
-    )
-
-
-def _training(stage: str, steps: int, batch: int, rate: float, why: str) -> tuple[Choice, ...]:
-    return (
-        Choice(f"{stage}.steps", steps, why),
-        Choice(f"{stage}.batch_size", batch, ""),
-        Choice(f"{stage}.learning_rate", rate, "for this size; a third of it for wide networks"),
-        Choice(f"{stage}.schedule", "cosine", "falls to zero at the last step"),
-        Choice(f"{stage}.validate_every", steps // 10, ""),
-        Choice(f"{stage}.validate_examples", 64, ""),
-        Choice(f"{stage}.pictures_every", steps // 10, ""),
-        Choice(f"{stage}.checkpoint_every", 500, "what a kill loses at most"),
+        *training("prior_trainer", steps, 8, 2.0e-3, "it stops helping where val rises", examples=64, pictures=10),
     )
 
 
