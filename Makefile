@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml plugins/image/pyproject.toml plugins/audio/pyp
 demo: install  ## both stages on procedural shapes, then samples
 	@rm -rf outputs/demo
 	@start=$$(date +%s); \
-	$(BIN)/toolkit train experiment=image_shapes hydra.run.dir=outputs/demo && \
+	$(BIN)/toolkit train experiment=image_shapes_modern hydra.run.dir=outputs/demo && \
 	$(BIN)/toolkit evaluate run=outputs/demo && \
 	$(BIN)/toolkit reconstruct run=outputs/demo && \
 	$(BIN)/toolkit sample run=outputs/demo n=72 guidance=2 \

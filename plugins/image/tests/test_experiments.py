@@ -37,6 +37,12 @@ TINY = [
 ]
 DATA = {
     "image_shapes": ["dataset.train_size=64", "dataset.val_size=16", "dataset.test_size=8"],
+    "image_shapes_modern": [
+        "dataset.train_size=64",
+        "dataset.val_size=16",
+        "dataset.test_size=8",
+        "quantizer.inner.codebook_size=64",
+    ],
     "image_cifar10_notebook": [],
     "image_cifar10_vae": [],
     "image_cifar10_vqvae": [],
@@ -93,6 +99,7 @@ DATA = {
 }
 PRIOR = {
     "image_cifar10_vae": "normal",
+    "image_shapes_modern": "transformer",
     "image_titok": "maskgit",
     "image_vqgan": "transformer",
     "image_vqgan_f8": "transformer",
