@@ -15,6 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from toolkit.device import resolve_precision
 from toolkit.errors import ToolkitError
 from toolkit.loss_scale import LossScale
+from toolkit.muon import Muon
 from toolkit.options import TrainerOptions
 
 ADAM, MOMENTUM = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
@@ -190,7 +191,7 @@ class Optimization:
         return moments
 
     def _with_momentum(self, name: str) -> bool:
-        return isinstance(self._optimizer(name), torch.optim.SGD | torch.optim.Muon)
+        return isinstance(self._optimizer(name), torch.optim.SGD | Muon)
 
     def _optimizer(self, name: str) -> torch.optim.Optimizer:
         return next(o for o in self.optimizers if any(name in rows["names"] for rows in o.param_groups))
@@ -243,7 +244,7 @@ def _optimizers(module: nn.Module, options: TrainerOptions, groups: Sequence[Gro
     others = [rows for group in groups for rows in _param_groups(group, options, matrices, without=True)]
     optimizers = [_OPTIMIZERS[options.optimizer](others, options)] if others else []
     for_muon = [rows for group in groups for rows in _param_groups(group, options, matrices, without=False)]
-    return [*optimizers, torch.optim.Muon(for_muon, adjust_lr_fn="match_rms_adamw")] if for_muon else optimizers
+    return [*optimizers, Muon(for_muon)] if for_muon else optimizers
 
 
 _OPTIMIZERS: dict[str, Callable[[Any, TrainerOptions], torch.optim.Optimizer]] = {
