@@ -217,6 +217,16 @@ class DecoderSuite(PartLaws):
             nats = decoder(self._latents(2), {}).log_prob(x)
         assert (nats[0] - nats[1]).abs() > 1e-6
 
+    @torch.no_grad()
+    def test_its_mean_is_of_the_latents_from_the_start(self) -> None:
+        """Before any training a twentieth or more of the mean's power differs between latents. Else training begins by
+        unlearning biases, with gradients to the latents that vanish, and codes collapse."""
+        mean = self.decoder()(self._latents(8), {}).mean
+        if mean is None:
+            pytest.skip("its distribution has no mean")
+        share = mean.var(0).mean() / mean.square().mean()
+        assert share >= 0.05, f"only {share:.2%} of the mean's power is of the latents: initialize without biases"
+
     def test_the_data_depend_on_conditions(self) -> None:
         decoder, x = self._conditional(), random_data(self.data, 1).expand(2, *self.data.shape)
         with torch.no_grad():
