@@ -84,7 +84,7 @@ def test_latents_and_sound_are_of_the_data_from_the_start(name: str) -> None:
 @pytest.mark.long
 def test_fifty_steps_are_nearer_than_silence() -> None:
     """With the defaults of PyTorch the error is 1.16 of silence's by then, and 0.67 after a hundred."""
-    x = voices(2)
+    x = voices(2)[..., :1600]
     encoder, decoder = built("seanet")
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, 1e-3, betas=(0.8, 0.99))
