@@ -82,14 +82,14 @@ def test_latents_and_sound_are_of_the_data_from_the_start(name: str) -> None:
 
 
 @pytest.mark.long
-def test_fifty_steps_are_nearer_than_silence() -> None:
-    """With the defaults of PyTorch the error is 1.16 of silence's by then, and 0.67 after a hundred."""
+def test_twenty_steps_are_far_nearer_than_silence() -> None:
+    """0.04 of silence's error; with the defaults of PyTorch it is 0.61."""
     x = voices(2)[..., :1600]
     encoder, decoder = built("seanet")
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, 1e-3, betas=(0.8, 0.99))
     error = torch.ones(())
-    for _ in range(50):
+    for _ in range(21):
         mean = decoder(encoder(x), {}).mean
         assert mean is not None
         error = (mean - x).square().mean() / x.square().mean()
@@ -97,7 +97,7 @@ def test_fifty_steps_are_nearer_than_silence() -> None:
         error.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-    assert error < 0.5
+    assert error < 0.2
 
 
 @torch.no_grad()
