@@ -140,7 +140,7 @@ def main() -> None:
     if options.sheet:
         sheet(options, originals, Path(options.sheet))
     if options.out:
-        about: dict[str, Any] = {"date": str(date.today()), "machine": platform.processor(), "torch": torch.__version__}
+        about: dict[str, Any] = {"date": str(date.today()), "machine": platform.machine(), "torch": torch.__version__}
         about |= {"start": options.start, "steps": options.steps, "seeds": options.seeds}
         about |= {"utterances": len(originals), "seconds": options.seconds, "figures": rows}
         Path(options.out).write_text(json.dumps(about, indent=1) + "\n")
