@@ -86,7 +86,9 @@ def labels_of(conditions: Sequence[Condition], values: Mapping[str, Tensor], n: 
 
 
 def _text(condition: Condition, value: Tensor) -> str:
-    """A label; of one per step the first ones, without repetitions."""
+    """A text, or a label; of one per step the first ones, without repetitions."""
+    if condition.text:
+        return condition.decoded(value)
     names = [_name(condition, index) for index, _ in groupby(value.flatten().tolist())]
     return " ".join(names[:2]) + ("…" if len(names) > 2 else "")
 

@@ -204,6 +204,11 @@ def check_data(x: Tensor, spec: DataSpec) -> None:
 def check_condition(value: Tensor, condition: Condition, x: Tensor) -> None:
     """Checks the type, shape and range of one example's condition; the label "none" is allowed."""
     steps = (condition.steps(x.shape[1]),) if condition.per_step else ()
+    if condition.text:
+        assert value.dtype == torch.uint8, f"{condition.name} must be the bytes of a text (uint8), not {value.dtype}"
+        assert value.shape == (condition.size,), f"{condition.name} is {tuple(value.shape)}, not {(condition.size,)}"
+        assert torch.equal(condition.encoded(condition.decoded(value)), value), f"{condition.name} is no UTF-8 text"
+        return
     if condition.real:
         assert value.is_floating_point(), f"{condition.name} is real, not {value.dtype}"
         assert value.shape == (*steps, condition.size), f"{condition.name} is {tuple(value.shape)}"
