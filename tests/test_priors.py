@@ -7,6 +7,7 @@ from math import log
 import pytest
 import torch
 
+from toolkit.conditioners.bytes import BytesConditioner
 from toolkit.errors import ToolkitError
 from toolkit.nn.rotary import RotaryPositions, rotate
 from toolkit.prior import Prior, SamplingOptions
@@ -22,7 +23,7 @@ from toolkit.priors.transformer import TransformerPrior
 from toolkit.priors.uniform import UniformPrior
 from toolkit.priors.wavenet import WaveNetPrior
 from toolkit.spec import CodeSpec, Condition
-from toolkit.testing.prior import PriorSuite
+from toolkit.testing.prior import TEXTS, PriorSuite
 
 CODES = CodeSpec((4, 4), (5, 3))
 KIND = Condition("kind", 2)
@@ -83,6 +84,38 @@ class TestMaskGITPrior(PriorSuite):
 class TestRotaryMaskGITPrior(TestMaskGITPrior):
     def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
         return MaskGITPrior(code_spec, conditions, hidden=12, layers=2, heads=2, passes=3, positions="rotary")
+
+
+def read(condition: Condition) -> BytesConditioner:
+    return BytesConditioner(condition, hidden=8, layers=1, heads=2)
+
+
+class TestTransformerPriorWithTexts(PriorSuite):
+    conditions = TEXTS
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return TransformerPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8, conditioner=read)
+
+
+class TestMaskGITPriorWithTexts(PriorSuite):
+    conditions = TEXTS
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return MaskGITPrior(code_spec, conditions, hidden=8, layers=2, heads=2, passes=3, conditioner=read)
+
+
+class TestDelayPriorWithTexts(PriorSuite):
+    conditions = TEXTS
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return DelayPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8, conditioner=read)
+
+
+class TestRandomOrderPriorWithTexts(PriorSuite):
+    conditions = TEXTS
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return RandomOrderPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8, conditioner=read)
 
 
 class TestScalesPrior(PriorSuite):

@@ -1,0 +1,154 @@
+"""Samples under captions whose combination of shape and color no training example has.
+
+    python benchmarks/captions.py OUT [--n 200] [--guidance 1.0] [--prior transformer] [--steps 2000] [--out FILE]
+
+Trains a small model of ``image_shapes`` in the folder OUT on one thread, unless it is there: an autoencoder, and a
+prior that reads captions. Nine of the 72 combinations are in no training and no validation example: each shape once.
+Then it samples pictures under the captions of these nine in turn, and asks a network what they show: which shape, and
+which color. That network is trained on true pictures of all combinations; beside its verdict on the samples stand its
+accuracy on true pictures of the nine that it was not trained on, and on their reconstructions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import toolkit
+from toolkit.dataset import collate
+from toolkit.model import Model
+from toolkit_image.shapes import COLORS, SHAPES, ShapesDataset, caption_of
+
+UNSEEN = [(shape, list(COLORS)[(i + 4) % len(COLORS)]) for i, shape in enumerate(SHAPES)]
+"""Shapes and colors: a red star, a teal circle, …"""
+WORDS = [
+    "experiment=image_shapes",
+    "dataset.captions=true",
+    f"dataset.unseen=[{','.join(f'{color} {shape}' for shape, color in UNSEEN)}]",
+    "conditions.prior=[caption]",
+    *("encoder.hidden=48", "decoder.hidden=48", "encoder.residual_hidden=24", "decoder.residual_hidden=24"),
+    *("trainer.steps=1500", "trainer.pictures_every=1500", "prior_trainer.pictures_every=100000"),
+]
+PRIOR = [
+    *("hidden=128", "layers=4", "heads=4", "dropout=0.1", "conditioner.hidden=64", "conditioner.dropout=0.1"),
+]
+TRAINER = ["batch_size=32", "learning_rate=1e-3", "warmup=100", "clip=1.0", "schedule=cosine", "ema=0.995"]
+
+
+def train(out: Path, prior: str, steps: int) -> None:
+    head = ["head=128"] if prior == "transformer" else []
+    options = [f"prior.{word}" for word in PRIOR + head]
+    options += [f"prior_trainer.{word}" for word in [*TRAINER, f"steps={steps}"]]
+    toolkit.train(toolkit.compose([*WORDS, f"prior={prior}", *options]), out)
+
+
+class Judge(nn.Module):
+    """Which shape, and which color, a picture ``(batch, 3, 32, 32)`` in [-1, 1] shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [3, 32, 64, 128]
+        self.layers = nn.Sequential()
+        for one, other in zip(widths, widths[1:], strict=False):
+            self.layers += [nn.Conv2d(one, other, 3, 2, 1), nn.BatchNorm2d(other), nn.ReLU()]
+        self.shape, self.color = nn.Linear(128 * 16, len(SHAPES)), nn.Linear(128 * 16, len(COLORS))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.dropout(self.layers(x).flatten(1), 0.3, self.training)
+        return self.shape(h), self.color(h)
+
+
+def judge(examples: int = 12_000, passes: int = 6) -> Judge:
+    """Trained on true pictures of all combinations."""
+    torch.manual_seed(0)
+    data, network = ShapesDataset(train_size=examples), Judge()
+    table, size = data.table("train"), 64
+    x = data.spec.scale(table["x"])
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, passes * (examples // size))
+    for _ in range(passes):
+        for rows in torch.randperm(examples)[: examples // size * size].split(size):
+            shape, color = network(x[rows])
+            loss = F.cross_entropy(shape, table["shape"][rows]) + F.cross_entropy(color, table["color"][rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rate.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def shares(network: Judge, x: Tensor, shape: Tensor, color: Tensor) -> dict[str, float]:
+    """How many of some pictures, in the data's own form, show what they should."""
+    shapes, colors = (logits.argmax(1) for logits in network(ShapesDataset().spec.scale(x)))
+    right = {"shape": shapes == shape, "color": colors == color}
+    right["both"] = right["shape"] & right["color"]
+    return {name: round(float(value.double().mean()), 4) for name, value in right.items()}
+
+
+def true_pictures(n: int) -> dict[str, Tensor]:
+    """Of the unseen combinations, which only the test split has."""
+    data = ShapesDataset(test_size=40 * n)
+    indices = [list(SHAPES).index(shape) + 100 * list(COLORS).index(color) for shape, color in UNSEEN]
+    rows = collate(data, "test", range(data.size("test")), None)
+    own = torch.isin(rows["shape"] + 100 * rows["color"], torch.tensor(indices))
+    return {name: value[own][:n] for name, value in rows.items()}
+
+
+def measured(model: Model, n: int, guidance: float, seed: int, sheet: Path | None) -> dict[str, Any]:
+    began, network = time.perf_counter(), judge()
+    print(f"the judge is trained: {time.perf_counter() - began:.0f} s", flush=True)
+    true = true_pictures(n)
+    labels = true["shape"], true["color"]
+    results: dict[str, Any] = {"true pictures": shares(network, true["x"], *labels)}
+    results["reconstructions"] = shares(network, model.reconstruct(true["x"]).cpu(), *labels)
+    print(json.dumps(results), flush=True)
+    seen = [(shape, color) for shape in SHAPES for color in COLORS if (shape, color) not in UNSEEN]
+    for name, combinations in (("unseen combinations", UNSEEN), ("seen combinations", seen[:: len(seen) // 9][:9])):
+        texts = [caption_of(*combination) for combination in combinations]
+        samples = model.sample(n, {"caption": texts}, guidance=guidance, seed=seed)
+        shown = [combinations[i % len(combinations)] for i in range(n)]
+        shape = torch.tensor([list(SHAPES).index(one) for one, _ in shown])
+        color = torch.tensor([list(COLORS).index(one) for _, one in shown])
+        results[name] = {"captions": texts, **shares(network, samples.x.cpu(), shape, color)}
+        print(json.dumps({name: results[name]}), flush=True)
+        if sheet is not None and combinations is UNSEEN:
+            model.files.plot(samples.x[:90].cpu().split(9), model.spec, sheet)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="OUT")
+    parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--prior", default="transformer")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--out", type=Path)
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    if not (words.run / "priors").is_dir():
+        began = time.perf_counter()
+        train(words.run, words.prior, words.steps)
+        print(f"trained: {time.perf_counter() - began:.0f} s", flush=True)
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__), "toolkit": toolkit.__version__}
+    result: dict[str, Any] = {"date": date.today().isoformat(), "machine": platform.machine(), **versions}
+    result |= {"prior": words.prior, "steps": words.steps, "n": words.n, "guidance": words.guidance}
+    result |= measured(toolkit.load(words.run), words.n, words.guidance, words.seed, words.sheet)
+    if words.out:
+        words.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
