@@ -16,6 +16,7 @@ import json
 import platform
 import time
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def train(out: Path, prior: str, steps: int) -> None:
     head = ["head=128"] if prior == "transformer" else []
     options = [f"prior.{word}" for word in PRIOR + head]
     options += [f"prior_trainer.{word}" for word in [*TRAINER, f"steps={steps}"]]
-    toolkit.train(toolkit.compose([*WORDS, f"prior={prior}", *options]), out)
+    toolkit.train(toolkit.compose(*WORDS, f"prior={prior}", *options), out)
 
 
 class Judge(nn.Module):
@@ -58,7 +59,7 @@ class Judge(nn.Module):
         super().__init__()
         widths = [3, 32, 64, 128]
         self.layers = nn.Sequential()
-        for one, other in zip(widths, widths[1:], strict=False):
+        for one, other in pairwise(widths):
             self.layers += [nn.Conv2d(one, other, 3, 2, 1), nn.BatchNorm2d(other), nn.ReLU()]
         self.shape, self.color = nn.Linear(128 * 16, len(SHAPES)), nn.Linear(128 * 16, len(COLORS))
 

@@ -66,13 +66,13 @@ class Condition:
         if not self.per_step:
             raise ToolkitError(
                 f"condition.{self.name} has shape {tuple(value.shape)}: expected {wanted}; a sequence, such as the"
-                " tokens of a text, is no condition here: pool it to one value"
+                " tokens of a text, is no condition here: pool it to one value, or give the text itself (text=True)"
             )
         if given != (steps, *stepless):
             raise ToolkitError(
                 f"condition.{self.name} has shape {tuple(value.shape)}: {length} positions of the data have {steps}"
                 " steps; a sequence of a length of its own, such as the tokens of a text, is no condition here: pool it"
-                f" to one value, {wanted}"
+                f" to one value, {wanted}, or give the text itself (text=True)"
             )
 
     def resample(self, length: int, positions: int) -> Condition:
