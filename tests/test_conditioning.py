@@ -175,7 +175,7 @@ def test_texts_of_several_conditions_are_one_sequence() -> None:
 def test_a_text_of_the_wrong_shape_or_type_is_refused() -> None:
     embedding = ConditionEmbedding((CAPTION,), 5, read)
     for value in (torch.zeros(2, 7, dtype=torch.uint8), torch.zeros(2, 8), torch.zeros(3, 8, dtype=torch.uint8)):
-        with pytest.raises(ToolkitError, match="condition.caption is"):
+        with pytest.raises(ToolkitError, match=r"condition\.caption is"):
             embedding.tokens({"caption": value}, 2)
 
 
