@@ -57,10 +57,10 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = [3, 32, 64, 128]
-        self.layers = nn.Sequential()
-        for one, other in pairwise(widths):
-            self.layers += [nn.Conv2d(one, other, 3, 2, 1), nn.BatchNorm2d(other), nn.ReLU()]
+        layers = list[nn.Module]()
+        for one, other in pairwise([3, 32, 64, 128]):
+            layers += [nn.Conv2d(one, other, 3, 2, 1), nn.BatchNorm2d(other), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
         self.shape, self.color = nn.Linear(128 * 16, len(SHAPES)), nn.Linear(128 * 16, len(COLORS))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

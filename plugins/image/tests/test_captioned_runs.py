@@ -106,7 +106,7 @@ def test_a_compressed_file_has_its_captions(trained: Path) -> None:
 
 def test_a_prior_that_reads_is_not_exported(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(toolkit.ToolkitError, match="prior=transformer: it reads texts"):
-        toolkit.export(trained, tmp_path / "graphs", prior="transformer")
+        toolkit.export(trained, tmp_path / "graphs", format="torch", prior="transformer")
 
 
 def test_captions_are_packed(tmp_path: Path) -> None:
