@@ -36,18 +36,20 @@ WORDS = [
     "dataset.captions=true",
     f"dataset.unseen=[{','.join(f'{color} {shape}' for shape, color in UNSEEN)}]",
     "conditions.prior=[caption]",
-    *("encoder.hidden=48", "decoder.hidden=48", "encoder.residual_hidden=24", "decoder.residual_hidden=24"),
-    *("trainer.steps=1500", "trainer.pictures_every=1500", "prior_trainer.pictures_every=100000"),
+    *("encoder.strides=[2,2,2]", "decoder.strides=[2,2,2]", "quantizer=residual_ema", "quantizer.depth=4"),
+    *("quantizer.inner.codebook_size=256", "trainer.steps=1500", "trainer.pictures_every=1500"),
+    "prior_trainer.pictures_every=100000",
 ]
-PRIOR = [
-    *("hidden=128", "layers=4", "heads=4", "dropout=0.1", "conditioner.hidden=64", "conditioner.dropout=0.1"),
-]
-TRAINER = ["batch_size=32", "learning_rate=1e-3", "warmup=100", "clip=1.0", "schedule=cosine", "ema=0.995"]
+PRIOR = {
+    "transformer": ["hidden=128", "layers=4", "heads=4", "head=128", "depth_layers=1"],
+    "maskgit": ["hidden=128", "layers=4", "heads=4"],
+}
+READER = ["conditioner.hidden=64", "conditioner.layers=2"]
+TRAINER = ["batch_size=64", "learning_rate=1e-3", "warmup=100", "clip=1.0", "schedule=cosine", "ema=0.995"]
 
 
 def train(out: Path, prior: str, steps: int) -> None:
-    head = ["head=128"] if prior == "transformer" else []
-    options = [f"prior.{word}" for word in PRIOR + head]
+    options = [f"prior.{word}" for word in PRIOR[prior] + READER]
     options += [f"prior_trainer.{word}" for word in [*TRAINER, f"steps={steps}"]]
     toolkit.train(toolkit.compose(*WORDS, f"prior={prior}", *options), out)
 
@@ -68,8 +70,8 @@ class Judge(nn.Module):
         return self.shape(h), self.color(h)
 
 
-def judge(examples: int = 12_000, passes: int = 6) -> Judge:
-    """Trained on true pictures of all combinations."""
+def judge(examples: int = 16_000, passes: int = 8) -> Judge:
+    """Trained on true pictures of all combinations, a little blurred and noisy, as those of a small model are."""
     torch.manual_seed(0)
     data, network = ShapesDataset(train_size=examples), Judge()
     table, size = data.table("train"), 64
@@ -78,13 +80,18 @@ def judge(examples: int = 12_000, passes: int = 6) -> Judge:
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, passes * (examples // size))
     for _ in range(passes):
         for rows in torch.randperm(examples)[: examples // size * size].split(size):
-            shape, color = network(x[rows])
+            shape, color = network(_worse(x[rows]))
             loss = F.cross_entropy(shape, table["shape"][rows]) + F.cross_entropy(color, table["color"][rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             rate.step()
     return network.eval()
+
+
+def _worse(x: Tensor) -> Tensor:
+    blurred, share = F.avg_pool2d(x, 3, 1, 1), torch.rand(len(x), 1, 1, 1)
+    return x + share * (blurred - x) + 0.05 * torch.randn_like(x)
 
 
 @torch.no_grad()
