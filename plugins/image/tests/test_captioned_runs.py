@@ -14,7 +14,10 @@ from toolkit.__main__ import run as command
 from toolkit.dataset import collate
 from toolkit_image.shapes import ShapesDataset
 
-pytestmark = pytest.mark.long
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore:prior=transformer has no kernel_size"),  # of the experiment's own prior
+]
 
 SIZES = ["dataset.size=16", "dataset.train_size=32", "dataset.val_size=4", "dataset.test_size=4"]
 WORDS = [
