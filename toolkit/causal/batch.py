@@ -36,16 +36,8 @@ class Examples(NamedTuple):
     @property
     def signature(self) -> Hashable:
         """What examples have in common whose steps are the same operations on tensors of the same shapes."""
-        noise = self.noise
-        return (
-            self.grid,
-            self.sampling,
-            shapes(self.context),
-            noise.shape,
-            noise.dtype,
-            noise.device,
-            self.given is None,
-        )
+        context, noise = shapes(self.context), self.noise
+        return self.grid, self.sampling, context, noise.shape, noise.dtype, noise.device, self.given is None
 
 
 class Batch:
