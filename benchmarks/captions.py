@@ -1,6 +1,6 @@
 """Samples under captions whose combination of shape and color no training example has.
 
-    python benchmarks/captions.py OUT [--n 200] [--guidance 1.0] [--prior transformer] [--steps 2000] [--out FILE]
+    python benchmarks/captions.py OUT [--n 200] [--guidance 1 2] [--prior transformer] [--steps 2000] [--out FILE]
 
 Trains a small model of ``image_shapes`` in the folder OUT on one thread, unless it is there: an autoencoder, and a
 prior that reads captions. Nine of the 72 combinations are in no training and no validation example: each shape once.
@@ -112,7 +112,21 @@ def true_pictures(n: int) -> dict[str, Tensor]:
     return {name: value[own][:n] for name, value in rows.items()}
 
 
-def measured(model: Model, n: int, guidance: float, seed: int, sheet: Path | None) -> dict[str, Any]:
+def sampled(
+    model: Model, network: Judge, combinations: list[tuple[str, str]], n: int, guidance: float, sheet: Path | None
+) -> dict[str, float]:
+    """What samples under the captions of some combinations, in turn, show."""
+    samples = model.sample(n, {"caption": [caption_of(*one) for one in combinations]}, guidance=guidance)
+    shown = [combinations[i % len(combinations)] for i in range(n)]
+    shape = torch.tensor([list(SHAPES).index(one) for one, _ in shown])
+    color = torch.tensor([list(COLORS).index(one) for _, one in shown])
+    if sheet is not None:
+        rows = 10 * len(combinations)
+        model.files.plot(samples.x[:rows].cpu().split(len(combinations)), model.spec, sheet)
+    return shares(network, samples.x.cpu(), shape, color)
+
+
+def measured(model: Model, n: int, guidances: list[float], sheet: Path | None) -> dict[str, Any]:
     began, network = time.perf_counter(), judge()
     print(f"the judge is trained: {time.perf_counter() - began:.0f} s", flush=True)
     true = true_pictures(n)
@@ -121,16 +135,11 @@ def measured(model: Model, n: int, guidance: float, seed: int, sheet: Path | Non
     results["reconstructions"] = shares(network, model.reconstruct(true["x"]).cpu(), *labels)
     print(json.dumps(results), flush=True)
     seen = [(shape, color) for shape in SHAPES for color in COLORS if (shape, color) not in UNSEEN]
-    for name, combinations in (("unseen combinations", UNSEEN), ("seen combinations", seen[:: len(seen) // 9][:9])):
-        texts = [caption_of(*combination) for combination in combinations]
-        samples = model.sample(n, {"caption": texts}, guidance=guidance, seed=seed)
-        shown = [combinations[i % len(combinations)] for i in range(n)]
-        shape = torch.tensor([list(SHAPES).index(one) for one, _ in shown])
-        color = torch.tensor([list(COLORS).index(one) for _, one in shown])
-        results[name] = {"captions": texts, **shares(network, samples.x.cpu(), shape, color)}
-        print(json.dumps({name: results[name]}), flush=True)
-        if sheet is not None and combinations is UNSEEN:
-            model.files.plot(samples.x[:90].cpu().split(9), model.spec, sheet)
+    for guidance in guidances:
+        for name, combinations in (("unseen", UNSEEN), ("seen", seen[::7])):
+            row = f"{name} combinations, guidance {guidance:g}"
+            results[row] = sampled(model, network, combinations, n, guidance, sheet if name == "unseen" else None)
+            print(json.dumps({row: results[row]}), flush=True)
     return results
 
 
@@ -138,10 +147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="OUT")
     parser.add_argument("--n", type=int, default=200)
-    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--prior", default="transformer")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--out", type=Path)
     words = parser.parse_args()
@@ -152,8 +160,8 @@ def main() -> None:
         print(f"trained: {time.perf_counter() - began:.0f} s", flush=True)
     versions = {"python": platform.python_version(), "torch": str(torch.__version__), "toolkit": toolkit.__version__}
     result: dict[str, Any] = {"date": date.today().isoformat(), "machine": platform.machine(), **versions}
-    result |= {"prior": words.prior, "steps": words.steps, "n": words.n, "guidance": words.guidance}
-    result |= measured(toolkit.load(words.run), words.n, words.guidance, words.seed, words.sheet)
+    result |= {"prior": words.prior, "steps": words.steps, "n": words.n}
+    result |= measured(toolkit.load(words.run), words.n, words.guidance, words.sheet)
     if words.out:
         words.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
