@@ -26,6 +26,7 @@ WORDS = [
     *("trainer.steps=2", "trainer.batch_size=4", "trainer.pictures_every=2", "prior_trainer.allow_collapsed=true"),
     *("prior.hidden=8", "prior.layers=2", "prior.heads=2", "prior.conditioner.hidden=8", "prior.conditioner.layers=1"),
     *("prior_trainer.batch_size=4", "prior_trainer.checkpoint_every=2", "prior_trainer.learning_rate=0.03"),
+    "prior_trainer.schedule=constant",
 ]
 STEPS = 4
 
@@ -103,8 +104,6 @@ def test_a_compressed_file_has_its_captions(trained: Path) -> None:
     for given in ({"caption": "a red star"}, {}):
         data = model.compress(x, given, prior="transformer")
         assert torch.equal(model.decompress(data), model.decode(model.encode(x)))
-    lossless = model.compress(x, {"caption": "a blue ring"}, prior="transformer", lossless=True)
-    assert torch.equal(model.decompress(lossless), x)
 
 
 def test_a_prior_that_reads_is_not_exported(trained: Path, tmp_path: Path) -> None:
