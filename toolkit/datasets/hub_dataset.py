@@ -79,7 +79,7 @@ class HubDataset(ArrayDataset):
         if of_files is not None:
             self.use_files(of_files)
         labels = [Label(datasets, splits["train"][0], name) for name in conditions]
-        self.labels = (*labels, *(Text(name, text_bytes) for name in texts))
+        self.labels: tuple[Label | Text, ...] = (*labels, *(Text(name, text_bytes) for name in texts))
         self.column = column
         self.splits = {split: (_undecoded(datasets, table, column), rows) for split, (table, rows) in splits.items()}
         self.spec = spec_of(of_files, channels, axes, levels, rate, tuple(label.condition for label in self.labels))
