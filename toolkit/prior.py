@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,6 +108,14 @@ class Prior(nn.Module, ABC):
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """What training minimizes, ``(batch,)``."""
         return -self.log_prob(codes, conditions)
+
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        """The modules that a pass of ``loss`` calls one after the other, once each: most of the weights.
+
+        A prior that is sharded over ranks has one of them whole at a time, and one that computes activations again does
+        it block by block. Empty: there are none, and it is sharded as one.
+        """
+        return ()
 
     def forward(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         return self.loss(codes, conditions)

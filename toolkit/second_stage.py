@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 
 from toolkit import collapse
 from toolkit.autoencoder import code_spec_on, encoded_grid
+from toolkit.batches import Batch
 from toolkit.build import build_prior
 from toolkit.choice import OF_PRIOR, Choice, rule_of
 from toolkit.continuation import check_data, is_current
@@ -32,6 +33,7 @@ from toolkit.runs.chosen import choose
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.data import record
 from toolkit.runs.folder import Run, write_config
+from toolkit.sharding import checkpoint_activations, drop_gathered, shard
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.staging import Staging
 from toolkit.training import PriorStage
@@ -66,18 +68,30 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     codes = staging.cache(run, config, model, code_spec, files).read(examples)
     if not options.allow_collapsed:
         _refuse_collapsed(codes, code_spec, model.autoencoder.quantizer)
-    stage = PriorStage(prior)
-    optimization = Optimization(placed(stage, model.device), options)
+    stage, sharded = PriorStage(prior), config.trainer.shard and ranks() > 1
+    if config.trainer.checkpoint_activations:
+        checkpoint_activations(prior)
+    if sharded:
+        shard(prior, model.device, options.precision)
+        report.note(f"prior={name} is sharded over {ranks()} ranks; no samples are plotted while it trains")
+    optimization = Optimization(stage if sharded else placed(stage, model.device), options)
     on_rank0(partial(_rename_stale, run, name, model.checkpoint, report))
     on_rank0(partial(write_config, run.prior(name), config))
     if config.prior_dataset:
         on_rank0(partial(_write_files, run, name, dataset))
 
+    def share() -> Iterator[tuple[Batch, bool]]:
+        """This rank's part of the validation, with whether it counts."""
+        if sharded:
+            return staging.in_step(codes, "val", options)
+        return ((batch, True) for batch in staging.share(codes, "val", options))
+
     @torch.no_grad()
     def validate() -> dict[str, float]:
         stage.eval()
-        batches = staging.share(codes, "val", options)
-        own = [stage.model.loss(batch.x, batch.conditions).cpu() for batch in batches]
+        measured = ((stage.model.loss(batch.x, batch.conditions).cpu(), counts) for batch, counts in share())
+        own = [loss for loss, counts in measured if counts]
+        drop_gathered(prior)
         losses = [loss for losses in all_gather_object(own) for loss in losses]
         return {"loss": float(torch.cat(losses).double().mean())}
 
@@ -95,7 +109,7 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
         Choice(f"prior-{name}", run.prior(name), rule_of(options, OF_PRIOR, "prior_trainer"), options, "prior_trainer"),
         facts={"autoencoder": model.checkpoint.weights_hash, **axes},
         validate=validate if codes.size("val") else None,
-        plot=staging.pictured(f"prior-{name}", optimization, plot) if codes.size("val") else None,
+        plot=staging.pictured(f"prior-{name}", optimization, plot) if codes.size("val") and not sharded else None,
         saved=report.checkpoint,
     )
     recorder.resume()

@@ -48,6 +48,7 @@ from toolkit.runs.folder import Run, write_config
 from toolkit.runs.lock import training_lock
 from toolkit.scoring import validation_score
 from toolkit.second_stage import train_prior
+from toolkit.sharding import check_sharding
 from toolkit.staging import Staging
 from toolkit.step import check_graph
 from toolkit.training import Stage
@@ -84,6 +85,7 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         _check_best(config, dataset, build_metrics(config, stage.model))
         _check_trainable(config, stage)
         check_first(dataset)
+        check_sharding(config.trainer, config.prior_trainer, config.stage)
         for name, trainer in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
             check_device(choose_device(trainer.device))
             check_graph(trainer, choose_device(trainer.device), f"{name}.")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from toolkit import registry
+from toolkit import interrupts, registry
 from toolkit.batches import Batch, TrainBatches, split_batches, stoppable
 from toolkit.config import RunConfig
 from toolkit.dataset import Examples
 from toolkit.device import choose_device, deterministic, matmuls
-from toolkit.distributed import rank, ranks
+from toolkit.distributed import all_gather_object, rank, ranks
+from toolkit.errors import Interrupted
 from toolkit.fit import device_of
 from toolkit.logged import Logged
 from toolkit.model import Model
@@ -26,7 +27,7 @@ from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.folder import Run
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.stream_batches import KEY, StreamBatches
-from toolkit.stream_dataset import StreamDataset
+from toolkit.stream_dataset import StreamDataset, numbered
 from toolkit.training import PriorStage, Stage, train_steps
 
 
@@ -40,17 +41,26 @@ class Staging:
 
     def share(self, examples: Examples, split: str, options: TrainerOptions, shared: bool = True) -> Iterator[Batch]:
         """This rank's stretch of what a validation reads, or all of it."""
-        batches = split_batches(
-            examples,
-            split,
-            choose_device(options.device),
-            batch_size=options.batch_size,
-            limit=options.validate_examples,
-            workers=0,
-            rank=rank() if shared else 0,
-            ranks=ranks() if shared else 1,
-        )
-        return stoppable(batches)
+        return stoppable(_stretch(examples, split, options, shared))
+
+    def in_step(self, examples: Examples, split: str, options: TrainerOptions) -> Iterator[tuple[Batch, bool]]:
+        """The same for a model whose passes every rank takes part in: as many batches on each, with whether they count.
+
+        A rank that has one fewer sees its last one twice; of fewer batches than ranks each sees all. A signal is waited
+        for until the last one.
+        """
+        size = min(numbered(examples, split), options.validate_examples)
+        count = -(-size // options.batch_size)
+        shared = count >= ranks()
+        batches = _stretch(examples, split, options, shared)
+        last = next(batches)
+        yield last, True
+        for _ in range((-(-count // ranks()) if shared else count) - 1):
+            batch = next(batches, last)
+            yield batch, batch is not last
+            last = batch
+        if stop := max(all_gather_object(interrupts.asked())):
+            raise Interrupted(stop)
 
     def pictured(
         self, stage: str, optimization: Optimization, plot: Callable[[Path], tuple[dict[str, Tensor], DataSpec]]
@@ -126,3 +136,16 @@ class Staging:
             config.prior_trainer.workers,
             self.report,
         )
+
+
+def _stretch(examples: Examples, split: str, options: TrainerOptions, shared: bool) -> Iterator[Batch]:
+    return split_batches(
+        examples,
+        split,
+        choose_device(options.device),
+        batch_size=options.batch_size,
+        limit=options.validate_examples,
+        workers=0,
+        rank=rank() if shared else 0,
+        ranks=ranks() if shared else 1,
+    )

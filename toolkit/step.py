@@ -20,6 +20,7 @@ from toolkit.objectives.shares import trace_gradients
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
 from toolkit.running_metrics import mean_metrics
+from toolkit.sharding import is_sharded
 
 Metrics = dict[str, Tensor]
 
@@ -225,7 +226,12 @@ def _refuse_changes(act: str, before: Facts, after: Facts) -> None:
 
 
 def _wrapped(stage: nn.Module, options: TrainerOptions) -> nn.Module:
-    """The stage as the loop calls it: compiled where asked for, gradients averaged over the ranks."""
+    """The stage as the loop calls it: compiled where asked for, gradients averaged over the ranks.
+
+    A sharded one averages its own.
+    """
+    if is_sharded(stage):
+        return stage
     if not options.compile:
         return wrap_ddp(stage)
     quantizer = getattr(getattr(stage, "model", None), "quantizer", None)

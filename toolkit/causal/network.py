@@ -47,6 +47,10 @@ class Trunk(nn.Module, ABC):
         constant.
         """
 
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        """Those that ``forward`` calls one after the other, see ``toolkit.Prior``."""
+        return ()
+
     @abstractmethod
     def init(self, batch: int, grid: Sequence[int], context: Tensor | None) -> Any:
         """The state before the first position. Weights are read here only."""

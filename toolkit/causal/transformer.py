@@ -110,6 +110,9 @@ class Transformer(Trunk):
         features: Tensor = self.norm(x)
         return features
 
+    def blocks_in_order(self) -> list[Block]:
+        return list(self.blocks)
+
     def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> TransformerState:
         positions = prod(grid)
         layers = [_folded(block, batch, positions) for block in self.blocks]

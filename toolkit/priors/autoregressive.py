@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolkit.causal.coding import entropy_code
 from toolkit.causal.network import CausalNetwork, Trunk
@@ -43,6 +43,9 @@ class AutoregressivePrior(Prior):
     def conditions_seen(self) -> tuple[Condition, ...]:
         """Those that it was built for."""
         return () if self.embedding is None else self.embedding.conditions
+
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        return self.network.trunk.blocks_in_order()
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         return self.network.log_prob(codes, self.context(conditions, len(codes), codes.shape[2:]))

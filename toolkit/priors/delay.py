@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolkit.causal.coding import entropy_code
 from toolkit.causal.delayed import DelayedNetwork
@@ -73,6 +73,9 @@ class DelayPrior(Prior):
         )
         self.embedding = ConditionEmbedding(conditions, hidden) if conditions else None
         self.network = DelayedNetwork(trunk, code_spec.codebook_sizes, delay=delay, head=head)
+
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        return self.network.trunk.blocks_in_order()
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         return self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import cos, pi, prod
 from typing import final
 
@@ -77,6 +77,9 @@ class MaskGITPrior(Prior):
         self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in code_spec.codebook_sizes)
         for table in self.tables.parameters():
             nn.init.normal_(table, std=code_spec.depth**-0.5)
+
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        return list(self.blocks)
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         raise NotImplementedError(

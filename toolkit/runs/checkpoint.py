@@ -18,14 +18,15 @@ from functools import partial
 from math import prod
 from pathlib import Path
 from shlex import quote
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from toolkit.distributed import on_rank0
+from toolkit.distributed import on_rank0, rank
 from toolkit.errors import ToolkitError
-from toolkit.optimization import Optimization
+from toolkit.optimization import ADAM, MOMENTUM, Optimization
 from toolkit.runs.formats import FORMAT, current_tensor, format_of
 from toolkit.runs.plain import read_json
 from toolkit.runs.random_state import LARGEST_RANDOM, random_state, set_random_state
@@ -35,12 +36,13 @@ from toolkit.runs.tensors import (
     Shape,
     check_fit,
     check_safetensors,
+    each_tensor,
     flush_folder,
     read_shapes,
-    read_tensors,
     sha256,
     write_tensors,
 )
+from toolkit.sharding import is_shard, shard_like, whole
 from toolkit.writing import write_text
 
 MODEL, STATE, FACTS, CHECKSUM = "model.safetensors", "state.safetensors", "state.json", "checksum"
@@ -71,7 +73,7 @@ class Checkpoint:
     def load_weights(self, module: nn.Module, *, averaged: bool) -> None:
         """Weights and buffers into a module of this structure; ``averaged`` takes the averages where there are any."""
         self.check_weights(module)
-        module.load_state_dict(self.averaged() if averaged else self._tensors(MODEL))
+        module.load_state_dict(self.averaged() if averaged else self._tensors(MODEL, like=module.state_dict()))
 
     def averaged(self) -> dict[str, Tensor]:
         """Weights and buffers, the averages in place of the weights where there are any."""
@@ -94,7 +96,7 @@ class Checkpoint:
         self.load_weights(optimization.module, averaged=False)
         try:
             _check_state(self._shapes(STATE), optimization)
-            state = self._tensors(STATE)
+            state = self._tensors(STATE, like=_alike(optimization))
             optimization.load({k: v for k, v in state.items() if k.startswith(OPTIMIZATION)}, self.step)
             set_random_state(state)
         except (RuntimeError, ValueError, TypeError, LookupError) as e:
@@ -105,10 +107,13 @@ class Checkpoint:
         """Shapes of a file's tensors, under today's names."""
         return {self._current(name): shape for name, shape in read_shapes(self.path / file).items()}
 
-    def _tensors(self, file: str, prefix: str = "") -> dict[str, Tensor]:
-        """A file's tensors, under today's names, that begin with the prefix."""
+    def _tensors(
+        self, file: str, prefix: str = "", like: Mapping[str, Tensor] = MappingProxyType({})
+    ) -> dict[str, Tensor]:
+        """A file's tensors, under today's names, that begin with the prefix; shards where ``like`` has such."""
         names = [name for name in read_shapes(self.path / file) if self._current(name).startswith(prefix)]
-        return {self._current(name): tensor for name, tensor in read_tensors(self.path / file, names).items()}
+        current = ((self._current(name), tensor) for name, tensor in each_tensor(self.path / file, names))
+        return {name: shard_like(tensor, like.get(name)) for name, tensor in current}
 
     def _current(self, name: str) -> str:
         return current_tensor(name, self.facts.get("format", 0))
@@ -127,21 +132,31 @@ def save(
     that of the step ``spared``.
 
     ``facts`` and ``metrics`` are stored for the caller. All ranks take part: rank 0 writes, with the states of all
-    their random number generators.
+    their random number generators, and what they have shards of as a whole.
     """
     tensors = {**random_state(), **{f"metrics.{name}": value for name, value in (metrics or {}).items()}}
-    on_rank0(partial(_save, folder, optimization, facts, tensors))
+    model, state = (_gathered(own) for own in (optimization.module.state_dict(), optimization.state()))
+    on_rank0(partial(_save, folder, optimization.step, facts, model, {**state, **tensors}))
     on_rank0(partial(_prune, folder, folder / _name(optimization.step), keep, spared))
 
 
-def _save(folder: Path, optimization: Optimization, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    step = optimization.step
+def _gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All of each tensor, on rank 0; all ranks call it. One is gathered at a time; those of shards go to the CPU."""
+    gathered: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor)
+        if rank() == 0:
+            gathered[name] = full.cpu() if is_shard(tensor) else full
+    return gathered
+
+
+def _save(folder: Path, step: int, facts: dict[str, Any], model: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     final, temporary = folder / _name(step), folder / f".{_name(step)}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        write_tensors(temporary / MODEL, optimization.module.state_dict())
-        write_tensors(temporary / STATE, {**optimization.state(), **tensors})
+        write_tensors(temporary / MODEL, model)
+        write_tensors(temporary / STATE, state)
         facts = {
             "format": FORMAT,
             "step": step,
@@ -294,6 +309,13 @@ def _changed(path: Path) -> DamagedFileError:
 
 def _quoted_run(folder: Path) -> str:
     return quote(str(folder.parent if folder.parent.name != "priors" else folder.parent.parent))
+
+
+def _alike(optimization: Optimization) -> dict[str, Tensor]:
+    """By the name of a tensor of the state, the parameter that it is sharded as."""
+    parameters = optimization.parameters.items()
+    kinds = ("average", *(f"optimizer.{moment}" for moment in (ADAM | MOMENTUM) - {"step"}))
+    return {f"{kind}.{name}": parameter for name, parameter in parameters for kind in kinds}
 
 
 def _check_state(saved: Mapping[str, Shape], optimization: Optimization) -> None:
