@@ -16,7 +16,7 @@ from toolkit.device import resolve_precision
 from toolkit.errors import ToolkitError
 from toolkit.loss_scale import LossScale
 from toolkit.options import TrainerOptions
-from toolkit.sharding import local, shard_like, whole
+from toolkit.sharding import is_shard, local, shard_like, whole
 
 ADAM, MOMENTUM = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
 """The optimizers' state of a parameter that had a gradient."""
@@ -260,9 +260,13 @@ def _optimizers(module: nn.Module, options: TrainerOptions, groups: Sequence[Gro
 _OPTIMIZERS: dict[str, Callable[[Any, TrainerOptions], torch.optim.Optimizer]] = {
     "adam": lambda rows, options: torch.optim.Adam(rows, fused=True, capturable=options.graph),
     "adamw": lambda rows, options: torch.optim.AdamW(rows, fused=True, capturable=options.graph),
-    "sgd": lambda rows, options: torch.optim.SGD(rows, fused=True),
+    "sgd": lambda rows, options: torch.optim.SGD(rows, fused=not _are_shards(rows)),  # torch has none for shards
     "muon": lambda rows, options: torch.optim.AdamW(rows, fused=True),  # of what muon itself is not for
 }
+
+
+def _are_shards(rows: Any) -> bool:
+    return any(is_shard(parameter) for group in rows for parameter in group["params"])
 
 
 def _param_groups(
