@@ -33,11 +33,13 @@ from toolkit.errors import ToolkitError
 from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions, PriorTrainerOptions
 from toolkit.prior import Prior
-from toolkit.runs import checkpoint
+from toolkit.runs import checkpoint, gathered
 from toolkit.runs.checkpoint import newest, save
+from toolkit.runs.tensors import write_tensors
 from toolkit.sharding import check_sharding, checkpoint_activations, is_sharded, shard
 from toolkit.spec import CodeSpec, Condition
 from toolkit.staging import Staging
+from toolkit.testing.ranks import as_ranks
 from toolkit.training import PriorStage, train_steps
 
 CPU = torch.device("cpu")
@@ -161,8 +163,8 @@ def of_weights(optimization: Optimization) -> dict[str, Tensor]:
 
 WHOLE, STATE = sharding.whole, Optimization.state
 FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "a rank's shards are missing": lambda: patch.object(checkpoint, "whole", missed),
-    "only rank 0's shards are saved": lambda: patch.object(checkpoint, "whole", own),
+    "a rank's shards are missing": lambda: patch.object(gathered, "whole", missed),
+    "only rank 0's shards are saved": lambda: patch.object(gathered, "whole", own),
     "the averages are not gathered": lambda: patch.object(Optimization, "state", of_weights),
 }
 """What may go wrong in a checkpoint."""
@@ -248,6 +250,42 @@ def test_checkpoints_go_both_ways(two: Path) -> None:
     assert_close(losses_of(two)["shard from ddp"], one()[REST])
     assert_close(losses_of(two)["ddp from shard"], one()[REST])
     assert_close(alone(two / "shard"), one()[REST])
+
+
+def test_a_file_that_is_written_as_it_is_gathered_is_the_same(tmp_path: Path) -> None:
+    """Byte for byte; types of every width, and names of any letters."""
+    tensors = {
+        "weights.b": torch.randn(3, 5).T,
+        "weights.a": torch.tensor(2.0),
+        'é "quoted"': torch.zeros(0, 3),
+        "half": torch.randn(7).bfloat16(),
+        "flags": torch.tensor([True, False, True]),
+        "count": torch.tensor([5, 6]),
+        "bytes": torch.arange(5, dtype=torch.uint8),
+    }
+    write_tensors(tmp_path / "plain", tensors)
+    gathered.write_gathered(tmp_path / "gathered", tensors)
+    assert (tmp_path / "gathered").read_bytes() == (tmp_path / "plain").read_bytes()
+
+
+def test_ranks_fail_together_where_the_disk_is_full(tmp_path: Path) -> None:
+    """Rank 0 says why, the other that it failed, and both have gathered every tensor."""
+    taken = [0, 0]
+
+    def counted(tensor: Tensor) -> Tensor:
+        taken[distributed.rank()] += 1
+        return tensor
+
+    def write() -> str:
+        try:
+            gathered.write_gathered(tmp_path / "no folder" / "file", {name: torch.zeros(2) for name in "abc"})
+        except (OSError, distributed.PeerError) as e:
+            return type(e).__name__
+        return ""
+
+    with patch.object(gathered, "whole", counted):
+        assert as_ranks([write, write]) == ["FileNotFoundError", "PeerError"]
+    assert taken == [3, 3]
 
 
 @pytest.mark.long

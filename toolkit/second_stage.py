@@ -17,7 +17,16 @@ from toolkit.choice import OF_PRIOR, Choice, rule_of
 from toolkit.continuation import check_data, is_current
 from toolkit.dataset import Dataset, Examples, SourceFile
 from toolkit.device import choose_device, placed
-from toolkit.distributed import all_gather_object, all_reduce_sum, broadcast_object, on_rank0, rank, ranks, seed_noise
+from toolkit.distributed import (
+    all_gather_object,
+    all_reduce_sum,
+    broadcast_object,
+    no_sync,
+    on_rank0,
+    rank,
+    ranks,
+    seed_noise,
+)
 from toolkit.errors import ToolkitError
 from toolkit.model import Model, open_dataset
 from toolkit.optimization import Optimization
@@ -74,6 +83,8 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     if sharded:
         shard(prior, model.device, options.precision)
         report.note(f"prior={name} is sharded over {ranks()} ranks; no samples are plotted while it trains")
+    elif config.trainer.shard:
+        report.note(f"prior={name} is not sharded: there is one rank (trainer.ranks=N starts more)")
     optimization = Optimization(stage if sharded else placed(stage, model.device), options)
     on_rank0(partial(_rename_stale, run, name, model.checkpoint, report))
     on_rank0(partial(write_config, run.prior(name), config))
@@ -90,7 +101,8 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     def validate() -> dict[str, float]:
         stage.eval()
         measured = ((stage.model.loss(batch.x, batch.conditions).cpu(), counts) for batch, counts in share())
-        own = [loss for loss, counts in measured if counts]
+        with no_sync(stage, defer=False):
+            own = [loss for loss, counts in measured if counts]
         drop_gathered(prior)
         losses = [loss for losses in all_gather_object(own) for loss in losses]
         return {"loss": float(torch.cat(losses).double().mean())}

@@ -80,11 +80,16 @@ def shard(model: Any, device: torch.device, precision: str) -> None:
 
     Its ``loss`` may be called then, on all ranks together, and nothing else of it. In bf16 its blocks are gathered and
     computed in bf16, with gradients averaged in float32; their weights' shards stay float32. Every rank begins with
-    rank 0's weights.
+    rank 0's weights. ToolkitError where a parameter is a single number.
     """
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+    for name, parameter in model.named_parameters():
+        if not parameter.dim():
+            raise ToolkitError(
+                f"trainer.shard=true: {name} is a single number, which has no shards; make its shape (1,)"
+            )
     for tensor in (*model.parameters(), *model.buffers()):
         broadcast(tensor.data)
     mesh = DeviceMesh.from_group(work_group(), device.type)

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -24,10 +25,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from toolkit.distributed import on_rank0, rank
+from toolkit.distributed import on_rank0, raise_together, rank
 from toolkit.errors import ToolkitError
 from toolkit.optimization import ADAM, MOMENTUM, Optimization
 from toolkit.runs.formats import FORMAT, current_tensor, format_of
+from toolkit.runs.gathered import write_gathered
 from toolkit.runs.plain import read_json
 from toolkit.runs.random_state import LARGEST_RANDOM, random_state, set_random_state
 from toolkit.runs.tensors import (
@@ -42,7 +44,7 @@ from toolkit.runs.tensors import (
     sha256,
     write_tensors,
 )
-from toolkit.sharding import is_shard, shard_like, whole
+from toolkit.sharding import is_sharded, shard_like
 from toolkit.writing import write_text
 
 MODEL, STATE, FACTS, CHECKSUM = "model.safetensors", "state.safetensors", "state.json", "checksum"
@@ -135,31 +137,46 @@ def save(
     their random number generators, and what they have shards of as a whole.
     """
     tensors = {**random_state(), **{f"metrics.{name}": value for name, value in (metrics or {}).items()}}
-    model, state = (_gathered(own) for own in (optimization.module.state_dict(), optimization.state()))
-    on_rank0(partial(_save, folder, optimization.step, facts, model, {**state, **tensors}))
-    on_rank0(partial(_prune, folder, folder / _name(optimization.step), keep, spared))
+    files = {MODEL: optimization.module.state_dict(), STATE: {**optimization.state(), **tensors}}
+    final = folder / _name(optimization.step)
+    temporary = folder / f".{final.name}"
+    if is_sharded(optimization.module):
+        _write_shards(temporary, files)
+        on_rank0(partial(_conclude, temporary, final, facts))
+    else:
+        on_rank0(partial(_save, temporary, final, files, facts))
+    on_rank0(partial(_prune, folder, final, keep, spared))
 
 
-def _gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All of each tensor, on rank 0; all ranks call it. One is gathered at a time; those of shards go to the CPU."""
-    gathered: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        full = whole(tensor)
+def _save(temporary: Path, final: Path, files: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> None:
+    with _explained(temporary):
+        _begin(temporary)
+        for name, tensors in files.items():
+            write_tensors(temporary / name, tensors)
+    _conclude(temporary, final, facts)
+
+
+def _write_shards(temporary: Path, files: dict[str, dict[str, Tensor]]) -> None:
+    """Of a sharded module: all ranks gather each tensor, which rank 0 writes at once."""
+    with raise_together(), _explained(temporary):
         if rank() == 0:
-            gathered[name] = full.cpu() if is_shard(tensor) else full
-    return gathered
+            _begin(temporary)
+    for name, tensors in files.items():
+        with _explained(temporary):
+            write_gathered(temporary / name, tensors)
 
 
-def _save(folder: Path, step: int, facts: dict[str, Any], model: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-    final, temporary = folder / _name(step), folder / f".{_name(step)}"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write_tensors(temporary / MODEL, model)
-        write_tensors(temporary / STATE, state)
+def _begin(temporary: Path) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+
+
+def _conclude(temporary: Path, final: Path, facts: dict[str, Any]) -> None:
+    """Writes the facts of a checkpoint whose tensors are written, and gives it its name."""
+    with _explained(temporary):
         facts = {
             "format": FORMAT,
-            "step": step,
+            "step": _step(final),
             **facts,
             "sha256": {name: sha256(temporary / name) for name in (MODEL, STATE)},
         }
@@ -167,13 +184,20 @@ def _save(folder: Path, step: int, facts: dict[str, Any], model: dict[str, Tenso
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)
-        flush_folder(folder)
+        flush_folder(final.parent)
+
+
+@contextmanager
+def _explained(temporary: Path) -> Iterator[None]:
+    """ToolkitError, with what is kept, where a checkpoint cannot be written; nothing is left of it."""
+    try:
+        yield
     except OSError as e:
         shutil.rmtree(temporary, ignore_errors=True)
         why = "no space is left on the disk" if e.errno == errno.ENOSPC else str(e)
-        kept = [path.name for path in found(folder)]
+        kept = [path.name for path in found(temporary.parent)]
         raise ToolkitError(
-            f"the checkpoint of step {step} could not be written to {folder}: {why}\n"
+            f"the checkpoint of step {_step(temporary)} could not be written to {temporary.parent}: {why}\n"
             f"kept: {kept[-1] if kept else 'no checkpoint yet'}; fix it and continue with toolkit train run=DIR"
         ) from e
 
@@ -186,6 +210,10 @@ def _prune(folder: Path, saved: Path, keep: int, spared: int | None) -> None:
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
+
+
+def _step(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
