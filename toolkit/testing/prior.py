@@ -132,6 +132,18 @@ class PriorSuite(PartLaws):
         none = torch.full((5,), KIND.size)
         torch.testing.assert_close(_log_prob(prior, codes), _log_prob(prior, codes, {KIND.name: none}))
 
+    def test_its_blocks_are_called_in_order(self) -> None:
+        """Each once in a pass of the loss: sharding gathers a block's weights when it is called."""
+        code_spec, called = self._code_spec(), list[torch.nn.Module]()
+        prior = self.prior(code_spec).train()
+        blocks = list(prior.blocks_in_order())
+        for block in blocks:
+            block.register_forward_hook(lambda module, *_: called.append(module))
+        prior.loss(_some_codes(code_spec, 2), {})
+        assert called == blocks, (
+            f"blocks_in_order gives {len(blocks)} blocks, a pass calls {len(called)} of them, or in other order"
+        )
+
     @each_code_spec
     def test_the_loss_is_finite_and_reaches_every_parameter(self, code_spec: CodeSpec) -> None:
         prior = self.prior(code_spec, LABELS).train()
