@@ -36,7 +36,7 @@ WITHIN = 0.15
 
 def prior_of(again: bool = False, **options: Any) -> Prior:
     torch.manual_seed(0)
-    network = {"hidden": 32, "layers": 4, "heads": 4, "head": 32, **options}
+    network = {"hidden": 32, "layers": 2, "heads": 4, "head": 32, **options}
     prior = make("prior", PartConfig("transformer", network), code_spec=CodeSpec((8, 8), (64,)), conditions=())
     assert isinstance(prior, Prior)
     if again:
@@ -105,12 +105,20 @@ def test_what_is_kept_is_counted() -> None:
     memory = step_memory(*of_prior())
     buffers = memory.weights - 4 * numbers
     assert 0 <= buffers < 100
-    assert (memory.gradients, memory.moments, memory.averages) == (4 * numbers, 8 * numbers, 4 * numbers)
+    assert (memory.gradients, memory.averages) == (4 * numbers, 4 * numbers)
+    assert 0 <= memory.moments - 8 * numbers < 1000  # a count of steps for each tensor
+
+
+@pytest.mark.long
+def test_other_optimizers_keep_less() -> None:
+    """And several ranks have buckets beside their gradients."""
+    numbers = sum(p.numel() for p in prior_of().parameters())
     plain = PriorTrainerOptions(steps=3, optimizer="sgd", betas=(0.0, 0.9))
     other = step_memory(PriorStage(prior_of()), codes(), plain, ranks=2)
     assert (other.gradients, other.moments, other.averages) == (8 * numbers, 0, 0)
 
 
+@pytest.mark.long
 def test_activations_follow_the_batch_and_what_is_computed_again() -> None:
     memory, twice = (step_memory(PriorStage(prior_of()), codes(n), OPTIONS) for n in (8, 16))
     assert twice.activations == pytest.approx(2 * memory.activations, rel=0.01)
@@ -119,6 +127,7 @@ def test_activations_follow_the_batch_and_what_is_computed_again() -> None:
     assert again.peak < memory.peak
 
 
+@pytest.mark.long
 def test_a_shard_is_a_share() -> None:
     memory, prior = step_memory(*of_prior()), prior_of()
     half = step_memory(PriorStage(prior), codes(), OPTIONS, 2, prior.blocks_in_order())
@@ -130,6 +139,7 @@ def test_a_shard_is_a_share() -> None:
     assert memory.peak < ddp.peak
 
 
+@pytest.mark.long
 def test_nothing_random_is_used_up() -> None:
     before = torch.get_rng_state()
     stage, batch, options = of_prior()
@@ -153,6 +163,7 @@ class Peeking(Prior):
         raise NotImplementedError
 
 
+@pytest.mark.long
 def test_check_shows_it(toys: None, capsys: pytest.CaptureFixture[str]) -> None:
     """A line for each stage; why where it is not known."""
     config = config_of("vq")

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from toolkit.batches import Batch
 from toolkit.build import build_autoencoder, build_prior, build_stage
@@ -217,10 +216,17 @@ class _Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self.count, made)
+        for tensor in made if isinstance(made, list | tuple) else (made,):
+            if isinstance(tensor, Tensor):
+                self.count(tensor)
         return made
 
-    def count(self, tensor: Tensor) -> Tensor:
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled, and to be kept out of that takes time at every operation."""
+        return False
+
+    def count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         place, size = storage._cdata, storage.nbytes()
         if place not in self._known:
@@ -228,7 +234,6 @@ class _Live(TorchDispatchMode):
             self.now += size
             self.moving = max(self.moving, self.now - self.start - self.done + self.done // self.shards)
             finalize(storage, self._drop, place, size)
-        return tensor
 
     def _drop(self, place: int, size: int) -> None:
         self._known.discard(place)
