@@ -1,7 +1,7 @@
 """What sharding a prior over ranks saves: peak memory of each rank, with the losses of one process.
 
-    python benchmarks/sharded.py [--hidden 768] [--layers 14] [--grid 4,8] [--batch 2] [--steps 20] [--ways "one;ddp;shard"]
-        [--out results.json]
+    python benchmarks/sharded.py [--hidden 768] [--layers 14] [--grid 4,8] [--batch 2] [--steps 20]
+        [--ways "one;ddp;shard"] [--out results.json]
 
 A transformer prior, of 100 million parameters by default, trains on random codes in float32 with Adam: in one process
 on the joined batch, and in two gloo ranks of one thread each, whole on both (``ddp``), sharded (``shard``), and sharded
