@@ -112,7 +112,7 @@ def memory_by_stage(config: RunConfig, data: DataSpec) -> dict[str, StepMemory |
 
     The parts are built anew.
     """
-    memory: dict[str, StepMemory | Exception] = {}
+    memory: dict[str, StepMemory | Exception | None] = {}
     if config.stage != "prior" and config.trainer.steps:
         memory["autoencoder"] = _known(lambda: _of_autoencoder(config, data))
     if config.stage != "autoencoder" and config.prior is not None and config.prior_trainer.steps:
@@ -148,9 +148,10 @@ def _of_prior(config: RunConfig, data: DataSpec) -> StepMemory | None:
 def _on_its_device(options: Trainer) -> Trainer:
     """With the precision of the device, where this machine has it."""
     try:
-        return replace(options, precision=resolve_precision(options.precision, choose_device(options.device)))
+        changed: dict[str, Any] = {"precision": resolve_precision(options.precision, choose_device(options.device))}
     except ToolkitError:
         return options
+    return replace(options, **changed)
 
 
 def _batch(shape: tuple[int, ...], real: bool, options: TrainerOptions, data: DataSpec) -> dict[str, Tensor]:

@@ -71,9 +71,8 @@ def _show_memory(config: RunConfig, data: Any) -> None:
     """What a step of each stage takes, before any is taken."""
     from toolkit.estimate import StepMemory, memory_by_stage
 
-    rows, ranks = [], config.trainer.ranks
-    memory = memory_by_stage(config, data)
-    for stage, known in memory.items():
+    rows, ranks = list[tuple[str, ...]](), config.trainer.ranks
+    for stage, known in memory_by_stage(config, data).items():
         if isinstance(known, StepMemory):
             parts = known.weights, known.gradients, known.moments, known.averages, known.activations, known.peak
             rows.append((stage, *(_size(part) for part in parts)))
