@@ -67,7 +67,7 @@ def step_memory(
     shards = 1 if blocks is None else ranks
     with random_kept(), _silence(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         _without_memory(stage, mode)
-        inputs = {name: mode.from_tensor(value) for name, value in batch.items()}
+        inputs: dict[str, Tensor] = {name: mode.from_tensor(value) for name, value in batch.items()}
         live = _Live(shards)
         for tensor in chain(stage.parameters(), stage.buffers(), inputs.values()):
             live.count(tensor)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ def shard_like(value: Tensor, like: Tensor | None) -> Tensor:
 
     assert isinstance(like, DTensor)
     shared = distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-    return cast(Tensor, shared.clone())  # else it would keep the memory of the whole
+    return shared.clone()  # else it would keep the memory of the whole
 
 
 def drop_gathered(module: nn.Module) -> None:
