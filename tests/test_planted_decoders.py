@@ -86,6 +86,11 @@ class Normalized(Conditioned):
         return super().forward(z / z.std(0), conditions)
 
 
+class OverTime(Conditioned):
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(z - z.mean(2, keepdim=True), conditions)
+
+
 class NeighboursDecoderCase(DecoderSuite):
     """A latent's two positions of x depend on the latents beside it, one each."""
 
@@ -137,6 +142,7 @@ def test_a_batch_that_a_graph_fixes_is_caught() -> None:
         (Latentless, "the data depend on the latents"),
         (Sideways, "it gives a distribution over the data"),
         (Dropping, "eval changes no state"),
+        (OverTime, "an example in padding gives what it does alone"),
         (Normalized, "examples do not influence one another"),
     ],
 )

@@ -35,6 +35,7 @@ from toolkit.runs.folder import Run, write_config
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.staging import Staging
 from toolkit.training import PriorStage
+from toolkit.unequal import check_codes, check_prior, check_trainer
 
 
 def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: str | None, allowed: bool) -> None:
@@ -63,6 +64,9 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     if not any(True for _ in prior.parameters()):
         report.note(f"prior={name} has nothing to train")
         return
+    check_codes(dataset, model.autoencoder)
+    check_prior(dataset, prior)
+    check_trainer(dataset, options, "prior_trainer")
     codes = staging.cache(run, config, model, code_spec, files).read(examples)
     if not options.allow_collapsed:
         _refuse_collapsed(codes, code_spec, model.autoencoder.quantizer)
@@ -77,7 +81,7 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     def validate() -> dict[str, float]:
         stage.eval()
         batches = staging.share(codes, "val", options)
-        own = [stage.model.loss(batch.x, batch.conditions).cpu() for batch in batches]
+        own = [stage.losses(batch.x, batch.conditions, batch.mask).cpu() for batch in batches]
         losses = [loss for losses in all_gather_object(own) for loss in losses]
         return {"loss": float(torch.cat(losses).double().mean())}
 

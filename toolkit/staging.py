@@ -15,6 +15,7 @@ from toolkit.dataset import Examples
 from toolkit.device import choose_device, deterministic, matmuls
 from toolkit.distributed import rank, ranks
 from toolkit.fit import device_of
+from toolkit.lengths import by_length, lengths_of
 from toolkit.logged import Logged
 from toolkit.model import Model
 from toolkit.on_device import table_on
@@ -40,12 +41,14 @@ class Staging:
 
     def share(self, examples: Examples, split: str, options: TrainerOptions, shared: bool = True) -> Iterator[Batch]:
         """This rank's stretch of what a validation reads, or all of it."""
+        lengths, limit = lengths_of(examples, split), options.validate_examples
         batches = split_batches(
             examples,
             split,
             choose_device(options.device),
             batch_size=options.batch_size,
-            limit=options.validate_examples,
+            limit=limit,
+            places=None if lengths is None else by_length(lengths, limit),
             workers=0,
             rank=rank() if shared else 0,
             ranks=ranks() if shared else 1,

@@ -180,9 +180,10 @@ class CausalNetwork(CodeNetwork):
         nats = [_cross_entropy(some, part) for some, part in zip(logits, parts, strict=True)]
         return nats[0] if len(nats) == 1 else torch.stack(nats).sum(0)
 
-    def by_position(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
+    def by_position(self, codes: Tensor, context: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
         """The nats of ``cross_entropy``, of each code: ``(batch, depth, *grid)``."""
-        logits = self._logits(self.trunk(self.embed(codes), context), codes)
+        shown = codes if seen is None else seen
+        logits = self._logits(self.trunk(self.embed(shown), context), shown)
         parts = codes.split([len(some) for some in logits], 1)
         nats = [_nats(some, part).view(part.transpose(0, 1).shape) for some, part in zip(logits, parts, strict=True)]
         return torch.cat(nats).transpose(0, 1)

@@ -52,8 +52,15 @@ class AutoregressivePrior(Prior):
         return self.network.by_position(codes, self.context(conditions, len(codes), codes.shape[2:]))
 
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        return self.network.cross_entropy(codes, self._dropped(codes, conditions))
+
+    def loss_by_position(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        return self.network.by_position(codes, self._dropped(codes, conditions))
+
+    def _dropped(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor | None:
+        """The context of which training leaves out conditions."""
         keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
-        return self.network.cross_entropy(codes, self.context(conditions, len(codes), codes.shape[2:], keep))
+        return self.context(conditions, len(codes), codes.shape[2:], keep)
 
     def sample(
         self,

@@ -13,9 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.decoder import Decoder
 from toolkit.fit import fakes
+from toolkit.lengths import mask_of
 from toolkit.likelihood import Distribution, Likelihood, check_distribution
 from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.nn.receptive_field import receptive_field
+from toolkit.padded import Ends, looks_ahead
 from toolkit.pieces import Windows, through
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.context import CUTTINGS, ROOM, close_to, cutting, cuttings, in_float64, randomized
@@ -159,6 +161,27 @@ class DecoderSuite(PartLaws):
         whole = _Mean(decoder)(z)
         for seed in range(CUTTINGS):
             close_to(self._arriving(decoder, cutting(z, seed), stride), whole)
+
+    @torch.no_grad()
+    def test_an_example_in_padding_gives_what_it_does_alone(self) -> None:
+        """However long it is, and whatever the padding holds."""
+        if looks_ahead(self.decoder()) and not self.decoder().takes_padding:
+            pytest.skip("does not take padding")
+        positions = self.grid[0]
+        stride, rest = divmod(self.data.axes[0], positions)
+        if rest or self.decoder().lead:
+            pytest.skip("its first latent has fewer positions than the others")
+        with in_float64():
+            decoder, z, x = randomized(self.decoder()), self._latents(2).double(), random_data(self.data, 2)
+            x = x.double() if x.is_floating_point() else x
+            whole = decoder(z, {}).log_prob_by_position(x)
+            for latents in range(1, positions, max(1, positions // 3)):
+                length = latents * stride
+                ends = Ends(mask_of(torch.tensor([length, positions * stride]), positions * stride), stride)
+                with ends.in_zeros(decoder):
+                    nats = decoder(z, {}).log_prob_by_position(x)
+                close_to(nats[:1, :length], decoder(z[:1, :, :latents], {}).log_prob_by_position(x[:1, :, :length]))
+                close_to(nats[1:], whole[1:])
 
     @torch.no_grad()
     def test_a_stream_of_means_gives_the_whole(self) -> None:

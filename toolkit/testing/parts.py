@@ -21,6 +21,8 @@ from toolkit.spec import DataSpec
 class PointEncoder(Encoder):
     """A linear map at every position of ordered data of any rank; the grid is the data's axes."""
 
+    takes_padding = True
+
     def __init__(self, data: DataSpec, dim: int) -> None:
         super().__init__()
         self.data, self.stride = data, (1,) * data.rank
@@ -33,6 +35,8 @@ class PointEncoder(Encoder):
 
 class PointDecoder(Decoder):
     """A linear map at every position of the latents, to the likelihood's parameters."""
+
+    takes_padding = True
 
     def __init__(self, dim: int, likelihood: Likelihood) -> None:
         super().__init__()

@@ -110,6 +110,20 @@ class PriorSuite(PartLaws):
         nats = _log_prob(self.prior(CODES, self.conditions), codes, conditions)
         torch.testing.assert_close(nats.exp().sum().item(), 1.0, atol=1e-6, rtol=0)
 
+    @each_code_spec
+    def test_an_example_in_padding_costs_what_it_does_alone(self, code_spec: CodeSpec) -> None:
+        prior, codes = self.prior(code_spec), _some_codes(code_spec, 3)
+        if not prior.takes_padding:
+            pytest.skip("does not take padding")
+        with torch.no_grad():
+            nats = prior.nats_by_position(codes, {})
+            assert nats.shape == codes.shape
+            torch.testing.assert_close(nats.flatten(1).sum(1), -prior.log_prob(codes, {}))
+            torch.testing.assert_close(prior.loss_by_position(codes, {}).flatten(1).sum(1), prior.loss(codes, {}))
+            for positions in range(1, code_spec.grid[0]):
+                alone = prior.nats_by_position(codes[:, :, :positions], {})
+                torch.testing.assert_close(nats[:, :, :positions], alone)
+
     def test_examples_do_not_influence_one_another(self) -> None:
         prior, codes = self.prior(CODES, self.conditions), _some_codes(CODES, 5)
         conditions = self._given(5)
