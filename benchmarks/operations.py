@@ -99,7 +99,9 @@ def counted(stage: Stage | PriorStage, x: Tensor, conditions: dict[str, Tensor],
     with stand_in() as device:
         there = torch.device("cuda")
         stage.to(there)
-        batch = SimpleNamespace(x=x.to(there), conditions={name: value.to(there) for name, value in conditions.items()})
+        batch = SimpleNamespace(
+            x=x.to(there), conditions={name: value.to(there) for name, value in conditions.items()}, mask=None
+        )
         steps = train_steps(stage, Batches(there, batch), Optimization(stage, options))  # type: ignore[arg-type]
         running = RunningMetrics()
         for number in range(STEPS):

@@ -48,6 +48,9 @@ class Delegating(Distribution):
     def log_prob(self, x: Tensor) -> Tensor:
         return self.inner.log_prob(x)
 
+    def log_prob_by_position(self, x: Tensor) -> Tensor:
+        return self.inner.log_prob_by_position(x)
+
     def sample(
         self,
         generator: torch.Generator | None = None,

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toolkit.autoencoder import Autoencoder, fold, unfold
+from toolkit.autoencoder import Autoencoder
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
 from toolkit.fit import MisfitError, label
+from toolkit.folding import fold, unfold
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.likelihoods.normal import NormalLikelihood

@@ -20,10 +20,12 @@ from toys import PIXELCNN, PIXELCNN_DECODER, TILES, TWO_STEPS, VQ
 import toolkit
 from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
-from toolkit.coding import container
-from toolkit.coding.container import UnreadableError, unpack
+from toolkit.coding import container, read, write
+from toolkit.coding.codec import Row
+from toolkit.coding.container import Example, UnreadableError, unpack
 from toolkit.coding.windows import code_through
 from toolkit.errors import ToolkitError
+from toolkit.likelihoods import logistic
 from toolkit.model import Model
 from toolkit.priors.wavenet import WaveNetPrior
 from toolkit.spec import CodeSpec, Condition, DataSpec
@@ -194,6 +196,24 @@ def test_any_grid_prior_and_likelihood(words: list[str], lossless: bool, tmp_pat
     assert torch.equal(model.decompress(data), x if lossless else model.reconstruct(x))
     bits = evaluated(model, x, lossless)
     assert abs(8 * len(unpack(data)[1]) - bits) < 0.003 * bits + 16
+
+
+def test_a_likelihood_may_write_several_numbers_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the logistic does of many levels, which it writes by their digits: in one file, and in one each."""
+    monkeypatch.setattr(logistic, "WHOLE", 4)
+    monkeypatch.setattr(logistic, "DIGIT", 2)
+    words = [*TILES[:3], "dim=4", "likelihood=logistic", *VQ, *TWO_STEPS, "stage=autoencoder"]
+    train(compose(words).config, tmp_path / "run")
+    model = toolkit.load(tmp_path / "run", "cpu")
+    x, _ = examples(model, 3)
+    assert torch.equal(model.decompress(model.compress(x, prior="uniform", lossless=True)), x)
+    codec = model.codec("uniform", lossless=True)
+    rows = [
+        Row(Example("", model.spec.axes, model.code_spec.grid), *pair, {})
+        for pair in zip(model.encode(x), x, strict=True)
+    ]
+    files = [unpack(packed.data) for packed in write.compress_each(codec, rows)]
+    assert all(torch.equal(row.x, one) for row, one in zip(read.decompress_each(codec, files), x, strict=True))
 
 
 def evaluated(model: Model, x: Tensor, lossless: bool) -> float:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from messages import assert_names
 
-from toolkit.build import build_prior
+from toolkit.build import build_autoencoder, build_prior
 from toolkit.cli.config.compose import compose
+from toolkit.conditioners.bytes import BytesConditioner
 from toolkit.errors import ToolkitError
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.spec import CodeSpec, Condition, DataSpec
@@ -133,3 +137,81 @@ def test_a_value_for_the_whole_example_has_no_steps() -> None:
     assert style({"style": torch.randn(2, 512)}, 2).shape == (2, 5)
     with pytest.raises(ToolkitError, match=r"condition\.style has shape \(2, 7, 512\): expected \(2, 512\)"):
         style({"style": torch.randn(2, 7, 512)}, 2)
+
+
+CAPTION = Condition("caption", 8, text=True)
+CAPTIONED = DataSpec(1, (16,), levels=8, conditions=(CAPTION,))
+WAVES = ["dataset=waves", "dataset.axes=[16]", "encoder=patch", "decoder=patch", "likelihood=categorical", "dim=4"]
+
+
+def read(condition: Condition) -> BytesConditioner:
+    return BytesConditioner(condition, hidden=6, layers=1, heads=2)
+
+
+def test_texts_are_read_beside_the_sum_and_dropped_with_it() -> None:
+    embedding = ConditionEmbedding((CONDITIONS[0], CAPTION), 5, read)
+    values = {"kind": torch.tensor([1, 2]), "caption": torch.stack([CAPTION.encoded("a star")] * 2)}
+    tokens = embedding.tokens(values, 2, keep=torch.tensor([True, False]))
+    whole, none = embedding.tokens(values, 2), embedding.tokens({}, 2)
+    assert tokens is not None
+    assert whole is not None
+    assert none is not None
+    assert tokens.vectors.shape == (2, 9, 5)
+    assert tokens.mask.sum(1).tolist() == [7, 1]
+    torch.testing.assert_close(tokens.vectors[0], whole.vectors[0])
+    torch.testing.assert_close(tokens.vectors[1], none.vectors[1])
+    torch.testing.assert_close(embedding(values, 2), ConditionEmbedding.forward(embedding, {"kind": values["kind"]}, 2))
+
+
+def test_texts_of_several_conditions_are_one_sequence() -> None:
+    embedding = ConditionEmbedding((CAPTION, Condition("title", 3, text=True)), 5, read)
+    title = torch.tensor([[97, 98, 0]], dtype=torch.uint8)
+    tokens = embedding.tokens({"title": title}, 1)
+    assert tokens is not None
+    assert tokens.vectors.shape == (1, 9 + 4, 5)
+    assert tokens.mask[0].nonzero().flatten().tolist() == [0, 9, 10, 11]
+
+
+def test_a_text_of_the_wrong_shape_or_type_is_refused() -> None:
+    embedding = ConditionEmbedding((CAPTION,), 5, read)
+    for value in (torch.zeros(2, 7, dtype=torch.uint8), torch.zeros(2, 8), torch.zeros(3, 8, dtype=torch.uint8)):
+        with pytest.raises(ToolkitError, match=r"condition\.caption is"):
+            embedding.tokens({"caption": value}, 2)
+
+
+@pytest.mark.parametrize("prior", ["pixelcnn", "categorical", "uniform", "coarse_to_fine"])
+def test_a_text_needs_a_prior_that_reads_it(prior: str) -> None:
+    config = replace(compose([*WAVES, f"prior={prior}"]).config, prior_conditions=("caption",))
+    with pytest.raises(ToolkitError) as caught:
+        build_prior(config, CodeSpec((4,), (3,)), CAPTIONED)
+    named = f"conditions.prior=[caption] … prior={prior} reads none … delay, maskgit, random_order, transformer"
+    assert_names(str(caught.value), named)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prior=transformer"],
+        ["prior=maskgit"],
+        ["prior=coarse_to_fine", "prior.inner=transformer"],
+        ["prior=factored", "prior.inner=maskgit", "prior.largest=3"],
+        ["prior=factored", "prior.inner=coarse_to_fine", "prior.inner.inner=delay", "prior.largest=3"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_a_text_goes_to_the_prior_that_reads_it(words: list[str]) -> None:
+    config = replace(compose([*WAVES, *words]).config, prior_conditions=("caption",))
+    prior = build_prior(config, CodeSpec((4,), (3,)), CAPTIONED)
+    assert any(isinstance(module, BytesConditioner) for module in prior.modules())
+
+
+def test_no_decoder_reads_a_text() -> None:
+    config = replace(compose(WAVES).config, decoder_conditions=("caption",))
+    with pytest.raises(ToolkitError) as caught:
+        build_autoencoder(config, CAPTIONED)
+    assert_names(str(caught.value), "conditions.decoder=[caption] … no decoder … conditions.prior=[caption]")
+
+
+def test_a_network_without_a_conditioner_says_so() -> None:
+    with pytest.raises(ValueError, match="caption, a text"):
+        ConditionEmbedding((CAPTION,), 5)

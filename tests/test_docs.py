@@ -205,6 +205,13 @@ def test_a_family_of_ones_own_keeps_its_laws(folder: Path) -> None:
     _pytest(folder / "my-family")
 
 
+def test_samples_under_captions(folder: Path) -> None:
+    train, *sample = commands(PAGES["captions.md"])[:3]
+    for words in ([*train, *TINY], *sample):
+        assert run(words) == 0
+    execute("captions.md")
+
+
 def test_a_loop_of_ones_own(folder: Path, tiny: None) -> None:
     """It continues from its checkpoint, and leaves a run whose prior can be trained."""
     names = execute("loop.md")

@@ -50,7 +50,7 @@ def model_of(quantizer: Quantizer) -> Autoencoder:
 def judged(quantizer: Quantizer, x: Tensor = X, priors: bool = False, objective: Objective | None = None) -> Evaluation:
     model = model_of(quantizer)
     found = {"skewed": Skewed(model.code_spec, ())} if priors else {}
-    batches: Any = [SimpleNamespace(x=x, conditions={}, number=0)]
+    batches: Any = [SimpleNamespace(x=x, conditions={}, number=0, mask=None)]
     return evaluate_parts(objective or ELBO(), model, batches, (), found)
 
 
@@ -92,7 +92,7 @@ def test_draws_are_the_same_at_every_call() -> None:
 def test_evaluation_leaves_the_random_numbers_alone() -> None:
     model = model_of(CategoricalQuantizer(4, codebook_size=5))
     before = torch.get_rng_state()
-    batches: Any = [SimpleNamespace(x=X, conditions={}, number=0)]
+    batches: Any = [SimpleNamespace(x=X, conditions={}, number=0, mask=None)]
     evaluate_parts(ELBO(), model, batches)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -125,7 +125,10 @@ class Followed(Metric):
 
 
 def test_a_fitted_metric_sees_training_examples_first() -> None:
-    metric, batches = Followed(), lambda n, known: [SimpleNamespace(x=X.expand(n, 1, 2), conditions=known, number=0)]
+    metric, batches = (
+        Followed(),
+        lambda n, known: [SimpleNamespace(x=X.expand(n, 1, 2), conditions=known, number=0, mask=None)],
+    )
     training: Any = batches(3, {"kind": 1})
     measured: Any = batches(2, {"kind": 2})
     evaluate_parts(ELBO(), model_of(VectorQuantizer(4, codebook_size=7)), measured, [metric], training=training)

@@ -157,8 +157,14 @@ def test_a_runs_prior_is_described_and_tried(toy_run: Path, tmp_path: Path) -> N
             lambda: ScalesPrior(CodeSpec((5,), (4,), parts=((1, 1), (2, 2))), (), layers=1, heads=2, **SMALL),
             "prior=mine: … many",
         ),
+        (
+            lambda: TransformerPrior(
+                CodeSpec((4,), (5,)), (Condition("caption", 4, text=True),), layers=1, heads=2, **SMALL
+            ),
+            "prior=mine: it reads texts",
+        ),
     ],
-    ids=["no network", "one position", "parts"],
+    ids=["no network", "one position", "parts", "texts"],
 )
 def test_what_has_no_step_is_refused(prior: Any, why: str) -> None:
     with pytest.raises(ToolkitError) as raised:

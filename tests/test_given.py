@@ -114,6 +114,31 @@ def test_tokens_are_not_taken_for_steps(condition: Condition, shape: tuple[int, 
     assert_names(str(caught.value), f"condition.{condition.name} has shape {shape} … {steps} … pool it")
 
 
+TEXT = Condition("caption", 12, text=True)
+
+
+@pytest.mark.parametrize("given", ["a red star", ["a red star"], ("a red star",)])
+def test_a_text_is_given_as_it_is(given: str | list[str]) -> None:
+    known = known_conditions({"caption": given}, replace(FLOATS, conditions=(TEXT,)), {"caption"}, 2)
+    assert [TEXT.decoded(value) for value in known["caption"]] == ["a red star"] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["a blue ring", "a red star indeed"], "condition.caption=a red star indeed … 17 bytes … 12"),
+        ([], "condition.caption=[] … give one text"),
+        ([3], "condition.caption=[3] … give one text"),
+        (torch.zeros(2, 7, 64), "condition.caption has shape (2, 7, 64) … (batch, 12)"),
+        ("nul\0", "condition.caption='nul\\x00' … character 0"),
+    ],
+)
+def test_what_is_no_text_is_refused(given: object, words: str) -> None:
+    with pytest.raises(ToolkitError) as caught:
+        known_conditions({"caption": given}, replace(FLOATS, conditions=(TEXT,)), {"caption"}, 2)  # type: ignore[dict-item]
+    assert_names(str(caught.value), words)
+
+
 class Captioned(WavesDataset):  # type: ignore[misc]
     """Each example has a caption of seven tokens, declared as one per step."""
 

@@ -38,6 +38,7 @@ def rows(first: int, behind: int) -> list[dict[str, Any]]:
             "mood": MOODS[i % 2],
             "age": i % 5,
             "vector": [i / 60, 1.0],
+            "said": None if i == 1 else f"{i} gelbe Flächen",
             "unused": "x",
         }
         for i in range(first, behind)
@@ -78,7 +79,16 @@ class TestTable(DatasetSuite):
         self.root = root
 
     def make(self) -> Dataset:
-        return opened(self.root, conditions=("kind", "mood", "age", "vector"))
+        return opened(self.root, conditions=("kind", "mood", "age", "vector"), texts=("said",))
+
+
+def test_texts_are_cut_at_a_characters_end(root: Path) -> None:
+    dataset = opened(root, texts=("said",), text_bytes=11)
+    (condition,) = dataset.spec.conditions
+    assert (condition.name, condition.size, condition.text) == ("said", 11, True)
+    splits = [(split, i) for split in ("train", "val", "test") for i in range(dataset.size(split))]
+    texts = {condition.decoded(dataset.example(*each, None)["said"]) for each in splits}
+    assert {"", "0 gelbe Fl", "10 gelbe Fl"} <= texts  # an ä has two bytes
 
 
 def test_rows_and_labels_are_those_of_the_table(root: Path) -> None:

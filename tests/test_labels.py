@@ -113,3 +113,40 @@ def test_an_array_that_is_none_is_told(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ToolkitError) as caught:
         values(FORCE, str(path), 1, 3)
     assert_names(str(caught.value), f"condition.force={path}: not a file of labels or numbers")
+
+
+CAPTION = Condition("caption", 16, text=True)
+
+
+def texts(given: str, n: int = 2) -> list[str]:
+    return [CAPTION.decoded(value) for value in values(CAPTION, given, n, 4)]
+
+
+def test_a_text_is_one_caption_whatever_is_in_it() -> None:
+    assert texts("red, blue; 3") == ["red, blue; 3"] * 2
+    assert texts("grüne Fläche", 1) == ["grüne Fläche"]
+    assert texts("") == ["", ""]
+
+
+def test_texts_of_a_list_take_turns() -> None:
+    assert texts("[a red star, 'red, blue', true, 3]", 5) == ["a red star", "red, blue", "true", "3", "a red star"]
+
+
+def test_texts_of_a_file_take_turns(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("a red star\n\na blue ring\n")
+    assert texts(str(tmp_path / "texts.txt"), 3) == ["a red star", "a blue ring", "a red star"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("a caption that is too long", "condition.caption=a caption … 26 bytes … 16"),
+        ("[a, [b]]", "condition.caption=['a', ['b']] … a list of texts"),
+        ("[]", "condition.caption=[] … a list of texts"),
+        ("['a]", "condition.caption=['a] … no list of texts"),
+    ],
+)
+def test_what_is_no_text_is_refused(given: str, words: str) -> None:
+    with pytest.raises(ToolkitError) as caught:
+        texts(given)
+    assert_names(str(caught.value), words)

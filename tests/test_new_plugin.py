@@ -15,7 +15,7 @@ from fresh import run as out
 
 from toolkit import __main__ as command
 from toolkit import registry
-from toolkit.registry import INNER, LISTS, PARTS
+from toolkit.registry import HOSTS, INNER, LISTS, PARTS
 
 pytestmark = pytest.mark.long
 
@@ -123,7 +123,7 @@ def combinations(kind: str, name: str) -> list[list[str]]:
     for _ in range(10):
         words = ["encoder=patch", "decoder=patch", "dim=8"]
         words += [f"{each}={draw.choice(names)}" for each, names in CHOICES.items()]
-        words += ["objective=adversarial"] if kind in INNER else []
+        words += [f"{HOSTS[kind][0]}={HOSTS[kind][1]}"] if kind in INNER else []
         words += [f"{kind}=[{name}]" if kind in LISTS else f"{registry.key(kind)}={name}"]
         axes = [] if kind == "dataset" else [f"dataset.axes={draw.choice(AXES)}"]
         made.append(["dataset=waves", *words, *axes])

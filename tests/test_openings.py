@@ -22,6 +22,7 @@ from toolkit import DataSpec, Objective, Quantizer, ToolkitError
 from toolkit.batches import TrainBatches
 from toolkit.build import build_dataset, build_stage
 from toolkit.cli.config.compose import compose
+from toolkit.muon import Muon
 from toolkit.objective import CriticLoss
 from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions
@@ -344,6 +345,23 @@ def test_muon_orthogonalizes_the_weights_of_linear_maps_alone() -> None:
     singular = torch.linalg.svdvals(steps["0.weight"])
     assert singular.min() > 0.5 * singular.max()
     torch.testing.assert_close(steps["1.weight"].abs(), torch.full((4, 4), 0.1), atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12), (8, 8)])
+def test_muon_takes_pytorchs_steps(shape: tuple[int, int]) -> None:
+    """Up to what bfloat16 rounds: of a tall, a wide and a square matrix, over steps with momentum and decay."""
+    ours, theirs = (nn.Parameter(torch.ones(shape)) for _ in range(2))
+    rows = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2}
+    own = Muon([{"params": [ours], **rows}])
+    other = torch.optim.Muon([{"params": [theirs], **rows}], adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        own.step()
+        other.step()
+    torch.testing.assert_close(ours, theirs, atol=0.01, rtol=0)
+    assert ours.abs().mean() < 0.97, "no step, or no decay"
+    torch.testing.assert_close(own.state[ours]["momentum_buffer"], other.state[theirs]["momentum_buffer"])
 
 
 def test_moments_of_another_optimizer_are_refused(tmp_path: Path) -> None:

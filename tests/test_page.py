@@ -85,6 +85,18 @@ def test_a_page_is_written_when_training_ends(trained: Path) -> None:
     assert (trained / "report.html").is_file()
 
 
+def test_what_a_validation_warns_of_stands_at_the_top(tmp_path: Path) -> None:
+    few = ["quantizer.codebook_size=4096", "stage=autoencoder"]
+    assert command(["train", *WORDS, *few, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    (warning,) = contents_of(Run(tmp_path / "run")).warnings
+    assert warning.startswith("few codes were counted")
+
+
+def test_an_option_that_must_be_given_has_no_default() -> None:
+    (_, root) = settings({"dataset": {"name": "image_folder", "root": "photos"}})
+    assert (root.key, root.value, root.default) == ("dataset.root", "photos", "")
+
+
 def test_a_strangers_text_stays_text(trained: Path, tmp_path: Path) -> None:
     folder = copied(trained, tmp_path)
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import random
 from typing import Any
@@ -37,6 +38,30 @@ class DatasetCase(DatasetSuite):
 
     def make(self) -> Dataset:
         return self.of()
+
+
+class Uneven(Tiles):
+    """Its examples differ along their first axis."""
+
+    said = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = replace(self.spec, varying=(True, False))
+
+    def lengths(self, split: str) -> list[int]:
+        return [self._length(index) + self.said for index in range(self.size(split))]
+
+    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        made = super().example(split, index, generator)
+        return {**made, "x": made["x"][:, : self._length(index)]}
+
+    def _length(self, index: int) -> int:
+        return 1 + index % (self.spec.axes[0] - 1)
+
+
+class Misjudged(Uneven):
+    said = 1
 
 
 class Whimsical(Tiles):
@@ -272,11 +297,12 @@ class Twins(Tiles):
         (TimedCodec, "codecs give data back"),
         (Pictureless, "plot writes a png"),
         (Twins, "label names are unique"),
+        (Misjudged, "lengths are those of the examples"),
     ],
 )
 def test_a_broken_dataset_is_caught(broken: type[Dataset], law: str, tmp_path: Path) -> None:
     words: dict[str, Any] = {"random": True} if law.endswith("is its examples") else {}
     if law in ("what is written is read back", "a file in memory is the file", "plot writes a png"):
         words = {"tmp_path": tmp_path}
-    sound = next(cls for cls in (Waves, Batching, Keeping, Tiles) if issubclass(broken, cls))
+    sound = next(cls for cls in (Waves, Batching, Keeping, Uneven, Tiles) if issubclass(broken, cls))
     assert_catches(DatasetCase(sound), DatasetCase(broken), law, **words)

@@ -69,6 +69,15 @@ class Latentless(Conditioned):
         return super().forward(0 * z, conditions)
 
 
+class Shrinking(Conditioned):
+    """As many layers of PyTorch's defaults do: little is left of the latents beside a bias."""
+
+    def __init__(self, dim: int, likelihood: Likelihood, conditions: tuple[Condition, ...]) -> None:
+        super().__init__(dim, likelihood, conditions)
+        with torch.no_grad():
+            self.linear.weight.mul_(0.05)
+
+
 class Sideways(Conditioned):
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         return super().forward(z.transpose(2, 3), conditions)
@@ -84,6 +93,11 @@ class Dropping(Conditioned):
 class Normalized(Conditioned):
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
         return super().forward(z / z.std(0), conditions)
+
+
+class OverTime(Conditioned):
+    def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:
+        return super().forward(z - z.mean(2, keepdim=True), conditions)
 
 
 class NeighboursDecoderCase(DecoderSuite):
@@ -135,8 +149,10 @@ def test_a_batch_that_a_graph_fixes_is_caught() -> None:
         (FirstLabel, "a missing condition means none"),
         (NoGradient, "the gradient reaches latents and every parameter"),
         (Latentless, "the data depend on the latents"),
+        (Shrinking, "its mean is of the latents from the start"),
         (Sideways, "it gives a distribution over the data"),
         (Dropping, "eval changes no state"),
+        (OverTime, "an example in padding gives what it does alone"),
         (Normalized, "examples do not influence one another"),
     ],
 )

@@ -58,6 +58,12 @@ class OverTheBatch(PointEncoder):
         return z - z.mean(0)
 
 
+class OverTime(PointEncoder):
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x)
+        return z - z.mean(2, keepdim=True)
+
+
 class CutOff(PointEncoder):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).detach() + self.linear.bias.view(-1, 1, 1)
@@ -202,6 +208,7 @@ def test_a_batch_that_a_graph_fixes_is_caught() -> None:
         (NoisyEncoder, "a seed decides the outcome"),
         (Tracking, "eval changes no state"),
         (OverTheBatch, "examples do not influence one another"),
+        (OverTime, "an example in padding gives what it does alone"),
         (CutOff, "the gradient reaches every parameter"),
         (Blind, "the latents depend on the data"),
         (Unsaved, "the state dict is the whole encoder"),

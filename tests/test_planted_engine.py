@@ -135,7 +135,7 @@ def encode_backwards(*args: Any) -> Iterator[dict[str, Tensor]]:
         yield {**made, "codes": made["codes"].flip(0)}
 
 
-def encode_greedily(autoencoder: Any, batches: Any) -> Iterator[dict[str, Tensor]]:
+def encode_greedily(autoencoder: Any, batches: Any, positions: Any) -> Iterator[dict[str, Tensor]]:
     """In training mode, where tables move as they look."""
     for batch in batches:
         codes = autoencoder.train().quantize(batch.x).codes

@@ -36,6 +36,11 @@ class MeanOverDims(Delegating):
         return super().log_prob(x) / x[0].numel()
 
 
+class MeanOverChannels(Delegating):
+    def log_prob_by_position(self, x: Tensor) -> Tensor:
+        return super().log_prob_by_position(x) / x.shape[1]
+
+
 class AmongTheBatch(Delegating):
     def log_prob(self, x: Tensor) -> Tensor:
         nats = super().log_prob(x)
@@ -97,6 +102,7 @@ class LogOfShares(Delegating):
     [
         (Overconfident, "probabilities sum to one", {"scale": 1.0}),
         (MeanOverDims, "an example is the sum of its numbers", {}),
+        (MeanOverChannels, "an example is the sum of its positions", {}),
         (AmongTheBatch, "examples do not influence one another", {}),
         (OwnNoise, "a seed decides the sample", {}),
         (OneLevelUp, "samples fit log prob", {}),

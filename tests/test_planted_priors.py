@@ -132,6 +132,29 @@ class PrefillCase(PriorSuite):
         return prior
 
 
+class PeekingCase(PriorSuite):
+    """A transformer whose codes cost less, the more of all codes are the first."""
+
+    def __init__(self, share: float = 0.0) -> None:
+        self.share = share
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        prior = TransformerPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
+        by_position, share = prior.network.by_position, self.share
+
+        def peeking(codes: Tensor, *of: Any) -> Tensor:
+            first = (codes == 0).flatten(1).double().mean(1)
+            return by_position(codes, *of) - share * first.view(-1, *[1] * (codes.dim() - 1))
+
+        prior.network.by_position = peeking  # type: ignore[method-assign]
+        return prior
+
+
+def test_a_prior_that_sees_its_padding_is_caught() -> None:
+    law = "an example in padding costs what it does alone"
+    assert_catches(PeekingCase(), PeekingCase(0.1), law, code_spec=CodeSpec((4,), (3,)))
+
+
 def shifted(trunk: Transformer, state: TransformerState, grid: Sequence[int], embedded: Tensor) -> None:
     Transformer.prefill(trunk, state, grid, embedded.roll(1, 2))
 
@@ -158,3 +181,24 @@ def without_the_last_input(trunk: Transformer, state: TransformerState, grid: Se
 def test_a_broken_prefill_is_caught(prefill: Callable[..., None]) -> None:
     law = "a prefix in one pass equals its positions one by one"
     assert_catches(PrefillCase(), PrefillCase(prefill), law, **GRID)
+
+
+class BlocksCase(PriorSuite):
+    """A transformer that says of its blocks what the function does with them."""
+
+    def __init__(self, said: Callable[[Sequence[Any]], Sequence[Any]] = list) -> None:
+        self.said = said
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        prior = TransformerPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8)
+        said = self.said(prior.blocks_in_order())
+        prior.blocks_in_order = lambda: said  # type: ignore[method-assign]
+        return prior
+
+
+@pytest.mark.parametrize(
+    "said",
+    [lambda blocks: blocks[::-1], lambda blocks: [*blocks, *blocks], lambda blocks: [*blocks, torch.nn.Linear(1, 1)]],
+)
+def test_blocks_that_are_called_otherwise_are_caught(said: Callable[..., Any]) -> None:
+    assert_catches(BlocksCase(), BlocksCase(said), "its blocks are called in order")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import log
 
 import pytest
 import torch
 
+from toolkit.conditioners.bytes import BytesConditioner
 from toolkit.errors import ToolkitError
 from toolkit.nn.rotary import RotaryPositions, rotate
 from toolkit.prior import Prior, SamplingOptions
@@ -22,7 +25,8 @@ from toolkit.priors.transformer import TransformerPrior
 from toolkit.priors.uniform import UniformPrior
 from toolkit.priors.wavenet import WaveNetPrior
 from toolkit.spec import CodeSpec, Condition
-from toolkit.testing.prior import PriorSuite
+from toolkit.testing.prior import TEXTS, PriorSuite
+from toolkit.testing.tape import Tape
 
 CODES = CodeSpec((4, 4), (5, 3))
 KIND = Condition("kind", 2)
@@ -83,6 +87,42 @@ class TestMaskGITPrior(PriorSuite):
 class TestRotaryMaskGITPrior(TestMaskGITPrior):
     def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
         return MaskGITPrior(code_spec, conditions, hidden=12, layers=2, heads=2, passes=3, positions="rotary")
+
+
+def read(condition: Condition) -> BytesConditioner:
+    return BytesConditioner(condition, hidden=8, layers=1, heads=2)
+
+
+@pytest.mark.long
+class TestTransformerPriorWithTexts(PriorSuite):
+    conditions = TEXTS
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return TransformerPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8, conditioner=read)
+
+
+@pytest.mark.long
+class TestMaskGITPriorWithTexts(PriorSuite):
+    conditions = TEXTS
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return MaskGITPrior(code_spec, conditions, hidden=8, layers=2, heads=2, passes=3, conditioner=read)
+
+
+@pytest.mark.long
+class TestDelayPriorWithTexts(PriorSuite):
+    conditions = TEXTS
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return DelayPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8, conditioner=read)
+
+
+@pytest.mark.long
+class TestRandomOrderPriorWithTexts(PriorSuite):
+    conditions = TEXTS
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return RandomOrderPrior(code_spec, conditions, hidden=8, layers=2, heads=2, head=8, conditioner=read)
 
 
 class TestScalesPrior(PriorSuite):
@@ -160,6 +200,24 @@ def test_samples_follow_their_conditions(trained: PixelCNNPrior) -> None:
     kinds = torch.arange(40) % 2
     codes = trained.sample(40, {"kind": kinds}, generator=generator())
     assert 0.65 < (codes == kinds[:, None, None, None]).double().mean() < 0.85
+
+
+@pytest.mark.parametrize(
+    "part",
+    [TransformerPrior, RandomOrderPrior, partial(DelayPrior, delay=0)],
+    ids=["transformer", "random_order", "delay"],
+)
+def test_steps_read_texts_as_the_whole_does(part: Callable[..., Prior]) -> None:
+    torch.manual_seed(0)
+    prior = part(CODES, TEXTS, hidden=8, layers=2, heads=2, head=8, conditioner=read).double().eval()
+    texts = [TEXTS[1].encoded(text) for text in ("a star", "star a", "")]
+    known = {"kind": torch.arange(3), "caption": torch.stack(texts)}
+    codes, tape = torch.randint(3, (3, *CODES.shape), generator=generator()), Tape()
+    with torch.no_grad():
+        whole = prior.log_prob(codes, known)
+        prior.entropy_code(tape, 3, known, codes.flatten(2))
+        assert not torch.allclose(whole, prior.log_prob(codes, {**known, "caption": torch.stack(texts[::-1])}))
+    torch.testing.assert_close(tape.nats(), -whole, atol=1e-3, rtol=1e-3)
 
 
 def test_guidance_moves_samples_towards_their_condition(trained: PixelCNNPrior) -> None:

@@ -19,6 +19,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sounds import Sounds, model
 from torch import Tensor, nn
 from toys import TOY
 
@@ -28,6 +29,7 @@ from toolkit.batches import TrainBatches
 from toolkit.build import build_autoencoder, build_dataset, build_objective, build_prior
 from toolkit.cli.config.compose import compose
 from toolkit.config import RunConfig
+from toolkit.objectives.elbo import ELBO
 from toolkit.optimization import Optimization
 from toolkit.running_metrics import RunningMetrics
 from toolkit.spec import CodeSpec
@@ -46,6 +48,7 @@ CASES = {
     "adversarial": "quantizer=vq objective=adversarial objective.discriminator.width=8 objective.discriminator.layers=1"
     " objective.discriminator.norm=spectral objective.feature_share=0.2 objective.lecam=0.01 objective.r1=1"
     " trainer.steps=8 trainer.accumulate=2",
+    "unequal": f"{EMA} trainer.batch_size=5 trainer.steps=8",
     "frozen": f"{EMA} trainer.freeze=[quantizer,decoder] trainer.steps=8",
     "prior": "quantizer=vq prior_trainer.steps=15 prior.condition_dropout=0",
 }
@@ -91,10 +94,14 @@ def trained(case: str, scale: int = 1) -> dict[str, Tensor]:
     config = config_of(case)
     options = config.prior_trainer if case == "prior" else config.trainer
     options = replace(options, batch_size=options.batch_size * scale)
+    module: Any
+    examples: Any
     dataset = sized(build_dataset(config), 37 if case == "odd" else 48)
-    if case == "prior":
-        module: Any = PriorStage(build_prior(config, CodeSpec((4, 4), (16,)), dataset.spec))
-        examples: Any = Codes()
+    if case == "unequal":
+        module, examples = Stage(ELBO(), model(begun=False)), Sounds(37)
+    elif case == "prior":
+        module = PriorStage(build_prior(config, CodeSpec((4, 4), (16,)), dataset.spec))
+        examples = Codes()
     else:
         autoencoder = build_autoencoder(config, dataset.spec)
         module = Stage(build_objective(config, autoencoder), autoencoder, options.freeze)
@@ -231,7 +238,7 @@ def test_two_ranks_step_as_one_does_on_the_joined_batch(two: Callable[..., Any],
 @pytest.mark.long
 @pytest.mark.parametrize("case", [case for case in CASES if case not in QUICK])
 def test_so_they_do_in_every_case(rest: Callable[..., Any], case: str) -> None:
-    """With gradients to the entries, accumulation, frozen parts, and sizes that divide nothing."""
+    """With gradients to the entries, accumulation, frozen parts, sizes that divide nothing, and unequal lengths."""
     assert_as_one(rest(case)[0], trained(case, scale=2))
 
 

@@ -104,7 +104,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 
 def _without_number(self: Any, tensors: dict[str, torch.Tensor], device: torch.device, number: int = 0) -> None:
     rest = dict(tensors)
-    self.x, self.conditions, self.number = rest.pop("x"), rest, 0
+    self.x, self.conditions, self.number, self.mask = rest.pop("x"), rest, 0, None
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from toolkit.autoencoder import Autoencoder as Autoencoder
     from toolkit.cli.adopting import adopt as adopt
     from toolkit.cli.config.python import compose as compose
+    from toolkit.conditioner import Conditioner as Conditioner
+    from toolkit.conditioner import Tokens as Tokens
     from toolkit.config import RunConfig as RunConfig
     from toolkit.dataset import Dataset as Dataset
     from toolkit.decoder import Decoder as Decoder
@@ -52,6 +54,7 @@ _HOMES = {
     "CodeSpec": "spec",
     "Coded": "file_codec",
     "Condition": "spec",
+    "Conditioner": "conditioner",
     "DataSpec": "spec",
     "Dataset": "dataset",
     "Decoder": "decoder",
@@ -74,6 +77,7 @@ _HOMES = {
     "SamplingOptions": "prior",
     "StreamDataset": "stream_dataset",
     "Streamed": "stream_dataset",
+    "Tokens": "conditioner",
     "ToolkitError": "errors",
     "adopt": "cli.adopting",
     "compose": "cli.config.python",

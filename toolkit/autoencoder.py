@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from functools import partial
 from math import prod
 from typing import final
@@ -12,7 +14,6 @@ from torch import Tensor, nn
 
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
-from toolkit.entropy import EntropyCoder
 from toolkit.fit import (
     BrokenPartError,
     MisfitError,
@@ -25,7 +26,9 @@ from toolkit.fit import (
     title,
     where_provable,
 )
+from toolkit.folding import FoldedDistribution, fold, unfold
 from toolkit.likelihood import Distribution, check_distribution
+from toolkit.padded import Ends, PaddedDistribution
 from toolkit.proofs import proved
 from toolkit.quantizer import Posterior, Quantized, Quantizer, check_quantizer
 from toolkit.spec import CodeSpec, Condition, DataSpec
@@ -42,6 +45,9 @@ class Autoencoder(nn.Module):
     Building the model runs a fake example through the parts, which proves that they fit and gives ``code_spec``.
     MisfitError where they do not. ``grid`` is that of the latents, before and after the quantizer.
     """
+
+    ends: Ends | None = None
+    """Where the examples of a batch end; None: all where x does."""
 
     def __init__(
         self,
@@ -60,6 +66,19 @@ class Autoencoder(nn.Module):
         self.code_spec = code_spec_on(quantizer, self.grid)
         proved(("fit", data, decoder_conditions, self.grid), (encoder, quantizer, decoder), self._fit)
 
+    def masked(self, mask: Tensor | None) -> Autoencoder:
+        """The same parts, for a batch of examples of unequal lengths: whose positions are true in ``mask``
+        ``(batch, positions)``, along the first axis of x.
+
+        Each example costs and codes what it does alone; codes and latents of the padding are 0. Lengths are whole
+        numbers of codes, and the parts are such as take padding: see ``toolkit.unequal``.
+        """
+        if mask is None:
+            return self
+        other = copy(self)
+        other.ends = Ends(mask, self.data.axes[0] // self.grid[0])
+        return other
+
     @property
     def lead(self) -> int:
         """How many positions the first code has fewer than the others along the first axis; see ``Encoder.lead``."""
@@ -73,15 +92,19 @@ class Autoencoder(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Continuous latents ``(batch, dim, *grid)``."""
         folded, extra = fold(x, self.encoder.rank)
-        return unfold(self.encoder(folded), extra)
+        with self._ended(self.encoder, extra):
+            return unfold(self.encoder(folded), extra)
 
     def quantize(self, x: Tensor) -> Quantized:
         """Encoder and quantizer."""
-        return self.quantizer(self.encode(x))
+        return self._quantized(self.quantizer, self.encode(x))
 
     def sample(self, x: Tensor) -> Quantized:
         """A sample from the code posterior, with its exact kl."""
-        return self.quantizer.sample(self._checked(x))
+        return self._quantized(self.quantizer.sample, self._checked(x))
+
+    def _quantized(self, quantizer: Callable[[Tensor], Quantized], z: Tensor) -> Quantized:
+        return quantizer(z) if self.ends is None else self.ends.quantize(quantizer, z, self.quantizer.training)
 
     def posterior(self, x: Tensor) -> Posterior:
         """q(codes given x), where the quantizer has one."""
@@ -98,11 +121,20 @@ class Autoencoder(nn.Module):
         """p(x | z); the decoder sees only the conditions named in ``decoder_conditions``."""
         seen = {name: conditions[name] for name in self.decoder_conditions if name in conditions}
         folded, extra = fold(z, self.decoder.rank)
+        with self._ended(self.decoder, extra):
+            distribution = self._decoded(folded, extra, seen)
+        return distribution if self.ends is None else PaddedDistribution(distribution, self.ends.mask)
+
+    def _decoded(self, folded: Tensor, extra: tuple[int, ...], seen: Mapping[str, Tensor]) -> Distribution:
         if not extra:
             return self.decoder(folded, seen)
         known = {condition.name: condition for condition in self.data.conditions}
         per_part = {name: _fold_condition(value, known[name], extra) for name, value in seen.items()}
         return FoldedDistribution(self.decoder(folded, per_part), self.decoder.rank, extra)
+
+    def _ended(self, part: Encoder | Decoder, extra: tuple[int, ...]) -> AbstractContextManager[None]:
+        """Padding is as if it were not there for what looks along the first axis; slices of it do not."""
+        return nullcontext() if self.ends is None or extra else self.ends.in_zeros(part)
 
     def _checked(self, x: Tensor) -> Tensor:
         """Latents, checked as ``Quantizer.__call__`` checks them."""
@@ -195,19 +227,6 @@ def code_spec_on(quantizer: Quantizer, grid: tuple[int, ...]) -> CodeSpec:
     return code_spec
 
 
-def fold(t: Tensor, rank: int | None) -> tuple[Tensor, tuple[int, ...]]:
-    """``(batch, channel, *extra, *axes)`` to ``(batch * extra, channel, *axes)``; also returns extra."""
-    if rank is None or t.dim() - 2 <= rank:
-        return t, ()
-    extra = tuple(t.shape[2 : t.dim() - rank])
-    return t.movedim(1, -rank - 1).flatten(0, len(extra)), extra
-
-
-def unfold(t: Tensor, extra: tuple[int, ...]) -> Tensor:
-    """The inverse of ``fold``."""
-    return t.unflatten(0, (-1, *extra)).movedim(len(extra) + 1, 1) if extra else t
-
-
 def _fold_condition(value: Tensor, condition: Condition, extra: tuple[int, ...]) -> Tensor:
     """A value of the whole example holds for all its slices; a value per step, for the slices of that step."""
     per_step = condition.per_step and value.dim() > (2 if condition.real else 1)
@@ -216,57 +235,6 @@ def _fold_condition(value: Tensor, condition: Condition, extra: tuple[int, ...])
     else:
         value = value.unsqueeze(1).expand(value.shape[0], extra[0], *value.shape[1:])
     return value.repeat_interleave(prod(extra[1:]), 1).flatten(0, 1)
-
-
-@final
-class FoldedDistribution(Distribution):
-    """Distributions of slices as one of the whole: extra axes move from the batch into the example."""
-
-    def __init__(self, base: Distribution, rank: int | None, extra: tuple[int, ...]) -> None:
-        self.base, self.rank, self.extra = base, rank, extra
-        self.shape = (base.shape[0], *extra, *base.shape[1:])
-        self.mean_is_free = base.mean_is_free
-        self.density = base.density
-        self.given = base.mean if base.given is None and base.mean_is_free else base.given
-
-    @property
-    def mean(self) -> Tensor | None:
-        mean = self.base.mean
-        return None if mean is None else unfold(mean, self.extra)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        parts: Tensor = self.base.log_prob(fold(x, self.rank)[0]).unflatten(0, (-1, *self.extra))
-        return parts.flatten(1).sum(1)
-
-    def sample(
-        self,
-        generator: torch.Generator | None = None,
-        temperature: float = 1.0,
-        progress: Callable[[int], None] | None = None,
-    ) -> Tensor:
-        return unfold(self.base.sample(generator, temperature, progress), self.extra)
-
-    def entropy_code(self, coder: EntropyCoder, x: Tensor | None = None) -> Tensor:
-        slices = _Slices(coder, prod(self.extra))
-        return unfold(self.base.entropy_code(slices, None if x is None else fold(x, self.rank)[0]), self.extra)
-
-
-@final
-class _Slices(EntropyCoder):
-    """An entropy coder of whole examples for their slices, all of which are written or read side by side."""
-
-    def __init__(self, coder: EntropyCoder, slices: int) -> None:
-        self.coder, self.slices = coder, slices
-
-    def code(self, probs: Tensor, values: Tensor | None) -> Tensor:
-        whole = probs.reshape(-1, self.slices * probs.shape[1], probs.shape[2])
-        given = None if values is None else values.reshape(whole.shape[:2])
-        return self.coder.code(whole, given).reshape(probs.shape[:2])
-
-    def code_uniform(self, size: int, like: Tensor, values: Tensor | None) -> Tensor:
-        whole = like.reshape(-1, self.slices * like.shape[1])
-        given = None if values is None else values.reshape(whole.shape)
-        return self.coder.code_uniform(size, whole, given).reshape(like.shape)
 
 
 def _none(condition: Condition, data: DataSpec, device: torch.device) -> Tensor:

@@ -18,7 +18,8 @@ from toolkit.dataset import Examples, Tabled, collate
 from toolkit.device import pins
 from toolkit.distributed import all_gather_object, ranks
 from toolkit.errors import Interrupted, RemoteTraceback, ToolkitError
-from toolkit.order import Generators, Shuffled
+from toolkit.lengths import MASK, cut, cut_at, is_of_one_length, lengths_of
+from toolkit.order import ByLength, Generators, OfOneLength, Shuffled
 from toolkit.stream_dataset import numbered
 from toolkit.tables import Table, load
 from toolkit.workers import default_workers
@@ -30,14 +31,34 @@ _CAUGHT = "Caught "
 
 
 class Batch:
-    """x ``(batch, channels, *axes)`` and its conditions; ``number`` counts the batches of a split."""
+    """x ``(batch, channels, *axes)`` and its conditions; ``number`` counts the batches of a split.
 
-    __slots__ = ("conditions", "number", "x")
+    ``mask`` ``(batch, positions)`` bool says which positions along the first axis are the examples' own, where these
+    are of unequal lengths; else None. ``positions`` are those of an example, on average.
+    """
+
+    __slots__ = ("conditions", "mask", "number", "positions", "x")
 
     def __init__(self, tensors: dict[str, Tensor], device: torch.device, number: int = 0) -> None:
+        x, mask = tensors["x"], tensors.get(MASK)
+        self.positions: float = prod(x.shape[2:])
+        if mask is not None:  # before it is moved: a device is not asked
+            self.positions = int(mask.sum()) / len(mask) * prod(x.shape[3:])
         moved = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
-        self.x = moved.pop("x")
+        self.x, self.mask = moved.pop("x"), moved.pop(MASK, None)
         self.conditions, self.number = moved, number
+
+    def rows(self) -> Iterator[dict[str, Tensor]]:
+        """Its examples, by name, each without padding."""
+        longest = self.x.shape[2]
+        lengths = [longest] * len(self.x) if self.mask is None else self.mask.sum(1).tolist()
+        for i, length in enumerate(lengths):
+            whole = self.mask is None
+            known = {name: value[i : i + 1] for name, value in self.conditions.items()}
+            yield {
+                "x": self.x[i] if whole else self.x[i, :, :length],
+                **{name: (value if whole else cut(value, length, longest))[0] for name, value in known.items()},
+            }
 
 
 class TrainBatches(Iterator[Batch]):
@@ -45,8 +66,9 @@ class TrainBatches(Iterator[Batch]):
 
     Epoch e goes through the split in the e-th permutation; a batch may hold the end of one epoch and the start of the
     next. The examples' own randomness is seeded by (seed, epoch, index). ``waited`` counts the seconds that the caller
-    spent waiting here; ``positions`` are those of an example of the last batch. From a ``table``, which is the training
-    split on the device, the same batches are gathered there.
+    spent waiting here; ``positions`` are those of an example, on average. From a ``table``, which is the training
+    split on the device, the same batches are gathered there. Where examples differ in length, an epoch's batches are of
+    about one length each, or of one (see ``ByLength`` and ``OfOneLength``).
 
     Each of ``ranks`` takes its share: their k-th batches joined are the k-th batch of one rank with ``ranks`` times the
     ``batch_size``. As the batches never end, no rank runs out before another and no example is dropped, whatever the
@@ -69,8 +91,14 @@ class TrainBatches(Iterator[Batch]):
         ranks: int = 1,
         table: Table | None = None,
     ) -> None:
-        self.device, self.waited, self.positions = device, 0.0, 0
-        order = Shuffled(examples.size("train"), batch_size, seed, start, rank, ranks)
+        self.device, self.waited, self.positions, self._taken = device, 0.0, 0.0, 0
+        lengths, of = lengths_of(examples, "train"), (batch_size, seed, start, rank, ranks)
+        order: Shuffled
+        if lengths is None:
+            order = Shuffled(examples.size("train"), *of)
+        else:
+            order = OfOneLength(lengths, *of) if is_of_one_length(examples) else ByLength(lengths, *of)
+        self._padded = isinstance(order, ByLength)
         if table is None:
             self._loaded = _load(_Random(examples, "train", seed), order, device, workers)
         else:
@@ -81,7 +109,10 @@ class TrainBatches(Iterator[Batch]):
         start = time.perf_counter()
         batch = next(self._loaded)
         self.waited += time.perf_counter() - start
-        self.positions = prod(batch.x.shape[2:])
+        if self._padded and batch.mask is None:  # another rank's may have padding, and all take the same steps
+            batch.mask = torch.ones(len(batch.x), batch.x.shape[2], dtype=torch.bool, device=batch.x.device)
+        self._taken += 1
+        self.positions += (batch.positions - self.positions) / self._taken
         return batch
 
 
@@ -101,12 +132,14 @@ def split_batches(
 
     Of a stream's training split, those of its examples that have a number.
 
+    Where examples are of unequal lengths and never padded, a batch ends where the length changes.
+
     ``workers`` are the processes that load them; None: as many as suit the device and their number.
 
     Each of ``ranks`` takes a stretch of the batches: joined in the order of the ranks, they are those of one rank.
     """
     places = (range(numbered(examples, split)) if places is None else places)[:limit]
-    order = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
+    order = cut_at(places, batch_size, lengths_of(examples, split) if is_of_one_length(examples) else None)
     share = stretch(len(order), rank, ranks)
     if workers is None:
         workers = default_workers(device, len(share))

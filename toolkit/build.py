@@ -45,7 +45,7 @@ from toolkit.runs.limits import no_larger
 from toolkit.spec import CodeSpec, Condition, DataSpec
 from toolkit.training import PriorStage, Stage
 
-FACTORY_ARGUMENTS = {"quantizer": ("dim",), "prior": ("code_spec", "conditions")}
+FACTORY_ARGUMENTS = {"quantizer": ("dim",), "prior": ("code_spec", "conditions"), "conditioner": ("condition",)}
 """By kind, the arguments of a nested part's factory; it is offered the rest, and those left out, as its outer part
 is."""
 
@@ -195,6 +195,14 @@ def build_prior(config: RunConfig, code_spec: CodeSpec, data: DataSpec) -> Prior
         raise MisfitError("a continuous bottleneck has no codes, and so no prior over them: choose stage=autoencoder")
     chosen = chosen_conditions(config, data, "prior")
     for condition in chosen:
+        if condition.text and not _reads_texts("prior", config.chosen_prior()):
+            reading = [
+                name for name in registry.names("prior") if schema.signature("prior", name).option("conditioner")
+            ]
+            raise ToolkitError(
+                f"conditions.prior=[{condition.name}] is a text, and prior={config.chosen_prior().name} reads none:"
+                f" leave it out, or choose a prior with a conditioner ({', '.join(reading)})"
+            )
         if condition.per_step:
             code_spec.refuse_parts(
                 f"conditions.prior=[{condition.name}], which changes along the data",
@@ -204,6 +212,19 @@ def build_prior(config: RunConfig, code_spec: CodeSpec, data: DataSpec) -> Prior
     prior: Prior = make("prior", config.chosen_prior(), code_spec=code_spec, conditions=conditions)
     proved(("prior", code_spec), (prior,), partial(fit_prior, prior, code_spec))
     return prior
+
+
+def _reads_texts(kind: str, part: PartConfig) -> bool:
+    """Whether a part has a conditioner, or another one inside that has."""
+    nested = [option for option in schema.signature(kind, part.name).options if option.nested]
+    return any(
+        option.nested == "conditioner"
+        or _reads_texts(
+            option.nested, PartConfig.read(part.options.get(option.name, {"name": option.default}), option.name, "")
+        )
+        for option in nested
+        if option.nested
+    )
 
 
 def fit_prior(prior: Prior, code_spec: CodeSpec) -> None:
@@ -288,6 +309,11 @@ def chosen_conditions(config: RunConfig, data: DataSpec, kind: str) -> tuple[Con
             raise ToolkitError(
                 f"conditions.{kind}: this data has no condition {name!r}{registry.did_you_mean(name, known)}"
                 f" (it has: {have})"
+            )
+        if kind == "decoder" and known[name].text:
+            raise ToolkitError(
+                f"conditions.decoder=[{name}] is a text, and no decoder reads one: leave it out; a prior reads it with"
+                f" conditions.prior=[{name}]"
             )
     return tuple(known[name] for name in names)
 

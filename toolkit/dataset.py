@@ -11,10 +11,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from toolkit.errors import ToolkitError
 from toolkit.file_codec import FileCodec
+from toolkit.lengths import together
 from toolkit.proposal import Proposal
 from toolkit.spec import DataSpec
 
@@ -46,8 +46,7 @@ def collate(
     """``Dataset.batch``, one example after the other."""
     own: Sequence[torch.Generator | None] = [None] * len(indices) if generators is None else generators
     rows = [examples.example(split, index, generator) for index, generator in zip(indices, own, strict=True)]
-    batch: dict[str, Tensor] = default_collate(rows)
-    return batch
+    return together(rows)
 
 
 def gather(
@@ -110,6 +109,9 @@ class Dataset(ABC):
     files_option: ClassVar[str] = ""
     """The option, if it has one, that may name the dataset whose files its own are."""
 
+    one_length: bool = False
+    """Whether examples of unequal ``lengths`` are batched with those of their own length alone, and never padded."""
+
     spec: DataSpec
 
     @abstractmethod
@@ -120,10 +122,20 @@ class Dataset(ABC):
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """``{"x": (channels, *axes), condition: label, …}``; random crops and the like use the generator."""
 
+    def lengths(self, split: str) -> Sequence[int] | None:
+        """Of each example, the positions along its first axis, at most ``spec``'s; nothing is read for it. None: all
+        have the spec's axes.
+
+        Batches then have examples of about one length, padded to the longest; see ``toolkit.lengths``.
+        """
+        return None
+
     def batch(
         self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
     ) -> dict[str, Tensor]:
         """The examples of these indices, stacked: ``{"x": (batch, channels, *axes), condition: (batch, …), …}``.
+
+        Examples of unequal ``lengths`` are padded with zeros, and there is a ``mask`` ``(batch, positions)``, too.
 
         ``generators`` are the examples' own, in the same order. A dataset that reads a batch faster than one example
         after the other overrides it, with the same result, bit for bit; a generator that it does not ask for costs

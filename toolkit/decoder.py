@@ -42,6 +42,7 @@ class Decoder(nn.Module, ABC):
       samples and mean have the data's shape
       where ``context`` is declared: it is the measured one, and chunks with it give the whole, however z is cut; a
         ``mean_stream`` gives it, too
+      where it takes padding: an example in padding gives what it does alone
       where ``stream_context`` is: a stream gives the same data however z is cut, and those of the whole
     """
 
@@ -71,6 +72,11 @@ class Decoder(nn.Module, ABC):
         through ``forward`` with their context. For decoders whose ``context`` is all before: they need not see it
         twice, and a short chunk costs what it is long."""
         return None
+
+    takes_padding: bool = False
+    """Whether nothing looks along the first axis but convolutions that pad with zeros, so that zeros behind an
+    example's end are what it sees alone: then examples of unequal lengths are padded to one batch. One that does not
+    look ahead takes padding, too, and need not say so."""
 
     @abstractmethod
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:

@@ -262,6 +262,16 @@ def no_sync(module: nn.Module, defer: bool) -> Iterator[None]:
         yield
 
 
+def work_group() -> dist.ProcessGroup:
+    """The ranks' group, with the run's timeout; there are several ranks."""
+    return _groups.work or cast(dist.ProcessGroup, dist.group.WORLD)
+
+
+def gathering() -> AbstractContextManager[None]:
+    """For what gathers sharded tensors: PeerError where another rank is gone."""
+    return _collective()
+
+
 def seed_noise(seed: int) -> None:
     """Gives each rank random numbers of its own; rank 0 continues with its own."""
     if rank():

@@ -26,6 +26,7 @@ class Encoder(nn.Module, ABC):
         an axis of a whole number of strides but for it gives so many positions of z
       where ``causal``: a prefix in gives the prefix out
       where ``context`` is declared: it is the measured one, and chunks with it give the whole, and so does a stream
+      where it takes padding: an example in padding gives what it does alone
     """
 
     rank: ClassVar[int | None] = None
@@ -50,6 +51,11 @@ class Encoder(nn.Module, ABC):
         through ``forward`` with their context. For encoders whose ``context`` is all before: they need not see it
         twice, and a short chunk costs what it is long."""
         return None
+
+    takes_padding: bool = False
+    """Whether nothing looks along the first axis but convolutions that pad with zeros, so that zeros behind an
+    example's end are what it sees alone: then examples of unequal lengths are padded to one batch. One that does not
+    look ahead takes padding, too, and need not say so."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ from math import fsum, isclose, log
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
+from toolkit.alone import apart, cost_of
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
 from toolkit.device import double, in_float32
@@ -26,7 +28,8 @@ class Evaluation:
     """What a model costs and how it does, as means over examples."""
 
     examples: int = 0
-    dims: int = 1
+    dims: float = 1
+    """Numbers in an example."""
     nll: float = 0.0
     """Nats of an example's data given its codes."""
     density: bool = False
@@ -61,6 +64,7 @@ class Evaluation:
             "prior": best,
             **rows[best],
             **({} if self.rate is None else {"rate": self.rate}),
+            **({} if isinstance(self.dims, int) else {"dims": self.dims}),
             **({"posterior_entropy": self.entropy} if self.entropy else {}),
             **self.metrics,
             "priors": rows,
@@ -76,6 +80,8 @@ class _Sums:
     """What was added up over some batches: nats, in double precision, one number per batch."""
 
     examples: list[int] = field(default_factory=list)
+    lengths: list[float] = field(default_factory=list)
+    """Lengths of the examples, as shares of the data's own."""
     nll: list[float] = field(default_factory=list)
     entropy: list[float] = field(default_factory=list)
     code_nats: dict[str, list[float]] = field(default_factory=dict)
@@ -86,6 +92,7 @@ class _Sums:
     def join(self, other: _Sums) -> None:
         """Adds those of the batches after these."""
         self.examples += other.examples
+        self.lengths += other.lengths
         self.nll += other.nll
         self.entropy += other.entropy
         for name, nats in other.code_nats.items():
@@ -159,25 +166,28 @@ def _measure(
     sums = _Sums(code_nats={reference: []})
     for batch in batches:
         with seeded(batch.number):
-            bound = objective.bound(autoencoder, batch.x, batch.conditions)
+            bound = objective.bound(autoencoder.masked(batch.mask), batch.x, batch.conditions)
+        lengths = _lengths(batch, autoencoder)
         sums.examples.append(len(batch.x))
+        sums.lengths.append(float(lengths.sum()))
         sums.density = bound.likelihood.density
         sums.nll.append(float(double(bound.data_nats).sum()))
         sums.code_nats[reference].append(float(double(bound.code_nats).sum()))
-        entropy = code_spec.rate * log(2) - double(bound.quantized.kl)
+        entropy = lengths * (code_spec.rate * log(2)) - double(bound.quantized.kl)
         sums.entropy.append(float(entropy.sum()))
         # A learned prior is judged by one sample, however many the bound averages.
         spread = 0.0 if bound.single_sample_nats is None else double(bound.single_sample_nats - bound.data_nats)
         for name in list(priors):
             try:
-                cost = -priors[name].log_prob(bound.quantized.codes, batch.conditions)
+                cost = cost_of(priors[name], bound.quantized.codes, batch)
             except NotImplementedError as e:
                 sums.intractable[name] = str(e)
                 del priors[name]
                 continue
             sums.code_nats.setdefault(name, []).append(float((double(cost) - entropy + spread).sum()))
-        for metric in metrics:
-            metric.update(batch.x, bound, batch.conditions)
+        for x, of, conditions in apart(batch, bound):
+            for metric in metrics:
+                metric.update(x, of, conditions)
         progress(sum(sums.examples))
     return sums
 
@@ -185,8 +195,10 @@ def _measure(
 def _evaluation(sums: _Sums, metrics: list[Metric], autoencoder: Autoencoder) -> Evaluation:
     """Means over examples."""
     code_spec = autoencoder.code_spec
-    examples, rate = sum(sums.examples), code_spec.rate * log(2)
+    examples, data = sum(sums.examples), autoencoder.data
     count = max(1, examples)
+    length = fsum(sums.lengths) / count if sums.lengths else 1.0
+    rate = length * (code_spec.rate * log(2))
     entropy = fsum(sums.entropy) / count
     code_nats = {name: fsum(nats) / count for name, nats in sums.code_nats.items()}
     reference = next(iter(code_nats))
@@ -196,16 +208,22 @@ def _evaluation(sums: _Sums, metrics: list[Metric], autoencoder: Autoencoder) ->
     intractable = [f"prior={name} has no code bits: {reason}" for name, reason in sums.intractable.items()]
     return Evaluation(
         examples=examples,
-        dims=autoencoder.data.dims,
+        dims=data.dims if length == 1 else data.dims * length,
         nll=fsum(sums.nll) / count,
         density=sums.density,
         code_nats=code_nats,
         entropy=0.0 if entropy < 1e-6 * rate else entropy,
-        rate=code_spec.rate if code_spec.depth else None,
+        rate=code_spec.rate * length if code_spec.depth else None,
         intractable=tuple(sums.intractable),
         metrics={name: value for metric in metrics for name, value in measured(metric).items()},
         warnings=intractable + [text for metric in metrics for text in metric.warnings()],
     )
+
+
+def _lengths(batch: Batch, autoencoder: Autoencoder) -> Tensor:
+    """Of each example ``(batch,)``, its length as a share of the data's own, in double precision."""
+    own = torch.full((len(batch.x),), batch.x.shape[2]) if batch.mask is None else batch.mask.sum(1)
+    return double(own.to(batch.x.device)) / autoencoder.data.axes[0]
 
 
 def _fit(metrics: list[Metric], objective: Objective, autoencoder: Autoencoder, training: Iterable[Batch]) -> None:
@@ -213,9 +231,10 @@ def _fit(metrics: list[Metric], objective: Objective, autoencoder: Autoencoder, 
     fitted = [metric for metric in metrics if metric.fitted]
     for batch in training if fitted else ():
         with seeded(batch.number):
-            bound = objective.bound(autoencoder, batch.x, batch.conditions)
-        for metric in fitted:
-            metric.fit(batch.x, bound, batch.conditions)
+            bound = objective.bound(autoencoder.masked(batch.mask), batch.x, batch.conditions)
+        for x, of, conditions in apart(batch, bound):
+            for metric in fitted:
+                metric.fit(x, of, conditions)
 
 
 def _judge(metrics: list[Metric], samples: Iterable[Batch]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from toolkit import labels
 from toolkit.errors import ToolkitError
 from toolkit.registry import did_you_mean
 from toolkit.spec import CodeSpec, DataSpec
+
+Given: TypeAlias = Tensor | str | Sequence[str]
+"""A condition of some examples: a tensor with a value for each, its labels as the commands take them, or texts."""
 
 
 def described(data: DataSpec, codes: CodeSpec) -> str:
@@ -63,9 +67,9 @@ def codes_of(codes: Tensor, spec: CodeSpec) -> Tensor:
 
 
 def known_conditions(
-    given: Mapping[str, Tensor | str], spec: DataSpec, seen: set[str], n: int, length: int | None = None
+    given: Mapping[str, Given], spec: DataSpec, seen: set[str], n: int, length: int | None = None
 ) -> dict[str, Tensor]:
-    """Conditions of n examples; those given as text are read as the commands read them, see ``toolkit.labels``.
+    """Conditions of n examples; those given as a string are read as the commands read them, see ``toolkit.labels``.
 
     ToolkitError for an unknown condition or label, for too few or too many labels or steps, and for one by label that
     nothing of ``seen`` sees.
@@ -81,14 +85,19 @@ def known_conditions(
             known[name].check_steps(value, length)
             conditions[name] = value
             continue
-        if not isinstance(value, str):
+        listed = known[name].text and isinstance(value, list | tuple)
+        if not isinstance(value, str) and not listed:
             raise ToolkitError(f"condition.{name}={value!r}: give its label as text, or a tensor with one per example")
         if name not in seen:
             raise ToolkitError(
                 f"condition.{name}: nothing here was trained to see it; train with conditions.prior=[{name}] or"
                 f" conditions.decoder=[{name}]"
             )
-        conditions[name] = labels.values(known[name], value, n, length)
+        conditions[name] = (
+            labels.values(known[name], value, n, length)
+            if isinstance(value, str)
+            else labels.texts(known[name], value, n)
+        )
     return conditions
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 from toolkit.errors import ToolkitError
@@ -23,13 +25,56 @@ def values(condition: Condition, text: str, n: int, length: int) -> Tensor:
     ``LABEL`` holds for all examples; ``LABEL,LABEL,…`` are repeated over them in turn. Where a condition has a value
     per step, an item may also be ``[LABEL,LABEL,…]``, one per step, or a file with one per line, of which the first are
     used; where its values are numbers, a file with a row of them per line. The first line may be a heading: the
-    condition's name, or words above numbers. A ``.npy`` array is such a file, too. ToolkitError for anything else.
+    condition's name, or words above numbers. A ``.npy`` array is such a file, too. Of texts, see ``texts``.
+    ToolkitError for anything else.
     """
+    if condition.text:
+        return texts(condition, _listed_texts(condition, text), n)
     items = [_item(condition, part, length) for part in _parts(condition, text)]
     if any(item.ndim > condition.real for item in items):  # one has a value per step: so must all
         steps = condition.steps(length)
         items = [item if item.ndim > condition.real else item.expand(steps, *item.shape) for item in items]
     return torch.stack([items[i % len(items)] for i in range(n)])
+
+
+def texts(condition: Condition, given: Sequence[str], n: int) -> Tensor:
+    """The values ``(n, size)`` of some texts, which are repeated over the examples in turn."""
+    if not given or not all(isinstance(text, str) for text in given):
+        raise ToolkitError(f"condition.{condition.name}={list(given)!r}: give one text, or a list of texts")
+    try:
+        values = [condition.encoded(text) for text in given]
+    except ValueError as e:
+        raise ToolkitError(str(e)) from e
+    return torch.stack([values[i % len(values)] for i in range(n)])
+
+
+def _listed_texts(condition: Condition, text: str) -> list[str]:
+    """``TEXT`` as it is, ``[TEXT, "TEXT", …]`` as YAML has lists, or the lines of a file."""
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            listed: list[str] = yaml.load(text, yaml.BaseLoader)  # which takes no word for a number or a truth
+        except yaml.YAMLError as e:
+            raise ToolkitError(f"condition.{condition.name}={text}: no list of texts: {_first_line(e)}") from e
+        return listed
+    return _lines_of(condition, Path(text)) if _is_path(text) else [text]
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # longer than a path may be
+        return False
+
+
+def _lines_of(condition: Condition, path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, ValueError) as e:
+        raise ToolkitError(f"condition.{condition.name}={path}: not a file of texts: {e}") from e
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _parts(condition: Condition, text: str) -> list[str]:

@@ -19,6 +19,7 @@ class Distribution(ABC):
 
     Laws, checked by toolkit.testing.LikelihoodSuite:
       log_prob is float32 (or wider) under any autocast, and sums to one over all levels
+      log_prob_by_position, where it is defined, sums to log_prob
       samples fit log_prob
       entropy coding costs what log_prob says, and gives x back
     """
@@ -43,6 +44,13 @@ class Distribution(ABC):
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats ``(batch,)``, summed over an example's dims."""
+
+    def log_prob_by_position(self, x: Tensor) -> Tensor:
+        """Nats ``(batch, *axes)`` of each position, summed over channels, of which ``log_prob`` is the sum.
+
+        That of a position depends on no later one of x. NotImplementedError where it is not defined.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no probabilities by position")
 
     @abstractmethod
     def sample(

@@ -23,7 +23,7 @@ from toolkit.dataset import Dataset
 from toolkit.device import choose_device
 from toolkit.errors import ToolkitError
 from toolkit.flow import Drawing, Flow, at_once
-from toolkit.given import check_data, codes_of, known_conditions
+from toolkit.given import Given, check_data, codes_of, known_conditions
 from toolkit.opened import Opened
 from toolkit.prior import SamplingOptions
 from toolkit.runs.folder import Run
@@ -116,7 +116,7 @@ class Model(Opened):
     def decode(
         self,
         codes: Tensor,
-        conditions: Mapping[str, Tensor | str] | None = None,
+        conditions: Mapping[str, Given] | None = None,
         *,
         seed: int = 0,
         progress: Progress = unwatched,
@@ -134,7 +134,7 @@ class Model(Opened):
     def decode_pieces(
         self,
         pieces: Iterable[Tensor],
-        conditions: Mapping[str, Tensor | str] | None = None,
+        conditions: Mapping[str, Given] | None = None,
         *,
         seed: int = 0,
         progress: Progress = unwatched,
@@ -146,7 +146,7 @@ class Model(Opened):
         checked = (codes_of(codes, self.code_spec) for codes in pieces)
         return self._flow.decoded(checked, self._conditions(conditions, 1), self._drawing(seed, progress))
 
-    def stream_encoder(self, conditions: Mapping[str, Tensor | str] | None = None) -> StreamEncoder:
+    def stream_encoder(self, conditions: Mapping[str, Given] | None = None) -> StreamEncoder:
         """Data that arrives to codes as soon as they are certain; see ``toolkit.streams``.
 
         No encoder sees conditions: they are checked, so that both ends of a stream are opened alike. ToolkitError where
@@ -155,7 +155,7 @@ class Model(Opened):
         self._require_codes()
         return StreamEncoder(self._flow, self.spec, self.code_spec, partial(self._conditions, conditions))
 
-    def stream_decoder(self, conditions: Mapping[str, Tensor | str] | None = None, *, seed: int = 0) -> StreamDecoder:
+    def stream_decoder(self, conditions: Mapping[str, Given] | None = None, *, seed: int = 0) -> StreamDecoder:
         """Codes that arrive to data as soon as it is certain; see ``toolkit.streams``.
 
         Where a decoder has no mean, the i-th stream is drawn with the seed ``seed + i``. A tensor of conditions per
@@ -168,7 +168,7 @@ class Model(Opened):
     def reconstruct(
         self,
         x: Tensor,
-        conditions: Mapping[str, Tensor | str] | None = None,
+        conditions: Mapping[str, Given] | None = None,
         *,
         seed: int = 0,
         progress: Progress = unwatched,
@@ -182,7 +182,7 @@ class Model(Opened):
     def reconstruct_pieces(
         self,
         pieces: Iterable[Tensor],
-        conditions: Mapping[str, Tensor | str] | None = None,
+        conditions: Mapping[str, Given] | None = None,
         *,
         seed: int = 0,
         progress: Progress = unwatched,
@@ -194,7 +194,7 @@ class Model(Opened):
     def sample(
         self,
         n: int,
-        conditions: Mapping[str, Tensor | str] | None = None,
+        conditions: Mapping[str, Given] | None = None,
         *,
         prior: str | None = None,
         seed: int = 0,
@@ -212,7 +212,8 @@ class Model(Opened):
         """Samples ``n`` examples; a seed gives the same codes on every device.
 
         ``conditions`` by name: a tensor with a value for each example, or a label as ``toolkit sample`` takes it, such
-        as ``{"class": "dress,hat"}``, which is repeated over the examples. ToolkitError for an unknown one.
+        as ``{"class": "dress,hat"}``, or a list of texts, such as ``{"caption": ["a red star", "a blue ring"]}``, which
+        are repeated over the examples. ToolkitError for an unknown one.
         ``prefix`` ``(n or 1, depth, positions)`` fixes the first codes in raster order. ``length``, of the data's first
         axis, may be more than the prior was trained on: its window then slides over the codes and keeps ``overlap``
         of the data, by default half; ToolkitError where the codes' grid has parts. ``compile`` speeds up sequential
@@ -256,7 +257,7 @@ class Model(Opened):
     def compress(
         self,
         x: Tensor,
-        conditions: Mapping[str, Tensor | str] | None = None,
+        conditions: Mapping[str, Given] | None = None,
         *,
         prior: str | None = None,
         lossless: bool = False,
@@ -319,7 +320,7 @@ class Model(Opened):
         return -(-length * self.data.axes[0] // self.spec.axes[0])
 
     def _conditions(
-        self, given: Mapping[str, Tensor | str] | None, n: int, length: int | None = None, prior: str | None = None
+        self, given: Mapping[str, Given] | None, n: int, length: int | None = None, prior: str | None = None
     ) -> dict[str, Tensor]:
         """Conditions of n examples as tensors on the device."""
         known = known_conditions(given or {}, self.spec, self.seen(prior), n, length)

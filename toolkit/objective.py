@@ -62,6 +62,9 @@ class Objective(nn.Module, ABC):
     """Whether the quantizer must have a posterior."""
     beyond: tuple[str, ...] = ()
     """What it trains for beside its bound, as words for messages, such as "an adversary"."""
+    takes_padding: bool = False
+    """Whether it sees of data and latents only what the autoencoder and its likelihood count, so that examples of
+    unequal lengths may be padded to one batch."""
     start: int | None = None
     """The first step whose loss uses the critic, of an objective that can wait for it; None: it uses it at once."""
 

@@ -15,7 +15,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from toolkit.device import resolve_precision
 from toolkit.errors import ToolkitError
 from toolkit.loss_scale import LossScale
+from toolkit.muon import Muon
 from toolkit.options import TrainerOptions
+from toolkit.sharding import is_shard, local, shard_like, whole
 
 ADAM, MOMENTUM = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
 """The optimizers' state of a parameter that had a gradient."""
@@ -138,7 +140,10 @@ class Optimization:
             self.intact = True
 
     def state(self) -> dict[str, Tensor]:
-        """Averages, the optimizer's moments and float16's scale of the loss as flat named tensors."""
+        """Averages, the optimizer's moments and float16's scale of the loss as flat named tensors.
+
+        Of a sharded module these are shards, but for single numbers.
+        """
         tensors = {f"average.{n}": value for n, value in self.averages.items()}
         if self.loss_scale:
             tensors |= {f"loss_scale.{name}": value for name, value in self.loss_scale.state().items()}
@@ -148,7 +153,8 @@ class Optimization:
         return tensors
 
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
-        """The inverse of ``state``. New averages start at the weights; ToolkitError where moments do not fit.
+        """The inverse of ``state``; of a sharded module tensors may be whole. New averages start at the weights;
+        ToolkitError where moments do not fit.
 
         A parameter that was trained and is frozen now needs neither moments nor an average, and stays what it was to
         whoever opened the run: its average, where it had one.
@@ -157,7 +163,7 @@ class Optimization:
         frozen = {name: p for name, p in self.module.named_parameters() if name not in self.parameters}
         self._write({name: tensors[f"average.{name}"] for name in frozen if f"average.{name}" in tensors}, frozen)
         for name, average in self.averages.items():
-            average.copy_(tensors.get(f"average.{name}", self.parameters[name].detach()))
+            average.copy_(shard_like(tensors.get(f"average.{name}", self.parameters[name].detach()), average))
         for name, own in self.loss_scale.state().items() if self.loss_scale else ():
             own.copy_(tensors.get(f"loss_scale.{name}", own))
         for key, value in tensors.items():
@@ -168,7 +174,10 @@ class Optimization:
                     continue
                 if name not in self.parameters:
                     raise ToolkitError(f"the checkpoint's optimizer has {name}, which is not a parameter of this model")
-                self._moments(name)[moment] = value.to(self.parameters[name].device, copy=True)
+                like = self.parameters[name]
+                self._moments(name)[moment] = shard_like(
+                    value.to(like.device, copy=True), like if value.dim() else None
+                )
         for name in self.parameters:
             moments = set(self._moments(name))
             if moments and moments != (MOMENTUM if self._with_momentum(name) else ADAM):
@@ -176,9 +185,12 @@ class Optimization:
         self._tell()
 
     def finite(self) -> bool:
-        """Whether all weights, buffers and moments are finite; they may break in the very step whose loss was fine."""
+        """Whether all weights, buffers and moments are finite; they may break in the very step whose loss was fine.
+
+        Of what is sharded this rank's shards.
+        """
         tensors = [*self.module.state_dict().values(), *self.state().values()]
-        return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
+        return bool(torch.stack([local(t).isfinite().all() for t in tensors]).all())
 
     def _tell(self) -> None:
         for part in self.informed:
@@ -190,7 +202,7 @@ class Optimization:
         return moments
 
     def _with_momentum(self, name: str) -> bool:
-        return isinstance(self._optimizer(name), torch.optim.SGD | torch.optim.Muon)
+        return isinstance(self._optimizer(name), torch.optim.SGD | Muon)
 
     def _optimizer(self, name: str) -> torch.optim.Optimizer:
         return next(o for o in self.optimizers if any(name in rows["names"] for rows in o.param_groups))
@@ -243,15 +255,19 @@ def _optimizers(module: nn.Module, options: TrainerOptions, groups: Sequence[Gro
     others = [rows for group in groups for rows in _param_groups(group, options, matrices, without=True)]
     optimizers = [_OPTIMIZERS[options.optimizer](others, options)] if others else []
     for_muon = [rows for group in groups for rows in _param_groups(group, options, matrices, without=False)]
-    return [*optimizers, torch.optim.Muon(for_muon, adjust_lr_fn="match_rms_adamw")] if for_muon else optimizers
+    return [*optimizers, Muon(for_muon)] if for_muon else optimizers
 
 
 _OPTIMIZERS: dict[str, Callable[[Any, TrainerOptions], torch.optim.Optimizer]] = {
     "adam": lambda rows, options: torch.optim.Adam(rows, fused=True, capturable=options.graph),
     "adamw": lambda rows, options: torch.optim.AdamW(rows, fused=True, capturable=options.graph),
-    "sgd": lambda rows, options: torch.optim.SGD(rows, fused=True),
+    "sgd": lambda rows, options: torch.optim.SGD(rows, fused=not _are_shards(rows)),  # torch has none for shards
     "muon": lambda rows, options: torch.optim.AdamW(rows, fused=True),  # of what muon itself is not for
 }
+
+
+def _are_shards(rows: Any) -> bool:
+    return any(is_shard(parameter) for group in rows for parameter in group["params"])
 
 
 def _param_groups(
@@ -285,5 +301,5 @@ def _clipped(group: Group) -> Tensor:
     if not gradients:
         return torch.zeros((), device=parameters[0].device)
     if group.clip:
-        return nn.utils.clip_grad_norm_(parameters, group.clip)
-    return nn.utils.get_total_norm(gradients)
+        return whole(nn.utils.clip_grad_norm_(parameters, group.clip))
+    return whole(nn.utils.get_total_norm(gradients))

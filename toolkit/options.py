@@ -125,6 +125,12 @@ class AutoencoderTrainerOptions(TrainerOptions):
     """Largest norm of the critic's gradient; 0: no clipping."""
     critic_start: NonNegativeInt = 0
     """Step at which the critic begins to learn."""
+    shard: bool = False
+    """Whether the prior of stage two is divided over the ranks (FSDP2): every rank keeps a shard of its weights,
+    gradients, moments and averages, so that it may be larger than a GPU. Stage one's model stays whole on each."""
+    checkpoint_activations: bool = False
+    """Whether the blocks of stage two's prior keep their inputs alone, and compute the rest again in the backward pass:
+    less memory, a third more time."""
     timeout: Annotated[float, Range(above=0, most=1000000)] = 10.0
     """Minutes after which a rank that the others wait for is lost, and the run ends."""
     allow_changed_data: bool = False

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from toolkit.batches import Batch
 from toolkit.dataset import Dataset, Examples, collate
+from toolkit.lengths import shortest
 from toolkit.model import Model
 from toolkit.plots.captions import Captions, plot_captioned
 from toolkit.prior import Prior, SamplingOptions
@@ -55,7 +56,9 @@ def plot_samples(
     """Two rows of samples, under the conditions of validation examples; returns them."""
     batch = _shown(codes, 2 * SHOWN, model.device)
     generator = torch.Generator().manual_seed(seed)
-    x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, SamplingOptions(), generator=generator)
+    length = None if codes.lengths("val") is None else model.autoencoder.positions(batch.x.shape[2])
+    options = SamplingOptions()
+    x, _ = sample(model.autoencoder, prior, len(batch.x), batch.conditions, options, generator=generator, length=length)
     texts = labels_of(dataset.spec.conditions, batch.conditions, len(x))
     captions = Captions(title, (), [texts[i : i + SHOWN] for i in range(0, len(texts), SHOWN)])
     _plot(dataset, x.cpu().split(SHOWN), path, captions)
@@ -86,7 +89,9 @@ def labels_of(conditions: Sequence[Condition], values: Mapping[str, Tensor], n: 
 
 
 def _text(condition: Condition, value: Tensor) -> str:
-    """A label; of one per step the first ones, without repetitions."""
+    """A text, or a label; of one per step the first ones, without repetitions."""
+    if condition.text:
+        return condition.decoded(value)
     names = [_name(condition, index) for index, _ in groupby(value.flatten().tolist())]
     return " ".join(names[:2]) + ("…" if len(names) > 2 else "")
 
@@ -98,5 +103,6 @@ def _name(condition: Condition, index: int) -> str:
 
 
 def _shown(examples: Examples, n: int, device: torch.device) -> Batch:
-    """Validation examples to look at, the same each time."""
-    return Batch(collate(examples, "val", spread(examples.size("val"), n), None), device)
+    """Validation examples to look at, the same each time; those of unequal lengths are cut to the shortest."""
+    batch = collate(examples, "val", spread(examples.size("val"), n), None)
+    return Batch(shortest(batch), device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,12 +53,17 @@ class Prior(nn.Module, ABC):
       sampling fits log_prob, and the same generator gives the same codes
       entropy coding costs what log_prob says, and gives the codes back
       guidance 1.0 changes nothing
+      where it takes padding: an example in padding costs what it does alone
     """
 
     code_spec: CodeSpec
 
     tractable: bool = True
     """Whether log_prob can be computed."""
+
+    takes_padding: bool = False
+    """Whether no code's probability depends on one behind it along the grid's first axis, and there is a
+    ``loss_by_position``: then examples of unequal lengths are padded to one batch."""
 
     portable: bool = False
     """Whether ``entropy_code`` has the same probabilities on every machine."""
@@ -108,6 +113,23 @@ class Prior(nn.Module, ABC):
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """What training minimizes, ``(batch,)``."""
         return -self.log_prob(codes, conditions)
+
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        """The modules that a pass of ``loss`` calls one after the other, once each: most of the weights.
+
+        A prior that is sharded over ranks has one of them whole at a time, and one that computes activations again does
+        it block by block. Empty: there are none, and it is sharded as one.
+        """
+        return ()
+
+    def nats_by_position(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        """What each code costs ``(batch, depth, *grid)``, of which ``-log_prob`` is the sum; NotImplementedError where
+        that is not defined."""
+        raise NotImplementedError(f"{type(self).__name__} gives no probabilities code by code")
+
+    def loss_by_position(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        """What each code adds to ``loss``, ``(batch, depth, *grid)``; as ``nats_by_position``."""
+        return self.nats_by_position(codes, conditions)
 
     def forward(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         return self.loss(codes, conditions)

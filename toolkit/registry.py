@@ -31,10 +31,16 @@ KINDS: Mapping[str, str] = {
 }
 """Every kind of component that a run chooses, and the interface that its classes implement."""
 
-INNER: Mapping[str, str] = {"discriminator": "toolkit.discriminator:Discriminator"}
+INNER: Mapping[str, str] = {
+    "discriminator": "toolkit.discriminator:Discriminator",
+    "conditioner": "toolkit.conditioner:Conditioner",
+}
 """The kinds of components that stand inside others alone, such as an objective's discriminator."""
 
-HOSTS: Mapping[str, tuple[str, str]] = {"discriminator": ("objective", "adversarial")}
+HOSTS: Mapping[str, tuple[str, str]] = {
+    "discriminator": ("objective", "adversarial"),
+    "conditioner": ("prior", "transformer"),
+}
 """By inner kind, the kind and name of a part of the core that has one inside, as its option of the kind's name."""
 
 PARTS: Mapping[str, str] = {**KINDS, **INNER}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from toolkit import distributed
 from toolkit.errors import NotFiniteError
+from toolkit.lengths import own
 from toolkit.objective import Loss
 from toolkit.spec import CodeSpec, DataSpec
 
@@ -103,16 +104,23 @@ def _of(rank: int) -> str:
 
 
 @torch.no_grad()
-def autoencoder_metrics(output: Loss, x: Tensor, data: DataSpec, code_spec: CodeSpec) -> dict[str, Tensor]:
-    """Metrics of a batch that cost almost nothing: loss, its terms, codebook use, the error where the mean is free."""
+def autoencoder_metrics(
+    output: Loss, x: Tensor, data: DataSpec, code_spec: CodeSpec, mask: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Metrics of a batch that cost almost nothing: loss, its terms, codebook use, the error where the mean is free.
+
+    ``mask``: which positions of x, along its first axis, count; None: all.
+    """
     values = {"loss": output.loss, **output.terms, **output.quantized.metrics}
     metrics = {name: value.detach() for name, value in values.items()}
     if code_spec.depth:
-        metrics["batch_perplexity"], metrics["batch_usage"] = codebook_use(
-            histogram(output.quantized.codes, code_spec), code_spec
-        )
+        codes = output.quantized.codes
+        if mask is not None:
+            codes = own(codes, mask[:, :: mask.shape[1] // codes.shape[2]])
+        metrics["batch_perplexity"], metrics["batch_usage"] = codebook_use(histogram(codes, code_spec), code_spec)
     if output.likelihood.mean_is_free and output.likelihood.mean is not None:
-        mse = (data.scale(x) - output.likelihood.mean).square().mean()
+        error = data.scale(x) - output.likelihood.mean
+        mse = (error if mask is None else own(error, mask)).square().mean()
         metrics["mse"] = mse
         if data.variance:
             metrics["nmse"] = mse / data.variance

@@ -19,6 +19,7 @@ from toolkit.continuation import changed_data
 from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluate_parts
+from toolkit.lengths import by_length, lengths_of
 from toolkit.metric import Metric, judges_samples
 from toolkit.model import Model, load
 from toolkit.notebook import Figures
@@ -28,6 +29,7 @@ from toolkit.runs.chosen import chosen_step
 from toolkit.runs.folder import Run
 from toolkit.sample import sample
 from toolkit.spec import DataSpec
+from toolkit.unequal import check_stage
 from toolkit.writing import write_text
 
 
@@ -100,9 +102,18 @@ def measure(
 ) -> Measured:
     """The same, for an opened run with its dataset and metrics."""
     total = example_count(dataset, split, examples)
+    check_stage(dataset, model.objective, model.autoencoder)
     drawn = None if samples is None else draw(model, dataset, split, total, metrics, samples, batch_size)
     batches, training = (
-        split_batches(dataset, of, model.device, batch_size=batch_size, limit=limit, workers=workers)
+        split_batches(
+            dataset,
+            of,
+            model.device,
+            batch_size=batch_size,
+            limit=limit,
+            workers=workers,
+            places=_places(dataset, of, limit),
+        )
         for of, limit in ((split, total), ("train", examples))
     )
     evaluation = evaluate_parts(
@@ -133,6 +144,12 @@ def measure(
     return Measured(values, [*model.notices, *evaluation.warnings, *notices, *changed_data(model.run, dataset)])
 
 
+def _places(dataset: Dataset, split: str, limit: int | None) -> list[int] | None:
+    """The order in which examples of unequal lengths are batched with little padding."""
+    lengths = lengths_of(dataset, split)
+    return None if lengths is None else by_length(lengths, limit)
+
+
 def draw(
     model: Model,
     dataset: Dataset,
@@ -154,6 +171,12 @@ def draw(
             " metrics=[image_feature_distance]"
         )
     name = _prior_of(model, samples)
+    along = [c.name for c in dataset.spec.conditions if c.per_step and c.name in model.seen(name)]
+    if along and lengths_of(dataset, split) is not None:
+        raise ToolkitError(
+            f"samples={samples.n}: condition.{along[0]} has steps, and its examples are of unequal lengths: leave"
+            " samples out, or set dataset.lengths=equal"
+        )
     return _batches(model, dataset, split, total, samples, batch_size, None if name is None else model.prior(name))
 
 
@@ -226,7 +249,7 @@ def validation_score(run: Run, data: DataSpec, config: RunConfig) -> float | Non
     if last is autoencoder or "loss" not in last or not _is_tractable(config):
         return float(autoencoder.get("bits_per_dim", autoencoder["nll"]))
     nats = _with_prior(autoencoder, last)
-    return nats / (data.dims * log(2)) if "bits_per_dim" in autoencoder else nats
+    return nats / (autoencoder.get("dims", data.dims) * log(2)) if "bits_per_dim" in autoencoder else nats
 
 
 def _stages(run: Run, config: RunConfig) -> dict[str, Path]:

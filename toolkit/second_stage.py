@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,12 +11,22 @@ import torch
 
 from toolkit import collapse
 from toolkit.autoencoder import code_spec_on, encoded_grid
+from toolkit.batches import Batch
 from toolkit.build import build_prior
 from toolkit.choice import OF_PRIOR, Choice, rule_of
 from toolkit.continuation import check_data, is_current
 from toolkit.dataset import Dataset, Examples, SourceFile
 from toolkit.device import choose_device, placed
-from toolkit.distributed import all_gather_object, all_reduce_sum, broadcast_object, on_rank0, rank, ranks, seed_noise
+from toolkit.distributed import (
+    all_gather_object,
+    all_reduce_sum,
+    broadcast_object,
+    no_sync,
+    on_rank0,
+    rank,
+    ranks,
+    seed_noise,
+)
 from toolkit.errors import ToolkitError
 from toolkit.model import Model, open_dataset
 from toolkit.optimization import Optimization
@@ -32,9 +42,11 @@ from toolkit.runs.chosen import choose
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.data import record
 from toolkit.runs.folder import Run, write_config
+from toolkit.sharding import checkpoint_activations, drop_gathered, shard
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.staging import Staging
 from toolkit.training import PriorStage
+from toolkit.unequal import check_codes, check_prior, check_trainer
 
 
 def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: str | None, allowed: bool) -> None:
@@ -63,21 +75,39 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     if not any(True for _ in prior.parameters()):
         report.note(f"prior={name} has nothing to train")
         return
+    check_codes(dataset, model.autoencoder)
+    check_prior(dataset, prior)
+    check_trainer(dataset, options, "prior_trainer")
     codes = staging.cache(run, config, model, code_spec, files).read(examples)
     if not options.allow_collapsed:
         _refuse_collapsed(codes, code_spec, model.autoencoder.quantizer)
-    stage = PriorStage(prior)
-    optimization = Optimization(placed(stage, model.device), options)
+    stage, sharded = PriorStage(prior), config.trainer.shard and ranks() > 1
+    if config.trainer.checkpoint_activations:
+        checkpoint_activations(prior)
+    if sharded:
+        shard(prior, model.device, options.precision)
+        report.note(f"prior={name} is sharded over {ranks()} ranks; no samples are plotted while it trains")
+    elif config.trainer.shard:
+        report.note(f"prior={name} is not sharded: there is one rank (trainer.ranks=N starts more)")
+    optimization = Optimization(stage if sharded else placed(stage, model.device), options)
     on_rank0(partial(_rename_stale, run, name, model.checkpoint, report))
     on_rank0(partial(write_config, run.prior(name), config))
     if config.prior_dataset:
         on_rank0(partial(_write_files, run, name, dataset))
 
+    def share() -> Iterator[tuple[Batch, bool]]:
+        """This rank's part of the validation, with whether it counts."""
+        if sharded:
+            return staging.in_step(codes, "val", options)
+        return ((batch, True) for batch in staging.share(codes, "val", options))
+
     @torch.no_grad()
     def validate() -> dict[str, float]:
         stage.eval()
-        batches = staging.share(codes, "val", options)
-        own = [stage.model.loss(batch.x, batch.conditions).cpu() for batch in batches]
+        measured = ((stage.losses(batch.x, batch.conditions, batch.mask).cpu(), counts) for batch, counts in share())
+        with no_sync(stage, defer=False):
+            own = [loss for loss, counts in measured if counts]
+        drop_gathered(prior)
         losses = [loss for losses in all_gather_object(own) for loss in losses]
         return {"loss": float(torch.cat(losses).double().mean())}
 
@@ -95,7 +125,7 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
         Choice(f"prior-{name}", run.prior(name), rule_of(options, OF_PRIOR, "prior_trainer"), options, "prior_trainer"),
         facts={"autoencoder": model.checkpoint.weights_hash, **axes},
         validate=validate if codes.size("val") else None,
-        plot=staging.pictured(f"prior-{name}", optimization, plot) if codes.size("val") else None,
+        plot=staging.pictured(f"prior-{name}", optimization, plot) if codes.size("val") and not sharded else None,
         saved=report.checkpoint,
     )
     recorder.resume()

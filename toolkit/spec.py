@@ -25,6 +25,9 @@ class Condition:
     float ``(batch, size)`` or, if ``per_step``, ``(batch, steps, size)``. A step is ``stride`` positions of the
     data's first axis: 1 for an action per frame, more for a phone per hundredth of a second. Along a coarser axis,
     where a code covers several steps, each position holds ``steps_per_code`` of them, in order.
+
+    A ``text`` is ``(batch, size)`` uint8: its bytes in UTF-8, at most ``size``, and zeros after them; all zeros mean
+    "none". A conditioner reads it, for priors alone.
     """
 
     name: str
@@ -34,6 +37,12 @@ class Condition:
     real: bool = False
     stride: int = 1
     steps_per_code: int = 1
+    text: bool = False
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of one value, or of one step's."""
+        return (self.size,) if self.real or self.text else ()
 
     def steps(self, length: int) -> int:
         """Number of steps along a first axis of this length."""
@@ -45,20 +54,25 @@ class Condition:
         Networks lay steps along that axis: a sequence of a length of its own, such as the tokens of a text, would be
         averaged over positions that it says nothing of.
         """
-        given, stepless = tuple(value.shape[1:]), (self.size,) if self.real else ()
+        given, stepless = tuple(value.shape[1:]), self.value_shape
         if given == stepless:
             return
+        if self.text:
+            raise ToolkitError(
+                f"condition.{self.name} has shape {tuple(value.shape)}: expected the bytes of texts,"
+                f" (batch, {self.size}), or the texts themselves"
+            )
         steps, wanted = self.steps(length), f"(batch{f', {self.size}' if self.real else ''})"
         if not self.per_step:
             raise ToolkitError(
                 f"condition.{self.name} has shape {tuple(value.shape)}: expected {wanted}; a sequence, such as the"
-                " tokens of a text, is no condition here: pool it to one value"
+                " tokens of a text, is no condition here: pool it to one value, or give the text itself (text=True)"
             )
         if given != (steps, *stepless):
             raise ToolkitError(
                 f"condition.{self.name} has shape {tuple(value.shape)}: {length} positions of the data have {steps}"
                 " steps; a sequence of a length of its own, such as the tokens of a text, is no condition here: pool it"
-                f" to one value, {wanted}"
+                f" to one value, {wanted}, or give the text itself (text=True)"
             )
 
     def resample(self, length: int, positions: int) -> Condition:
@@ -72,6 +86,23 @@ class Condition:
         if steps and positions % steps == 0:
             return replace(self, stride=positions // steps, steps_per_code=1)
         return self
+
+    def encoded(self, text: str) -> Tensor:
+        """The value ``(size,)`` of a text. ValueError where it is too long, or has a character 0, which ends it."""
+        import torch
+
+        content = text.encode()
+        if len(content) > self.size:
+            raise ValueError(
+                f"condition.{self.name}={text}: it has {len(content)} bytes, and at most {self.size} are read"
+            )
+        if 0 in content:
+            raise ValueError(f"condition.{self.name}={text!r}: a text cannot have the character 0")
+        return torch.tensor([*content, *[0] * (self.size - len(content))], dtype=torch.uint8)
+
+    def decoded(self, value: Tensor) -> str:
+        """The text of a value ``(size,)``."""
+        return bytes(value.tolist()).rstrip(b"\0").decode(errors="replace")
 
     def index(self, label: str) -> int:
         """The index of a label; a number is an index only where no label is spelled like it."""

@@ -48,9 +48,11 @@ from toolkit.runs.folder import Run, write_config
 from toolkit.runs.lock import training_lock
 from toolkit.scoring import validation_score
 from toolkit.second_stage import train_prior
+from toolkit.sharding import check_sharding
 from toolkit.staging import Staging
 from toolkit.step import check_graph
 from toolkit.training import Stage
+from toolkit.unequal import check_stage, check_trainer
 
 
 def train(config: RunConfig, folder: str | Path, *, report: Report | None = None) -> float | None:
@@ -84,9 +86,12 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         _check_best(config, dataset, build_metrics(config, stage.model))
         _check_trainable(config, stage)
         check_first(dataset)
+        check_stage(dataset, stage.objective, stage.model)
+        check_sharding(config.trainer, config.prior_trainer, config.stage)
         for name, trainer in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
             check_device(choose_device(trainer.device))
             check_graph(trainer, choose_device(trainer.device), f"{name}.")
+            check_trainer(dataset, trainer, name)
         files = record(dataset.source_files()) if rank() == 0 else None
         with torch.random.fork_rng([]):
             notices = check_continuation(run, config, dataset.spec, stage, files)
@@ -226,7 +231,7 @@ class _Training:
             for warning in evaluation.warnings:
                 subject = warning.partition(":")[0]
                 if subject not in noted:
-                    report.note(warning)
+                    report.note(f"note: {warning}")
                 noted.add(subject)
             if rank() == 0:
                 counts = {name: bins for metric in metrics for name, bins in metric.histograms().items()}

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from toolkit import registry
+from toolkit import interrupts, registry
 from toolkit.batches import Batch, TrainBatches, split_batches, stoppable
 from toolkit.config import RunConfig
 from toolkit.dataset import Examples
 from toolkit.device import choose_device, deterministic, matmuls
-from toolkit.distributed import rank, ranks
+from toolkit.distributed import all_gather_object, rank, ranks
+from toolkit.errors import Interrupted
 from toolkit.fit import device_of
+from toolkit.lengths import by_length, cut_at, is_of_one_length, lengths_of
 from toolkit.logged import Logged
 from toolkit.model import Model
 from toolkit.on_device import table_on
@@ -26,7 +28,7 @@ from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.folder import Run
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.stream_batches import KEY, StreamBatches
-from toolkit.stream_dataset import StreamDataset
+from toolkit.stream_dataset import StreamDataset, numbered
 from toolkit.training import PriorStage, Stage, train_steps
 
 
@@ -40,17 +42,26 @@ class Staging:
 
     def share(self, examples: Examples, split: str, options: TrainerOptions, shared: bool = True) -> Iterator[Batch]:
         """This rank's stretch of what a validation reads, or all of it."""
-        batches = split_batches(
-            examples,
-            split,
-            choose_device(options.device),
-            batch_size=options.batch_size,
-            limit=options.validate_examples,
-            workers=0,
-            rank=rank() if shared else 0,
-            ranks=ranks() if shared else 1,
-        )
-        return stoppable(batches)
+        return stoppable(_stretch(examples, split, options, shared))
+
+    def in_step(self, examples: Examples, split: str, options: TrainerOptions) -> Iterator[tuple[Batch, bool]]:
+        """The same for a model whose passes every rank takes part in: as many batches on each, with whether they count.
+
+        A rank that has one fewer sees its last one twice; of fewer batches than ranks each sees all. A signal is waited
+        for until the last one.
+        """
+        lengths = lengths_of(examples, split) if is_of_one_length(examples) else None
+        count = len(cut_at(_places(examples, split, options), options.batch_size, lengths))
+        shared = count >= ranks()
+        batches = _stretch(examples, split, options, shared)
+        last = next(batches)
+        yield last, True
+        for _ in range((-(-count // ranks()) if shared else count) - 1):
+            batch = next(batches, last)
+            yield batch, batch is not last
+            last = batch
+        if stop := max(all_gather_object(interrupts.asked())):
+            raise Interrupted(stop)
 
     def pictured(
         self, stage: str, optimization: Optimization, plot: Callable[[Path], tuple[dict[str, Tensor], DataSpec]]
@@ -126,3 +137,22 @@ class Staging:
             config.prior_trainer.workers,
             self.report,
         )
+
+
+def _stretch(examples: Examples, split: str, options: TrainerOptions, shared: bool) -> Iterator[Batch]:
+    return split_batches(
+        examples,
+        split,
+        choose_device(options.device),
+        batch_size=options.batch_size,
+        places=_places(examples, split, options),
+        workers=0,
+        rank=rank() if shared else 0,
+        ranks=ranks() if shared else 1,
+    )
+
+
+def _places(examples: Examples, split: str, options: TrainerOptions) -> Sequence[int]:
+    """The examples that a validation reads, those of about one length beside one another."""
+    lengths, limit = lengths_of(examples, split), options.validate_examples
+    return range(min(numbered(examples, split), limit)) if lengths is None else by_length(lengths, limit)

@@ -20,6 +20,7 @@ from toolkit.objectives.shares import trace_gradients
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
 from toolkit.running_metrics import mean_metrics
+from toolkit.sharding import is_sharded
 
 Metrics = dict[str, Tensor]
 
@@ -36,9 +37,10 @@ class Step(Protocol):
 
 
 def step_of(
-    stage: nn.Module, metrics: Callable[[Any, Tensor], Metrics], optimization: Optimization, device: torch.device
+    stage: nn.Module, metrics: Callable[..., Metrics], optimization: Optimization, device: torch.device
 ) -> Step:
-    """The step of a stage; ``metrics`` says what of a pass's output and its x is reported.
+    """The step of a stage; ``metrics`` says what of a pass's output and its x is reported, and
+    gets its mask, too, where examples are padded.
 
     ToolkitError where the options ask for a graph and it cannot be captured.
     """
@@ -76,7 +78,7 @@ class PlainStep:
 
     forward: nn.Module
     """The stage, as the loop calls it."""
-    metrics: Callable[[Any, Tensor], Metrics]
+    metrics: Callable[..., Metrics]
     optimization: Optimization
     critic: Critic | None = None
 
@@ -93,9 +95,9 @@ class PlainStep:
             self.optimization.intact = False
             with no_sync(self.forward, number + 1 < options.accumulate), frozen(critic.module if critic else None):
                 with autocast(batch.x.device, options.precision):
-                    output = self.forward(batch.x, batch.conditions)
+                    output = self.forward(batch.x, batch.conditions, *_mask(batch))
                 self.optimization.scaled(output.loss / options.accumulate).backward()
-            parts.append(self.metrics(output, batch.x))
+            parts.append(self.metrics(output, batch.x, *_mask(batch)))
             if critic:
                 parts[-1].update(critic.learn(output, batch))
             del output, batch  # frees their memory for the next pass
@@ -185,6 +187,11 @@ class _Graph:
         return dict(zip(self.names, self.values.clone().unbind(), strict=True))
 
 
+def _mask(batch: Batch) -> tuple[Tensor, ...]:
+    """What a pass is told besides, where examples of unequal lengths are padded."""
+    return () if batch.mask is None else (batch.mask,)
+
+
 def _tensors(batch: Batch) -> dict[str, Tensor]:
     return {"x": batch.x, **batch.conditions}
 
@@ -225,7 +232,12 @@ def _refuse_changes(act: str, before: Facts, after: Facts) -> None:
 
 
 def _wrapped(stage: nn.Module, options: TrainerOptions) -> nn.Module:
-    """The stage as the loop calls it: compiled where asked for, gradients averaged over the ranks."""
+    """The stage as the loop calls it: compiled where asked for, gradients averaged over the ranks.
+
+    A sharded one averages its own.
+    """
+    if is_sharded(stage):
+        return stage
     if not options.compile:
         return wrap_ddp(stage)
     quantizer = getattr(getattr(stage, "model", None), "quantizer", None)

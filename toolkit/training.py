@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import TrainBatches
+from toolkit.lengths import without_padding
 from toolkit.objective import Loss, Objective
 from toolkit.optimization import Group, Optimization, trainable
 from toolkit.options import AutoencoderTrainerOptions
@@ -44,11 +45,11 @@ class Stage(nn.Module):
         for part in self._frozen:
             self._part(part).requires_grad_(False)
 
-    def forward(self, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
-        return self.objective(self.model, x, conditions)
+    def forward(self, x: Tensor, conditions: Mapping[str, Tensor], mask: Tensor | None = None) -> Loss:
+        return self.objective(self.model.masked(mask), x, conditions)
 
-    def metrics(self, output: Loss, x: Tensor) -> Metrics:
-        return autoencoder_metrics(output, x, self.model.data, self.model.code_spec)
+    def metrics(self, output: Loss, x: Tensor, mask: Tensor | None = None) -> Metrics:
+        return autoencoder_metrics(output, x, self.model.data, self.model.code_spec, mask)
 
     def train(self, mode: bool = True) -> Self:
         """Frozen parts stay in eval mode: no codebook of theirs moves."""
@@ -90,10 +91,16 @@ class PriorStage(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, conditions: Mapping[str, Tensor]) -> StepLoss:
-        return StepLoss(self.model.loss(x, conditions).mean())
+    def forward(self, x: Tensor, conditions: Mapping[str, Tensor], mask: Tensor | None = None) -> StepLoss:
+        return StepLoss(self.losses(x, conditions, mask).mean())
 
-    def metrics(self, output: StepLoss, x: Tensor) -> Metrics:
+    def losses(self, x: Tensor, conditions: Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
+        """Of each example ``(batch,)``, of its own positions alone."""
+        if mask is None:
+            return self.model.loss(x, conditions)
+        return without_padding(self.model.loss_by_position(x, conditions), mask).flatten(1).sum(1)
+
+    def metrics(self, output: StepLoss, x: Tensor, mask: Tensor | None = None) -> Metrics:
         return {"loss": output.loss.detach()}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from toolkit.causal.code_network import CodeNetwork
+from toolkit.causal.context import Context, cloned, copied, shapes
 from toolkit.prior import SamplingOptions
 
 
@@ -18,7 +19,7 @@ class Examples(NamedTuple):
 
     grid: tuple[int, ...]
     sampling: SamplingOptions
-    context: Tensor | None
+    context: Context | None
     """Of all branches, ``(branches * n, …)``: with conditions and, for guidance, without."""
     known: Tensor
     """``(n, depth, first positions)``."""
@@ -35,8 +36,7 @@ class Examples(NamedTuple):
     @property
     def signature(self) -> Hashable:
         """What examples have in common whose steps are the same operations on tensors of the same shapes."""
-        context = None if self.context is None else (self.context.shape, self.context.dtype)
-        noise = self.noise
+        context, noise = shapes(self.context), self.noise
         return self.grid, self.sampling, context, noise.shape, noise.dtype, noise.device, self.given is None
 
 
@@ -51,7 +51,7 @@ class Batch:
         self.grid, self.sampling, self.branches = examples.grid, examples.sampling, examples.branches
         noise, context = examples.noise, examples.context
         self.n = len(noise)
-        self.context = None if context is None else context.clone()
+        self.context = cloned(context)
         self.state: Any = network.init(self.branches * self.n, self.grid, self.context) if state is None else state
         # Positions first, so that a step reads and writes contiguous memory.
         self.noise = noise.permute(2, 1, 0).contiguous()
@@ -62,7 +62,7 @@ class Batch:
     def restart(self, network: CodeNetwork, examples: Examples) -> None:
         """Other examples of the same signature, and the weights of now, in the same memory."""
         if self.context is not None and examples.context is not None:
-            self.context.copy_(examples.context)
+            copied(self.context, examples.context)
         refill(self.state, network.init(self.branches * self.n, self.grid, self.context))
         self.noise.copy_(examples.noise.permute(2, 1, 0))
         if self.given is not None and examples.given is not None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from toolkit.causal.context import Context
+
 if TYPE_CHECKING:
     from toolkit.causal.network import Trunk
 
@@ -20,7 +22,7 @@ class CodeNetwork(nn.Module, ABC):
     proj: nn.Linear
 
     @abstractmethod
-    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> Any:
+    def init(self, batch: int, grid: Sequence[int], context: Context | None = None) -> Any:
         """The state before the first step, which has the embeddings as ``tables`` and ``inner``."""
 
     @abstractmethod

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit.causal.code_network import CodeNetwork
+from toolkit.causal.context import Context
 from toolkit.causal.sampling import check_prefix
 from toolkit.device import in_float32
 from toolkit.entropy import EntropyCoder
@@ -21,7 +22,7 @@ def entropy_code(
     grid: Sequence[int],
     codes: Tensor | None = None,
     *,
-    context: Tensor | None = None,
+    context: Context | None = None,
     positions: int | None = None,
     prefix: Tensor | None = None,
 ) -> Tensor:

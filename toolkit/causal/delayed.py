@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit.causal.code_network import CodeNetwork
+from toolkit.causal.context import Context
 from toolkit.causal.network import Trunk
 from toolkit.nn.codebook import upcast
 
@@ -60,7 +61,7 @@ class DelayedNetwork(CodeNetwork):
         """Steps from a position's first code to that of a depth."""
         return depth * self.delay
 
-    def forward(self, codes: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, codes: Tensor, context: Context | None = None) -> tuple[Tensor, ...]:
         """Logits of codes ``(batch, depth, *grid)``: for each depth ``(batch, *grid, codebook_size)``.
 
         ``context`` ``(batch, channels, steps or 1)``.
@@ -77,7 +78,7 @@ class DelayedNetwork(CodeNetwork):
     if TYPE_CHECKING:
         __call__ = forward
 
-    def log_prob(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
+    def log_prob(self, codes: Tensor, context: Context | None = None) -> Tensor:
         """Nats ``(batch,)``; at least float32."""
         nats = []
         for depth, logits in enumerate(self(codes, context)):
@@ -100,7 +101,7 @@ class DelayedNetwork(CodeNetwork):
         parts = [part[:, self.lag(depth) :][:, :positions] for depth, part in enumerate(codes.unbind(1))]
         return torch.stack(parts, 1)
 
-    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> DelayedState:
+    def init(self, batch: int, grid: Sequence[int], context: Context | None = None) -> DelayedState:
         (steps,) = grid
         weight = self.proj.weight
         positions = steps - self.lag(len(self.codebook_sizes) - 1)

@@ -46,6 +46,10 @@ class AutoregressiveDistribution(Distribution):
         codes = x.long()
         return self.network.log_prob(codes, self.context, None if self.seen is None else self.seen(codes))
 
+    def log_prob_by_position(self, x: Tensor) -> Tensor:
+        codes = x.long()
+        return -self.network.by_position(codes, self.context, None if self.seen is None else self.seen(codes)).sum(1)
+
     def sample(
         self,
         generator: torch.Generator | None = None,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit.causal.code_network import CodeNetwork
+from toolkit.causal.context import Context
 from toolkit.causal.depths import Cache, DepthLayers, DepthTransformer
 from toolkit.device import in_float32
 
@@ -40,15 +41,19 @@ class Trunk(nn.Module, ABC):
     """Output channels at every position."""
 
     @abstractmethod
-    def forward(self, embedded: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, embedded: Tensor, context: Context | None) -> Tensor:
         """``(batch, *grid, features)`` from ``(batch, channels, *grid)``.
 
         ``context`` is known at all positions: ``(batch, context, *grid)``, with length 1 along axes where it is
-        constant.
+        constant; a trunk that attends to texts may be given a ``TextContext``.
         """
 
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        """Those that ``forward`` calls one after the other, see ``toolkit.Prior``."""
+        return ()
+
     @abstractmethod
-    def init(self, batch: int, grid: Sequence[int], context: Tensor | None) -> Any:
+    def init(self, batch: int, grid: Sequence[int], context: Context | None) -> Any:
         """The state before the first position. Weights are read here only."""
 
     def graph_id(self, grid: Sequence[int], position: int, coarse: bool = False) -> int:
@@ -153,7 +158,7 @@ class CausalNetwork(CodeNetwork):
                 table.weight.data.copy_(smooth(*table.weight.shape) / sqrt(len(codebook_sizes)))
         self.depths = DepthTransformer(len(codebook_sizes), head, depth_layers) if depth_layers else None
 
-    def forward(self, codes: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, codes: Tensor, context: Context | None = None) -> tuple[Tensor, ...]:
         """Logits of codes ``(batch, depth, *grid)``: for each depth ``(batch, *grid, codebook_size)``."""
         features = self.trunk(self.embed(codes), context)
         return tuple(depth for some in self._logits(features, codes) for depth in some)
@@ -161,11 +166,11 @@ class CausalNetwork(CodeNetwork):
     if TYPE_CHECKING:
         __call__ = forward
 
-    def log_prob(self, codes: Tensor, context: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+    def log_prob(self, codes: Tensor, context: Context | None = None, seen: Tensor | None = None) -> Tensor:
         """Nats ``(batch,)``; at least float32. ``seen``: what the network is shown in place of the codes."""
         return -self.cross_entropy(codes, context, seen)
 
-    def cross_entropy(self, codes: Tensor, context: Tensor | None = None, seen: Tensor | None = None) -> Tensor:
+    def cross_entropy(self, codes: Tensor, context: Context | None = None, seen: Tensor | None = None) -> Tensor:
         """``-log_prob``."""
         shown = codes if seen is None else seen
         return self.cross_entropy_of(self.trunk(self.embed(shown), context), codes, shown)
@@ -180,9 +185,10 @@ class CausalNetwork(CodeNetwork):
         nats = [_cross_entropy(some, part) for some, part in zip(logits, parts, strict=True)]
         return nats[0] if len(nats) == 1 else torch.stack(nats).sum(0)
 
-    def by_position(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
+    def by_position(self, codes: Tensor, context: Context | None = None, seen: Tensor | None = None) -> Tensor:
         """The nats of ``cross_entropy``, of each code: ``(batch, depth, *grid)``."""
-        logits = self._logits(self.trunk(self.embed(codes), context), codes)
+        shown = codes if seen is None else seen
+        logits = self._logits(self.trunk(self.embed(shown), context), shown)
         parts = codes.split([len(some) for some in logits], 1)
         nats = [_nats(some, part).view(part.transpose(0, 1).shape) for some, part in zip(logits, parts, strict=True)]
         return torch.cat(nats).transpose(0, 1)
@@ -241,7 +247,7 @@ class CausalNetwork(CodeNetwork):
         first = self.first[: len(weights)].view(-1, *[1] * (codes.dim() - 2))
         return F.embedding(codes + first, torch.cat(weights))  # type: ignore[arg-type]
 
-    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> NetworkState:
+    def init(self, batch: int, grid: Sequence[int], context: Context | None = None) -> NetworkState:
         """The state before the first position."""
         return NetworkState(
             self.trunk.init(batch, grid, context),

@@ -19,6 +19,7 @@ from torch import Tensor
 from toolkit.causal import graphs
 from toolkit.causal.batch import Batch, Examples, tensors
 from toolkit.causal.code_network import CodeNetwork
+from toolkit.causal.context import Context, joined, of_examples
 from toolkit.causal.graphs import Recorded
 from toolkit.causal.network import NetworkState
 from toolkit.device import free_memory, in_float32, wide
@@ -59,8 +60,8 @@ def sample(
     grid: Sequence[int],
     sampling: SamplingOptions = PLAIN,
     *,
-    context: Tensor | None = None,
-    unconditional: Tensor | None = None,
+    context: Context | None = None,
+    unconditional: Context | None = None,
     prefix: Tensor | None = None,
     given: Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -90,9 +91,9 @@ def sample(
             # Recorded steps are of one size.
             rows = torch.arange(start, start + size if fast else end).clamp(max=n - 1)
             there = rows.to(device)
-            joined = _joined([None if branch is None else branch[there] for branch in contexts], len(rows))
+            branches = joined([of_examples(branch, there) for branch in contexts], len(rows))
             forced = None if given is None else given.to(device)[there]
-            examples = Examples(grid, sampling, joined, known[there], on_device(noise[rows], device), forced)
+            examples = Examples(grid, sampling, branches, known[there], on_device(noise[rows], device), forced)
             on_progress = _batch_progress(progress, number * positions, batches)
             codes.append(sample_batch(network, examples, on_progress)[: end - start])
     graphs.trim(network)
@@ -205,20 +206,11 @@ def _batch_progress(progress: Callable[[int], None] | None, before: int, batches
     return lambda position: progress((before + position) // batches)
 
 
-def _joined(contexts: list[Tensor | None], n: int) -> Tensor | None:
-    """The contexts of all branches as one batch."""
-    given = [context for context in contexts if context is not None]
-    if not given:
-        return None
-    shape = torch.broadcast_shapes(*(context.shape[1:] for context in given))
-    return torch.cat([context.expand(n, *shape) for context in given])
-
-
 def _at_once(
     network: CodeNetwork,
     n: int,
     grid: Sequence[int],
-    contexts: list[Tensor | None],
+    contexts: list[Context | None],
     device: torch.device,
     prefix: int = 0,
     states: int = 1,
@@ -229,9 +221,9 @@ def _at_once(
     embedded = prefix * copies * network.trunk.channels * network.proj.weight.element_size()
 
     def state_bytes(count: int) -> int:
-        given = [None if context is None else context[:count] for context in contexts]
+        given = [of_examples(context, slice(count)) for context in contexts]
         branches = count * len(contexts)
-        return states * _bytes(network.init(branches, grid, _joined(given, count))) + branches * embedded
+        return states * _bytes(network.init(branches, grid, joined(given, count))) + branches * embedded
 
     memory = MEMORY if device.type == "cpu" else free_memory(device) // 2
     if n == 1 or n * state_bytes(1) <= memory:

@@ -86,6 +86,9 @@ class ScalesTransformer(Trunk):
         features: Tensor = self.norm(x).unflatten(1, grid)
         return features
 
+    def blocks_in_order(self) -> list[Block]:
+        return list(self.blocks)
+
     def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> ScalesState:
         pos_emb, positions = self._pos_emb(tuple(grid), context).contiguous(), prod(grid)
         caches = []

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toolkit.causal.context import Context, apart
 from toolkit.causal.network import Trunk, stretches
-from toolkit.nn.attention import Block, GridPositions
+from toolkit.conditioner import Tokens
+from toolkit.nn.attention import Block, CrossAttention, GridPositions
 from toolkit.nn.rotary import Positions, RotaryPositions, check_positions, rotate
 
 SEGMENTS = 8
@@ -44,6 +46,10 @@ class TransformerState(NamedTuple):
     """What inputs say of their own positions, ``(positions, hidden)``, where they do."""
     rotation: Tensor | None
     """Of queries and keys, ``(2, positions, channels of a head / 2)``, where positions are rotary."""
+    texts: list[tuple[Tensor, Tensor]]
+    """Of each block, keys and values of the texts' tokens; empty without texts."""
+    read: Tensor | None
+    """Which tokens there are, ``(batch, 1, 1, tokens)``."""
 
 
 @final
@@ -55,6 +61,8 @@ class Transformer(Trunk):
     with ``rotary`` positions, which have no tables, on all of as many axes.
 
     With ``any_order`` an input also says where it comes from, so that ``in_order`` takes positions in any order.
+
+    With ``texts`` every block comes after an attention to the tokens of texts, which a ``TextContext`` has.
     """
 
     blocks: list[Block]
@@ -70,6 +78,7 @@ class Transformer(Trunk):
         dropout: float = 0.0,
         positions: Positions = "learned",
         any_order: bool = False,
+        texts: bool = False,
     ) -> None:
         super().__init__()
         check_positions(positions)
@@ -81,43 +90,55 @@ class Transformer(Trunk):
         self.context = nn.Linear(context, hidden) if context else None
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))  # type: ignore[assignment]
         self.norm = nn.LayerNorm(hidden)
+        self.texts: list[CrossAttention] = nn.ModuleList(  # type: ignore[assignment]
+            CrossAttention(hidden, heads, dropout) for _ in range(layers if texts else 0)
+        )
 
-    def forward(self, embedded: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, embedded: Tensor, context: Context | None = None) -> Tensor:
         grid = embedded.shape[2:]
         past = embedded.flatten(2).transpose(1, 2)
         if self.sources is not None:
             past = past + self.sources(grid)
-        first = self.start.to(past.dtype).expand(len(past), 1, -1)
-        x = torch.cat((first, past[:, :-1]), 1) + self._pos_emb(grid, context).transpose(0, 1)
+        first, (everywhere, tokens) = self.start.to(past.dtype).expand(len(past), 1, -1), apart(context)
+        x = torch.cat((first, past[:, :-1]), 1) + self._pos_emb(grid, everywhere).transpose(0, 1)
         rotation = self._rotation(grid)
-        for block in self.blocks:
-            x = block(x, causal=True, rotation=rotation)
+        for number, block in enumerate(self.blocks):
+            x = block(self._attended(number, x, tokens), causal=True, rotation=rotation)
         features: Tensor = self.norm(x).unflatten(1, grid)
         return features
 
-    def in_order(self, embedded: Tensor, context: Tensor | None, order: Tensor) -> Tensor:
+    def in_order(self, embedded: Tensor, context: Context | None, order: Tensor) -> Tensor:
         """``(batch, positions, features)`` from ``(batch, channels, *grid)``: those of the positions in ``order``
         ``(batch, positions)``, each from the inputs before it in that order."""
         assert self.sources is not None
         grid, rows = embedded.shape[2:], order.unsqueeze(2)
         known = embedded.flatten(2).transpose(1, 2) + self.sources(grid)
         past = known.gather(1, rows.expand(-1, -1, known.shape[2]))
-        first = self.start.to(past.dtype).expand(len(past), 1, -1)
-        pos_emb = self._pos_emb(grid, context).transpose(0, 1).expand(len(past), -1, -1)
+        first, (everywhere, tokens) = self.start.to(past.dtype).expand(len(past), 1, -1), apart(context)
+        pos_emb = self._pos_emb(grid, everywhere).transpose(0, 1).expand(len(past), -1, -1)
         x = torch.cat((first, past[:, :-1]), 1) + pos_emb.gather(1, rows.expand(-1, -1, pos_emb.shape[2]))
-        for block in self.blocks:
-            x = block(x, causal=True)
+        for number, block in enumerate(self.blocks):
+            x = block(self._attended(number, x, tokens), causal=True)
         features: Tensor = self.norm(x)
         return features
 
-    def init(self, batch: int, grid: Sequence[int], context: Tensor | None = None) -> TransformerState:
-        positions = prod(grid)
+    def blocks_in_order(self) -> list[Block]:
+        return list(self.blocks)
+
+    def _attended(self, number: int, x: Tensor, tokens: Tokens | None) -> Tensor:
+        """x ``(batch, positions, hidden)`` before a block, after it has attended to the texts."""
+        return x if tokens is None else self.texts[number](x, tokens)
+
+    def init(self, batch: int, grid: Sequence[int], context: Context | None = None) -> TransformerState:
+        positions, (everywhere, tokens) = prod(grid), apart(context)
         layers = [_folded(block, batch, positions) for block in self.blocks]
-        pos_emb = self._pos_emb(tuple(grid), context).contiguous()
+        pos_emb = self._pos_emb(tuple(grid), everywhere).contiguous()
         order = torch.arange(positions, device=pos_emb.device)
         first, sources = self.start.detach().repeat(batch, 1), self.sources
         given = None if sources is None else sources(tuple(grid))
-        return TransformerState(layers, pos_emb, order, first, given, self._rotation(tuple(grid)))
+        rotation, texts = self._rotation(tuple(grid)), [] if tokens is None else [_read(c, tokens) for c in self.texts]
+        read = None if tokens is None else tokens.mask[:, None, None]
+        return TransformerState(layers, pos_emb, order, first, given, rotation, texts, read)
 
     def graph_id(self, grid: Sequence[int], position: int, coarse: bool = False) -> int:
         """Length of the cache that is read: up to the position or, if coarse, to the end of its segment."""
@@ -136,7 +157,9 @@ class Transformer(Trunk):
         later = state.order[:graph_id] > position
         hidden = x.new_zeros(1, graph_id).masked_fill(later, -torch.inf)
         rotation = None if state.rotation is None else state.rotation.index_select(1, position)
-        for block, layer in zip(self.blocks, state.layers, strict=True):
+        for number, (block, layer) in enumerate(zip(self.blocks, state.layers, strict=True)):
+            if state.read is not None:
+                x = self.texts[number].attend(x.unsqueeze(1), *state.texts[number], state.read).squeeze(1)
             x = _step(block, layer, x, position, hidden, rotation)
         features: Tensor = self.norm(x)
         return features
@@ -158,7 +181,10 @@ class Transformer(Trunk):
             x = torch.cat((state.last_input[examples, None], past[:, :-1]), 1)
             pos_emb = state.pos_emb[:positions].transpose(0, 1)
             x = x + (pos_emb if len(pos_emb) == 1 else pos_emb[examples])
-            for block, layer in zip(self.blocks, state.layers, strict=True):
+            for number, (block, layer) in enumerate(zip(self.blocks, state.layers, strict=True)):
+                if state.read is not None:
+                    keys, values = state.texts[number]
+                    x = self.texts[number].attend(x, keys[examples], values[examples], state.read[examples])
                 x = _prefill(block, layer, x, examples, rotation)
         state.last_input.copy_(embedded[:, :, -1])
 
@@ -183,6 +209,11 @@ def _folded(block: Block, batch: int, positions: int) -> Layer:
     keys, values = block.qkv.weight.new_zeros(shape), block.qkv.weight.new_zeros(shape)
     qkv, out, wide, narrow = ((linear.weight.detach().t().contiguous(), linear.bias.detach()) for linear in block.maps)
     return Layer(qkv, out, wide, narrow, keys, values)
+
+
+def _read(texts: CrossAttention, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    keys, values = texts.read(tokens.vectors)
+    return keys.contiguous(), values.contiguous()
 
 
 def _step(block: Block, layer: Layer, x: Tensor, position: Tensor, hidden: Tensor, rotation: Tensor | None) -> Tensor:

@@ -71,7 +71,8 @@ def _shapes(model: Model) -> list[str]:
     for condition in model.spec.conditions:
         labels = ", ".join(printable(label) for label in condition.labels[:20])
         more = ", …" if len(condition.labels) > 20 else ""
-        lines.append(f"- condition `{condition.name}`: {condition.size} values{f' ({labels}{more})' if labels else ''}")
+        what = "bytes of text" if condition.text else "values"
+        lines.append(f"- condition `{condition.name}`: {condition.size} {what}{f' ({labels}{more})' if labels else ''}")
     return ["\n".join(lines)]
 
 

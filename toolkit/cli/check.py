@@ -10,13 +10,17 @@ from toolkit.config import RunConfig
 
 
 def check(config: RunConfig) -> int:
-    """Builds the configuration's parts, and prints shapes, parameters, rate and receptive field; trains nothing."""
+    """Builds the configuration's parts, and prints shapes, parameters, rate, receptive field, and what memory a step of
+    training takes; trains nothing.
+    """
     import torch
 
     from toolkit.build import build_autoencoder, build_metrics, build_objective, build_prior
     from toolkit.model import open_dataset
+    from toolkit.sharding import check_sharding
 
     show_plugin_notes()
+    check_sharding(config.trainer, config.prior_trainer, config.stage)
     torch.manual_seed(config.seed)
     data = open_dataset(config).spec
     model = build_autoencoder(config, data)
@@ -59,7 +63,31 @@ def check(config: RunConfig) -> int:
         facts += [("longer data", text) for text in _chunks(model)]
         facts += _streams(model)
     table("codes", ("", "value"), facts)
+    _show_memory(config, data)
     return 0
+
+
+def _show_memory(config: RunConfig, data: Any) -> None:
+    """What a step of each stage takes, before any is taken."""
+    from toolkit.estimate import StepMemory, memory_by_stage
+
+    rows, ranks = list[tuple[str, ...]](), config.trainer.ranks
+    for stage, known in memory_by_stage(config, data).items():
+        if isinstance(known, StepMemory):
+            parts = known.weights, known.gradients, known.moments, known.averages, known.activations, known.peak
+            rows.append((stage, *(_size(part) for part in parts)))
+        else:
+            rows.append(
+                (stage, *[""] * 5, f"not known: {str(known).splitlines()[0] if str(known) else type(known).__name__}")
+            )
+    if rows:
+        per = f", on each of {ranks} ranks{', the prior sharded' if config.trainer.shard else ''}" if ranks > 1 else ""
+        columns = ("stage", "weights", "gradients", "optimizer", "averages", "activations", "at its peak")
+        table(f"memory of a training step, MiB{per}", columns, rows)
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 20):,.1f}"
 
 
 def _chunks(model: Any) -> list[str]:

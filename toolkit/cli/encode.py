@@ -45,6 +45,7 @@ def main(args: list[str]) -> int:
     from toolkit.cli.outputs import require_file
     from toolkit.cli.reading import split_items
     from toolkit.errors import ToolkitError
+    from toolkit.lengths import lengths_of
     from toolkit.model import load
 
     if bool(options.files) == bool(options.split):
@@ -57,9 +58,10 @@ def main(args: list[str]) -> int:
     if options.split:
         dataset = build_dataset_of(model.bottom, options.dataset)
         items = split_items(model, dataset, options.split, options.workers)
+        varying = lengths_of(dataset, options.split) is not None
     else:
         items = file_items(model, options.files)
-    varying = not options.split and any(model.spec.varying) and not model.code_spec.parts
+        varying = any(model.spec.varying) and not model.code_spec.parts
     begun = time.perf_counter()
     with progress("encode", len(items)) as report:
         write(model, items, Path(options.out), varying, report)

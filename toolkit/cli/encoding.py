@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -112,9 +112,23 @@ def _joined(group: Sequence[Encoded], longest: int) -> dict[str, Tensor]:
 def _padded(groups: Iterator[list[Encoded]], longest: int) -> Iterator[dict[str, Tensor]]:
     """Examples of any length, each filled up to the longest of all."""
     examples = [example for group in groups for example in group]
-    shape = [max(lengths) for lengths in zip(*(example.codes.shape for example in examples), strict=True)]
+    shape = _largest(example.codes for example in examples)
+    shapes = {name: _largest(example.labels[name] for example in examples) for name in examples[0].labels}
     for example in examples:
         codes = np.zeros(shape, np.int64)
         codes[tuple(map(slice, example.codes.shape))] = example.codes
-        row = _joined([example._replace(codes=codes)], longest)
+        labels = {name: _filled(value, shapes[name]) for name, value in example.labels.items()}
+        row = _joined([example._replace(codes=codes, labels=labels)], longest)
         yield {**row, "axes": torch.tensor([example.axes])}
+
+
+def _largest(arrays: Iterable[np.ndarray | Tensor]) -> tuple[int, ...]:
+    """The shape that holds each of them."""
+    return tuple(map(max, zip(*(tuple(array.shape) for array in arrays), strict=True)))
+
+
+def _filled(label: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Steps of a label, and zeros behind them."""
+    whole = label.new_zeros(shape)
+    whole[tuple(map(slice, label.shape))] = label
+    return whole

@@ -27,6 +27,7 @@ PRESETS = {
     "likelihood": ("narrow", "scale: 0.1"),
     "objective": ("strong", "weight: 1.0"),
     "discriminator": ("wide", "hidden: 128"),
+    "conditioner": ("wide", "hidden: 128"),
     "prior": ("slow", "speed: 4.0"),
     "metric": ("strict", "threshold: 0.1"),
     "logger": ("brief", "digits: 3"),
@@ -197,7 +198,7 @@ def _preset(component: Component) -> str:
 def _experiment(summary: str, components: Sequence[Component]) -> str:
     own = {part.kind: part.name for part in reversed(components)}
     # a part that stands inside another needs one that has it
-    inner = {} if "objective" in own else {kind: name for kind, name in own.items() if kind in HOSTS}
+    inner = {kind: name for kind, name in own.items() if kind in HOSTS and HOSTS[kind][0] not in own}
     chosen = MODEL | dict(HOSTS[kind] for kind in inner) | own
     lists = {kind: [*LISTED[kind], *(part.name for part in components if part.kind == kind)] for kind in LISTS}
     lines = ["# @package _global_", f"# {summary}.", "defaults:"]

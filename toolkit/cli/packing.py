@@ -23,6 +23,7 @@ from toolkit.datasets.tars.layout import NAME, Index, Shard, places_name
 from toolkit.datasets.tars.members import END, write_members
 from toolkit.datasets.tars.tensors import LABEL, to_member
 from toolkit.errors import ToolkitError
+from toolkit.lengths import lengths_of
 from toolkit.schema import signature
 from toolkit.spec import DataSpec
 from toolkit.writing import replacing, write_text
@@ -50,7 +51,10 @@ class Options(Protocol):
 
 
 def pack(dataset: Dataset, part: PartConfig, folder: Path, options: Options, watched: Watched) -> Index:
-    """Writes shards, then their index. ToolkitError where the folder has one, or x is not what its file holds."""
+    """Writes shards, then their index. ToolkitError where the folder has one, x is not what its file holds, or examples
+    are of unequal lengths."""
+    if any(lengths_of(dataset, split) for split in SPLITS):
+        raise ToolkitError("dataset.lengths: shards hold examples of one length: leave it out, or set it to equal")
     if (folder / NAME).exists():
         raise ToolkitError(f"{folder} holds shards already: take another folder for out=")
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,5 +147,4 @@ def _rows(dataset: Dataset, split: str, order: list[int], workers: int | None) -
     """Examples by their places, one at a time."""
     batches = split_batches(dataset, split, torch.device("cpu"), batch_size=TOGETHER, places=order, workers=workers)
     for batch in batches:
-        for i, x in enumerate(batch.x):
-            yield {"x": x, **{name: value[i] for name, value in batch.conditions.items()}}
+        yield from batch.rows()

@@ -13,6 +13,7 @@ from torch import Tensor
 from toolkit.batches import split_batches
 from toolkit.dataset import Dataset
 from toolkit.device import double
+from toolkit.lengths import lengths_of
 from toolkit.model import Model
 from toolkit.plots.positions import Panel, plot_positions
 from toolkit.priors.autoregressive import AutoregressivePrior
@@ -27,9 +28,9 @@ def plot_costs(model: Model, dataset: Dataset, split: str, folder: Path, batch_s
     """Squared error of the likelihood's mean, and bits of the codes under each prior that goes code by code.
 
     Bits are means over depths; where there are several, they are also plotted by depth. Nothing where there is neither
-    a mean nor such a prior, or codes belong to no position.
+    a mean nor such a prior, codes belong to no position, or examples are of unequal lengths.
     """
-    if model.code_spec.parts:
+    if model.code_spec.parts or lengths_of(dataset, split) is not None:
         return []
     priors = {name: prior for name, prior in model.priors.items() if isinstance(prior, AutoregressivePrior)}
     sums: dict[str, list[Tensor]] = defaultdict(list)

@@ -80,5 +80,4 @@ class _Reading:
 
 def _rows(batches: Iterator[Batch]) -> Iterator[dict[str, Tensor]]:
     for batch in batches:
-        for i, x in enumerate(batch.x):
-            yield {"x": x, **{name: values[i] for name, values in batch.conditions.items()}}
+        yield from batch.rows()

@@ -54,8 +54,6 @@ class ReconstructOptions:
 def main(args: list[str]) -> int:
     options = parse("reconstruct", ReconstructOptions, args)
 
-    import torch
-
     from toolkit.causal.sampling import compiled
     from toolkit.cli.files import build_dataset_of, unlabeled
     from toolkit.cli.long import beginning, reconstruct_all
@@ -63,6 +61,7 @@ def main(args: list[str]) -> int:
     from toolkit.cli.outputs import require_folder, written_together
     from toolkit.cli.reading import read_split
     from toolkit.continuation import changed_data
+    from toolkit.lengths import shortest, together
     from toolkit.model import load
     from toolkit.pictures import labels_of, spread
     from toolkit.plots.captions import plot_captioned
@@ -89,8 +88,8 @@ def main(args: list[str]) -> int:
         if not places:
             raise ToolkitError("the test split has no examples: name files to reconstruct")
         batches = list(read_split(model, dataset, "test", places, options.workers))
-        examples = [example for batch in batches for example in batch.x]
-        conditions = {name: torch.cat([batch.conditions[name] for batch in batches]) for name in batches[0].conditions}
+        known = shortest(together([row for batch in batches for row in batch.rows()]))
+        examples, conditions = list(known.pop("x")), known
         read = examples
     conditions = {**conditions, **model.labels(options.condition, len(examples))}
     notes(unlabeled(model, conditions))

@@ -45,8 +45,8 @@ _LOST = ("FailedJobError", "TerminatedWorkerError", "UncompletedJobError")
 CHECK = """toolkit check [experiment=NAME] [PART=NAME …] [PART.OPTION=VALUE …]
 toolkit check run=DIR
 
-Builds the parts, checks on a dummy example that they fit, and prints shapes, parameters, rate and receptive
-field. Takes the words of toolkit train."""
+Builds the parts, checks on a dummy example that they fit, and prints shapes, parameters, rate, receptive
+field, and the memory that a step of training takes. Takes the words of toolkit train."""
 
 
 def train(args: Sequence[str]) -> int:
@@ -269,7 +269,9 @@ def _job_name(words: Sequence[str], composed: Composed) -> list[str]:
 
 
 def _check_unused(folder: str, runs: str) -> None:
-    """ToolkitError where the folder already holds a run, or a sweep's."""
+    """ToolkitError where the folder already holds a run, or a sweep's, unless this command was to be started again."""
+    if torchrun.starts_again() and runs == "config.yaml":
+        return
     config = min(Path(folder).glob(runs), default=None)
     if config:
         cure = f"continue it with toolkit train run={quote(str(config.parent))}, or take another folder"

@@ -23,6 +23,9 @@ from toolkit.prior import Prior
 ROWS = 64
 """Examples coded side by side."""
 
+WHOLE = 1 << 62
+"""More numbers than any example has: rows of data are alike, and a likelihood may take several numbers for one of x."""
+
 Coding = Callable[[Sequence[int]], EntropyCoder]
 """Gives the coder of the next numbers, how many of each row."""
 
@@ -106,7 +109,7 @@ def _data(
             modeled = autoencoder.quantize(modeled).codes  # type: ignore[arg-type]
         likelihood = own.decode(own.embed(codes), conditions)
     try:
-        coded = likelihood.entropy_code(coding([prod(likelihood.shape)] * len(codes)), modeled)
+        coded = likelihood.entropy_code(coding([WHOLE] * len(codes)), modeled)
     except NotImplementedError as e:
         raise ToolkitError(f"lossless=true: {e}; choose a likelihood of levels, such as logistic") from e
     return coded if not below else _data(below, coding, coded, x, conditions)

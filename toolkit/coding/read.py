@@ -14,6 +14,7 @@ from toolkit.coding.codec import Codec, Row, batches, code_rows, digest, shape_o
 from toolkit.coding.container import Example, Header, UnreadableError
 from toolkit.coding.environment import difference, threads
 from toolkit.coding.range_coder import Reader, unseal
+from toolkit.spec import Condition
 
 
 def decompress(
@@ -135,6 +136,9 @@ def _conditions(codec: Codec, header: Header, batch: Sequence[int]) -> dict[str,
     try:
         for name, values in header.conditions.items():
             value = torch.tensor([values[i] for i in batch])
+            if known[name].text:
+                conditions[name] = _texts(known[name], value).to(codec.device)
+                continue
             real = known[name].real
             if value.is_floating_point() != real or (
                 not real and bool(((value < 0) | (value > known[name].size)).any())
@@ -144,6 +148,15 @@ def _conditions(codec: Codec, header: Header, batch: Sequence[int]) -> dict[str,
     except (KeyError, IndexError, TypeError, ValueError) as e:
         raise UnreadableError(f"its conditions are not this run's: {e}") from e
     return conditions
+
+
+def _texts(condition: Condition, value: Tensor) -> Tensor:
+    """ValueError where numbers are no texts."""
+    if value.dtype != torch.int64 or tuple(value.shape[1:]) != condition.value_shape:
+        raise ValueError(condition.name)
+    if (value < 0).any() or (value > 255).any():
+        raise ValueError(condition.name)
+    return value.to(torch.uint8)
 
 
 def _on_grid(codes: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -74,6 +74,14 @@ class CodesDataset(Dataset):
     def size(self, split: str) -> int:
         return self.source.dataset.size(split)
 
+    def lengths(self, split: str) -> Sequence[int] | None:
+        lengths, whole = self.source.dataset.lengths(split), self.source.spec.axes[0]
+        return None if lengths is None else [length * self.spec.axes[0] // whole for length in lengths]
+
+    @property
+    def one_length(self) -> bool:  # type: ignore[override]
+        return self.source.dataset.one_length
+
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         row = self.source.dataset.example(split, index, None)
         return {**row, "x": self.source.quantize(row["x"].unsqueeze(0))[0]}

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from toolkit.dataset import Dataset, SourceFile
 from toolkit.datasets.arrays import ArrayDataset
 from toolkit.datasets.files import find_files, log_once
 from toolkit.datasets.foreign import Axes, Channels, Crop, Files, Fitting, Levels, Rate, spec_of
-from toolkit.datasets.hub_tables import Label, by_split, library, open_tables
+from toolkit.datasets.hub_tables import Label, Text, by_split, library, open_tables
 from toolkit.datasets.variance import estimate_variance
 from toolkit.errors import ToolkitError
+from toolkit.ranges import Range
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +42,9 @@ class HubDataset(ArrayDataset):
         subset: of a dataset with several; null: the only one.
         revision: a commit, tag or branch of the Hub's dataset.
         column: which column is the data.
-        conditions: columns that are labels (classes, texts or whole numbers), or vectors of numbers.
+        conditions: columns that are labels (classes, names or whole numbers), or vectors of numbers.
+        texts: columns that are texts, such as captions, which a prior with a conditioner reads.
+        text_bytes: of a text; longer ones are cut.
     """
 
     path_options: ClassVar[tuple[str, ...]] = ("root",)
@@ -56,6 +59,8 @@ class HubDataset(ArrayDataset):
         revision: str | None = None,
         column: str = "image",
         conditions: tuple[str, ...] = (),
+        texts: tuple[str, ...] = (),
+        text_bytes: Annotated[int, Range(least=1, most=65536)] = 128,
         files: Files = None,
         channels: Channels = 3,
         axes: Axes = (64, 64),
@@ -67,13 +72,14 @@ class HubDataset(ArrayDataset):
             raise ValueError("give root=FOLDER, or repo=OWNER/NAME of the Hub, and not both")
         datasets, self.root, self.where = library(), root, str(root if root is not None else repo)
         tables = open_tables(root, repo, subset, revision)
-        columns = (column, *conditions)
+        columns = (column, *conditions, *texts)
         tables = {name: _columns(table, columns, name) for name, table in tables.items()}
         splits = by_split(tables, self.where)
         of_files = dataset_class(files) if files else None
         if of_files is not None:
             self.use_files(of_files)
-        self.labels = tuple(Label(datasets, splits["train"][0], name) for name in conditions)
+        labels = [Label(datasets, splits["train"][0], name) for name in conditions]
+        self.labels: tuple[Label | Text, ...] = (*labels, *(Text(name, text_bytes) for name in texts))
         self.column = column
         self.splits = {split: (_undecoded(datasets, table, column), rows) for split, (table, rows) in splits.items()}
         self.spec = spec_of(of_files, channels, axes, levels, rate, tuple(label.condition for label in self.labels))

@@ -116,3 +116,15 @@ class Label:
         number = self.numbers.get(str(cell), condition.size) if self.numbers else cell
         known = number is not None and 0 <= int(number) < condition.size
         return torch.tensor(int(number) if known else condition.size)
+
+
+class Text:
+    """A column as texts of so many bytes at most."""
+
+    def __init__(self, column: str, size: int) -> None:
+        self.condition = Condition(column, size, text=True)
+
+    def value(self, cell: Any) -> Tensor:
+        """A cell's text, cut where it is too long, at a character's end; an empty cell's is empty."""
+        content = ("" if cell is None else str(cell)).replace("\0", " ").encode()[: self.condition.size]
+        return self.condition.encoded(content.decode(errors="ignore"))

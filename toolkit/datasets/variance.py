@@ -13,4 +13,5 @@ def estimate_variance(dataset: Dataset, most: int) -> float:
     """Variance of the scaled data, from at most this many evenly spaced training examples."""
     size = dataset.size("train")
     x = [dataset.example("train", index, None)["x"] for index in range(0, size, ceil(size / most))]
-    return float(dataset.spec.scale(torch.stack(x)).double().var(correction=0))
+    joined = torch.cat(x, 1) if len({part.shape for part in x}) > 1 else torch.stack(x)
+    return float(dataset.spec.scale(joined).double().var(correction=0))

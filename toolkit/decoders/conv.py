@@ -32,6 +32,8 @@ class ConvDecoder(Decoder):
         strides: strides of the transposed convolutions, in order; each multiplies every axis.
     """
 
+    takes_padding = True
+
     def __init__(
         self,
         dim: int,

@@ -49,6 +49,7 @@ class WaveNetDecoder(Decoder):
     """
 
     rank = 1
+    takes_padding = True
 
     def __init__(
         self,

@@ -7,11 +7,12 @@ from toolkit.device.choice import choose_device, device_name, has_accelerator
 from toolkit.device.determinism import deterministic
 from toolkit.device.layout import placed
 from toolkit.device.memory import free_memory, peak_memory, pins
-from toolkit.device.precision import autocast, built_for_bf16, double, has_float64, resolve_precision, wide
+from toolkit.device.precision import NARROW, autocast, built_for_bf16, double, has_float64, resolve_precision, wide
 from toolkit.device.randomness import random_kept, random_state, set_random_state
 from toolkit.device.tf32 import exact, in_float32, matmuls
 
 __all__ = [
+    "NARROW",
     "autocast",
     "built_for_bf16",
     "choose_device",

@@ -29,6 +29,8 @@ class ConvEncoder(Encoder):
         strides: strides of the convolutions; each divides every axis.
     """
 
+    takes_padding = True
+
     def __init__(
         self,
         data: DataSpec,

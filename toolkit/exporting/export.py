@@ -21,6 +21,7 @@ from toolkit.exporting.graphs import NAMES, Graph, Graphs, stage_one
 from toolkit.exporting.stepping import Stepping, stepping
 from toolkit.exporting.tensors import random_condition, random_data
 from toolkit.exporting.tracing import ExportError, traced
+from toolkit.lengths import shortest
 from toolkit.model import Model, load
 from toolkit.registry import did_you_mean
 from toolkit.writing import write_into
@@ -81,7 +82,7 @@ def batch_of(model: Model, dataset: Callable[[], Dataset], split: str, n: int) -
         size = min(n, opened.size(split))
         if not size:
             raise ToolkitError(f"split={split} has no examples")
-        return Batch(opened.batch(split, range(size), None), f"{size} examples of split={split}")
+        return Batch(shortest(opened.batch(split, range(size), None)), f"{size} examples of split={split}")
     except (ToolkitError, OSError) as e:
         seed = torch.Generator().manual_seed(0)
         tensors = {"x": random_data(model.spec, n, model.spec.axes, seed)}

@@ -87,6 +87,8 @@ def _refusal(prior: nn.Module) -> str:
     if not isinstance(prior, AutoregressivePrior):
         return "it has no causal network"
     grid, trunk = prior.code_spec.grid, prior.network.trunk
+    if any(condition.text for condition in prior.conditions_seen):
+        return "it reads texts"
     if prod(grid) < 2:
         return "its codes have a single position"
     if any(trunk.together(grid, trunk.graph_id(grid, p)) > 1 for p in range(prod(grid))):

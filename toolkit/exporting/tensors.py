@@ -33,6 +33,8 @@ def random_codes(codes: CodeSpec, n: int, grid: Sequence[int], generator: torch.
 def random_condition(condition: Condition, n: int, length: int, generator: torch.Generator) -> Tensor:
     """Values for n examples of a length, "none" among the labels."""
     steps = (condition.steps(length),) if condition.per_step else ()
+    if condition.text:
+        return torch.zeros(n, condition.size, dtype=torch.uint8)
     if condition.real:
         return torch.randn(n, *steps, condition.size, generator=generator)
     return torch.randint(condition.size + 1, (n, *steps), generator=generator)

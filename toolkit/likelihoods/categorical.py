@@ -53,6 +53,9 @@ class CategoricalDistribution(Distribution):
     def log_prob(self, x: Tensor) -> Tensor:
         return -F.cross_entropy(self.logits, x.long(), reduction="none").flatten(1).sum(1)
 
+    def log_prob_by_position(self, x: Tensor) -> Tensor:
+        return -F.cross_entropy(self.logits, x.long(), reduction="none").sum(1)
+
     def sample(
         self,
         generator: torch.Generator | None = None,

@@ -74,6 +74,13 @@ class LogisticDistribution(Distribution):
         return (self.log_weights.exp() * self.means).sum(1).clamp(-1, 1)
 
     def log_prob(self, x: Tensor) -> Tensor:
+        return self._log_probs(x).flatten(1).sum(1)
+
+    def log_prob_by_position(self, x: Tensor) -> Tensor:
+        return self._log_probs(x).sum(1)
+
+    def _log_probs(self, x: Tensor) -> Tensor:
+        """Of each number."""
         assert self.data.levels is not None
         half = 1 / (self.data.levels - 1)
         values = self.data.scale(x).to(self.means.dtype).unsqueeze(1)
@@ -84,7 +91,7 @@ class LogisticDistribution(Distribution):
         middle = F.logsigmoid(above) + F.logsigmoid(-below) + width
         inside = torch.where(values < -1 + half, F.logsigmoid(above), middle)
         inside = torch.where(values > 1 - half, F.logsigmoid(-below), inside)
-        return (self.log_weights + inside).logsumexp(1).flatten(1).sum(1)
+        return (self.log_weights + inside).logsumexp(1)
 
     def sample(
         self,

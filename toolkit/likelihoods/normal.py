@@ -68,6 +68,11 @@ class NormalDistribution(Distribution):
         constant = error.shape[1] * (self.log_scale + 0.5 * log(2 * pi))
         return -0.5 * error.sum(1) * (-2 * self.log_scale).exp() - constant
 
+    def log_prob_by_position(self, x: Tensor) -> Tensor:
+        error = (self.data.scale(x) - self.mean).square()
+        constant = error.shape[1] * (self.log_scale + 0.5 * log(2 * pi))
+        return -0.5 * error.sum(1) * (-2 * self.log_scale).exp() - constant
+
     def sample(
         self,
         generator: torch.Generator | None = None,

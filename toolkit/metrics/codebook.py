@@ -50,7 +50,7 @@ class CodebookMetric(Metric):
         self.code_spec, self.quantizer = code_spec, quantizer
         self._sizes = [prod(part) for part in code_spec.parts]
         self._by_part = torch.zeros(len(self._sizes) or 1, sum(code_spec.codebook_sizes), dtype=torch.double)
-        self._error, self._examples = 0.0, 0
+        self._error, self._examples = 0.0, 0.0
 
     def update(self, x: Tensor, output: Bound, conditions: Mapping[str, Tensor]) -> None:
         if not self.code_spec.depth:
@@ -60,8 +60,9 @@ class CodebookMetric(Metric):
         self._by_part += torch.stack([histogram(part, self.code_spec) for part in parts]).cpu().double()
         error = output.quantized.metrics.get("quantization_error")
         if error is not None:
-            self._error += float(error) * len(x)
-            self._examples += len(x)
+            examples = len(x) * (codes.shape[2] / self.code_spec.grid[0])  # a shorter one counts less
+            self._error += float(error) * examples
+            self._examples += examples
 
     def compute(self) -> dict[str, float]:
         if not self.code_spec.depth:
@@ -78,10 +79,10 @@ class CodebookMetric(Metric):
             **self._use_by_part(),
         }
 
-    def state(self) -> tuple[Tensor, float, int]:
+    def state(self) -> tuple[Tensor, float, float]:
         return self._by_part, self._error, self._examples
 
-    def merge(self, state: tuple[Tensor, float, int]) -> None:
+    def merge(self, state: tuple[Tensor, float, float]) -> None:
         counts, error, examples = state
         self._by_part += counts
         self._error += error

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toolkit.conditioner import Tokens
 from toolkit.errors import ToolkitError
 from toolkit.nn.rotary import rotate
 
@@ -66,6 +67,39 @@ class Block(nn.Module):
         """What follows the attention."""
         x = x + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
         out: Tensor = x + self.dropout(self.narrow(F.gelu(self.wide(self.before_mlp(x)))))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Pre-norm attention of several heads from a grid's positions to the vectors of a text; residual."""
+
+    def __init__(self, hidden: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(hidden)
+        self.query = nn.Linear(hidden, hidden)
+        self.key_value = nn.Linear(hidden, 2 * hidden)
+        self.out = nn.Linear(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.query, self.key_value, self.out):
+            nn.init.normal_(linear.weight, std=1 / sqrt(2 * linear.in_features))
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+        """x ``(batch, positions, hidden)``; so many channels have the vectors."""
+        key, value = self.read(tokens.vectors)
+        return self.attend(x, key, value, tokens.mask[:, None, None])
+
+    def read(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values ``(batch, heads, tokens, channels of a head)``, the same for all positions."""
+        both = self.key_value(vectors).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return both[0], both[1]
+
+    def attend(self, x: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+        """``forward`` with keys and values that were read before; ``seen`` ``(batch, 1, 1, tokens)`` bool."""
+        query = self.query(self.norm(x)).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        read = F.scaled_dot_product_attention(query, key, value, seen)
+        out: Tensor = x + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
         return out
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from typing_extensions import Doc
 
-from toolkit.distributed import ranks
 from toolkit.nn.kmeans import kmeans, sample_rows
 from toolkit.ranges import NonNegative
+from toolkit.uneven import rows_of_ranks
 
 _Init = Literal["data", "kmeans", "random"]
 
@@ -96,7 +96,7 @@ def random_entries(codebook_size: int, dim: int) -> Tensor:
 
 
 def _expected_count(rows: Tensor, codebook_size: int) -> float:
-    return rows.shape[-2] * ranks() / codebook_size
+    return sum(rows_of_ranks(rows.shape[-2])) / codebook_size
 
 
 def _has_numbers(t: Tensor) -> bool:

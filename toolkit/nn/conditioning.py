@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toolkit.conditioner import Conditioner, Tokens
 from toolkit.errors import ToolkitError
+from toolkit.nn.texts import texts_of
 from toolkit.spec import Condition, PositionCondition
 
 
@@ -19,21 +21,31 @@ class ConditionEmbedding(nn.Module):
     A label selects one of ``size + 1`` rows, the last of which is for "none" and starts at zero; real values go through
     a linear map, and "none" adds nothing. Where a position covers ``steps_per_code`` steps of a condition, each of
     these has its own rows or map, so that their order matters. Values at every position go through a linear map, too.
+
+    Texts are no part of the sum: ``tokens`` gives what their conditioners make of them, for a network to attend to.
     """
 
     start: Tensor
     """Start of the sum: zeros, on the module's device."""
 
-    def __init__(self, conditions: tuple[Condition, ...], channels: int) -> None:
+    def __init__(
+        self,
+        conditions: tuple[Condition, ...],
+        channels: int,
+        conditioner: Callable[[Condition], Conditioner] | None = None,
+    ) -> None:
+        """``conditioner`` makes what reads a text; ValueError where there is a text and it is None."""
         super().__init__()
         self.conditions = conditions
+        self.summed = tuple(condition for condition in conditions if not condition.text)
         self.maps = nn.ModuleList(
             nn.Linear(condition.size * condition.steps_per_code, channels)
             if condition.real
             else nn.Embedding((condition.size + 1) * condition.steps_per_code, channels)
-            for condition in conditions
+            for condition in self.summed
         )
-        for condition, embed in zip(conditions, self.maps, strict=True):
+        self.texts = texts_of(conditions, channels, conditioner)
+        for condition, embed in zip(self.summed, self.maps, strict=True):
             if isinstance(embed, nn.Embedding):
                 weight = embed.weight.detach().mul_(condition.steps_per_code**-0.5)
                 nn.init.zeros_(weight[condition.size :: condition.size + 1])
@@ -48,7 +60,7 @@ class ConditionEmbedding(nn.Module):
         """
         features = self.start.expand(batch, -1, -1)
         at_positions: list[Tensor] = []  # as list[Tensor]() it would break a compiled graph
-        for condition, embed in zip(self.conditions, self.maps, strict=True):
+        for condition, embed in zip(self.summed, self.maps, strict=True):
             value = conditions.get(condition.name)
             if value is not None:
                 _check(condition, value, batch)
@@ -66,6 +78,13 @@ class ConditionEmbedding(nn.Module):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    def tokens(self, conditions: Mapping[str, Tensor], batch: int, keep: Tensor | None = None) -> Tokens | None:
+        """What there is to attend to of all texts, ``(batch, tokens, channels)``; None where there are no texts.
+
+        As in ``forward``, a missing text is empty, and so are those of examples that are not kept.
+        """
+        return None if self.texts is None else self.texts(conditions, batch, self.start.device, keep)
 
     def keep(self, batch: int, dropout: float) -> Tensor | None:
         """Which examples keep their conditions in training, ``(batch,)`` bool: all but about a share ``dropout``, since

@@ -72,7 +72,7 @@ def _kernel(stride: int) -> tuple[int, int]:
 
 
 def started(layer: nn.Module, share: int = 1) -> nn.Module:
-    """Initializes a layer: normal weights of deviation 1 / sqrt(fan-in), truncated at two of them, and zero bias.
+    """Initializes a layer: normal weights of deviation 1 / sqrt(fan-in), truncated at two of them, and no bias.
 
     ``share``: an output of a transposed convolution sees only one ``share``-th of the kernel.
 
@@ -81,8 +81,8 @@ def started(layer: nn.Module, share: int = 1) -> nn.Module:
     """
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
-    assert isinstance(layer.bias, torch.Tensor)
-    fan_in = layer.in_channels * weight[0, 0].numel() / share  # type: ignore[operator]
+    fan_in = layer.in_channels // layer.groups * weight[0, 0].numel() / share  # type: ignore[operator]
     nn.init.trunc_normal_(weight, std=1 / sqrt(fan_in), a=-2 / sqrt(fan_in), b=2 / sqrt(fan_in))
-    nn.init.zeros_(layer.bias)
+    if isinstance(layer.bias, torch.Tensor):
+        nn.init.zeros_(layer.bias)
     return layer

@@ -13,6 +13,7 @@ from toolkit.device import exact
 from toolkit.distributed import all_reduce_sum, ranks
 from toolkit.nn import lookup
 from toolkit.ranges import NonNegative, Positive
+from toolkit.uneven import weighted
 
 Entropy = Annotated[
     NonNegative,
@@ -59,7 +60,7 @@ def choice_entropies(z: Tensor, codebook: Tensor, temperature: float) -> tuple[T
         for tile in z.split(rows, -2)
     ]
     entropies, usage = (torch.stack(sums).sum(0) / z.shape[-2] for sums in zip(*tiles, strict=True))
-    return entropies, _of_each(over_ranks(usage)).sum(-1)
+    return weighted(entropies), _of_each(over_ranks(usage)).sum(-1)
 
 
 def _sums(z: Tensor, codebook: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -84,6 +85,7 @@ def _of_each(probs: Tensor) -> Tensor:
 
 def over_ranks(mean: Tensor) -> Tensor:
     """The mean over ranks as value, with the gradient of this rank's mean, as gradients are averaged over ranks."""
+    mean = weighted(mean)
     overall = mean.detach().clone()
     all_reduce_sum(overall)
     return overall / ranks() + (mean - mean.detach())

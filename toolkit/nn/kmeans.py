@@ -8,6 +8,7 @@ from torch import Tensor
 from toolkit.distributed import all_reduce_sum, broadcast, rank, ranks
 from toolkit.nn.codebook import count_assignments
 from toolkit.nn.lookup import nearest
+from toolkit.uneven import rows_of_ranks
 
 ITERATIONS = 10
 """Iterations of k-means on one batch; training does the rest."""
@@ -20,12 +21,13 @@ def sample_rows(z: Tensor, n: int) -> Tensor:
 
     From all ranks' rows, concatenated in rank order; the same on every rank.
     """
-    rows = z.shape[-2] * ranks()
+    counts = rows_of_ranks(z.shape[-2])
+    rows = sum(counts)
     uniforms = broadcast(torch.rand(*z.shape[:-2], n, device=z.device))
     indices = ((torch.arange(n, device=z.device) + uniforms) * (rows / n)).long().clamp(max=rows - 1)
     if ranks() == 1:
         return _rows(z, indices)
-    indices = indices - rank() * z.shape[-2]
+    indices = indices - sum(counts[: rank()])
     mine = (indices >= 0) & (indices < z.shape[-2])
     sampled = torch.where(mine.unsqueeze(-1), _rows(z, indices.clamp(0, z.shape[-2] - 1)), 0)
     all_reduce_sum(sampled)

@@ -25,6 +25,8 @@ class ELBO(Objective):
     constant positions x log K, which the paper drops.
     """
 
+    takes_padding = True
+
     def forward(self, autoencoder: Autoencoder, x: Tensor, conditions: Mapping[str, Tensor]) -> Loss:
         quantized = autoencoder.quantize(x)
         likelihood = autoencoder.decode(quantized.z, conditions)

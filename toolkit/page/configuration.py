@@ -16,7 +16,7 @@ class Setting(NamedTuple):
     key: str
     value: str
     default: str
-    """Empty for a choice, which has none."""
+    """Empty for a choice, and for an option that must be given."""
 
 
 def settings(config: Mapping[str, Any]) -> list[Setting]:
@@ -76,4 +76,4 @@ def _changed(key: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -
     for name, value in values.items():
         default = defaults.get(name)
         if text(value) != text(default):
-            yield Setting(f"{key}.{name}", text(value), text(default))
+            yield Setting(f"{key}.{name}", text(value), "" if default == schema.MISSING else text(default))

@@ -68,6 +68,9 @@ class CoarseToFinePrior(Prior):
         self.tractable = all(prior.tractable for prior in priors)
         self.portable = len(priors) == 1 and priors[0].portable
 
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        return [block for number in range(len(self.priors)) for block in self._prior(number).blocks_in_order()]
+
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([prior.log_prob(part, known) for prior, part, known in self._given(codes, conditions)]).sum(
             0

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolkit.causal.coding import entropy_code
+from toolkit.causal.context import Context, with_texts
 from toolkit.causal.delayed import DelayedNetwork
 from toolkit.causal.sampling import check_prefix, sample
 from toolkit.causal.transformer import Transformer
+from toolkit.conditioner import Conditioner
+from toolkit.conditioners.bytes import BytesConditioner
 from toolkit.entropy import EntropyCoder
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.rotary import Positions
@@ -44,6 +47,8 @@ class DelayPrior(Prior):
         head: channels before the output layer.
         dropout: share of the channels of a block's residual updates that training drops.
         condition_dropout: share of the training examples that have no conditions.
+        conditioner: what reads the texts among the conditions, which every block then attends to; there is none
+            without texts.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class DelayPrior(Prior):
         positions: Positions = "learned",
         dropout: Fraction = 0.0,
         condition_dropout: Fraction = 0.1,
+        conditioner: Callable[[Condition], Conditioner] = BytesConditioner,
     ) -> None:
         super().__init__()
         self.code_spec, self.condition_dropout = code_spec, condition_dropout
@@ -70,9 +76,13 @@ class DelayPrior(Prior):
             heads=heads,
             dropout=dropout,
             positions=positions,
+            texts=any(condition.text for condition in conditions),
         )
-        self.embedding = ConditionEmbedding(conditions, hidden) if conditions else None
+        self.embedding = ConditionEmbedding(conditions, hidden, conditioner) if conditions else None
         self.network = DelayedNetwork(trunk, code_spec.codebook_sizes, delay=delay, head=head)
+
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        return self.network.trunk.blocks_in_order()
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         return self.network.log_prob(codes, self._context(conditions, len(codes), codes.shape[2:]))
@@ -134,12 +144,14 @@ class DelayPrior(Prior):
 
     def _context(
         self, conditions: Mapping[str, Tensor], n: int, grid: tuple[int, ...], keep: Tensor | None = None
-    ) -> Tensor | None:
-        """``(batch, hidden, steps or 1)``: a step has the conditions of the first depth's position."""
+    ) -> Context | None:
+        """``(batch, hidden, steps or 1)``: a step has the conditions of the first depth's position; and the texts."""
         if self.embedding is None:
             return None
-        context = over_grid(self.embedding(conditions, n, keep), grid)
-        if context[0, 0].numel() == 1:
-            return context.flatten(2)
-        whole = context.expand(-1, -1, *grid).flatten(2)
-        return F.pad(whole, (0, self.network.steps(0)), mode="replicate")
+        everywhere = over_grid(self.embedding(conditions, n, keep), grid)
+        if everywhere[0, 0].numel() == 1:
+            everywhere = everywhere.flatten(2)
+        else:
+            whole = everywhere.expand(-1, -1, *grid).flatten(2)
+            everywhere = F.pad(whole, (0, self.network.steps(0)), mode="replicate")
+        return with_texts(everywhere, self.embedding.tokens(conditions, n, keep))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from math import prod
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolkit.causal.sampling import check_prefix
 from toolkit.entropy import EntropyCoder
@@ -62,6 +62,9 @@ class FactoredPrior(Prior):
         flat = tuple(factor for of_depth in self.factors for factor in of_depth)
         self.inner = inner(CodeSpec(code_spec.grid, flat, code_spec.parts), conditions)
         self.tractable, self.portable = self.inner.tractable, self.inner.portable
+
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        return self.inner.blocks_in_order()
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         return self.inner.log_prob(self._split(codes), conditions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import cos, pi, prod
 from typing import final
 
@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from toolkit.causal.sampling import MEMORY, check_prefix, filtered_probs, guided, inverse_cdf, on_device
+from toolkit.conditioner import Conditioner
+from toolkit.conditioners.bytes import BytesConditioner
 from toolkit.device import in_float32
-from toolkit.nn.attention import Block, GridPositions
+from toolkit.nn.attention import Block, CrossAttention, GridPositions
 from toolkit.nn.codebook import upcast
 from toolkit.nn.conditioning import ConditionEmbedding, over_grid
 from toolkit.nn.rotary import Positions, RotaryPositions, check_positions
@@ -42,6 +44,8 @@ class MaskGITPrior(Prior):
         choice_temperature: randomness in which codes are kept, falling to 0 at the last pass.
         dropout: share of the channels of a block's residual updates that training drops.
         condition_dropout: share of the training examples that have no conditions.
+        conditioner: what reads the texts among the conditions, which every block then attends to; there is none
+            without texts.
     """
 
     tractable = False
@@ -59,6 +63,7 @@ class MaskGITPrior(Prior):
         positions: Positions = "learned",
         dropout: Fraction = 0.0,
         condition_dropout: Fraction = 0.1,
+        conditioner: Callable[[Condition], Conditioner] = BytesConditioner,
     ) -> None:
         super().__init__()
         if passes < 1:
@@ -71,12 +76,17 @@ class MaskGITPrior(Prior):
         self.positions = GridPositions(code_spec.grid, hidden) if positions == "learned" else None
         rank = len(code_spec.grid)
         self.rotary = RotaryPositions(rank, hidden // heads) if positions == "rotary" else None
-        self.embedding = ConditionEmbedding(conditions, hidden) if conditions else None
+        self.embedding = ConditionEmbedding(conditions, hidden, conditioner) if conditions else None
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
         self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in code_spec.codebook_sizes)
         for table in self.tables.parameters():
             nn.init.normal_(table, std=code_spec.depth**-0.5)
+        count = layers if any(condition.text for condition in conditions) else 0
+        self.texts = nn.ModuleList(CrossAttention(hidden, heads, dropout) for _ in range(count))
+
+    def blocks_in_order(self) -> Sequence[nn.Module]:
+        return list(self.blocks)
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         raise NotImplementedError(
@@ -164,11 +174,14 @@ class MaskGITPrior(Prior):
             x = self.positions(tuple(grid))
         for depth, (table, size) in enumerate(zip(self.tables, self.code_spec.codebook_sizes, strict=True)):
             x = x + table(codes[:, depth].masked_fill(masked[:, depth], size)).flatten(1, -2)
+        tokens = None
         if self.embedding is not None:
+            tokens = self.embedding.tokens(conditions, len(codes), keep)
             context = over_grid(self.embedding(conditions, len(codes), keep), grid)
             x = x + context.expand(-1, -1, *grid).flatten(2).transpose(1, 2)
         rotation = None if self.rotary is None else self.rotary(tuple(grid))
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
+            x = x if tokens is None else self.texts[number](x, tokens)
             x = block(x, causal=False, rotation=rotation)
         x = self.norm(x).unflatten(1, grid)
         return [head(x) for head in self.heads]

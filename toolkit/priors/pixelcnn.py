@@ -27,6 +27,8 @@ class PixelCNNPrior(AutoregressivePrior):
         condition_dropout: share of the training examples that have no conditions.
     """
 
+    takes_padding = True
+
     def __init__(
         self,
         code_spec: CodeSpec,

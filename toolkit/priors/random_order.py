@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import final
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from toolkit.causal.depths import DepthLayers
 from toolkit.causal.transformer import Transformer
+from toolkit.conditioner import Conditioner
+from toolkit.conditioners.bytes import BytesConditioner
 from toolkit.priors.autoregressive import AutoregressivePrior
 from toolkit.ranges import Fraction, NonNegativeInt, PositiveInt
 from toolkit.spec import CodeSpec, Condition
@@ -34,6 +36,8 @@ class RandomOrderPrior(AutoregressivePrior):
         anneal_end: training step from which on all orders are raster.
         dropout: share of the channels of a block's residual updates that training drops.
         condition_dropout: share of the training examples that have no conditions.
+        conditioner: what reads the texts among the conditions, which every block then attends to; there is none
+            without texts.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class RandomOrderPrior(AutoregressivePrior):
         anneal_end: PositiveInt = 75_000,
         dropout: Fraction = 0.0,
         condition_dropout: Fraction = 0.1,
+        conditioner: Callable[[Condition], Conditioner] = BytesConditioner,
     ) -> None:
         if anneal_end <= anneal_start:
             raise ValueError(f"anneal_start={anneal_start} anneal_end={anneal_end}: the end comes after the start")
@@ -61,8 +66,9 @@ class RandomOrderPrior(AutoregressivePrior):
             heads=heads,
             dropout=dropout,
             any_order=True,
+            texts=any(condition.text for condition in conditions),
         )
-        super().__init__(code_spec, conditions, trunk, head, condition_dropout, depth_layers)
+        super().__init__(code_spec, conditions, trunk, head, condition_dropout, depth_layers, conditioner)
         self.anneal_start, self.anneal_end = anneal_start, anneal_end
         self.share: Tensor
         """Of the examples that training permutes."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 from toolkit.causal.depths import DepthLayers
 from toolkit.causal.transformer import Transformer
+from toolkit.conditioner import Conditioner
+from toolkit.conditioners.bytes import BytesConditioner
 from toolkit.nn.rotary import Positions
 from toolkit.priors.autoregressive import AutoregressivePrior
 from toolkit.ranges import Fraction, PositiveInt
@@ -25,7 +28,11 @@ class TransformerPrior(AutoregressivePrior):
         head: channels before the output layer.
         dropout: share of the channels of a block's residual updates that training drops.
         condition_dropout: share of the training examples that have no conditions.
+        conditioner: what reads the texts among the conditions, which every block then attends to; there is none
+            without texts.
     """
+
+    takes_padding = True
 
     def __init__(
         self,
@@ -40,6 +47,7 @@ class TransformerPrior(AutoregressivePrior):
         positions: Positions = "learned",
         dropout: Fraction = 0.0,
         condition_dropout: Fraction = 0.1,
+        conditioner: Callable[[Condition], Conditioner] = BytesConditioner,
     ) -> None:
         trunk = Transformer(
             code_spec.grid,
@@ -49,5 +57,6 @@ class TransformerPrior(AutoregressivePrior):
             heads=heads,
             dropout=dropout,
             positions=positions,
+            texts=any(condition.text for condition in conditions),
         )
-        super().__init__(code_spec, conditions, trunk, head, condition_dropout, depth_layers)
+        super().__init__(code_spec, conditions, trunk, head, condition_dropout, depth_layers, conditioner)

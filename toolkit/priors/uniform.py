@@ -25,6 +25,7 @@ class UniformPrior(Prior):
 
     sizes: Tensor
     portable = True
+    takes_padding = True
 
     def __init__(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> None:
         super().__init__()
@@ -33,8 +34,12 @@ class UniformPrior(Prior):
 
     def log_prob(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """Minus the rate, in nats: ``(batch,)`` for codes ``(batch, depth, *grid)``."""
-        rate = self.code_spec.rate * log(2)
+        rate = self.code_spec.rate * (prod(codes.shape[2:]) / prod(self.code_spec.grid)) * log(2)
         return torch.full((len(codes),), -rate, device=codes.device)
+
+    def nats_by_position(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        of_depth = self.sizes.to(torch.get_default_dtype()).log().view(-1, *[1] * (codes.dim() - 2))
+        return of_depth.expand(codes.shape)
 
     def sample(
         self,

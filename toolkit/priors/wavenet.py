@@ -25,6 +25,8 @@ class WaveNetPrior(AutoregressivePrior):
         condition_dropout: share of the training examples that have no conditions.
     """
 
+    takes_padding = True
+
     def __init__(
         self,
         code_spec: CodeSpec,

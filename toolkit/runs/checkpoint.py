@@ -12,21 +12,24 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
 from shlex import quote
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from toolkit.distributed import on_rank0
+from toolkit.distributed import on_rank0, raise_together, rank
 from toolkit.errors import ToolkitError
-from toolkit.optimization import Optimization
+from toolkit.optimization import ADAM, MOMENTUM, Optimization
 from toolkit.runs.formats import FORMAT, current_tensor, format_of
+from toolkit.runs.gathered import write_gathered
 from toolkit.runs.plain import read_json
 from toolkit.runs.random_state import LARGEST_RANDOM, random_state, set_random_state
 from toolkit.runs.tensors import (
@@ -35,12 +38,13 @@ from toolkit.runs.tensors import (
     Shape,
     check_fit,
     check_safetensors,
+    each_tensor,
     flush_folder,
     read_shapes,
-    read_tensors,
     sha256,
     write_tensors,
 )
+from toolkit.sharding import is_sharded, shard_like
 from toolkit.writing import write_text
 
 MODEL, STATE, FACTS, CHECKSUM = "model.safetensors", "state.safetensors", "state.json", "checksum"
@@ -71,7 +75,7 @@ class Checkpoint:
     def load_weights(self, module: nn.Module, *, averaged: bool) -> None:
         """Weights and buffers into a module of this structure; ``averaged`` takes the averages where there are any."""
         self.check_weights(module)
-        module.load_state_dict(self.averaged() if averaged else self._tensors(MODEL))
+        module.load_state_dict(self.averaged() if averaged else self._tensors(MODEL, like=module.state_dict()))
 
     def averaged(self) -> dict[str, Tensor]:
         """Weights and buffers, the averages in place of the weights where there are any."""
@@ -94,7 +98,7 @@ class Checkpoint:
         self.load_weights(optimization.module, averaged=False)
         try:
             _check_state(self._shapes(STATE), optimization)
-            state = self._tensors(STATE)
+            state = self._tensors(STATE, like=_alike(optimization))
             optimization.load({k: v for k, v in state.items() if k.startswith(OPTIMIZATION)}, self.step)
             set_random_state(state)
         except (RuntimeError, ValueError, TypeError, LookupError) as e:
@@ -105,10 +109,13 @@ class Checkpoint:
         """Shapes of a file's tensors, under today's names."""
         return {self._current(name): shape for name, shape in read_shapes(self.path / file).items()}
 
-    def _tensors(self, file: str, prefix: str = "") -> dict[str, Tensor]:
-        """A file's tensors, under today's names, that begin with the prefix."""
+    def _tensors(
+        self, file: str, prefix: str = "", like: Mapping[str, Tensor] = MappingProxyType({})
+    ) -> dict[str, Tensor]:
+        """A file's tensors, under today's names, that begin with the prefix; shards where ``like`` has such."""
         names = [name for name in read_shapes(self.path / file) if self._current(name).startswith(prefix)]
-        return {self._current(name): tensor for name, tensor in read_tensors(self.path / file, names).items()}
+        current = ((self._current(name), tensor) for name, tensor in each_tensor(self.path / file, names))
+        return {name: shard_like(tensor, like.get(name)) for name, tensor in current}
 
     def _current(self, name: str) -> str:
         return current_tensor(name, self.facts.get("format", 0))
@@ -127,24 +134,49 @@ def save(
     that of the step ``spared``.
 
     ``facts`` and ``metrics`` are stored for the caller. All ranks take part: rank 0 writes, with the states of all
-    their random number generators.
+    their random number generators, and what they have shards of as a whole.
     """
     tensors = {**random_state(), **{f"metrics.{name}": value for name, value in (metrics or {}).items()}}
-    on_rank0(partial(_save, folder, optimization, facts, tensors))
-    on_rank0(partial(_prune, folder, folder / _name(optimization.step), keep, spared))
+    files = {MODEL: optimization.module.state_dict(), STATE: {**optimization.state(), **tensors}}
+    final = folder / _name(optimization.step)
+    temporary = folder / f".{final.name}"
+    if is_sharded(optimization.module):
+        _write_shards(temporary, files)
+        on_rank0(partial(_conclude, temporary, final, facts))
+    else:
+        on_rank0(partial(_save, temporary, final, files, facts))
+    on_rank0(partial(_prune, folder, final, keep, spared))
 
 
-def _save(folder: Path, optimization: Optimization, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    step = optimization.step
-    final, temporary = folder / _name(step), folder / f".{_name(step)}"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write_tensors(temporary / MODEL, optimization.module.state_dict())
-        write_tensors(temporary / STATE, {**optimization.state(), **tensors})
+def _save(temporary: Path, final: Path, files: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> None:
+    with _explained(temporary):
+        _begin(temporary)
+        for name, tensors in files.items():
+            write_tensors(temporary / name, tensors)
+    _conclude(temporary, final, facts)
+
+
+def _write_shards(temporary: Path, files: dict[str, dict[str, Tensor]]) -> None:
+    """Of a sharded module: all ranks gather each tensor, which rank 0 writes at once."""
+    with raise_together(), _explained(temporary):
+        if rank() == 0:
+            _begin(temporary)
+    for name, tensors in files.items():
+        with _explained(temporary):
+            write_gathered(temporary / name, tensors)
+
+
+def _begin(temporary: Path) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+
+
+def _conclude(temporary: Path, final: Path, facts: dict[str, Any]) -> None:
+    """Writes the facts of a checkpoint whose tensors are written, and gives it its name."""
+    with _explained(temporary):
         facts = {
             "format": FORMAT,
-            "step": step,
+            "step": _step(final),
             **facts,
             "sha256": {name: sha256(temporary / name) for name in (MODEL, STATE)},
         }
@@ -152,13 +184,20 @@ def _save(folder: Path, optimization: Optimization, facts: dict[str, Any], tenso
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)
-        flush_folder(folder)
+        flush_folder(final.parent)
+
+
+@contextmanager
+def _explained(temporary: Path) -> Iterator[None]:
+    """ToolkitError, with what is kept, where a checkpoint cannot be written; nothing is left of it."""
+    try:
+        yield
     except OSError as e:
         shutil.rmtree(temporary, ignore_errors=True)
         why = "no space is left on the disk" if e.errno == errno.ENOSPC else str(e)
-        kept = [path.name for path in found(folder)]
+        kept = [path.name for path in found(temporary.parent)]
         raise ToolkitError(
-            f"the checkpoint of step {step} could not be written to {folder}: {why}\n"
+            f"the checkpoint of step {_step(temporary)} could not be written to {temporary.parent}: {why}\n"
             f"kept: {kept[-1] if kept else 'no checkpoint yet'}; fix it and continue with toolkit train run=DIR"
         ) from e
 
@@ -171,6 +210,10 @@ def _prune(folder: Path, saved: Path, keep: int, spared: int | None) -> None:
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
+
+
+def _step(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
@@ -294,6 +337,13 @@ def _changed(path: Path) -> DamagedFileError:
 
 def _quoted_run(folder: Path) -> str:
     return quote(str(folder.parent if folder.parent.name != "priors" else folder.parent.parent))
+
+
+def _alike(optimization: Optimization) -> dict[str, Tensor]:
+    """By the name of a tensor of the state, the parameter that it is sharded as."""
+    parameters = optimization.parameters.items()
+    kinds = ("average", *(f"optimizer.{moment}" for moment in (ADAM | MOMENTUM) - {"step"}))
+    return {f"{kind}.{name}": parameter for name, parameter in parameters for kind in kinds}
 
 
 def _check_state(saved: Mapping[str, Shape], optimization: Optimization) -> None:

@@ -20,6 +20,7 @@ from toolkit.batches import split_batches, stoppable, stretch
 from toolkit.dataset import Examples
 from toolkit.distributed import broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import ToolkitError
+from toolkit.lengths import by_length, cut_at, is_of_one_length, lengths_of
 from toolkit.report import Report
 from toolkit.runs.codes import (
     CachedCodes,
@@ -63,36 +64,48 @@ class CodeCache:
                 with interrupts.deferred() if ranks() > 1 else nullcontext():
                     self._encode(path, {"key": key}, examples, split)
             splits[split] = read_codes(path)[0]
-        return CachedCodes(splits)
+        return CachedCodes(splits, is_of_one_length(examples))
 
     def _encode(self, path: Path, metadata: dict[str, str], examples: Examples, split: str) -> None:
         """Every rank encodes a stretch of the batches into a file of its own, which rank 0 joins."""
         size, batch, number, count = examples.size(split), self.batch_size, rank(), ranks()
         self.report.begin(f"codes of {split}", 0, size)
-        share = stretch(-(-size // batch), number, count)
-        own = min(share.stop * batch, size) - min(share.start * batch, size)
+        lengths = lengths_of(examples, split)
+        places = None if lengths is None else by_length(lengths)
+        order = cut_at(places or range(size), batch, lengths if is_of_one_length(examples) else None)
+        share = stretch(len(order), number, count)
+        own = sum(map(len, order[share.start : share.stop]))
         with raise_together():
             _part(path, number).unlink(missing_ok=True)
             batches = split_batches(
-                examples, split, self.device, batch_size=batch, workers=self.workers, rank=number, ranks=count
+                examples,
+                split,
+                self.device,
+                batch_size=batch,
+                places=places,
+                workers=self.workers,
+                rank=number,
+                ranks=count,
             )
-            codes = encode_batches(self.autoencoder, stoppable(batches))
+            longest = None if lengths is None else self.code_spec.grid[0]
+            codes = encode_batches(self.autoencoder, stoppable(batches), longest)
             if count == 1:
-                write_codes(path, self.code_spec, codes, size, metadata, self.report.step)
+                write_codes(path, self.code_spec, codes, size, metadata, self.report.step, places)
             elif own:
                 write_codes(_part(path, number), self.code_spec, codes, own, metadata, self._of_all(size))
             else:
                 list(codes)  # none, but the others agree with this rank on stopping
         if count > 1:
-            on_rank0(partial(self._join, path, metadata, size))
+            on_rank0(partial(self._join, path, metadata, size, places))
 
     def _of_all(self, size: int) -> Callable[[int], None]:
         """Reports rank 0's progress as that of all ranks."""
         return lambda done: self.report.step(min(size, done * ranks()))
 
-    def _join(self, path: Path, metadata: dict[str, str], size: int) -> None:
+    def _join(self, path: Path, metadata: dict[str, str], size: int, places: list[int] | None) -> None:
         parts = [part for number in range(ranks()) if (part := _part(path, number)).is_file()]
-        write_codes(path, self.code_spec, chain.from_iterable(map(_rows, parts)), size, metadata)
+        rows = chain.from_iterable(map(_rows, parts))
+        write_codes(path, self.code_spec, rows, size, metadata, places=places)
         for part in path.parent.glob(f"{path.stem}.rank-*"):  # also those of a run that was stopped
             part.unlink()
 

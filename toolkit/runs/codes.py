@@ -24,11 +24,15 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
 from toolkit.device import in_float32
 from toolkit.errors import ToolkitError
+from toolkit.lengths import has_steps, mask_of, own, together
 from toolkit.nn.noise import seeded
 from toolkit.runs.aside import aside
 from toolkit.runs.formats import FORMAT, current_condition, format_of
 from toolkit.runs.tensors import DamagedFileError, check_safetensors
 from toolkit.spec import CodeSpec
+
+LENGTH = "length of "
+"""Before a name: how many positions, or steps, are an example's own."""
 
 STRETCH = 1 << 20
 """Codes read at once when all are counted: so few are exact in a float32 count."""
@@ -52,28 +56,49 @@ def cache_key(*parts: Any) -> str:
 
 
 class CachedCodes:
-    """Codes of some splits as examples: ``x`` is ``(depth, *grid)`` int64, besides the conditions."""
+    """Codes of some splits as examples: ``x`` is ``(depth, *grid)`` int64, besides the conditions.
 
-    def __init__(self, splits: dict[str, dict[str, np.ndarray]]) -> None:
-        self._splits = splits
+    Those of unequal lengths lie filled up to the longest, with how many are an example's own under ``LENGTH`` and a
+    name; ``one_length``: see ``Dataset.one_length``.
+    """
+
+    def __init__(self, splits: dict[str, dict[str, np.ndarray]], one_length: bool = False) -> None:
+        self.one_length = one_length
+        of = {split: dict(values) for split, values in splits.items()}
+        self._lengths = {
+            split: {name.removeprefix(LENGTH): values.pop(name) for name in list(values) if name.startswith(LENGTH)}
+            for split, values in of.items()
+        }
+        self._splits = of
+
+    def lengths(self, split: str) -> Sequence[int] | None:
+        """See ``Dataset.lengths``; of codes."""
+        lengths = self._lengths.get(split)
+        return lengths["codes"].tolist() if lengths else None
 
     def size(self, split: str) -> int:
         return len(self._splits[split]["codes"]) if split in self._splits else 0
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         row = {name: torch.from_numpy(np.array(values[index])) for name, values in self._splits[split].items()}
+        for name, lengths in self._lengths[split].items():
+            row[name] = row[name].narrow(int(name == "codes"), 0, int(lengths[index]))
         return {"x": row.pop("codes").long(), **row}
 
     def batch(
         self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
     ) -> dict[str, Tensor]:
         """The examples of these indices, stacked; see ``Dataset.batch``."""
+        if self._lengths[split]:
+            return together([self.example(split, index, None) for index in indices])
         places = np.asarray(indices, dtype=np.int64)
         rows = {name: torch.from_numpy(np.array(values[places])) for name, values in self._splits[split].items()}
         return {"x": rows.pop("codes").long(), **rows}
 
-    def table(self, split: str) -> dict[str, Tensor]:
+    def table(self, split: str) -> dict[str, Tensor] | None:
         """The codes in a type that devices can gather, and the conditions; see ``Dataset.table``."""
+        if self._lengths[split]:
+            return None
         table = {name: torch.from_numpy(np.array(values)) for name, values in self._splits[split].items()}
         return {**table, "codes": table["codes"].int()} if table["codes"].dtype == torch.uint16 else table
 
@@ -86,15 +111,20 @@ class CachedCodes:
         return {"x": rows["codes"].long(), **{name: rows[name] for name in rows if name != "codes"}}
 
     def stretches(self, split: str) -> Iterator[Tensor]:
-        """All codes of a split, in order, some examples ``(some, depth, *grid)`` int64 at a time."""
-        codes = self._splits[split]["codes"]
+        """All codes of a split, in order, some examples ``(some, depth, *grid)`` int64 at a time; those of unequal
+        lengths joined, ``(1, depth, all of them, …)``."""
+        codes, lengths = self._splits[split]["codes"], self.lengths(split)
         rows = max(1, STRETCH // max(1, codes[:1].size))
         for start in range(0, len(codes), rows):
-            yield torch.from_numpy(codes[start : start + rows].astype(np.int64))
+            some = torch.from_numpy(codes[start : start + rows].astype(np.int64))
+            of = None if lengths is None else torch.tensor(lengths[start : start + rows])
+            yield some if of is None else own(some, mask_of(of, some.shape[2]))
 
 
-def encode_batches(autoencoder: Autoencoder, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor]]:
-    """Codes and conditions of batches, on the CPU.
+def encode_batches(
+    autoencoder: Autoencoder, batches: Iterable[Batch], positions: int | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """Codes and conditions of batches, on the CPU; ``positions``: filled up to so many, as they are of unequal lengths.
 
     Where there is a posterior the codes are sampled from it, the same at every call. These are what a prior has to
     model: trained on the likeliest codes alone, it would give almost no probability to the others.
@@ -103,8 +133,27 @@ def encode_batches(autoencoder: Autoencoder, batches: Iterable[Batch]) -> Iterat
     with torch.no_grad():
         for batch in batches:
             with seeded(batch.number), in_float32(batch.x.device):
-                codes = autoencoder.sample(batch.x).codes.cpu()
-            yield {"codes": codes, **{name: value.cpu() for name, value in batch.conditions.items()}}
+                codes = autoencoder.masked(batch.mask).sample(batch.x).codes.cpu()
+            rows = {"codes": codes, **{name: value.cpu() for name, value in batch.conditions.items()}}
+            yield rows if positions is None else filled_up(rows, batch.mask, positions)
+
+
+def filled_up(rows: dict[str, Tensor], mask: Tensor | None, positions: int) -> dict[str, Tensor]:
+    """Codes and conditions of a batch, filled up to so many codes along the first axis, with their own lengths."""
+    codes = rows["codes"]
+    longest = codes.shape[2]
+    whole = torch.full((len(codes),), longest)
+    lengths = whole if mask is None else mask.sum(1).cpu() * longest // mask.shape[1]
+    filled = dict(rows)
+    for name, value in rows.items():
+        if name != "codes" and not has_steps(value):
+            continue
+        axis = 2 if name == "codes" else 1
+        steps, at = value.shape[axis] * positions // longest, [slice(None)] * axis
+        filled[name] = value.new_zeros(*value.shape[:axis], steps, *value.shape[axis + 1 :])
+        filled[name][(*at, slice(value.shape[axis]))] = value
+        filled[f"{LENGTH}{name}"] = (lengths * value.shape[axis] // longest).int()
+    return filled
 
 
 def write_codes(
@@ -114,8 +163,10 @@ def write_codes(
     size: int,
     metadata: dict[str, str],
     progress: Callable[[int], None] = lambda _: None,
+    places: Sequence[int] | None = None,
 ) -> None:
-    """Streams ``size`` examples into one safetensors file, which appears whole or not at all.
+    """Streams ``size`` examples into one safetensors file, which appears whole or not at all; ``places`` are their
+    numbers there, in the order in which they come (None: that order).
 
     Processes that write the same file do not meet: the last one to end replaces what the others wrote.
     ValueError where the batches hold another number of examples.
@@ -132,7 +183,7 @@ def write_codes(
                 maps = _create(partial, {k: (v.dtype, (size, *v.shape[1:])) for k, v in arrays.items()}, metadata)
             rows = slice(at, at + len(arrays["codes"]))
             for name, values in arrays.items():
-                maps[name][rows] = values
+                maps[name][rows if places is None else list(places[rows])] = values
             at = rows.stop
             progress(at)
         if at != size:

@@ -27,11 +27,23 @@ Record = TypeVar("Record")
 def write(path: Path, data: DataSpec, code_spec: CodeSpec) -> None:
     """Writes data and codes, unless they are there as they were written."""
     if damage(path):
-        codes = asdict(code_spec)
-        if not code_spec.parts:
-            del codes["parts"]  # most runs have none: their file is the same as before there were any
-        values = with_hash({"format": FORMAT, "data": asdict(data), "codes": codes})
+        values = with_hash({"format": FORMAT, "data": _plain_data(data), "codes": _plain_codes(code_spec)})
         write_text(path, json.dumps(values, indent=1))
+
+
+def _plain_data(data: DataSpec) -> dict[str, Any]:
+    values = asdict(data)
+    for condition in values["conditions"]:
+        if not condition["text"]:
+            del condition["text"]  # most are none: their file is the same as before there were any
+    return values
+
+
+def _plain_codes(code_spec: CodeSpec) -> dict[str, Any]:
+    values = asdict(code_spec)
+    if not code_spec.parts:
+        del values["parts"]  # likewise
+    return values
 
 
 def damage(path: Path) -> str:

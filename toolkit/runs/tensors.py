@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from stat import S_ISREG
@@ -114,8 +114,14 @@ def read_shapes(path: Path) -> dict[str, Shape]:
 
 def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
     """The named tensors of a safetensors file."""
+    return dict(each_tensor(path, names))
+
+
+def each_tensor(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """The same, one after the other."""
     with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-        return {name: file.get_tensor(name) for name in names}
+        for name in names:
+            yield name, file.get_tensor(name)
 
 
 def check_fit(own: Mapping[str, Shape], saved: Mapping[str, Shape], path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from toolkit.testing.conditioner import ConditionerSuite as ConditionerSuite
     from toolkit.testing.dataset import DatasetSuite as DatasetSuite
     from toolkit.testing.decoder import DecoderSuite as DecoderSuite
     from toolkit.testing.discriminator import DiscriminatorSuite as DiscriminatorSuite
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from toolkit.testing.stream import StreamSuite as StreamSuite
 
 __all__ = [
+    "ConditionerSuite",
     "DatasetSuite",
     "DecoderSuite",
     "DiscriminatorSuite",

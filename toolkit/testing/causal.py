@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from toolkit.causal.context import Context
 from toolkit.causal.network import Trunk
 
 
@@ -21,7 +22,7 @@ def reach(trunk: Trunk, grid: tuple[int, ...], position: int) -> Tensor:
 
 
 @torch.no_grad()
-def check_prefill(trunk: Trunk, batch: int, grid: Sequence[int], context: Tensor | None = None) -> None:
+def check_prefill(trunk: Trunk, batch: int, grid: Sequence[int], context: Context | None = None) -> None:
     """Checks that a prefix in one pass leaves the state that its positions leave one by one.
 
     That is: with a trunk in float64, all later features are equal up to 1e-10, after prefixes that end everywhere

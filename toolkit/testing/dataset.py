@@ -45,6 +45,22 @@ class DatasetSuite(Laws):
             for condition in dataset.spec.conditions:
                 check_condition(example[condition.name], condition, example["x"])
 
+    def test_lengths_are_those_of_the_examples(self) -> None:
+        dataset = self.make()
+        known = {split: lengths for split in SPLITS if (lengths := dataset.lengths(split)) is not None}
+        if not known:
+            pytest.skip("its examples have one length")
+        assert set(known) == {split for split in SPLITS if dataset.size(split)} | set(known)
+        for split, lengths in known.items():
+            assert len(lengths) == dataset.size(split), f"{split}: not a length for each example"
+            assert max(lengths, default=1) <= dataset.spec.axes[0], f"{split}: a length is above the spec's"
+        for split, index in _examples(dataset):
+            for generator in (None, _generator()):
+                length = dataset.example(split, index, generator)["x"].shape[1]
+                assert known[split][index] == length, (
+                    f"{split} {index}: of {length} positions, said {known[split][index]}"
+                )
+
     def test_label_names_are_unique(self) -> None:
         for condition in self.make().spec.conditions:
             assert len(set(condition.labels)) == len(condition.labels), f"{condition.name}: a label occurs twice"
@@ -204,6 +220,11 @@ def check_data(x: Tensor, spec: DataSpec) -> None:
 def check_condition(value: Tensor, condition: Condition, x: Tensor) -> None:
     """Checks the type, shape and range of one example's condition; the label "none" is allowed."""
     steps = (condition.steps(x.shape[1]),) if condition.per_step else ()
+    if condition.text:
+        assert value.dtype == torch.uint8, f"{condition.name} must be the bytes of a text (uint8), not {value.dtype}"
+        assert value.shape == (condition.size,), f"{condition.name} is {tuple(value.shape)}, not {(condition.size,)}"
+        assert torch.equal(condition.encoded(condition.decoded(value)), value), f"{condition.name} is no UTF-8 text"
+        return
     if condition.real:
         assert value.is_floating_point(), f"{condition.name} is real, not {value.dtype}"
         assert value.shape == (*steps, condition.size), f"{condition.name} is {tuple(value.shape)}"

@@ -13,9 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.decoder import Decoder
 from toolkit.fit import fakes
+from toolkit.lengths import mask_of
 from toolkit.likelihood import Distribution, Likelihood, check_distribution
 from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.nn.receptive_field import receptive_field
+from toolkit.padded import Ends, looks_ahead
 from toolkit.pieces import Windows, through
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.context import CUTTINGS, ROOM, close_to, cutting, cuttings, in_float64, randomized
@@ -43,6 +45,8 @@ class DecoderSuite(PartLaws):
     tiny: ClassVar[tuple[tuple[DataSpec, tuple[int, ...]], ...]] = ()
     """Data small enough to enumerate, and the grid of its latents; for decoders whose dims depend on one another, such
     as autoregressive ones."""
+    least_of_latents: ClassVar[float] = 0.05
+    """The share of its mean's power that must differ between latents before any training."""
 
     @abstractmethod
     def make(
@@ -161,6 +165,27 @@ class DecoderSuite(PartLaws):
             close_to(self._arriving(decoder, cutting(z, seed), stride), whole)
 
     @torch.no_grad()
+    def test_an_example_in_padding_gives_what_it_does_alone(self) -> None:
+        """However long it is, and whatever the padding holds."""
+        if looks_ahead(self.decoder()) and not self.decoder().takes_padding:
+            pytest.skip("does not take padding")
+        positions = self.grid[0]
+        stride, rest = divmod(self.data.axes[0], positions)
+        if rest or self.decoder().lead:
+            pytest.skip("its first latent has fewer positions than the others")
+        with in_float64():
+            decoder, z, x = randomized(self.decoder()), self._latents(2).double(), random_data(self.data, 2)
+            x = x.double() if x.is_floating_point() else x
+            whole = decoder(z, {}).log_prob_by_position(x)
+            for latents in range(1, positions, max(1, positions // 3)):
+                length = latents * stride
+                ends = Ends(mask_of(torch.tensor([length, positions * stride]), positions * stride), stride)
+                with ends.in_zeros(decoder):
+                    nats = decoder(z, {}).log_prob_by_position(x)
+                close_to(nats[:1, :length], decoder(z[:1, :, :latents], {}).log_prob_by_position(x[:1, :, :length]))
+                close_to(nats[1:], whole[1:])
+
+    @torch.no_grad()
     def test_a_stream_of_means_gives_the_whole(self) -> None:
         """However the latents are cut, and whatever streams are beside: what a decoder gives that keeps a state."""
         if self.decoder().mean_stream() is None:
@@ -216,6 +241,16 @@ class DecoderSuite(PartLaws):
         with torch.no_grad():
             nats = decoder(self._latents(2), {}).log_prob(x)
         assert (nats[0] - nats[1]).abs() > 1e-6
+
+    @torch.no_grad()
+    def test_its_mean_is_of_the_latents_from_the_start(self) -> None:
+        """A share of its power before any training. Else training begins by unlearning biases, with gradients to the
+        latents that vanish, and codes collapse."""
+        mean = self.decoder()(self._latents(8), {}).mean
+        if mean is None:
+            pytest.skip("its distribution has no mean")
+        share = mean.var(0).mean() / mean.square().mean()
+        assert share >= self.least_of_latents, f"only {share:.2%} of its power: initialize it without biases"
 
     def test_the_data_depend_on_conditions(self) -> None:
         decoder, x = self._conditional(), random_data(self.data, 1).expand(2, *self.data.shape)

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.encoder import Encoder
+from toolkit.lengths import mask_of
 from toolkit.nn.receptive_field import receptive_field
+from toolkit.padded import Ends, looks_ahead
 from toolkit.pieces import Windows, through
 from toolkit.spec import DataSpec
 from toolkit.testing.context import CUTTINGS, ROOM, close_to, cutting, cuttings, in_float64, randomized
@@ -156,6 +158,25 @@ class EncoderSuite(PartLaws):
         encoder, x = self.encoder(), random_data(self.data, 3)
         alone = [_latents(encoder, one) for one in x.split(1)]
         torch.testing.assert_close(_latents(encoder, x), torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+    @torch.no_grad()
+    def test_an_example_in_padding_gives_what_it_does_alone(self) -> None:
+        """However long it is, and whatever the padding holds."""
+        if looks_ahead(self.encoder()) and not self.encoder().takes_padding:
+            pytest.skip("does not take padding")
+        with in_float64():
+            encoder, x = randomized(self.encoder()), random_data(self.data, 2)
+            x = x.double() if x.is_floating_point() else x
+            whole = encoder(x)
+            stride, rest = divmod(x.shape[2], whole.shape[2])
+            if rest or encoder.lead:
+                pytest.skip("its first latent has fewer positions than the others")
+            for latents in range(1, whole.shape[2], max(1, whole.shape[2] // 3)):
+                ends = Ends(mask_of(torch.tensor([latents, whole.shape[2]]) * stride, x.shape[2]), stride)
+                with ends.in_zeros(encoder):
+                    z = encoder(x)
+                close_to(z[:1, :, :latents], encoder(x[:1, :, : latents * stride]))
+                close_to(z[1:], whole[1:])
 
     def test_the_latents_depend_on_the_data(self) -> None:
         z = _latents(self.encoder(), random_data(self.data, 2))

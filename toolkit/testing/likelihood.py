@@ -93,6 +93,16 @@ class LikelihoodSuite(PartLaws):
         assert self.make(point).channels == likelihood.channels
         torch.testing.assert_close(likelihood(parameters).log_prob(x), sum(apart, torch.zeros(5)))
 
+    def test_an_example_is_the_sum_of_its_positions(self) -> None:
+        data = self.data()
+        distribution, x = self.distribution(data, 5), random_data(data, 5)
+        try:
+            nats = distribution.log_prob_by_position(x)
+        except NotImplementedError:
+            pytest.skip("it gives no probabilities by position")
+        assert nats.shape == (5, *data.axes)
+        torch.testing.assert_close(nats.flatten(1).sum(1), distribution.log_prob(x))
+
     def test_examples_do_not_influence_one_another(self) -> None:
         data = self.data()
         likelihood, x = self.make(data), random_data(data, 5)

@@ -15,11 +15,13 @@ from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.quantizer import Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
-from toolkit.spec import DataSpec
+from toolkit.spec import Condition, DataSpec
 
 
 class PointEncoder(Encoder):
     """A linear map at every position of ordered data of any rank; the grid is the data's axes."""
+
+    takes_padding = True
 
     def __init__(self, data: DataSpec, dim: int) -> None:
         super().__init__()
@@ -33,6 +35,8 @@ class PointEncoder(Encoder):
 
 class PointDecoder(Decoder):
     """A linear map at every position of the latents, to the likelihood's parameters."""
+
+    takes_padding = True
 
     def __init__(self, dim: int, likelihood: Likelihood) -> None:
         super().__init__()
@@ -72,8 +76,18 @@ def random_conditions(data: DataSpec, n: int, seed: int = 0) -> dict[str, Tensor
     conditions = {}
     for condition in data.conditions:
         steps = (condition.steps(data.axes[0]),) if condition.per_step else ()
-        if condition.real:
+        if condition.text:
+            conditions[condition.name] = random_texts(condition, n, generator)
+        elif condition.real:
             conditions[condition.name] = torch.randn(n, *steps, condition.size, generator=generator)
         else:
             conditions[condition.name] = torch.randint(condition.size + 1, (n, *steps), generator=generator)
     return conditions
+
+
+def random_texts(condition: Condition, n: int, generator: torch.Generator) -> Tensor:
+    """Letters and spaces ``(n, size)``, as many as may be, and an empty text at the end where there are several."""
+    letters = torch.randint(97, 123, (n, condition.size), generator=generator, dtype=torch.uint8)
+    spaces = torch.rand(n, condition.size, generator=generator) < 0.2
+    texts = letters.masked_fill(spaces, 32)
+    return texts * (torch.arange(n) + 1 < max(n, 2)).view(-1, 1)

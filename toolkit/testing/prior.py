@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit.build import fit_prior
+from toolkit.causal.context import Context
 from toolkit.causal.network import Trunk
 from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.spec import CodeSpec, Condition
@@ -19,6 +20,7 @@ from toolkit.testing.causal import check_prefill
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 from toolkit.testing.laws import PartLaws, as_assertion
 from toolkit.testing.on_gpu import check_on_gpu, on_gpu
+from toolkit.testing.parts import random_texts
 from toolkit.testing.tape import Tape
 
 CODES = CodeSpec((2, 2), (3, 2))
@@ -35,6 +37,7 @@ KIND = Condition("kind", 3)
 CONDITIONS = (KIND, Condition("move", 2, per_step=True), Condition("force", 2, per_step=True, real=True))
 
 LABELS = (KIND,)
+TEXTS = (KIND, Condition("caption", 6, text=True))
 TOLD = (
     "the prior was given a label for each example (n,), one for each step (n, steps) and a real vector for each step"
     " (n, steps, size), where a step is a position of the grid's first axis: toolkit.nn.conditioning embeds all three."
@@ -53,13 +56,14 @@ class PriorSuite(PartLaws):
     The laws hold at any weights, so they are checked at random ones, in float64 and eval mode. The laws about
     probabilities are skipped where ``log_prob`` raises NotImplementedError. A prior that works only on grids of certain
     ranks names them in ``ranks``, and one that takes labels alone, and neither values per step nor real ones, has
-    ``conditions = LABELS``.
+    ``conditions = LABELS``. One that has a conditioner has a second class, with ``conditions = TEXTS``.
     """
 
     ranks: tuple[int, ...] = (1, 2, 3)
     conditions: tuple[Condition, ...] = CONDITIONS
     """What it is given, together: a label for each example, one for each step, and a real vector for each step, where a
-    step is a position of the grid's first axis. ``toolkit.testing.prior.LABELS`` is the first alone."""
+    step is a position of the grid's first axis. ``toolkit.testing.prior.LABELS`` is the first alone, and ``TEXTS`` is
+    that and a text."""
 
     @abstractmethod
     def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
@@ -81,6 +85,18 @@ class PriorSuite(PartLaws):
         """Values of n examples for those conditions that it takes; the same for all where the kind is given."""
         names = {condition.name for condition in self.conditions}
         return {name: value for name, value in _conditions(n, kind).items() if name in names}
+
+    @property
+    def _of_any_grid(self) -> tuple[Condition, ...]:
+        """Those that have no value per step."""
+        return tuple(condition for condition in self.conditions if not condition.per_step)
+
+    def _given_on_any_grid(self, kinds: Tensor) -> dict[str, Tensor]:
+        """Values for them, of which those of the kind are given."""
+        return {
+            KIND.name: kinds,
+            **{c.name: self._given(len(kinds))[c.name] for c in self._of_any_grid if c.name != KIND.name},
+        }
 
     def part(self) -> Prior:
         return self.prior(self._code_spec())
@@ -110,6 +126,20 @@ class PriorSuite(PartLaws):
         nats = _log_prob(self.prior(CODES, self.conditions), codes, conditions)
         torch.testing.assert_close(nats.exp().sum().item(), 1.0, atol=1e-6, rtol=0)
 
+    @each_code_spec
+    def test_an_example_in_padding_costs_what_it_does_alone(self, code_spec: CodeSpec) -> None:
+        prior, codes = self.prior(code_spec), _some_codes(code_spec, 3)
+        if not prior.takes_padding:
+            pytest.skip("does not take padding")
+        with torch.no_grad():
+            nats = prior.nats_by_position(codes, {})
+            assert nats.shape == codes.shape
+            torch.testing.assert_close(nats.flatten(1).sum(1), -prior.log_prob(codes, {}))
+            torch.testing.assert_close(prior.loss_by_position(codes, {}).flatten(1).sum(1), prior.loss(codes, {}))
+            for positions in range(1, code_spec.grid[0]):
+                alone = prior.nats_by_position(codes[:, :, :positions], {})
+                torch.testing.assert_close(nats[:, :, :positions], alone)
+
     def test_examples_do_not_influence_one_another(self) -> None:
         prior, codes = self.prior(CODES, self.conditions), _some_codes(CODES, 5)
         conditions = self._given(5)
@@ -132,10 +162,22 @@ class PriorSuite(PartLaws):
         none = torch.full((5,), KIND.size)
         torch.testing.assert_close(_log_prob(prior, codes), _log_prob(prior, codes, {KIND.name: none}))
 
+    def test_its_blocks_are_called_in_order(self) -> None:
+        """Each once in a pass of the loss: sharding gathers a block's weights when it is called."""
+        code_spec, called = self._code_spec(), list[torch.nn.Module]()
+        prior = self.prior(code_spec).train()
+        blocks = list(prior.blocks_in_order())
+        for block in blocks:
+            block.register_forward_hook(lambda module, *_: called.append(module))
+        prior.loss(_some_codes(code_spec, 2), {})
+        assert called == blocks, (
+            f"blocks_in_order gives {len(blocks)} blocks, a pass calls {len(called)} of them, or in other order"
+        )
+
     @each_code_spec
     def test_the_loss_is_finite_and_reaches_every_parameter(self, code_spec: CodeSpec) -> None:
-        prior = self.prior(code_spec, LABELS).train()
-        loss = prior(_some_codes(code_spec, 16), {KIND.name: torch.arange(16) % (KIND.size + 1)})
+        prior = self.prior(code_spec, self._of_any_grid).train()
+        loss = prior(_some_codes(code_spec, 16), self._given_on_any_grid(torch.arange(16) % (KIND.size + 1)))
         assert loss.shape == (16,)
         assert loss.isfinite().all()
         parameters = [parameter for parameter in prior.parameters() if parameter.requires_grad]
@@ -158,7 +200,7 @@ class PriorSuite(PartLaws):
     def test_it_computes_on_a_gpu(self) -> None:
         """Forward, backward and state lie there, and no step of training waits for it; on a stand-in for a GPU."""
         code_spec = self._code_spec()
-        prior, known = self.prior(code_spec, LABELS), {KIND.name: torch.arange(4) % KIND.size}
+        prior, known = self.prior(code_spec, self._of_any_grid), self._given_on_any_grid(torch.arange(4) % KIND.size)
 
         def forward(prior: Prior, codes: Tensor, known: dict[str, Tensor]) -> tuple[Tensor, ...]:
             return (prior.loss(codes, known),)
@@ -168,9 +210,12 @@ class PriorSuite(PartLaws):
     def test_a_seed_decides_the_codes_on_a_gpu_too(self) -> None:
         """Up to rounding, of which a stand-in for a GPU has none; the steps of sampling are captured and replayed."""
         code_spec = self._code_spec()
-        expected = self.prior(code_spec).sample(4, {}, generator=_generator())
+        conditions = tuple(condition for condition in self._of_any_grid if condition.text)
+        known = {condition.name: self._given(4)[condition.name] for condition in conditions}
+        expected = self.prior(code_spec, conditions).sample(4, known, generator=_generator())
         with on_gpu():
-            codes = self.prior(code_spec).to("cuda").sample(4, {}, generator=_generator())
+            known = {name: value.to("cuda") for name, value in known.items()}
+            codes = self.prior(code_spec, conditions).to("cuda").sample(4, known, generator=_generator())
             assert codes.is_cuda, "samples lie on the CPU"
             assert torch.equal(codes.cpu(), expected)
 
@@ -215,15 +260,15 @@ class PriorSuite(PartLaws):
 
     @each_code_spec
     def test_a_prefix_in_one_pass_equals_its_positions_one_by_one(self, code_spec: CodeSpec) -> None:
-        prior = self.prior(code_spec, LABELS)
+        prior = self.prior(code_spec, self._of_any_grid)
         trunks = [module for module in prior.modules() if isinstance(module, Trunk)]
         if not trunks:
             pytest.skip("has no causal trunk")
         for trunk in trunks:
-            started: list[tuple[int, tuple[int, ...], Tensor | None]] = []
+            started: list[tuple[int, tuple[int, ...], Context | None]] = []
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(type(trunk), "init", _recorded(trunk, started))
-                prior.sample(3, {KIND.name: torch.arange(3)}, generator=_generator())
+                prior.sample(3, self._given_on_any_grid(torch.arange(3)), generator=_generator())
             for batch, grid, context in started[-1:]:
                 check_prefill(trunk, batch, grid, context)
 
@@ -265,11 +310,11 @@ class PriorSuite(PartLaws):
         assert done[-1] == prod(CODES.grid)
 
 
-def _recorded(of: Trunk, started: list[tuple[int, tuple[int, ...], Tensor | None]]) -> Callable[..., Any]:
+def _recorded(of: Trunk, started: list[tuple[int, tuple[int, ...], Context | None]]) -> Callable[..., Any]:
     """The ``init`` of a trunk's class, which keeps what that one was called with."""
     init = type(of).init
 
-    def recorded(trunk: Trunk, batch: int, grid: Sequence[int], context: Tensor | None = None) -> Any:
+    def recorded(trunk: Trunk, batch: int, grid: Sequence[int], context: Context | None = None) -> Any:
         if trunk is of:
             started.append((batch, tuple(grid), context))
         return init(trunk, batch, grid, context)
@@ -333,6 +378,7 @@ def _conditions(n: int, kind: int | None = None) -> dict[str, Tensor]:
         KIND.name: torch.arange(n) % KIND.size,
         "move": torch.randint(2, (n, steps), generator=generator),
         "force": torch.randn(n, steps, 2, generator=generator, dtype=torch.float64),
+        "caption": random_texts(TEXTS[1], n, generator),
     }
 
 

@@ -68,6 +68,12 @@ class TestFolderDatasetWithPhones(TestFolderDataset):
         return FolderDataset(root=str(self.root), seconds=0.2, phones=str(self.root / ".." / "phones"))
 
 
+class TestFolderDatasetOfOwnLengths(TestFolderDatasetWithPhones):
+    def make(self) -> Dataset:
+        root, phones = str(self.root), str(self.root / ".." / "phones")
+        return FolderDataset(root=root, seconds=0.6, lengths="own", grain=1600, phones=phones)
+
+
 def names(dataset: corpus.CorpusDataset, split: str) -> set[str]:
     return {each.path for each in dataset.splits[split]}
 

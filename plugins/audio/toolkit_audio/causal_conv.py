@@ -15,6 +15,7 @@ from typing_extensions import Doc
 
 from toolkit.nn.context import reads
 from toolkit.ranges import PositiveInt
+from toolkit_audio.starts import of_units, started
 
 KERNEL = 7
 """Of the first convolution."""
@@ -37,9 +38,11 @@ class CausalConv(nn.Module):
         dilation: int = 1,
         bias: bool = True,
         before: Literal["constant", "replicate"] = "constant",
+        gain: float = 1.0,
     ) -> None:
+        """``gain``: of its first weights, as ``toolkit_audio.starts`` has it."""
         super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, stride=stride, dilation=dilation, bias=bias)
+        self.conv = started(nn.Conv1d(inputs, outputs, kernel, stride=stride, dilation=dilation, bias=bias), gain)
         self.padding, self.before = (kernel - 1) * dilation + 1 - stride, before
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
@@ -58,7 +61,8 @@ class CausalUp(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, groups: int = 1, bias: bool = True) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose1d(inputs, outputs, 2 * stride, stride=stride, groups=groups, bias=bias)
+        conv = nn.ConvTranspose1d(inputs, outputs, 2 * stride, stride=stride, groups=groups, bias=bias)
+        self.conv = started(conv, share=stride)
         self.stride = stride
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
@@ -73,11 +77,12 @@ class CausalUp(nn.Module):
 class CausalUnit(nn.Module):
     """ELU, dilated 3-wide convolution to half of the channels, ELU, 1-wide one, added to the input."""
 
-    def __init__(self, channels: int, dilation: int) -> None:
+    def __init__(self, channels: int, dilation: int, gain: float = 1.0) -> None:
+        """``gain``: of what it adds, in the beginning."""
         super().__init__()
         half = max(1, channels // 2)
         self.wide = CausalConv(channels, half, LAST_KERNEL, dilation=dilation)
-        self.narrow = CausalConv(half, channels, 1)
+        self.narrow = CausalConv(half, channels, 1, gain=gain)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As toolkit.nn.context has it; the input itself is among what ``wide`` reads."""
@@ -90,4 +95,5 @@ class CausalUnit(nn.Module):
 
 def causal_units(channels: int, dilations: Sequence[int]) -> list[nn.Module]:
     """Residual units, one after the other."""
-    return [CausalUnit(channels, dilation) for dilation in dilations]
+    gain = of_units(len(dilations)) if dilations else 1.0
+    return [CausalUnit(channels, dilation, gain) for dilation in dilations]

@@ -67,14 +67,18 @@ class CorpusDataset(AudioDataset):
 
     ``find`` lists a corpus's files. Each is scanned once, and the result is cached in the user's cache folder. An
     example is a window of ``seconds``: a file has as many evenly spaced windows as cover it; a shorter file is one
-    window, padded with silence. With ``crop="random"`` and a generator, the window is anywhere in its file. Only the
-    window is decoded.
+    window, padded with silence or, with other ``lengths``, an example as long as it is. With ``crop="random"`` and a
+    generator, the window is anywhere in its file. Only the window is decoded.
 
     Args:
         root: the corpus's folder.
         sample_rate: samples per second; files of other rates are resampled, and channels averaged.
         seconds: length of an example.
         form: mulaw: 256 levels; pcm16: 65536 levels; float: numbers in [-1, 1].
+        lengths: equal: all examples are that long; own: a shorter file is an example of its own length, and is padded
+            in a batch; grouped: the same, but batches are of one length each, for parts that take no padding.
+        grain: samples of which each own length is a whole number, the file's last ones filled up with silence; a whole
+            number of times the samples of a code.
         crop: random: a training example is anywhere in its file; fixed: at the file's evenly spaced windows.
         trim: ends of a file that are this many decibels below its loudest part are trimmed; null: nothing is.
         loudness: LUFS that every file is scaled to, usually -23; null: unchanged. Needs torchaudio.
@@ -95,6 +99,8 @@ class CorpusDataset(AudioDataset):
         sample_rate: PositiveInt = 16000,
         seconds: Annotated[float, Range(above=0, most=86400)] = 1.0,
         form: Literal["mulaw", "pcm16", "float"] = "mulaw",
+        lengths: Literal["equal", "own", "grouped"] = "equal",
+        grain: PositiveInt = 1280,
         crop: Literal["random", "fixed"] = "random",
         trim: NonNegative | None = None,
         loudness: Annotated[float, Range(least=-100, most=0)] | None = None,
@@ -108,9 +114,12 @@ class CorpusDataset(AudioDataset):
             raise ValueError(f"sample_rate={sample_rate}: at least 1000 samples per second")
         if round(seconds * sample_rate) < 1:
             raise ValueError(f"seconds={seconds}: an example has at least one sample")
+        if lengths != "equal" and round(seconds * sample_rate) % grain:
+            raise ValueError(f"seconds={seconds}: at {sample_rate} samples per second no whole number of grain={grain}")
         if loudness is not None:
             require_torchaudio("dataset.loudness")
         self.root, self.crop = require_folder(root, "the corpus is"), crop
+        self.grain, self.one_length = grain if lengths != "equal" else None, lengths == "grouped"
         self.policy = ErrorPolicy(self.root, on_error)
         utterances = self.find(self.root)
         if lists is not None:
@@ -152,6 +161,17 @@ class CorpusDataset(AudioDataset):
     def size(self, split: str) -> int:
         return len(self.windows[split])
 
+    def lengths(self, split: str) -> list[int] | None:
+        if self.grain is None:
+            return None
+        utterances = self.splits[split]
+        return [self._length(self.sounds[utterances[number].path]) for number in self.windows[split][:, 0]]
+
+    def _length(self, sound: Sound) -> int:
+        """Samples of an example of a file."""
+        window = self.spec.axes[0]
+        return window if self.grain is None else min(window, -(-sound.samples // self.grain) * self.grain)
+
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """``x`` (1, samples), the label ``speaker`` and, with alignments, ``phone`` over time."""
         numbers, utterances = self.windows[split], self.splits[split]
@@ -179,7 +199,8 @@ class CorpusDataset(AudioDataset):
                     yield SourceFile(f"phones/{file}", os.path.join(self.phones.folder, file), split)
 
     def _example(self, utterance: Utterance, start: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        sound, length, rate = self.sounds[utterance.path], self.spec.axes[0], sample_rate_of(self.spec)
+        sound, rate = self.sounds[utterance.path], sample_rate_of(self.spec)
+        length = self._length(sound)
         if generator is not None and self.crop == "random":
             start = int(torch.randint(max(0, sound.samples - length) + 1, (), generator=generator))
         begin = sound.start + start

@@ -14,6 +14,7 @@ from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
 from toolkit.nn.context import decoder_context
 from toolkit.ranges import PositiveInt
 from toolkit_audio.snake import KERNEL, Snake, convolution, units, up
+from toolkit_audio.starts import SPEECH
 
 
 @final
@@ -52,7 +53,7 @@ class DACDecoder(Decoder):
         layers: list[nn.Module] = []
         for (channels, narrower), stride in zip(pairwise(widths), strides, strict=True):
             layers.append(nn.Sequential(Snake(channels), up(channels, narrower, stride), *units(narrower)))
-        layers += [Snake(widths[-1]), convolution(widths[-1], likelihood.channels, KERNEL)]
+        layers += [Snake(widths[-1]), convolution(widths[-1], likelihood.channels, KERNEL, gain=SPEECH)]
         self.network = nn.Sequential(*layers, *([nn.Tanh()] if tanh else []))
         self.context = decoder_context(prod(strides), [self.proj_in, self.network])
 

@@ -12,6 +12,7 @@ from toolkit import DataSpec, Encoder
 from toolkit.nn.context import encoder_context
 from toolkit.ranges import PositiveInt
 from toolkit_audio.snake import KERNEL, Snake, convolution, down, units
+from toolkit_audio.starts import SPEECH
 from toolkit_audio.waveform import scaled_to_waveform
 
 
@@ -41,7 +42,7 @@ class DACEncoder(Encoder):
         super().__init__()
         self.data, self.stride = data, (prod(strides),)
         widths = [hidden * 2**k for k in range(len(strides) + 1)]
-        layers: list[nn.Module] = [convolution(data.channels, hidden, KERNEL)]
+        layers: list[nn.Module] = [convolution(data.channels, hidden, KERNEL, gain=1 / SPEECH)]
         for (channels, wider), stride in zip(pairwise(widths), strides, strict=True):
             layers.append(nn.Sequential(*units(channels), Snake(channels), down(channels, wider, stride)))
         self.network = nn.Sequential(*layers, Snake(widths[-1]), convolution(widths[-1], dim, 3))

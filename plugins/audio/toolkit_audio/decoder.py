@@ -37,6 +37,7 @@ class ConvDecoder(Decoder):
     """
 
     rank = 1
+    takes_padding = True
 
     def __init__(
         self,

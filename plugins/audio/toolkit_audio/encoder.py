@@ -35,6 +35,7 @@ class ConvEncoder(Encoder):
     """
 
     rank = 1
+    takes_padding = True
 
     def __init__(
         self,

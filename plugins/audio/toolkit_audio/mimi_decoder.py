@@ -15,6 +15,7 @@ from toolkit.nn.context import decoder_context
 from toolkit.ranges import PositiveInt
 from toolkit_audio.causal_conv import KERNEL, LAST_KERNEL, CausalConv, CausalUp, Dilations, causal_units
 from toolkit_audio.sliding_transformer import MLP, Heads, Layers, SlidingTransformer, Window
+from toolkit_audio.starts import SPEECH
 
 
 @final
@@ -56,7 +57,8 @@ class MimiDecoder(Decoder):
         network: list[nn.Module] = [CausalConv(dim, widths[0], KERNEL)]
         for (channels, narrower), stride in zip(pairwise(widths), strides, strict=True):
             network += [nn.ELU(), CausalUp(channels, narrower, stride), *causal_units(narrower, dilations)]
-        self.network = nn.Sequential(*network, nn.ELU(), CausalConv(hidden, likelihood.channels, LAST_KERNEL))
+        last = CausalConv(hidden, likelihood.channels, LAST_KERNEL, gain=SPEECH)
+        self.network = nn.Sequential(*network, nn.ELU(), last)
         self.context = decoder_context(prod(strides) * up, [self.up, self.transformer, self.network])
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:

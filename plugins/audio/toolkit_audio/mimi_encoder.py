@@ -13,6 +13,7 @@ from toolkit.nn.context import encoder_context
 from toolkit.ranges import PositiveInt
 from toolkit_audio.causal_conv import KERNEL, LAST_KERNEL, CausalConv, Dilations, causal_units
 from toolkit_audio.sliding_transformer import MLP, Heads, Layers, SlidingTransformer, Window
+from toolkit_audio.starts import SPEECH
 from toolkit_audio.waveform import scaled_to_waveform
 
 
@@ -50,7 +51,7 @@ class MimiEncoder(Encoder):
         super().__init__()
         self.data, self.stride = data, (prod(strides) * down,)
         widths = [hidden * 2**k for k in range(len(strides) + 1)]
-        network: list[nn.Module] = [CausalConv(data.channels, hidden, KERNEL)]
+        network: list[nn.Module] = [CausalConv(data.channels, hidden, KERNEL, gain=1 / SPEECH)]
         for (channels, wider), stride in zip(pairwise(widths), strides, strict=True):
             strided = CausalConv(channels, wider, 2 * stride, stride=stride)
             network += [*causal_units(channels, dilations), nn.ELU(), strided]

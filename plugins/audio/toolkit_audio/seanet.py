@@ -20,6 +20,7 @@ from typing_extensions import Doc
 from toolkit.nn.context import reads
 from toolkit.ranges import NonNegativeInt, PositiveInt
 from toolkit_audio.kept import KeptConv, KeptUp, Step, streamed
+from toolkit_audio.starts import of_units, started
 
 KERNEL = 7
 """Of the first and the last convolution."""
@@ -94,10 +95,20 @@ class PaddedConv(nn.Module):
     """A convolution from ``n`` positions to ``n / stride``."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, style: Style, *, stride: int = 1, dilation: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        style: Style,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        gain: float = 1.0,
     ) -> None:
+        """``gain``: of its first weights, as ``toolkit_audio.starts`` has it."""
         super().__init__()
-        self.conv = style.normalized(nn.Conv1d(inputs, outputs, kernel, stride=stride, dilation=dilation))
+        conv = nn.Conv1d(inputs, outputs, kernel, stride=stride, dilation=dilation)
+        self.conv = style.normalized(started(conv, gain))
         self.norm, self.style = style.norm_of(outputs), style
         padding = (kernel - 1) * dilation + 1 - stride
         self.padding = (padding, 0) if style.causal else (padding - padding // 2, padding // 2)
@@ -121,7 +132,8 @@ class PaddedUp(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, style: Style) -> None:
         super().__init__()
-        self.conv = style.normalized(nn.ConvTranspose1d(inputs, outputs, 2 * stride, stride=stride))
+        conv = nn.ConvTranspose1d(inputs, outputs, 2 * stride, stride=stride)
+        self.conv = style.normalized(started(conv, share=stride))
         self.norm = style.norm_of(outputs)
         self.cut = (0, stride) if style.causal else (stride - stride // 2, stride // 2)
 
@@ -142,11 +154,21 @@ class ResidualUnit(nn.Module):
     """ELU, dilated convolution to half of the channels, ELU, 1-wide one, added to the input or to what a 1-wide
     convolution gives of it."""
 
-    def __init__(self, channels: int, dilation: int, style: Style, *, kernel: int = 3, shortcut: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        dilation: int,
+        style: Style,
+        *,
+        kernel: int = 3,
+        shortcut: bool = False,
+        gain: float = 1.0,
+    ) -> None:
+        """``gain``: of what it adds, in the beginning."""
         super().__init__()
         half = max(1, channels // 2)
         self.wide = PaddedConv(channels, half, kernel, style, dilation=dilation)
-        self.narrow = PaddedConv(half, channels, 1, style)
+        self.narrow = PaddedConv(half, channels, 1, style, gain=gain)
         self.shortcut = PaddedConv(channels, channels, 1, style) if shortcut else nn.Identity()
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
@@ -184,7 +206,10 @@ def units(
     channels: int, dilations: Sequence[int], style: Style, *, kernel: int = 3, shortcut: bool = False
 ) -> list[nn.Module]:
     """Residual units one after the other."""
-    return [ResidualUnit(channels, dilation, style, kernel=kernel, shortcut=shortcut) for dilation in dilations]
+    gain = of_units(len(dilations)) if dilations else 1.0
+    return [
+        ResidualUnit(channels, dilation, style, kernel=kernel, shortcut=shortcut, gain=gain) for dilation in dilations
+    ]
 
 
 def recurrent(channels: int, layers: int) -> list[nn.Module]:

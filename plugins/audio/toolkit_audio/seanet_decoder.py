@@ -30,6 +30,7 @@ from toolkit_audio.seanet import (
     recurrent,
     units,
 )
+from toolkit_audio.starts import SPEECH
 
 
 @final
@@ -76,7 +77,7 @@ class SeanetDecoder(Decoder):
         for (channels, narrower), stride in zip(pairwise(widths), strides, strict=True):
             up = PaddedUp(channels, narrower, stride, style)
             layers += [nn.ELU(), up, *units(narrower, dilations, style, kernel=residual_kernel, shortcut=shortcut)]
-        last = PaddedConv(hidden, likelihood.channels, last_kernel, style)
+        last = PaddedConv(hidden, likelihood.channels, last_kernel, style, gain=SPEECH)
         self.network = nn.Sequential(*layers, nn.ELU(), last)
         if style.streams and not lstm_layers:
             self.context = decoder_context(prod(strides), [self.proj_in, self.network])

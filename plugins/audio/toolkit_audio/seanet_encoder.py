@@ -27,6 +27,7 @@ from toolkit_audio.seanet import (
     recurrent,
     units,
 )
+from toolkit_audio.starts import SPEECH
 from toolkit_audio.waveform import scaled_to_waveform
 
 
@@ -68,7 +69,7 @@ class SeanetEncoder(Encoder):
         style = Style(causal, padding, norm)
         self.data, self.causal = data, causal and style.streams
         widths = [hidden * 2**k for k in range(len(strides) + 1)]
-        layers: list[nn.Module] = [PaddedConv(data.channels, hidden, KERNEL, style)]
+        layers: list[nn.Module] = [PaddedConv(data.channels, hidden, KERNEL, style, gain=1 / SPEECH)]
         for (channels, wider), stride in zip(pairwise(widths), strides, strict=True):
             down = PaddedConv(channels, wider, 2 * stride, style, stride=stride)
             beside = units(channels, dilations, style, kernel=residual_kernel, shortcut=shortcut)

@@ -16,6 +16,7 @@ from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
 from toolkit.nn.context import decoder_context
 from toolkit.ranges import PositiveInt
 from toolkit_audio.snake import KERNEL, Snake, convolution, units, up
+from toolkit_audio.starts import SPEECH, started
 from toolkit_audio.window_attention import AttentionWindow, WindowAttention
 
 
@@ -63,7 +64,7 @@ class SNACDecoder(Decoder):
             layers.append(
                 nn.Sequential(Snake(channels), up(channels, narrower, stride), *beside, *units(narrower, narrower))
             )
-        layers += [Snake(widths[-1]), convolution(widths[-1], likelihood.channels, KERNEL)]
+        layers += [Snake(widths[-1]), convolution(widths[-1], likelihood.channels, KERNEL, gain=SPEECH)]
         self.network = nn.Sequential(*layers, *([nn.Tanh()] if tanh else []))
         if window is None:  # else what a position depends on is that of its place in a window
             self.context = decoder_context(prod(strides), [self.proj_in, self.network])
@@ -74,12 +75,16 @@ class SNACDecoder(Decoder):
         return self.likelihood(self.network(h))
 
 
+NOISE = 0.1
+"""Of noise beside what is there, in the beginning."""
+
+
 class Noise(nn.Module):
     """Noise of the unit normal, the same for all channels, times a linear map of the input; added to it in training."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.linear = weight_norm(nn.Conv1d(channels, channels, 1, bias=False))
+        self.linear = weight_norm(started(nn.Conv1d(channels, channels, 1, bias=False), NOISE))
 
     def forward(self, h: Tensor) -> Tensor:
         """h ``(batch, channels, positions)``."""

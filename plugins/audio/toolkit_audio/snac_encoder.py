@@ -12,6 +12,7 @@ from toolkit import DataSpec, Encoder
 from toolkit.nn.context import encoder_context
 from toolkit.ranges import PositiveInt
 from toolkit_audio.snake import KERNEL, Snake, convolution, down, units
+from toolkit_audio.starts import SPEECH
 from toolkit_audio.waveform import scaled_to_waveform
 from toolkit_audio.window_attention import AttentionWindow, WindowAttention
 
@@ -46,7 +47,7 @@ class SNACEncoder(Encoder):
             raise ValueError(f"strides={list(strides)}: each doubles the channels, which dim={dim} is no result of")
         widths = [dim >> often - k for k in range(often + 1)]
         self.data = data
-        layers: list[nn.Module] = [convolution(data.channels, widths[0], KERNEL)]
+        layers: list[nn.Module] = [convolution(data.channels, widths[0], KERNEL, gain=1 / SPEECH)]
         for (channels, wider), stride in zip(pairwise(widths), strides, strict=True):
             layers.append(nn.Sequential(*units(channels, channels), Snake(channels), down(channels, wider, stride)))
         layers += [] if window is None else [WindowAttention(dim, window)]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from toolkit.nn.context import reads
+from toolkit_audio.starts import of_units, started
 
 KERNEL = 7
 """Of the first and the last convolution, and of a residual unit's first one."""
@@ -14,6 +15,8 @@ DILATIONS = (1, 3, 9)
 """Of the residual units beside each stride."""
 TINY = 1e-9
 """Added to a frequency before it divides."""
+GAIN = 0.8
+"""Of convolutions, as a snake raises the power of what it is given by half."""
 
 
 class Snake(nn.Module):
@@ -36,18 +39,22 @@ class Snake(nn.Module):
         return (frequency * h).sin_().square_().mul_(scale).add_(h)
 
 
-def convolution(inputs: int, outputs: int, kernel: int, *, dilation: int = 1, groups: int = 1) -> nn.Module:
-    """As many positions out as in, with zeros beyond the ends."""
+def convolution(
+    inputs: int, outputs: int, kernel: int, *, dilation: int = 1, groups: int = 1, gain: float = 1.0
+) -> nn.Module:
+    """As many positions out as in, with zeros beyond the ends. ``gain``: of its first weights."""
     padding = dilation * (kernel - 1) // 2
-    made: nn.Module = weight_norm(nn.Conv1d(inputs, outputs, kernel, dilation=dilation, padding=padding, groups=groups))
-    return made
+    conv = nn.Conv1d(inputs, outputs, kernel, dilation=dilation, padding=padding, groups=groups)
+    normalized: nn.Module = weight_norm(started(conv, GAIN * gain))
+    return normalized
 
 
 def down(inputs: int, outputs: int, stride: int) -> nn.Module:
     """A convolution of window ``2 * stride`` from ``n`` positions to ``n / stride``."""
     padding = (stride + 1) // 2
-    made: nn.Module = weight_norm(nn.Conv1d(inputs, outputs, 2 * stride, stride=stride, padding=padding))
-    return made
+    conv = nn.Conv1d(inputs, outputs, 2 * stride, stride=stride, padding=padding)
+    normalized: nn.Module = weight_norm(started(conv, GAIN))
+    return normalized
 
 
 def up(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -56,10 +63,9 @@ def up(inputs: int, outputs: int, stride: int) -> nn.Module:
     Where a stride is odd, the published networks make a position less, and so end early.
     """
     padding, more = (stride + 1) // 2, stride % 2
-    made: nn.Module = weight_norm(
-        nn.ConvTranspose1d(inputs, outputs, 2 * stride, stride=stride, padding=padding, output_padding=more)
-    )
-    return made
+    conv = nn.ConvTranspose1d(inputs, outputs, 2 * stride, stride=stride, padding=padding, output_padding=more)
+    normalized: nn.Module = weight_norm(started(conv, GAIN, stride))
+    return normalized
 
 
 class SnakeUnit(nn.Module):
@@ -72,7 +78,7 @@ class SnakeUnit(nn.Module):
         super().__init__()
         self.before_wide, self.before_narrow = Snake(channels), Snake(channels)
         self.wide = convolution(channels, channels, KERNEL, dilation=dilation, groups=groups)
-        self.narrow = convolution(channels, channels, 1)
+        self.narrow = convolution(channels, channels, 1, gain=of_units(len(DILATIONS)))
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As toolkit.nn.context has it; the input itself is among what ``wide`` reads."""

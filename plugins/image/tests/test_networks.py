@@ -76,6 +76,7 @@ class TestLatentsEncoder(EncoderSuite):
 class TestLatentsDecoder(DecoderSuite):
     data = DataSpec(3, (8, 12), levels=5)
     grid = (5, 1)
+    least_of_latents = 0.005  # patches read them through attention, which begins as a mean
 
     def make(
         self,

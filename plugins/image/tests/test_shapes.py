@@ -6,7 +6,7 @@ import torch
 
 from toolkit import Dataset
 from toolkit.testing.dataset import DatasetSuite
-from toolkit_image.shapes import COLORS, SHAPES, VARIANCE, ShapesDataset, plane
+from toolkit_image.shapes import COLORS, SHAPES, VARIANCE, ShapesDataset, caption_of, plane
 
 
 class TestShapes(DatasetSuite):
@@ -17,6 +17,52 @@ class TestShapes(DatasetSuite):
 class TestLargeShapes(DatasetSuite):
     def make(self) -> Dataset:
         return ShapesDataset(size=48, train_size=9, val_size=9, test_size=9)
+
+
+class TestCaptionedShapes(DatasetSuite):
+    def make(self) -> Dataset:
+        return ShapesDataset(size=16, train_size=20, val_size=9, test_size=9, captions=True, unseen=("red star",))
+
+
+def test_captions_name_shape_and_color() -> None:
+    dataset = ShapesDataset(size=8, captions=True)
+    caption, texts = dataset.spec.conditions[2], set()
+    for i in range(100):
+        example = dataset.example("train", i, None)
+        texts.add(caption.decoded(example["caption"]))
+        assert caption_of(list(SHAPES)[example["shape"]], list(COLORS)[example["color"]]) in texts
+    assert {text.split()[0] for text in texts} == {"a", "an"}
+    assert caption_of("star", "red") == "a red star"
+    assert caption_of("ring", "orange") == "an orange ring"
+    assert caption.size == len("an orange triangle")
+
+
+def test_what_is_unseen_is_in_testing_alone() -> None:
+    """Examples of other combinations are as they were."""
+    unseen = tuple(f"red {shape}" for shape in SHAPES)
+    whole, rest = (ShapesDataset(size=8, unseen=names) for names in ((), unseen))
+
+    def combinations(dataset: ShapesDataset, split: str) -> list[tuple[int, int]]:
+        return [(int(e["shape"]), int(e["color"])) for e in (dataset.example(split, i, None) for i in range(80))]
+
+    for split in ("train", "val"):
+        before, after = combinations(whole, split), combinations(rest, split)
+        assert 0 in {color for _, color in before}
+        assert {color for _, color in after} == set(range(1, 8))
+        assert all(one == other for one, other in zip(before, after, strict=True) if one[1])
+    assert combinations(whole, "test") == combinations(rest, "test")
+    assert torch.equal(whole.example("test", 0, None)["x"], rest.example("test", 0, None)["x"])
+
+
+@pytest.mark.parametrize("text", ["red", "star red", "red stars", "red star "])
+def test_an_unseen_combination_that_there_is_not(text: str) -> None:
+    with pytest.raises(ValueError, match=rf"unseen=\[{text}\]"):
+        ShapesDataset(unseen=(text,))
+
+
+def test_something_is_left_to_train_on() -> None:
+    with pytest.raises(ValueError, match="nothing is left"):
+        ShapesDataset(unseen=tuple(f"{color} {shape}" for color in COLORS for shape in SHAPES))
 
 
 def test_the_spec() -> None:

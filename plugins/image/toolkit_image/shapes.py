@@ -109,6 +109,8 @@ class ShapesDataset(ImageDataset):
         train_size: examples to train on.
         val_size: examples to validate on.
         test_size: examples to evaluate on.
+        captions: whether there is a condition caption, too, a text such as "a red star".
+        unseen: what training and validation are without, such as [red star, blue ring]; testing has all.
     """
 
     def __init__(
@@ -118,6 +120,8 @@ class ShapesDataset(ImageDataset):
         train_size: PositiveInt = 20_000,
         val_size: PositiveInt = 2_000,
         test_size: PositiveInt = 2_000,
+        captions: bool = False,
+        unseen: tuple[str, ...] = (),
     ) -> None:
         if size < 8:
             raise ValueError(f"size={size}: shapes need at least 8 pixels")
@@ -125,9 +129,13 @@ class ShapesDataset(ImageDataset):
         for split, count in self.sizes.items():
             if count < 1:
                 raise ValueError(f"{split}_size={count}: a split needs at least one example")
+        self.captions, self.unseen = captions, frozenset(map(_combination, unseen))
+        if len(self.unseen) == len(SHAPES) * len(COLORS):
+            raise ValueError(f"unseen={list(unseen)}: nothing is left to train on")
         conditions = (
             Condition("shape", len(SHAPES), tuple(SHAPES)),
             Condition("color", len(COLORS), tuple(COLORS)),
+            *([Condition("caption", LONGEST, text=True)] if captions else []),
         )
         self.spec = DataSpec(3, (size, size), levels=256, variance=VARIANCE, conditions=conditions)
 
@@ -135,17 +143,50 @@ class ShapesDataset(ImageDataset):
         return self.sizes[split]
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """``x`` (3, size, size) uint8, the labels ``shape`` and ``color``; the generator is not used."""
+        """``x`` (3, size, size) uint8, the labels ``shape`` and ``color``, and perhaps the text ``caption``; the
+        generator is not used."""
         if not 0 <= index < self.sizes[split]:
             raise IndexError(f"{split} has {self.sizes[split]} examples, no index {index}")
-        choices = np.random.default_rng((SPLITS.index(split), index)).random(16)
-        shape, color = int(choices[0] * len(SHAPES)), int(choices[1] * len(COLORS))
+        random = np.random.default_rng((SPLITS.index(split), index))
+        choices = random.random(16)
+        shape, color = _labels(choices)
+        while split != "test" and (shape, color) in self.unseen:
+            shape, color = _labels(random.random(2))
         picture = draw_shape(self.spec.axes[0], list(SHAPES)[shape], list(COLORS)[color], choices[2:])
         x = torch.from_numpy((picture * 255 + 0.5).astype(np.uint8))
-        return {"x": x, "shape": torch.tensor(shape), "color": torch.tensor(color)}
+        labels = {"shape": torch.tensor(shape), "color": torch.tensor(color)}
+        if self.captions:
+            caption = self.spec.conditions[2]
+            labels["caption"] = caption.encoded(caption_of(list(SHAPES)[shape], list(COLORS)[color]))
+        return {"x": x, **labels}
 
     def table(self, split: str) -> dict[str, Tensor]:
         return collate(self, split, range(self.sizes[split]), None)
+
+
+def caption_of(shape: str, color: str) -> str:
+    """Such as "a red star"."""
+    return f"{'an' if color[0] in 'aeiou' else 'a'} {color} {shape}"
+
+
+LONGEST = max(len(caption_of(shape, color)) for shape in SHAPES for color in COLORS)
+"""Bytes of a caption."""
+
+
+def _labels(choices: np.ndarray) -> tuple[int, int]:
+    """A shape and a color by two numbers in [0, 1)."""
+    return int(choices[0] * len(SHAPES)), int(choices[1] * len(COLORS))
+
+
+def _combination(text: str) -> tuple[int, int]:
+    """The shape and the color of ``red star``."""
+    color, _, shape = text.partition(" ")
+    if color not in COLORS or shape not in SHAPES:
+        raise ValueError(
+            f"unseen=[{text}]: give a color and a shape, such as red star; colors: {', '.join(COLORS)}; shapes:"
+            f" {', '.join(SHAPES)}"
+        )
+    return list(SHAPES).index(shape), list(COLORS).index(color)
 
 
 def draw_shape(size: int, shape: str, color: str, choices: np.ndarray) -> Picture:

@@ -26,6 +26,14 @@ def is_torchrun() -> bool:
     return {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys() and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def starts_again() -> bool:
+    """Whether what started this process starts it again where it is lost, so that its command also continues its run:
+    torchrun with ``--max-restarts``, or Slurm, of a job that was put back into its queue.
+    """
+    elastic = is_torchrun() and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    return elastic or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+
+
 def join_ranks(command: Callable[[], int]) -> NoReturn:
     """Runs the command on rank 0 and its jobs on all, and exits with its status. The rank that fails first reports."""
     from toolkit import distributed

@@ -1,0 +1,27 @@
+"""The conditioners of the core."""
+
+from __future__ import annotations
+
+from toolkit import registry
+from toolkit.conditioner import Conditioner
+from toolkit.conditioners.bytes import BytesConditioner
+from toolkit.registry import CORE
+from toolkit.spec import Condition
+from toolkit.testing.conditioner import ConditionerSuite
+
+
+class BytesSuite(ConditionerSuite):
+    def make(self, condition: Condition) -> Conditioner:
+        return BytesConditioner(condition, hidden=8, layers=1, heads=2)
+
+
+class TestBytes(BytesSuite):
+    pass
+
+
+ROWS = {BytesConditioner: BytesSuite}
+
+
+def test_every_conditioner_of_the_core_has_a_suite() -> None:
+    own = [one for one in registry.registrations("conditioner") if one.distribution == CORE]
+    assert {registry.load("conditioner", one.name) for one in own} == set(ROWS)

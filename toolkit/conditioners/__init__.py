@@ -1,0 +1,1 @@
+"""Conditioners: what reads texts for priors."""
