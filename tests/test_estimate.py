@@ -24,7 +24,7 @@ from toolkit.optimization import Optimization
 from toolkit.options import PriorTrainerOptions, TrainerOptions
 from toolkit.prior import Prior
 from toolkit.sharding import checkpoint_activations
-from toolkit.spec import CodeSpec
+from toolkit.spec import CodeSpec, Condition
 from toolkit.step import step_of
 from toolkit.training import PriorStage
 
@@ -140,6 +140,12 @@ def test_a_shard_is_a_share() -> None:
 
 
 @pytest.mark.long
+def test_a_batch_has_texts_as_bytes() -> None:
+    caption = Condition("caption", 8, text=True)
+    value = batch_of(torch.zeros(2, 1, 4), (caption,), 4)["caption"]
+    assert (value.shape, value.dtype) == ((2, 8), torch.uint8)
+
+
 def test_nothing_random_is_used_up() -> None:
     before = torch.get_rng_state()
     stage, batch, options = of_prior()

@@ -82,6 +82,12 @@ class TestTable(DatasetSuite):
         return opened(self.root, conditions=("kind", "mood", "age", "vector"), texts=("said",))
 
 
+def test_what_is_no_text_is_no_caption(root: Path) -> None:
+    dataset = opened(root, texts=("vector",))
+    with pytest.raises(ToolkitError, match=r"dataset\.texts=\[vector\]: it has "):
+        dataset.example("train", 0, None)
+
+
 def test_texts_are_cut_at_a_characters_end(root: Path) -> None:
     dataset = opened(root, texts=("said",), text_bytes=11)
     (condition,) = dataset.spec.conditions

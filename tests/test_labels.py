@@ -134,7 +134,7 @@ def test_texts_of_a_list_take_turns() -> None:
 
 def test_texts_of_a_file_take_turns(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("a red star\n\na blue ring\n")
-    assert texts(str(tmp_path / "texts.txt"), 3) == ["a red star", "a blue ring", "a red star"]
+    assert texts(str(tmp_path / "texts.txt"), 4) == ["a red star", "", "a blue ring", "a red star"]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,7 @@ def test_texts_of_a_file_take_turns(tmp_path: Path) -> None:
         ("a caption that is too long", "condition.caption=a caption … 26 bytes … 16"),
         ("[a, [b]]", "condition.caption=['a', ['b']] … a list of texts"),
         ("[]", "condition.caption=[] … a list of texts"),
+        ("captions.txt", "condition.caption=captions.txt: no such file"),
         ("['a]", "condition.caption=['a] … no list of texts"),
     ],
 )

@@ -412,5 +412,11 @@ def test_lengths_that_are_no_whole_number_of_codes_are_refused() -> None:
     assert_names(text, "dataset.lengths … 6 … grain … 4")
 
 
+def test_a_text_is_of_the_whole_example() -> None:
+    texts = torch.randint(1, 128, (2, 8), dtype=torch.uint8)
+    batch = {"x": torch.zeros(2, 1, 6), "mask": mask_of(torch.tensor([3, 6]), 6), "caption": texts}
+    assert torch.equal(shortest(batch)["caption"], texts)
+
+
 def test_a_mask_is_of_lengths() -> None:
     assert mask_of(torch.tensor([1, 3]), 3).tolist() == [[True, False, False], [True, True, True]]

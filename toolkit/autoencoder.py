@@ -239,6 +239,8 @@ def _fold_condition(value: Tensor, condition: Condition, extra: tuple[int, ...])
 
 def _none(condition: Condition, data: DataSpec, device: torch.device) -> Tensor:
     """The value "none" of a condition, for two examples."""
+    if condition.text:
+        return torch.zeros(2, condition.size, dtype=torch.uint8, device=device)
     steps = (condition.steps(data.axes[0]),) if condition.per_step else ()
     if condition.real:
         return torch.zeros(2, *steps, condition.size, device=device)

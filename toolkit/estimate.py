@@ -165,6 +165,8 @@ def batch_of(x: Tensor, conditions: Sequence[Condition], length: int) -> dict[st
 
 
 def _values(condition: Condition, n: int, length: int) -> Tensor:
+    if condition.text:
+        return torch.zeros(n, condition.size, dtype=torch.uint8)
     steps = [condition.steps(length)] if condition.per_step else []
     if condition.real:
         return torch.zeros(n, *steps, condition.size)

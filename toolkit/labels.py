@@ -56,6 +56,8 @@ def _listed_texts(condition: Condition, text: str) -> list[str]:
         except yaml.YAMLError as e:
             raise ToolkitError(f"condition.{condition.name}={text}: no list of texts: {_first_line(e)}") from e
         return listed
+    if not _is_path(text) and " " not in text and text.endswith(".txt"):
+        raise ToolkitError(f"condition.{condition.name}={text}: no such file")
     return _lines_of(condition, Path(text)) if _is_path(text) else [text]
 
 
@@ -68,9 +70,13 @@ def _is_path(text: str) -> bool:
 
 def _lines_of(condition: Condition, path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, ValueError) as e:
         raise ToolkitError(f"condition.{condition.name}={path}: not a file of texts: {e}") from e
+    lines = lines[:-1] if lines[-1] == "" else lines
+    if not lines:
+        raise ToolkitError(f"condition.{condition.name}={path}: the file is empty")
+    return lines
 
 
 def _first_line(error: Exception) -> str:

@@ -77,8 +77,11 @@ def cut(condition: Tensor, length: int, longest: int) -> Tensor:
 
 
 def has_steps(condition: Tensor) -> bool:
-    """Whether a batch's condition is one per step: labels ``(batch, steps)``, or values ``(batch, steps, size)``."""
-    return condition.dim() == (3 if condition.is_floating_point() else 2)
+    """Whether a batch's condition is one per step: labels ``(batch, steps)``, or values ``(batch, steps, size)``.
+
+    A text is bytes, ``(batch, size)`` uint8, and has none.
+    """
+    return condition.dtype != torch.uint8 and condition.dim() == (3 if condition.is_floating_point() else 2)
 
 
 def cut_at(places: Sequence[int], batch_size: int, lengths: Sequence[int] | None) -> list[Sequence[int]]:

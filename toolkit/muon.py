@@ -19,7 +19,7 @@ SMALLEST = 1e-7
 class Muon(torch.optim.Muon):
     """Steps by the nearest orthogonal matrix to each weight's momentum, of the size that AdamW's steps have.
 
-    PyTorch finds that matrix in bfloat16, which on CPUs without such units takes ten to twenty times as long as in
+    PyTorch finds that matrix in bfloat16, which on CPUs without such units takes eight to twenty times as long as in
     float32; there it is found in the weights' own precision. Elsewhere the step is PyTorch's.
     """
 

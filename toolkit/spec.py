@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from math import log2, prod
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from toolkit.errors import ToolkitError
 
@@ -38,6 +38,10 @@ class Condition:
     stride: int = 1
     steps_per_code: int = 1
     text: bool = False
+
+    def __post_init__(self) -> None:
+        if self.text and (self.real or self.per_step or self.labels):
+            raise ValueError(f"condition {self.name}: a text has no labels, is not real, and is of the whole example")
 
     @property
     def value_shape(self) -> tuple[int, ...]:
@@ -91,7 +95,10 @@ class Condition:
         """The value ``(size,)`` of a text. ValueError where it is too long, or has a character 0, which ends it."""
         import torch
 
-        content = text.encode()
+        try:
+            content = text.encode()
+        except UnicodeEncodeError as e:
+            raise ValueError(f"condition.{self.name}={text!r}: not a text in UTF-8") from e
         if len(content) > self.size:
             raise ValueError(
                 f"condition.{self.name}={text}: it has {len(content)} bytes, and at most {self.size} are read"
@@ -185,6 +192,15 @@ class DataSpec:
             raise TypeError("unordered data has no scale: embed it")
         values = values.clamp(-1, 1)
         return values if self.levels is None else ((values + 1) * ((self.levels - 1) / 2)).round().long()
+
+
+def plain(data: DataSpec) -> dict[str, Any]:
+    """A spec as JSON has it."""
+    values = asdict(data)
+    for condition in values["conditions"]:
+        if not condition["text"]:
+            del condition["text"]  # most are none: their file is the same as before there were any
+    return values
 
 
 @dataclass(frozen=True)

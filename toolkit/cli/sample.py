@@ -67,7 +67,8 @@ class SampleOptions:
         default_factory=dict,
         metadata={
             "help": "condition.KEY=LABEL, or LABEL,LABEL,… in turn; for a condition that changes from frame to frame"
-            " also [LABEL,LABEL,…], one for each, or a file with one per line"
+            " also [LABEL,LABEL,…], one for each, or a file with one per line; for a text the text itself,"
+            " [TEXT,TEXT,…] in turn, or a file with one per line"
         },
     )
     compile: bool = field(default=False, metadata={"help": COMPILE})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 from toolkit.dataset import SPLITS
-from toolkit.datasets.files import set_aside, split_named
+from toolkit.datasets.files import log_once, set_aside, split_named
 from toolkit.errors import ToolkitError
 from toolkit.spec import Condition
+
+_logger = logging.getLogger(__name__)
 
 WRITTEN = ("dataset_dict.json", "state.json")
 """What ``save_to_disk`` leaves in a folder."""
@@ -125,6 +128,12 @@ class Text:
         self.condition = Condition(column, size, text=True)
 
     def value(self, cell: Any) -> Tensor:
-        """A cell's text, cut where it is too long, at a character's end; an empty cell's is empty."""
-        content = ("" if cell is None else str(cell)).replace("\0", " ").encode()[: self.condition.size]
-        return self.condition.encoded(content.decode(errors="ignore"))
+        """A cell's text, cut where it is too long, at a character's end; an empty cell's is empty. ToolkitError for
+        anything else."""
+        name, size = self.condition.name, self.condition.size
+        if cell is not None and not isinstance(cell, str):
+            raise ToolkitError(f"dataset.texts=[{name}]: it has {cell!r:.60}: name a column whose cells are texts")
+        content = (cell or "").replace("\0", " ").encode()
+        if len(content) > size:
+            log_once(_logger, f"column {name}: texts of more than {size} bytes are cut (dataset.text_bytes={size})")
+        return self.condition.encoded(content[:size].decode(errors="ignore"))

@@ -15,7 +15,7 @@ from toolkit.errors import ToolkitError
 from toolkit.runs.formats import FORMAT, current_spec
 from toolkit.runs.plain import read_json
 from toolkit.runs.signature import with_hash, without_hash
-from toolkit.spec import CodeSpec, Condition, DataSpec
+from toolkit.spec import CodeSpec, Condition, DataSpec, plain
 from toolkit.writing import write_text
 
 LARGEST_EXAMPLE = 1 << 26
@@ -27,16 +27,8 @@ Record = TypeVar("Record")
 def write(path: Path, data: DataSpec, code_spec: CodeSpec) -> None:
     """Writes data and codes, unless they are there as they were written."""
     if damage(path):
-        values = with_hash({"format": FORMAT, "data": _plain_data(data), "codes": _plain_codes(code_spec)})
+        values = with_hash({"format": FORMAT, "data": plain(data), "codes": _plain_codes(code_spec)})
         write_text(path, json.dumps(values, indent=1))
-
-
-def _plain_data(data: DataSpec) -> dict[str, Any]:
-    values = asdict(data)
-    for condition in values["conditions"]:
-        if not condition["text"]:
-            del condition["text"]  # most are none: their file is the same as before there were any
-    return values
 
 
 def _plain_codes(code_spec: CodeSpec) -> dict[str, Any]:

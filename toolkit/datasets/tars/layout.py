@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from io import BytesIO
 from math import isfinite
@@ -15,7 +15,7 @@ import numpy as np
 from toolkit.dataset import SPLITS
 from toolkit.datasets.tars.store import Store
 from toolkit.errors import ToolkitError
-from toolkit.spec import Condition, DataSpec
+from toolkit.spec import Condition, DataSpec, plain
 
 NAME = "index.json"
 FORMAT = 1
@@ -55,7 +55,7 @@ class Index:
     def text(self) -> str:
         values = {
             "format": FORMAT,
-            "spec": asdict(self.spec),
+            "spec": plain(self.spec),
             "files": self.files,
             "members": self.members,
             "shards": {split: [list(shard) for shard in shards] for split, shards in self.shards.items()},
