@@ -84,7 +84,7 @@ class TestTable(DatasetSuite):
 
 def test_what_is_no_text_is_no_caption(root: Path) -> None:
     dataset = opened(root, texts=("vector",))
-    with pytest.raises(ToolkitError, match=r"dataset\.texts=\[vector\]: it has "):
+    with pytest.raises(ToolkitError, match=r"row 0 of train.*: dataset\.texts=\[vector\]: it has "):
         dataset.example("train", 0, None)
 
 

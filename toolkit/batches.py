@@ -18,7 +18,7 @@ from toolkit.dataset import Examples, Tabled, collate
 from toolkit.device import pins
 from toolkit.distributed import all_gather_object, ranks
 from toolkit.errors import Interrupted, RemoteTraceback, ToolkitError
-from toolkit.lengths import MASK, cut, cut_at, is_of_one_length, lengths_of
+from toolkit.lengths import MASK, cut, cut_at, has_padding, is_of_one_length, lengths_of
 from toolkit.order import ByLength, Generators, OfOneLength, Shuffled
 from toolkit.stream_dataset import numbered
 from toolkit.tables import Table, load
@@ -249,20 +249,21 @@ class _Plain:
     """Batches of a split by index."""
 
     def __init__(self, examples: Examples, split: str) -> None:
-        self.examples, self.split = examples, split
+        self.examples, self.split, self.padded = examples, split, has_padding(examples)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        return _batch(self.examples, self.split, indices, None)
+        return _checked(_batch(self.examples, self.split, indices, None), self.split, self.padded)
 
 
 class _Random:
     """Batches of a split by (epoch, index)."""
 
     def __init__(self, examples: Examples, split: str, seed: int) -> None:
-        self.examples, self.split, self.seed = examples, split, seed
+        self.examples, self.split, self.seed, self.padded = examples, split, seed, has_padding(examples)
 
     def batch(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        return _batch(self.examples, self.split, [index for _, index in keys], Generators(self.seed, keys))
+        batch = _batch(self.examples, self.split, [index for _, index in keys], Generators(self.seed, keys))
+        return _checked(batch, self.split, self.padded)
 
 
 class _Draws:
@@ -282,3 +283,13 @@ def _batch(
         batch: dict[str, Tensor] = examples.batch(split, indices, generators)
         return batch
     return collate(examples, split, indices, generators)
+
+
+def _checked(batch: dict[str, Tensor], split: str, padded: bool) -> dict[str, Tensor]:
+    """The batch. ToolkitError where there is padding that nothing was asked whether it takes."""
+    if MASK in batch and not padded:
+        raise ToolkitError(
+            f"examples of {split} in one batch differ in length, and their dataset says they do not: give them one"
+            " length, or say the length of each (Dataset.lengths)"
+        )
+    return batch

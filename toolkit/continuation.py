@@ -13,8 +13,10 @@ from toolkit.runs.checkpoint import Checkpoint, newest
 from toolkit.runs.chosen import choose
 from toolkit.runs.data import DataRecord, compare, read_record, record
 from toolkit.runs.folder import Run
+from toolkit.sharding import check_divisible
 from toolkit.spec import Condition, DataSpec
 from toolkit.training import Stage
+from toolkit.unequal import check_prior
 
 ALLOW = (
     "trainer.allow_changed_data=true goes on with it, and encodes its codes again; dataset.root=FOLDER says where the"
@@ -23,7 +25,7 @@ ALLOW = (
 
 
 def check_continuation(
-    run: Run, config: RunConfig, data: DataSpec, stage: Stage, files: DataRecord | None
+    run: Run, config: RunConfig, dataset: Dataset, stage: Stage, files: DataRecord | None
 ) -> list[str]:
     """Returns what to know; ToolkitError where the folder's checkpoints do not fit the configuration's model or data.
 
@@ -41,7 +43,7 @@ def check_continuation(
         if damage:
             notices.append(f"{run.path / 'spec.json'} cannot be read ({damage}): it is written again")
         else:
-            relabeled = _check_spec(run, config, data)
+            relabeled = _check_spec(run, config, dataset.spec)
         notices += check_data(run.path, files, config.trainer.allow_changed_data)
         if relabeled and not (config.trainer.allow_changed_data or run.untouched):
             raise ToolkitError(f"{run.path} was trained with other labels: {relabeled}\n{ALLOW}")
@@ -51,7 +53,10 @@ def check_continuation(
     trained = newest(run.prior(config.chosen_prior().name), [])
     chosen = checkpoint if checkpoint is None else choose(run.autoencoder, None, [])
     continues = chosen is not None and trained is not None and is_current(trained, chosen)
-    build_prior_stage(config, stage.model.code_spec, data, trained if continues else None)
+    prior = build_prior_stage(config, stage.model.code_spec, dataset.spec, trained if continues else None).model
+    check_divisible(prior, config.trainer)
+    if not config.prior_dataset:
+        check_prior(dataset, prior)
     return notices
 
 

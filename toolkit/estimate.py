@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from toolkit.autoencoder import code_spec_on, encoded_grid
 from toolkit.batches import Batch
 from toolkit.build import build_autoencoder, build_prior, build_stage
 from toolkit.config import RunConfig
@@ -107,16 +108,18 @@ def _gathered(stage: nn.Module, blocks: Sequence[nn.Module]) -> int:
     return 2 * outside + sum(inside[:2]) + sum(inside[:1])
 
 
-def memory_by_stage(config: RunConfig, data: DataSpec) -> dict[str, StepMemory | Exception]:
+def memory_by_stage(
+    config: RunConfig, data: DataSpec, prior_data: DataSpec | None = None
+) -> dict[str, StepMemory | Exception]:
     """Of the stages that a configuration trains, on each of its ranks; in place of one that is not known, why.
 
-    The parts are built anew.
+    ``prior_data``: of ``prior_dataset``, where the prior has one. The parts are built anew.
     """
     memory: dict[str, StepMemory | Exception | None] = {}
     if config.stage != "prior" and config.trainer.steps:
         memory["autoencoder"] = _known(lambda: _of_autoencoder(config, data))
     if config.stage != "autoencoder" and config.prior is not None and config.prior_trainer.steps:
-        memory[f"prior={config.prior.name}"] = _known(lambda: _of_prior(config, data))
+        memory[f"prior={config.prior.name}"] = _known(lambda: _of_prior(config, data, prior_data or data))
     return {stage: known for stage, known in memory.items() if known is not None}
 
 
@@ -132,8 +135,9 @@ def _of_autoencoder(config: RunConfig, data: DataSpec) -> StepMemory:
     return step_memory(stage, _batch(data.shape, data.levels is None, options, data), options, config.trainer.ranks)
 
 
-def _of_prior(config: RunConfig, data: DataSpec) -> StepMemory | None:
-    code_spec, options = build_autoencoder(config, data).code_spec, _on_its_device(config.prior_trainer)
+def _of_prior(config: RunConfig, stage_one: DataSpec, data: DataSpec) -> StepMemory | None:
+    autoencoder, options = build_autoencoder(config, stage_one), _on_its_device(config.prior_trainer)
+    code_spec = code_spec_on(autoencoder.quantizer, encoded_grid(autoencoder.encoder, data, autoencoder.quantizer))
     if not code_spec.depth:
         return None
     prior, ranks = build_prior(config, code_spec, data), config.trainer.ranks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import cos, pi
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from toolkit.device import resolve_precision
+from toolkit.distributed import gathering
 from toolkit.errors import ToolkitError
 from toolkit.loss_scale import LossScale
 from toolkit.muon import Muon
@@ -300,6 +301,6 @@ def _clipped(group: Group) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros((), device=parameters[0].device)
-    if group.clip:
-        return whole(nn.utils.clip_grad_norm_(parameters, group.clip))
-    return whole(nn.utils.get_total_norm(gradients))
+    with gathering() if any(map(is_shard, parameters)) else nullcontext():  # norms of shards are summed over the ranks
+        norm = nn.utils.clip_grad_norm_(parameters, group.clip) if group.clip else nn.utils.get_total_norm(gradients)
+        return whole(norm)

@@ -34,6 +34,11 @@ def check_sharding(trainer: AutoencoderTrainerOptions, prior_trainer: PriorTrain
             "trainer.checkpoint_activations=true with prior_trainer.graph=true: a captured step cannot compute"
             " activations again; choose one of them"
         )
+    if trainer.checkpoint_activations and stage == "autoencoder":
+        raise ToolkitError(
+            "trainer.checkpoint_activations=true with stage=autoencoder: only a prior's are computed again, and none is"
+            " trained; leave it out"
+        )
     if not trainer.shard:
         return
     if stage == "autoencoder":
@@ -60,13 +65,34 @@ def checkpoint_activations(model: Divisible) -> None:
 
     ToolkitError where the model has no blocks.
     """
-    blocks = model.blocks_in_order()
-    if not blocks:
+    require_blocks(model)
+    for block in model.blocks_in_order():
+        block.forward = partial(_checkpointed, block, block.forward)
+
+
+def check_divisible(prior: Divisible, trainer: AutoencoderTrainerOptions) -> None:
+    """ToolkitError where a prior is to be divided, and cannot."""
+    if trainer.checkpoint_activations:
+        require_blocks(prior)
+    if trainer.shard and ranks() > 1:
+        require_shards(prior)
+
+
+def require_blocks(model: Divisible) -> None:
+    """ToolkitError where a model has no blocks whose activations could be computed again."""
+    if not model.blocks_in_order():
         raise ToolkitError(
             f"trainer.checkpoint_activations=true: {type(model).__name__} has no blocks to compute again; leave it out"
         )
-    for block in blocks:
-        block.forward = partial(_checkpointed, block, block.forward)
+
+
+def require_shards(model: Any) -> None:
+    """ToolkitError where a parameter cannot be divided over ranks."""
+    for name, parameter in model.named_parameters():
+        if not parameter.dim():
+            raise ToolkitError(
+                f"trainer.shard=true: {name} is a single number, which has no shards; make its shape (1,)"
+            )
 
 
 def _checkpointed(block: nn.Module, forward: Any, *inputs: Any, **options: Any) -> Any:
@@ -85,11 +111,7 @@ def shard(model: Any, device: torch.device, precision: str) -> None:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-    for name, parameter in model.named_parameters():
-        if not parameter.dim():
-            raise ToolkitError(
-                f"trainer.shard=true: {name} is a single number, which has no shards; make its shape (1,)"
-            )
+    require_shards(model)
     for tensor in (*model.parameters(), *model.buffers()):
         broadcast(tensor.data)
     mesh = DeviceMesh.from_group(work_group(), device.type)

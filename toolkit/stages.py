@@ -52,7 +52,7 @@ from toolkit.sharding import check_sharding
 from toolkit.staging import Staging
 from toolkit.step import check_graph
 from toolkit.training import Stage
-from toolkit.unequal import check_stage, check_trainer
+from toolkit.unequal import check_stage, check_trainers
 
 
 def train(config: RunConfig, folder: str | Path, *, report: Report | None = None) -> float | None:
@@ -87,14 +87,14 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         _check_trainable(config, stage)
         check_first(dataset)
         check_stage(dataset, stage.objective, stage.model)
+        check_trainers(dataset, config)
         check_sharding(config.trainer, config.prior_trainer, config.stage)
         for name, trainer in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
             check_device(choose_device(trainer.device))
             check_graph(trainer, choose_device(trainer.device), f"{name}.")
-            check_trainer(dataset, trainer, name)
         files = record(dataset.source_files()) if rank() == 0 else None
         with torch.random.fork_rng([]):
-            notices = check_continuation(run, config, dataset.spec, stage, files)
+            notices = check_continuation(run, config, dataset, stage, files)
         if asks_for_source(config) and not run.base.is_dir():
             below = Run.open(config.dataset.options["run"], key="dataset.run")
             notices += check_data(below.path, files, config.trainer.allow_changed_data)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from toolkit.autoencoder import Autoencoder
+from toolkit.config import RunConfig
 from toolkit.dataset import SPLITS, Examples
 from toolkit.decoder import Decoder
 from toolkit.encoder import Encoder
@@ -19,6 +20,7 @@ from toolkit.objective import Objective
 from toolkit.options import TrainerOptions
 from toolkit.padded import looks_ahead
 from toolkit.prior import Prior
+from toolkit.spec import Condition
 
 CURE = "choose dataset.lengths=grouped or equal, or another"
 
@@ -44,6 +46,7 @@ def check_codes(examples: Examples, autoencoder: Autoencoder) -> bool:
         return False
     autoencoder.code_spec.refuse_parts("dataset.lengths", "choose dataset.lengths=equal, or another quantizer")
     _check_lengths(lengths, autoencoder.data.axes[0], autoencoder.grid[0])
+    _check_steps(lengths, autoencoder.data.conditions)
     if is_of_one_length(examples):
         return False
     _check_network("encoder", autoencoder.encoder, autoencoder.data.rank)
@@ -56,6 +59,13 @@ def check_prior(examples: Examples, prior: Prior) -> None:
     """ToolkitError where examples of unequal lengths meet a prior that does not take padding."""
     if has_padding(examples) and not prior.takes_padding:
         _refuse(title(prior), f"a code's probability depends on padding behind it: {CURE} prior, such as wavenet")
+
+
+def check_trainers(examples: Examples, config: RunConfig) -> None:
+    """``check_trainer`` of the stages that are trained."""
+    for stage, name in (("autoencoder", "trainer"), ("prior", "prior_trainer")):
+        if config.stage in ("all", stage):
+            check_trainer(examples, getattr(config, name), name)
 
 
 def check_trainer(examples: Examples, options: TrainerOptions, trainer: str) -> None:
@@ -73,12 +83,23 @@ def _check_network(kind: str, part: Encoder | Decoder, rank: int) -> None:
 
 def _check_lengths(lengths: Sequence[Sequence[int]], axis: int, positions: int) -> None:
     stride, rest = divmod(axis, positions)
-    odd = next((length for of_split in lengths for length in of_split if length % stride), None)
+    odd = next((length for of_split in lengths for length in of_split if length < 1 or length % stride), None)
     if rest or odd is not None:
+        length = axis if odd is None else odd
         raise ToolkitError(
-            f"dataset.lengths: an example of {odd or axis} positions is no whole number of codes of {stride} positions:"
+            f"dataset.lengths: an example of {length} positions is no whole number of codes of {stride} positions:"
             f" choose a dataset.grain that {stride} divides"
         )
+
+
+def _check_steps(lengths: Sequence[Sequence[int]], conditions: Sequence[Condition]) -> None:
+    """A step that is cut in two would move all later ones along the codes."""
+    for condition in conditions:
+        if condition.per_step and any(length % condition.stride for of_split in lengths for length in of_split):
+            raise ToolkitError(
+                f"dataset.lengths: condition.{condition.name} has steps of {condition.stride} positions, which do not"
+                " divide all lengths: choose a dataset.grain that they divide"
+            )
 
 
 def _distribution(autoencoder: Autoencoder) -> type[Distribution]:

@@ -17,15 +17,19 @@ def check(config: RunConfig) -> int:
 
     from toolkit.build import build_autoencoder, build_metrics, build_objective, build_prior
     from toolkit.model import open_dataset
-    from toolkit.sharding import check_sharding
+    from toolkit.sharding import check_divisible, check_sharding
+    from toolkit.unequal import check_prior, check_stage, check_trainers
 
     show_plugin_notes()
     check_sharding(config.trainer, config.prior_trainer, config.stage)
     torch.manual_seed(config.seed)
-    data = open_dataset(config).spec
+    dataset = open_dataset(config)
+    data = dataset.spec
     model = build_autoencoder(config, data)
     objective = build_objective(config, model)
     build_metrics(config, model)
+    check_stage(dataset, objective, model)
+    check_trainers(dataset, config)
     latents = (model.quantizer.channels, *model.grid)
     rows = [
         _row("dataset", config, "", _shape(data.shape), 0),
@@ -42,6 +46,9 @@ def check(config: RunConfig) -> int:
     ]
     if config.stage != "autoencoder" and model.code_spec.depth:
         prior = build_prior(config, model.code_spec, data)
+        check_divisible(prior, config.trainer)
+        if not config.prior_dataset:
+            check_prior(dataset, prior)
         rows.append(_row("prior", config, _shape(model.code_spec.shape), "nats", _count(prior)))
     table("the parts fit", ("part", "name", "takes", "gives", "parameters"), rows)
     facts = [
@@ -63,16 +70,16 @@ def check(config: RunConfig) -> int:
         facts += [("longer data", text) for text in _chunks(model)]
         facts += _streams(model)
     table("codes", ("", "value"), facts)
-    _show_memory(config, data)
+    _show_memory(config, data, open_dataset(config, config.prior_dataset).spec if config.prior_dataset else data)
     return 0
 
 
-def _show_memory(config: RunConfig, data: Any) -> None:
+def _show_memory(config: RunConfig, data: Any, prior_data: Any) -> None:
     """What a step of each stage takes, before any is taken."""
     from toolkit.estimate import StepMemory, memory_by_stage
 
     rows, ranks = list[tuple[str, ...]](), config.trainer.ranks
-    for stage, known in memory_by_stage(config, data).items():
+    for stage, known in memory_by_stage(config, data, prior_data).items():
         if isinstance(known, StepMemory):
             parts = known.weights, known.gradients, known.moments, known.averages, known.activations, known.peak
             rows.append((stage, *(_size(part) for part in parts)))

@@ -119,7 +119,7 @@ class CategoricalPrior(Prior):
         self, conditions: Mapping[str, Tensor], n: int, grid: Sequence[int], keep: Tensor | None = None
     ) -> Sequence[Tensor]:
         """For each depth ``(n or 1, size, *grid)``."""
-        logits = self.table.unsqueeze(0)
+        logits = self.table[(slice(None), *map(slice, grid))].unsqueeze(0)
         if self.embedding is not None:
             logits = logits + over_grid(self.embedding(conditions, n, keep), grid)
         parts: Sequence[Tensor] = (SPEED * logits).split(list(self.code_spec.codebook_sizes), 1)

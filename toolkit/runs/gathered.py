@@ -41,6 +41,7 @@ def _write(path: Path, header: bytes, tensors: Iterable[Tensor]) -> None:
         file.write(header)
         for tensor in tensors:
             file.write(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            del tensor  # before the next one is gathered
         file.flush()
         os.fsync(file.fileno())
 

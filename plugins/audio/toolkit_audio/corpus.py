@@ -179,8 +179,14 @@ class CorpusDataset(AudioDataset):
             split,
             index,
             len(numbers),
-            lambda index: utterances[numbers[index, 0]].path,
-            lambda index: self._example(utterances[numbers[index, 0]], int(numbers[index, 1]), generator),
+            lambda place: utterances[numbers[place, 0]].path,
+            # As long as the one that was asked for, whichever stands in for it.
+            lambda place: self._example(
+                utterances[numbers[place, 0]],
+                int(numbers[place, 1]),
+                generator,
+                self._length(self.sounds[utterances[numbers[index, 0]].path]),
+            ),
         )
 
     def example_name(self, split: str, index: int) -> str:
@@ -198,9 +204,10 @@ class CorpusDataset(AudioDataset):
                     file = self.phones.files[path]
                     yield SourceFile(f"phones/{file}", os.path.join(self.phones.folder, file), split)
 
-    def _example(self, utterance: Utterance, start: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def _example(
+        self, utterance: Utterance, start: int, generator: torch.Generator | None, length: int
+    ) -> dict[str, Tensor]:
         sound, rate = self.sounds[utterance.path], sample_rate_of(self.spec)
-        length = self._length(sound)
         if generator is not None and self.crop == "random":
             start = int(torch.randint(max(0, sound.samples - length) + 1, (), generator=generator))
         begin = sound.start + start
