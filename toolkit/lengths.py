@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +12,6 @@ from torch.utils.data import default_collate
 
 MASK = "mask"
 """Under which a batch has which positions of x are its examples' own, ``(batch, positions)`` bool."""
-
-
-@runtime_checkable
-class OfLengths(Protocol):
-    """Examples that may differ in length: see ``Dataset.lengths``."""
-
-    def lengths(self, split: str) -> Sequence[int] | None: ...
 
 
 def has_padding(examples: Any) -> bool:
@@ -33,7 +26,8 @@ def is_of_one_length(examples: Any) -> bool:
 
 def lengths_of(examples: Any, split: str) -> Sequence[int] | None:
     """Of each of a split's examples, the positions along its first axis; None where all have the same."""
-    return examples.lengths(split) if isinstance(examples, OfLengths) else None
+    lengths = getattr(examples, "lengths", None)
+    return lengths(split) if callable(lengths) else None  # older datasets have attributes of that name
 
 
 def together(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

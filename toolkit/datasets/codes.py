@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from toolkit.dataset import Dataset, SourceFile
+from toolkit.lengths import lengths_of
 from toolkit.spec import CodeSpec, DataSpec
 
 
@@ -75,7 +76,7 @@ class CodesDataset(Dataset):
         return self.source.dataset.size(split)
 
     def lengths(self, split: str) -> Sequence[int] | None:
-        lengths, whole = self.source.dataset.lengths(split), self.source.spec.axes[0]
+        lengths, whole = lengths_of(self.source.dataset, split), self.source.spec.axes[0]
         return None if lengths is None else [length * self.spec.axes[0] // whole for length in lengths]
 
     @property
