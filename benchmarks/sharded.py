@@ -34,7 +34,7 @@ from toolkit.build import make
 from toolkit.config import PartConfig
 from toolkit.optimization import Optimization
 from toolkit.options import PriorTrainerOptions
-from toolkit.runs.checkpoint import save
+from toolkit.runs.saving import save
 from toolkit.sharding import checkpoint_activations, shard
 from toolkit.spec import CodeSpec
 from toolkit.training import PriorStage, train_steps

@@ -26,7 +26,8 @@ from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
 from toolkit.runs import checkpoint
 from toolkit.runs import tensors as subject
-from toolkit.runs.checkpoint import CHECKSUM, FACTS, MODEL, STATE, Checkpoint, found, newest, read_newest, save, sha256
+from toolkit.runs.checkpoint import CHECKSUM, FACTS, MODEL, STATE, Checkpoint, found, newest, read_newest, sha256
+from toolkit.runs.saving import save
 
 OPTIONS = TrainerOptions(steps=10, learning_rate=0.1, ema=0.5)
 

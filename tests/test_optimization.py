@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from toolkit.optimization import Optimization, rate
 from toolkit.options import TrainerOptions
-from toolkit.runs.checkpoint import newest, save
+from toolkit.runs.checkpoint import newest
+from toolkit.runs.saving import save
 
 PLAIN = TrainerOptions(steps=10, learning_rate=0.1, optimizer="adam")
 

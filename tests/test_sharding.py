@@ -34,7 +34,8 @@ from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions, PriorTrainerOptions
 from toolkit.prior import Prior
 from toolkit.runs import checkpoint, gathered
-from toolkit.runs.checkpoint import newest, save
+from toolkit.runs.checkpoint import newest
+from toolkit.runs.saving import save
 from toolkit.runs.tensors import write_tensors
 from toolkit.sharding import check_sharding, checkpoint_activations, shard
 from toolkit.spec import CodeSpec, Condition

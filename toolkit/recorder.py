@@ -20,8 +20,9 @@ from toolkit.fit import device_of
 from toolkit.optimization import Optimization
 from toolkit.report import Report
 from toolkit.running_metrics import RunningMetrics
-from toolkit.runs.checkpoint import Checkpoint, found, newest, save, set_aside
+from toolkit.runs.checkpoint import Checkpoint, found, newest, set_aside
 from toolkit.runs.folder import Run
+from toolkit.runs.saving import save
 from toolkit.step import Metrics
 from toolkit.stream_batches import Place, StreamBatches, facts_of
 

@@ -26,10 +26,10 @@ from toolkit.model import load
 from toolkit.optimization import Optimization
 from toolkit.provenance import components, list_components
 from toolkit.registry import FAMILY, Registration
-from toolkit.runs.checkpoint import save
 from toolkit.runs.folder import ADOPTED, Run, write_config
 from toolkit.runs.formats import FORMAT
 from toolkit.runs.limits import TooLargeError, no_larger
+from toolkit.runs.saving import save
 from toolkit.runs.signature import with_hash
 from toolkit.runs.spec_file import check
 from toolkit.runs.tensors import Shape

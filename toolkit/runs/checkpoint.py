@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, checked when read, never unpickled.
+"""Checkpoints: checked when read, never unpickled; ``toolkit.runs.saving`` writes them.
 
 A checkpoint is a folder ``step-00001000/`` with ``model.safetensors`` (weights and buffers), ``state.safetensors``
 (weight averages, optimizer, float16's scale of the loss, random number generators) and ``state.json`` (format, step,
@@ -7,15 +7,11 @@ the caller's facts, the sha256 of the other two, and a checksum of all this).
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from pathlib import Path
 from shlex import quote
@@ -25,13 +21,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from toolkit.distributed import on_rank0, raise_together, rank
 from toolkit.errors import ToolkitError
 from toolkit.optimization import ADAM, MOMENTUM, Optimization
-from toolkit.runs.formats import FORMAT, current_tensor, format_of
-from toolkit.runs.gathered import write_gathered
+from toolkit.runs.formats import current_tensor, format_of
 from toolkit.runs.plain import read_json
-from toolkit.runs.random_state import LARGEST_RANDOM, random_state, set_random_state
+from toolkit.runs.random_state import LARGEST_RANDOM, set_random_state
 from toolkit.runs.tensors import (
     DamagedFileError,
     OversizedFileError,
@@ -39,13 +33,10 @@ from toolkit.runs.tensors import (
     check_fit,
     check_safetensors,
     each_tensor,
-    flush_folder,
     read_shapes,
     sha256,
-    write_tensors,
 )
-from toolkit.sharding import is_sharded, shard_like
-from toolkit.writing import write_text
+from toolkit.sharding import shard_like
 
 MODEL, STATE, FACTS, CHECKSUM = "model.safetensors", "state.safetensors", "state.json", "checksum"
 OPTIMIZATION = ("average.", "optimizer.", "loss_scale.")
@@ -119,101 +110,6 @@ class Checkpoint:
 
     def _current(self, name: str) -> str:
         return current_tensor(name, self.facts.get("format", 0))
-
-
-def save(
-    folder: Path,
-    optimization: Optimization,
-    facts: dict[str, Any],
-    metrics: dict[str, Tensor] | None = None,
-    *,
-    keep: int,
-    spared: int | None = None,
-) -> None:
-    """Writes a checkpoint under a temporary name, flushes it, renames it, and deletes all but the newest ``keep`` and
-    that of the step ``spared``.
-
-    ``facts`` and ``metrics`` are stored for the caller. All ranks take part: rank 0 writes, with the states of all
-    their random number generators, and what they have shards of as a whole.
-    """
-    tensors = {**random_state(), **{f"metrics.{name}": value for name, value in (metrics or {}).items()}}
-    files = {MODEL: optimization.module.state_dict(), STATE: {**optimization.state(), **tensors}}
-    final = folder / _name(optimization.step)
-    temporary = folder / f".{final.name}"
-    if is_sharded(optimization.module):
-        _write_shards(temporary, files)
-        on_rank0(partial(_conclude, temporary, final, facts))
-    else:
-        on_rank0(partial(_save, temporary, final, files, facts))
-    on_rank0(partial(_prune, folder, final, keep, spared))
-
-
-def _save(temporary: Path, final: Path, files: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> None:
-    with _explained(temporary):
-        _begin(temporary)
-        for name, tensors in files.items():
-            write_tensors(temporary / name, tensors)
-    _conclude(temporary, final, facts)
-
-
-def _write_shards(temporary: Path, files: dict[str, dict[str, Tensor]]) -> None:
-    """Of a sharded module: all ranks gather each tensor, which rank 0 writes at once."""
-    with raise_together(), _explained(temporary):
-        if rank() == 0:
-            _begin(temporary)
-    for name, tensors in files.items():
-        with _explained(temporary):
-            write_gathered(temporary / name, tensors)
-
-
-def _begin(temporary: Path) -> None:
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-
-
-def _conclude(temporary: Path, final: Path, facts: dict[str, Any]) -> None:
-    """Writes the facts of a checkpoint whose tensors are written, and gives it its name."""
-    with _explained(temporary):
-        facts = {
-            "format": FORMAT,
-            "step": _step(final),
-            **facts,
-            "sha256": {name: sha256(temporary / name) for name in (MODEL, STATE)},
-        }
-        write_text(temporary / FACTS, json.dumps({**facts, CHECKSUM: _checksum(facts)}, indent=1))
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        flush_folder(final.parent)
-
-
-@contextmanager
-def _explained(temporary: Path) -> Iterator[None]:
-    """ToolkitError, with what is kept, where a checkpoint cannot be written; nothing is left of it."""
-    try:
-        yield
-    except OSError as e:
-        shutil.rmtree(temporary, ignore_errors=True)
-        why = "no space is left on the disk" if e.errno == errno.ENOSPC else str(e)
-        kept = [path.name for path in found(temporary.parent)]
-        raise ToolkitError(
-            f"the checkpoint of step {_step(temporary)} could not be written to {temporary.parent}: {why}\n"
-            f"kept: {kept[-1] if kept else 'no checkpoint yet'}; fix it and continue with toolkit train run=DIR"
-        ) from e
-
-
-def _prune(folder: Path, saved: Path, keep: int, spared: int | None) -> None:
-    for old in [path for path in found(folder) if path != saved][: -(keep - 1) or None]:
-        if spared is None or old.name != _name(spared):
-            shutil.rmtree(old)
-
-
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
-def _step(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])
 
 
 def newest(folder: Path, notices: list[str]) -> Checkpoint | None:
@@ -300,12 +196,13 @@ def _facts(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as e:
         raise DamagedFileError(f"{FACTS}: {e}") from e
     checksum = facts.pop(CHECKSUM, None)  # checkpoints of before have none
-    if checksum is not None and checksum != _checksum(facts):
+    if checksum is not None and checksum != checksum(facts):
         raise DamagedFileError(f"{FACTS} is not what was written")
     return facts
 
 
-def _checksum(facts: dict[str, Any]) -> str:
+def checksum(facts: dict[str, Any]) -> str:
+    """Of what ``state.json`` says, but for this."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
