@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from toolkit.errors import ToolkitError
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
-from toolkit.runs import checkpoint
+from toolkit.runs import checkpoint, saving
 from toolkit.runs import tensors as subject
 from toolkit.runs.checkpoint import CHECKSUM, FACTS, MODEL, STATE, Checkpoint, found, newest, read_newest, sha256
 from toolkit.runs.saving import save
@@ -446,7 +446,7 @@ def broken(*_: object, **__: object) -> None:
         (os, "replace", full, "no space is left on the disk"),
         (subject, "save_file", full, "no space is left on the disk"),
         (subject, "save_file", full_in_safetensors, "Error while serializing: I/O error"),
-        (checkpoint, "write_text", full, "no space is left on the disk"),
+        (saving, "write_text", full, "no space is left on the disk"),
     ],
 )
 def test_a_failed_save_keeps_what_there_was(

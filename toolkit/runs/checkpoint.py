@@ -195,8 +195,8 @@ def _facts(path: Path) -> dict[str, Any]:
         facts = dict(read_json(path / FACTS))
     except (OSError, ValueError, TypeError) as e:
         raise DamagedFileError(f"{FACTS}: {e}") from e
-    checksum = facts.pop(CHECKSUM, None)  # checkpoints of before have none
-    if checksum is not None and checksum != checksum(facts):
+    written = facts.pop(CHECKSUM, None)  # checkpoints of before have none
+    if written is not None and written != checksum(facts):
         raise DamagedFileError(f"{FACTS} is not what was written")
     return facts
 
