@@ -10,6 +10,7 @@ import pytest
 import torch
 from messages import assert_names
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.likelihoods.categorical import CategoricalLikelihood
@@ -23,6 +24,7 @@ from toolkit.quantizer import Quantized
 from toolkit.quantizers.gaussian import GaussianQuantizer
 from toolkit.quantizers.product import ProductQuantizer
 from toolkit.quantizers.vq import VectorQuantizer
+from toolkit.running_metrics import histogram
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.testing.metric import MetricSuite
 from toolkit.testing.parts import random_data
@@ -272,3 +274,12 @@ def test_the_picture_shows_shares_by_rank(tmp_path: Path, monkeypatch: pytest.Mo
     first, second = drawn[0]
     assert (first.shares, first.used) == ([0.75, 0.25, 0.0, 0.0], 2)
     assert (second.shares, second.usage, second.perplexity) == ([1.0, 0.0], 0.5, 1.0)
+
+
+def test_what_a_pass_on_fake_tensors_computes_first_is_kept_for_real() -> None:
+    """As toolkit check's step does, of which the histogram of a later training was all zeros."""
+    code_spec = CodeSpec((3,), (7, 5))
+    codes = torch.tensor([[[0, 6, 6], [4, 4, 4]]])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        histogram(torch.zeros(1, 2, 3, dtype=torch.int64), code_spec)
+    assert histogram(codes, code_spec).tolist() == [1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3]

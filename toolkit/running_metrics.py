@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
 from toolkit import distributed
 from toolkit.errors import NotFiniteError
 from toolkit.lengths import own
+from toolkit.nn.constant import constant
 from toolkit.objective import Loss
 from toolkit.spec import CodeSpec, DataSpec
 
@@ -141,7 +140,7 @@ def histogram(codes: Tensor, code_spec: CodeSpec) -> Tensor:
     return counts.index_add_(0, flat, torch.ones_like(flat, dtype=counts.dtype))
 
 
-@cache
+@constant
 def _offsets(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     """Where each depth's counts begin, ``(1, depth, 1)``; cached, as a copy to the device synchronizes."""
     return torch.tensor([[sum(sizes[:depth])] for depth in range(len(sizes))], device=device).unsqueeze(0)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from toolkit.device import in_float32
+from toolkit.nn.constant import constant
 from toolkit_audio.seanet import reflected
 
 FAINTEST = 1e-5
@@ -80,7 +79,7 @@ def log_mel(waveform: Tensor, rate: int, size: int, hop: int, bands: int = 80) -
         return mel.clamp(min=FAINTEST).log()
 
 
-@cache
+@constant
 def mel_filters(bands: int, size: int, rate: int) -> Tensor:
     """``(bands, size // 2 + 1)``: triangles, evenly spaced on the mel scale (O'Shaughnessy 1987) up to rate / 2."""
     top = 2595 * torch.log10(torch.tensor(1 + rate / 2 / 700, dtype=torch.float64))
@@ -91,11 +90,11 @@ def mel_filters(bands: int, size: int, rate: int) -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0).float()
 
 
-@cache
+@constant
 def _filters(bands: int, size: int, rate: int, device: torch.device) -> Tensor:
     return mel_filters(bands, size, rate).to(device)
 
 
-@cache
+@constant
 def _hann(size: int, device: torch.device) -> Tensor:
     return torch.hann_window(size, device=device)
