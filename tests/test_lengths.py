@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from math import log
 from typing import Any
@@ -33,6 +34,7 @@ from toolkit.priors.transformer import TransformerPrior
 from toolkit.priors.wavenet import WaveNetPrior
 from toolkit.quantizers.residual import ResidualQuantizer
 from toolkit.runs.codes import CachedCodes, encode_batches
+from toolkit.spec import Condition
 from toolkit.training import PriorStage, Stage
 from toolkit.unequal import check_prior, check_stage, check_trainer
 
@@ -410,6 +412,25 @@ def test_lengths_that_are_no_whole_number_of_codes_are_refused() -> None:
     with patch.object(Sounds, "lengths", lambda self, split: [6] * 20):
         text = refusal(check_stage, Sounds(), ELBO(), parts)
     assert_names(text, "dataset.lengths … 6 … grain … 4")
+
+
+def test_a_step_of_a_condition_is_not_cut() -> None:
+    parts = model()
+    parts.data = replace(DATA, conditions=(Condition("phone", 3, per_step=True, stride=3),))
+    text = refusal(check_stage, Sounds(), ELBO(), parts)
+    assert_names(text, "dataset.lengths: … condition.phone … 3 positions … dataset.grain")
+
+
+def test_padding_that_nobody_declared_is_refused() -> None:
+    class Undeclared:
+        def size(self, split: str) -> int:
+            return 20
+
+        def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+            return Sounds().example(split, index, generator)
+
+    with pytest.raises(ToolkitError, match=r"train .* differ in length.*Dataset\.lengths"):
+        next(split_batches(Undeclared(), "train", CPU, batch_size=2, workers=0))
 
 
 def test_a_text_is_of_the_whole_example() -> None:

@@ -58,6 +58,15 @@ def test_the_longest_is_a_whole_number_of_grains(voices: Path) -> None:
         FolderDataset(root=str(voices), seconds=0.7, lengths="own", grain=1000)
 
 
+def test_what_stands_in_for_a_broken_file_is_as_long_as_it(voices: Path) -> None:
+    dataset = FolderDataset(root=str(voices), seconds=0.7, lengths="grouped", grain=GRAIN, on_error="skip")
+    lengths = dataset.lengths("train") or []
+    index = next(i for i in range(len(lengths) - 1) if lengths[i] != lengths[i + 1])
+    broken = dataset.splits["train"][dataset.windows["train"][index, 0]].path
+    (voices / broken).write_bytes(b"no sound")
+    assert dataset.example("train", index, None)["x"].shape == (1, lengths[index])
+
+
 def train(folder: Path, *words: str, run: Path | None = None) -> None:
     toolkit.train(toolkit.compose(*words, run=run) if run else toolkit.compose(*words), folder, report=Silence())
 
@@ -113,3 +122,10 @@ def test_parts_without_padding_learn_from_batches_of_one_length(plain: Path, tmp
     assert not (tmp_path / "run").exists()
     train(tmp_path / "run", *words_of(plain, "grouped", 2, *words))
     assert toolkit.evaluate(tmp_path / "run", split="train", device="cpu")["bits_per_dim"] > 0
+
+
+def test_a_prior_that_takes_no_padding_is_refused_before_anything_is_trained(plain: Path, tmp_path: Path) -> None:
+    words = [word for word in words_of(plain, "own", 2) if not word.startswith("prior")]
+    with pytest.raises(ToolkitError, match=r"prior=maskgit .*unequal lengths"):
+        train(tmp_path / "run", *words, "prior=maskgit", "prior.hidden=8", "prior.layers=1", "prior.heads=2")
+    assert not (tmp_path / "run").exists()
