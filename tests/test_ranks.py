@@ -31,6 +31,7 @@ from toolkit.cli.config.compose import compose
 from toolkit.config import RunConfig
 from toolkit.objectives.elbo import ELBO
 from toolkit.optimization import Optimization
+from toolkit.peers import PeerError, is_peer_failure
 from toolkit.running_metrics import RunningMetrics
 from toolkit.spec import CodeSpec
 from toolkit.training import PriorStage, Stage, train_steps
@@ -144,7 +145,7 @@ def agreement() -> dict[str, Tensor]:
             raised.append(0)
         except ValueError:
             raised.append(1)
-        except distributed.PeerError:
+        except PeerError:
             raised.append(2)
     return {"raised": torch.tensor(raised)}
 
@@ -317,9 +318,9 @@ def test_a_collective_that_fails_says_that_a_peer_is_gone(monkeypatch: pytest.Mo
         "all_gather": lambda: distributed.all_gather(torch.zeros(1)),
     }.items():
         monkeypatch.setattr(torch.distributed, name, closed)
-        with pytest.raises(distributed.PeerError) as error:
+        with pytest.raises(PeerError) as error:
             call()
-        assert distributed.is_peer_failure(error.value)
+        assert is_peer_failure(error.value)
 
 
 def test_a_killed_loading_process_is_this_ranks_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,17 +333,17 @@ def test_a_killed_loading_process_is_this_ranks_own(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.distributed, "all_reduce", killed)
     with pytest.raises(RuntimeError, match="DataLoader worker") as error:
         distributed.all_reduce_sum(torch.zeros(1))
-    assert not distributed.is_peer_failure(error.value)
+    assert not is_peer_failure(error.value)
 
 
 @pytest.mark.parametrize(("text", "peer"), [("[/src/gloo/tcp/pair.cc:1] closed", True), ("shapes 2 and 3", False)])
 def test_a_parts_own_error_in_a_pass_stays_its_own(text: str, peer: bool) -> None:
     with (
-        pytest.raises(distributed.PeerError if peer else RuntimeError) as error,
+        pytest.raises(PeerError if peer else RuntimeError) as error,
         distributed.no_sync(nn.Linear(1, 1), True),
     ):
         raise RuntimeError(text)
-    assert distributed.is_peer_failure(error.value) == peer
+    assert is_peer_failure(error.value) == peer
 
 
 def test_ranks_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

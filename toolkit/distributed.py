@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from toolkit.errors import Interrupted, ToolkitError
-from toolkit.failures import explain
+from toolkit.peers import PeerError, in_collective, in_ddp
 
 Result = TypeVar("Result")
 BETWEEN_RUNS = timedelta(days=7)
@@ -40,10 +40,6 @@ class _Groups(NamedTuple):
 _groups = _Groups()
 
 
-class PeerError(Exception):
-    """Another rank has failed, and reports why itself, or is gone."""
-
-
 def ranks() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -58,7 +54,7 @@ def rank() -> int:
 def all_reduce_sum(*tensors: Tensor) -> None:
     """Sums each tensor over the ranks, in place, on every rank."""
     if ranks() > 1:
-        with _collective():
+        with in_collective():
             for tensor in tensors:
                 dist.all_reduce(tensor, group=_groups.work)
 
@@ -67,7 +63,7 @@ def all_reduce_sum(*tensors: Tensor) -> None:
 def broadcast(tensor: Tensor) -> Tensor:
     """Rank 0's tensor, written into every other rank's."""
     if ranks() > 1:
-        with _collective():
+        with in_collective():
             dist.broadcast(tensor, 0, group=_groups.work)
     return tensor
 
@@ -84,7 +80,7 @@ def all_reduce_mean(tensor: Tensor) -> None:
 def all_reduce_min(tensor: Tensor) -> None:
     """The elementwise minimum over the ranks, in place."""
     if ranks() > 1:
-        with _collective():
+        with in_collective():
             dist.all_reduce(tensor, dist.ReduceOp.MIN, group=_groups.work)
 
 
@@ -99,7 +95,7 @@ class Largest:
         if ranks() == 1:
             return number
         largest = self._result()
-        with _collective():
+        with in_collective():
             sent = torch.tensor([number])
             self._begun = (dist.all_reduce(sent, dist.ReduceOp.MAX, group=_groups.work, async_op=True), sent)
         return max(largest, self._result()) if now else largest
@@ -108,7 +104,7 @@ class Largest:
         if self._begun is None:
             return 0
         (work, numbers), self._begun = self._begun, None
-        with _collective():
+        with in_collective():
             work.wait()
         return int(numbers)
 
@@ -118,7 +114,7 @@ def all_gather(tensor: Tensor) -> list[Tensor]:
     if ranks() == 1:
         return [tensor]
     tensors = [torch.empty_like(tensor) for _ in range(ranks())]
-    with _collective():
+    with in_collective():
         dist.all_gather(tensors, tensor, group=_groups.work)
     return tensors
 
@@ -127,7 +123,7 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
     """The value of a rank, of any type that pickles."""
     values = [value]
     if ranks() > 1:
-        with _collective():
+        with in_collective():
             dist.broadcast_object_list(values, source, group=_groups.work, device=torch.device("cpu"))
     return values[0]
 
@@ -210,7 +206,7 @@ def _follow_beat() -> None:
 def _beat(last: bool) -> bool:
     """Rank 0's ``last``, on every rank."""
     sign = torch.tensor([int(last)])
-    with _collective():
+    with in_collective():
         dist.broadcast(sign, 0, group=_groups.beat)
     return bool(sign)
 
@@ -223,7 +219,7 @@ def collective_timeout(minutes: float) -> Iterator[None]:
         yield
         return
     before, timeout = _groups, timedelta(minutes=minutes)
-    with _collective():
+    with in_collective():
         groups = [dist.new_group(timeout=timeout, backend=backend) for backend in (None, "gloo")]
     work, beat = (cast(dist.ProcessGroup, group) for group in groups)  # every rank is a member
     _groups = _Groups(work, beat, timeout.total_seconds())
@@ -245,7 +241,7 @@ def wrap_ddp(module: nn.Module) -> nn.Module:
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     with warnings.catch_warnings():  # the option's next name is unknown to the oldest torch that is supported
         warnings.simplefilter("ignore", FutureWarning)
-        with _ddp():
+        with in_ddp():
             return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, process_group=_groups.work)
 
 
@@ -258,7 +254,7 @@ def no_sync(module: nn.Module, defer: bool) -> Iterator[None]:
     deferred: AbstractContextManager[Any] = nullcontext()
     if defer and isinstance(module, nn.parallel.DistributedDataParallel):
         deferred = module.no_sync()
-    with _ddp(), deferred:
+    with in_ddp(), deferred:
         yield
 
 
@@ -269,7 +265,7 @@ def work_group() -> dist.ProcessGroup:
 
 def gathering() -> AbstractContextManager[None]:
     """For what gathers sharded tensors: PeerError where another rank is gone."""
-    return _collective()
+    return in_collective()
 
 
 def seed_noise(seed: int) -> None:
@@ -311,43 +307,8 @@ def process_group(url: str, rank: int, ranks: int, local_rank: int) -> Iterator[
     if torch.cuda.is_available() and dist.is_nccl_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    with _collective():
+    with in_collective():
         dist.init_process_group(backend, init_method=url, rank=rank, world_size=ranks, timeout=BETWEEN_RUNS)
     yield
     all_reduce_sum(torch.zeros(1))  # no rank leaves while another still waits
     dist.destroy_process_group()
-
-
-def is_peer_failure(error: BaseException | None) -> bool:
-    """Whether an error only reports that another rank has failed or is gone."""
-    return error is not None and (isinstance(error, PeerError | dist.DistError) or is_peer_failure(error.__cause__))
-
-
-@contextmanager
-def _collective() -> Iterator[None]:
-    """Errors of a collective become PeerErrors, recognized by their place: gloo's have no type of their own."""
-    try:
-        yield
-    except RuntimeError as e:
-        if explain(e):  # this rank's own: torch raises it wherever it is when a process that loads data ends
-            raise
-        raise _failed(e) from e
-
-
-@contextmanager
-def _ddp() -> Iterator[None]:
-    """The same for DDP's own collectives, which run inside a module's passes.
-
-    NCCL's errors have a type there. Gloo's are plain RuntimeErrors without a Python frame: only the name of a gloo
-    source file in their text distinguishes them from a part's.
-    """
-    try:
-        yield
-    except RuntimeError as e:
-        if isinstance(e, dist.DistError) or (type(e) is RuntimeError and "/gloo/" in str(e)):
-            raise _failed(e) from e
-        raise
-
-
-def _failed(error: RuntimeError) -> PeerError:
-    return PeerError(f"a collective operation failed: {str(error).partition(chr(10))[0]}")

@@ -14,10 +14,11 @@ from toolkit.adversary import CriticWatch
 from toolkit.batches import TrainBatches
 from toolkit.choice import Choice
 from toolkit.device import exact, peak_memory, random_kept
-from toolkit.distributed import Largest, PeerError, broadcast_object, on_rank0, raise_together, rank, ranks
+from toolkit.distributed import Largest, broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import Interrupted, NotFiniteError, ToolkitError
 from toolkit.fit import device_of
 from toolkit.optimization import Optimization
+from toolkit.peers import PeerError
 from toolkit.report import Report
 from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.checkpoint import Checkpoint, found, newest, set_aside

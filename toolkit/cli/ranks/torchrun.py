@@ -37,6 +37,7 @@ def starts_again() -> bool:
 def join_ranks(command: Callable[[], int]) -> NoReturn:
     """Runs the command on rank 0 and its jobs on all, and exits with its status. The rank that fails first reports."""
     from toolkit import distributed
+    from toolkit.peers import is_peer_failure
 
     rank, ranks, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if rank:
@@ -45,7 +46,7 @@ def join_ranks(command: Callable[[], int]) -> NoReturn:
         with distributed.process_group("env://", rank, ranks, local_rank):
             status = _run_jobs() if rank else _run_command(command)
     except Exception as error:
-        if rank == 0 or not distributed.is_peer_failure(error):
+        if rank == 0 or not is_peer_failure(error):
             raise
         status = 0
     except Interrupted as stop:
@@ -59,6 +60,7 @@ def train(config: RunConfig, folder: Path) -> float | None:
     """Runs one job on all ranks; called on rank 0."""
     from toolkit import distributed
     from toolkit.cli.job import train_run
+    from toolkit.peers import is_peer_failure
 
     if distributed.ranks() == 1:  # a launcher's process: it has torchrun's variables, but no process group
         raise ToolkitError(
@@ -73,7 +75,7 @@ def train(config: RunConfig, folder: Path) -> float | None:
     try:
         score = train_run(config, folder)
     except Exception as error:
-        if not distributed.is_peer_failure(error):
+        if not is_peer_failure(error):
             raise
         wait_for_failure()
         raise ToolkitError(f"another rank failed\n{continues(folder)}") from error

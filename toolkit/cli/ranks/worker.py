@@ -98,7 +98,7 @@ def _report(error: BaseException) -> RankReport:
     if isinstance(error, KeyboardInterrupt):  # before torch is imported: an interrupted import leaves it incomplete
         number = getattr(error, "number", signal.SIGINT)
         return RankReport("stopped", time.time(), signal=number, own=bool(interrupts.asked()))
-    from toolkit.distributed import is_peer_failure
+    from toolkit.peers import is_peer_failure
 
     trace = "".join(traceback.format_exception(error))
     if is_peer_failure(error):
