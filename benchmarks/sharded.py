@@ -30,10 +30,10 @@ from torch import Tensor
 import toolkit
 from toolkit import distributed
 from toolkit.batches import TrainBatches
-from toolkit.build import make
 from toolkit.config import PartConfig
 from toolkit.optimization import Optimization
 from toolkit.options import PriorTrainerOptions
+from toolkit.part import make
 from toolkit.runs.saving import save
 from toolkit.sharding import checkpoint_activations, shard
 from toolkit.spec import CodeSpec

@@ -10,10 +10,10 @@ import torch
 
 from toolkit import ToolkitError, collapse
 from toolkit import __main__ as command
-from toolkit.build import make
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
 from toolkit.config import PartConfig
+from toolkit.part import make
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.running_metrics import histogram
 from toolkit.runs.codes import CachedCodes

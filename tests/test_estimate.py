@@ -16,12 +16,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from toolkit import estimate
 from toolkit.batches import Batch
-from toolkit.build import build_dataset, build_stage, make
+from toolkit.build import build_dataset, build_stage
 from toolkit.cli.check import check
 from toolkit.config import PartConfig
 from toolkit.estimate import StepMemory, batch_of, memory_by_stage, step_memory
 from toolkit.optimization import Optimization
 from toolkit.options import PriorTrainerOptions, TrainerOptions
+from toolkit.part import make
 from toolkit.prior import Prior
 from toolkit.sharding import checkpoint_activations
 from toolkit.spec import CodeSpec, Condition

@@ -27,11 +27,12 @@ from toys import TOY
 
 from toolkit import distributed, sharding
 from toolkit.batches import Batch, TrainBatches
-from toolkit.build import make
 from toolkit.config import PartConfig
 from toolkit.errors import ToolkitError
 from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions, PriorTrainerOptions
+from toolkit.part import make
+from toolkit.peers import PeerError
 from toolkit.prior import Prior
 from toolkit.runs import checkpoint, gathered
 from toolkit.runs.checkpoint import newest
@@ -280,7 +281,7 @@ def test_ranks_fail_together_where_the_disk_is_full(tmp_path: Path) -> None:
     def write() -> str:
         try:
             gathered.write_gathered(tmp_path / "no folder" / "file", {name: torch.zeros(2) for name in "abc"})
-        except (OSError, distributed.PeerError) as e:
+        except (OSError, PeerError) as e:
             return type(e).__name__
         return ""
 
