@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import final
 
 from toolkit.distributed import broadcast_object, on_rank0
 from toolkit.errors import ToolkitError
-from toolkit.metric import Direction, direction_of
+from toolkit.metric import Direction, Metric, direction_of
 from toolkit.options import TrainerOptions
 from toolkit.registry import did_you_mean
 from toolkit.runs.best import Best, Judged, Rule, after, judged, write_best
@@ -24,6 +24,17 @@ EVALUATED: Mapping[str, Direction] = {
 """What every validation of an autoencoder has, besides its metrics' figures."""
 OF_PRIOR: Mapping[str, Direction] = {"loss": "min"}
 """What every validation of a prior has."""
+
+
+def rule_of_autoencoder(options: TrainerOptions, metrics: Iterable[Metric]) -> Rule | None:
+    """By what the autoencoder's best checkpoint is chosen; as ``rule_of``."""
+    known = {name: direction for metric in metrics for name, direction in metric.directions.items()}
+    return rule_of(options, {**EVALUATED, **known}, "trainer")
+
+
+def rule_of_prior(options: TrainerOptions) -> Rule | None:
+    """By what a prior's is."""
+    return rule_of(options, OF_PRIOR, "prior_trainer")
 
 
 def rule_of(options: TrainerOptions, directions: Mapping[str, Direction], trainer: str) -> Rule | None:

@@ -8,15 +8,14 @@ from toolkit.build import build_prior_stage
 from toolkit.config import RunConfig
 from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
+from toolkit.refusals import check_second_stage, codes_of_prior, data_of_prior, trains_prior
 from toolkit.runs import spec_file
 from toolkit.runs.checkpoint import Checkpoint, newest
 from toolkit.runs.chosen import choose
 from toolkit.runs.data import DataRecord, compare, read_record, record
 from toolkit.runs.folder import Run
-from toolkit.sharding import check_divisible
 from toolkit.spec import Condition, DataSpec
 from toolkit.training import Stage
-from toolkit.unequal import check_prior
 
 ALLOW = (
     "trainer.allow_changed_data=true goes on with it, and encodes its codes again; dataset.root=FOLDER says where the"
@@ -48,15 +47,15 @@ def check_continuation(
         if relabeled and not (config.trainer.allow_changed_data or run.untouched):
             raise ToolkitError(f"{run.path} was trained with other labels: {relabeled}\n{ALLOW}")
         checkpoint.check_weights(stage)
-    if config.stage == "autoencoder" or (config.stage == "all" and not stage.model.code_spec.depth):
+    if not trains_prior(config, stage.model.code_spec):
         return notices
     trained = newest(run.prior(config.chosen_prior().name), [])
     chosen = checkpoint if checkpoint is None else choose(run.autoencoder, None, [])
     continues = chosen is not None and trained is not None and is_current(trained, chosen)
-    prior = build_prior_stage(config, stage.model.code_spec, dataset.spec, trained if continues else None).model
-    check_divisible(prior, config.trainer)
-    if not config.prior_dataset:
-        check_prior(dataset, prior)
+    data = data_of_prior(config, dataset, run.base)
+    code_spec = codes_of_prior(stage.model, data.spec)
+    prior = build_prior_stage(config, code_spec, data.spec, trained if continues else None).model
+    check_second_stage(config, data, stage.model, prior)
     return notices
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 
 from toolkit import collapse
-from toolkit.autoencoder import code_spec_on, encoded_grid
 from toolkit.batches import Batch
 from toolkit.build import build_prior
-from toolkit.choice import OF_PRIOR, Choice, rule_of
+from toolkit.choice import Choice, rule_of_prior
 from toolkit.continuation import check_data, is_current
 from toolkit.dataset import Dataset, Examples, SourceFile
 from toolkit.device import choose_device, placed
@@ -28,12 +27,13 @@ from toolkit.distributed import (
     seed_noise,
 )
 from toolkit.errors import ToolkitError
-from toolkit.model import Model, open_dataset
+from toolkit.model import Model
 from toolkit.optimization import Optimization
 from toolkit.pictures import Shown, plot_samples
 from toolkit.provenance import components
 from toolkit.quantizer import Quantizer
 from toolkit.recorder import Recorder
+from toolkit.refusals import codes_of_prior, data_of_prior
 from toolkit.report import Report
 from toolkit.running_metrics import histogram
 from toolkit.runs.best import read_best
@@ -43,10 +43,9 @@ from toolkit.runs.codes import CachedCodes
 from toolkit.runs.data import record
 from toolkit.runs.folder import Run, write_config
 from toolkit.sharding import checkpoint_activations, drop_gathered, shard
-from toolkit.spec import CodeSpec, DataSpec
+from toolkit.spec import CodeSpec
 from toolkit.staging import Staging
 from toolkit.training import PriorStage
-from toolkit.unequal import check_codes, check_prior, check_trainer
 
 
 def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: str | None, allowed: bool) -> None:
@@ -63,11 +62,11 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     for notice in on_rank0(partial(_stands_on, run, name)) or []:
         report.note(notice)
     if config.prior_dataset:
-        dataset = open_dataset(config, config.prior_dataset, run.base)
+        dataset = data_of_prior(config, dataset, run.base)
         examples = dataset
         checked = on_rank0(partial(_check_files, run, name, dataset.source_files(), allowed, report))
         files = broadcast_object(checked)
-    code_spec = _code_spec_of(model, dataset.spec)
+    code_spec = codes_of_prior(model.autoencoder, dataset.spec)
     torch.manual_seed(config.seed + 1)
     prior = build_prior(config, code_spec, dataset.spec)
     seed_noise(config.seed + 1)
@@ -75,9 +74,6 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     if not any(True for _ in prior.parameters()):
         report.note(f"prior={name} has nothing to train")
         return
-    check_codes(dataset, model.autoencoder)
-    check_prior(dataset, prior)
-    check_trainer(dataset, options, "prior_trainer")
     codes = staging.cache(run, config, model, code_spec, files).read(examples)
     if not options.allow_collapsed:
         _refuse_collapsed(codes, code_spec, model.autoencoder.quantizer)
@@ -122,7 +118,7 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
         run.prior(name),
         optimization,
         report,
-        Choice(f"prior-{name}", run.prior(name), rule_of(options, OF_PRIOR, "prior_trainer"), options, "prior_trainer"),
+        Choice(f"prior-{name}", run.prior(name), rule_of_prior(options), options, "prior_trainer"),
         facts={"autoencoder": model.checkpoint.weights_hash, **axes},
         validate=validate if codes.size("val") else None,
         plot=staging.pictured(f"prior-{name}", optimization, plot) if codes.size("val") and not sharded else None,
@@ -168,15 +164,6 @@ def _rename_stale(run: Run, name: str, checkpoint: Checkpoint, report: Report) -
     run.log.cut(f"prior-{name}", 0)
     other = f"{damaged}, which is damaged" if damaged else "an older autoencoder"
     report.note(f"prior={name} was trained on codes of {other}: kept as {kept}, starting again")
-
-
-def _code_spec_of(model: Model, data: DataSpec) -> CodeSpec:
-    """The codes of a prior's examples, which may be longer than the autoencoder's. ToolkitError where they may not."""
-    autoencoder = model.autoencoder
-    code_spec = code_spec_on(autoencoder.quantizer, encoded_grid(autoencoder.encoder, data, autoencoder.quantizer))
-    if data.axes != model.data.axes:
-        code_spec.refuse_parts("prior_dataset", f"give it examples of {model.data.axes}, as the autoencoder has")
-    return code_spec
 
 
 def _refuse_collapsed(codes: CachedCodes, code_spec: CodeSpec, quantizer: Quantizer) -> None:

@@ -74,7 +74,7 @@ def check_divisible(prior: Divisible, trainer: AutoencoderTrainerOptions) -> Non
     """ToolkitError where a prior is to be divided, and cannot."""
     if trainer.checkpoint_activations:
         require_blocks(prior)
-    if trainer.shard and ranks() > 1:
+    if trainer.shard and max(ranks(), trainer.ranks) > 1:
         require_shards(prior)
 
 

@@ -12,14 +12,13 @@ import torch
 
 from toolkit import hub
 from toolkit.build import asks_for_source, build_loggers, build_metrics, build_stage
-from toolkit.choice import EVALUATED, OF_PRIOR, Choice, rule_of
+from toolkit.choice import Choice, rule_of_autoencoder
 from toolkit.config import RunConfig
 from toolkit.continuation import check_continuation, check_data
 from toolkit.dataset import Dataset, Examples, check_first
 from toolkit.device import choose_device, placed
 from toolkit.distributed import (
     broadcast_object,
-    check_device,
     collective_timeout,
     on_rank0,
     raise_together,
@@ -32,15 +31,14 @@ from toolkit.evaluation import can_share, evaluate_parts
 from toolkit.initialization import initialize
 from toolkit.interrupts import keyboard
 from toolkit.logged import Logged
-from toolkit.metric import Metric
 from toolkit.model import load, open_dataset
-from toolkit.optimization import Optimization, trainable
+from toolkit.optimization import Optimization
 from toolkit.paths import with_absolute_paths
 from toolkit.pictures import SHOWN, Shown, plot_reconstructions
 from toolkit.provenance import components, list_components
 from toolkit.recorder import Recorder
+from toolkit.refusals import check_machine, check_run
 from toolkit.report import Lines, LogFile, Report, Silence
-from toolkit.runs.best import Rule
 from toolkit.runs.checkpoint import newest
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.data import DataRecord, record
@@ -48,11 +46,8 @@ from toolkit.runs.folder import Run, write_config
 from toolkit.runs.lock import training_lock
 from toolkit.scoring import validation_score
 from toolkit.second_stage import train_prior
-from toolkit.sharding import check_sharding
 from toolkit.staging import Staging
-from toolkit.step import check_graph
 from toolkit.training import Stage
-from toolkit.unequal import check_stage, check_trainers
 
 
 def train(config: RunConfig, folder: str | Path, *, report: Report | None = None) -> float | None:
@@ -83,15 +78,9 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         config = _completed(config, dataset)
         checkpoint = newest(run.autoencoder, [])
         stage = build_stage(config, dataset.spec, checkpoint)
-        _check_best(config, dataset, build_metrics(config, stage.model))
-        _check_trainable(config, stage)
+        check_run(config, dataset, stage)
         check_first(dataset)
-        check_stage(dataset, stage.objective, stage.model)
-        check_trainers(dataset, config)
-        check_sharding(config.trainer, config.prior_trainer, config.stage)
-        for name, trainer in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
-            check_device(choose_device(trainer.device))
-            check_graph(trainer, choose_device(trainer.device), f"{name}.")
+        check_machine(config)
         files = record(dataset.source_files()) if rank() == 0 else None
         with torch.random.fork_rng([]):
             notices = check_continuation(run, config, dataset, stage, files)
@@ -126,30 +115,6 @@ def _check_ranks(config: RunConfig) -> None:
         raise ToolkitError(
             f"trainer.ranks={config.trainer.ranks}: this process is one of {ranks()}; `toolkit train` starts the"
             " others, or torchrun does"
-        )
-
-
-def _check_best(config: RunConfig, dataset: Dataset, metrics: list[Metric]) -> None:
-    """ToolkitError where a figure that chooses the best checkpoint is unknown, or is never measured."""
-    _rule(config, metrics)
-    rule_of(config.prior_trainer, OF_PRIOR, "prior_trainer")
-    for name, options in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
-        if options.best is not None and not dataset.size("val"):
-            raise ToolkitError(f"{name}.best={options.best}: this data has no val split, so nothing is validated")
-
-
-def _rule(config: RunConfig, metrics: list[Metric]) -> Rule | None:
-    """By what the autoencoder's best checkpoint is chosen."""
-    known = {name: direction for metric in metrics for name, direction in metric.directions.items()}
-    return rule_of(config.trainer, {**EVALUATED, **known}, "trainer")
-
-
-def _check_trainable(config: RunConfig, stage: Stage) -> None:
-    """ToolkitError where steps are asked for and every part is frozen, before a file is written."""
-    if config.stage != "prior" and config.trainer.steps and not trainable(stage):
-        frozen = f" with trainer.freeze=[{','.join(config.trainer.freeze)}]" if config.trainer.freeze else ""
-        raise ToolkitError(
-            f"trainer.steps={config.trainer.steps}: there is nothing to train{frozen}; take trainer.steps=0"
         )
 
 
@@ -219,7 +184,7 @@ class _Training:
         optimization = Optimization(placed(stage, device), options, stage.groups(options))
         shown = min(SHOWN, examples.size("val"))
         noted = set[str]()
-        rule = _rule(config, build_metrics(config, stage.model)) if options.best else None
+        rule = rule_of_autoencoder(options, build_metrics(config, stage.model)) if options.best else None
 
         def validate() -> dict[str, float]:
             metrics = build_metrics(config, stage.model)

@@ -59,9 +59,16 @@ def check_graph(options: TrainerOptions, device: torch.device, trainer: str = ""
         return
     if device.type != "cuda":
         raise ToolkitError(f"{trainer}graph=true needs device=cuda, and this runs on {device}: leave it out")
-    if ranks() > 1:
+    check_capture(options, ranks(), trainer)
+
+
+def check_capture(options: TrainerOptions, count: int, trainer: str = "") -> None:
+    """The same of so many ranks, on whatever device."""
+    if not options.graph:
+        return
+    if count > 1:
         raise ToolkitError(
-            f"{trainer}graph=true with trainer.ranks={ranks()}: the gradients' averaging over ranks is not captured;"
+            f"{trainer}graph=true with trainer.ranks={count}: the gradients' averaging over ranks is not captured;"
             " choose graph=false, compile=true makes fewer launches, too"
         )
     if options.optimizer == "muon":

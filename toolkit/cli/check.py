@@ -15,21 +15,17 @@ def check(config: RunConfig) -> int:
     """
     import torch
 
-    from toolkit.build import build_autoencoder, build_metrics, build_objective, build_prior
+    from toolkit.build import build_prior, build_stage
     from toolkit.model import open_dataset
-    from toolkit.sharding import check_divisible, check_sharding
-    from toolkit.unequal import check_prior, check_stage, check_trainers
+    from toolkit.refusals import check_run, check_second_stage, codes_of_prior, data_of_prior, trains_prior
 
     show_plugin_notes()
-    check_sharding(config.trainer, config.prior_trainer, config.stage)
     torch.manual_seed(config.seed)
     dataset = open_dataset(config)
     data = dataset.spec
-    model = build_autoencoder(config, data)
-    objective = build_objective(config, model)
-    build_metrics(config, model)
-    check_stage(dataset, objective, model)
-    check_trainers(dataset, config)
+    stage = build_stage(config, data, None)
+    check_run(config, dataset, stage)
+    model, prior_data = stage.model, data
     latents = (model.quantizer.channels, *model.grid)
     rows = [
         _row("dataset", config, "", _shape(data.shape), 0),
@@ -42,14 +38,14 @@ def check(config: RunConfig) -> int:
             _shape(data.shape),
             _count(model.decoder),
         ),
-        _row("objective", config, _shape(data.shape), "nats", _count(objective)),
+        _row("objective", config, _shape(data.shape), "nats", _count(stage.objective)),
     ]
-    if config.stage != "autoencoder" and model.code_spec.depth:
-        prior = build_prior(config, model.code_spec, data)
-        check_divisible(prior, config.trainer)
-        if not config.prior_dataset:
-            check_prior(dataset, prior)
-        rows.append(_row("prior", config, _shape(model.code_spec.shape), "nats", _count(prior)))
+    if trains_prior(config, model.code_spec):
+        read = data_of_prior(config, dataset)
+        prior_data, code_spec = read.spec, codes_of_prior(model, read.spec)
+        prior = build_prior(config, code_spec, prior_data)
+        check_second_stage(config, read, model, prior)
+        rows.append(_row("prior", config, _shape(code_spec.shape), "nats", _count(prior)))
     table("the parts fit", ("part", "name", "takes", "gives", "parameters"), rows)
     facts = [
         ("codes per example", f"{prod(model.code_spec.shape):,}"),
@@ -70,7 +66,7 @@ def check(config: RunConfig) -> int:
         facts += [("longer data", text) for text in _chunks(model)]
         facts += _streams(model)
     table("codes", ("", "value"), facts)
-    _show_memory(config, data, open_dataset(config, config.prior_dataset).spec if config.prior_dataset else data)
+    _show_memory(config, data, prior_data)
     return 0
 
 
