@@ -5,8 +5,6 @@ The laws of a step run in two processes that are started once, of this very file
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from sounds import Sounds, model
 from torch import Tensor, nn
 from toys import TOY
+from two_ranks import Codes, one_of_two, run_two
 
 import toolkit
 from toolkit import critic, distributed
@@ -62,8 +61,6 @@ FEW = {"statistics": "few ema", "critic": "critic"}
 """In which of them, by a word of the fault."""
 QUICK = ("ema", "critic")
 """What also the default lane trains."""
-PATIENCE = 600.0
-"""Seconds after which a process is taken to hang: other tests may keep the cores busy."""
 
 
 @cache
@@ -76,17 +73,6 @@ def sized(examples: Any, size: int) -> Any:
     """The same examples, but so many of them."""
     type(examples).examples = {**type(examples).examples, "train": size}
     return examples
-
-
-class Codes:
-    """Codes to train a prior on."""
-
-    def size(self, split: str) -> int:
-        return 37
-
-    def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        drawn = torch.Generator().manual_seed(index)
-        return {"x": torch.randint(16, (1, 4, 4), generator=drawn), "kind": torch.tensor(index % 3)}
 
 
 def trained(case: str, scale: int = 1) -> dict[str, Tensor]:
@@ -177,8 +163,7 @@ def nothing(*_: Any, **__: Any) -> None:
 
 
 def main(rank: int, folder: str, what: str) -> None:
-    torch.set_num_threads(1)
-    with distributed.process_group(f"file://{folder}/meeting", rank, 2, rank):
+    with one_of_two(rank, folder):
         if what == "rest":
             made = {case: trained(case) for case in CASES | NOISY if case not in QUICK}
         else:
@@ -196,14 +181,7 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _by_two(folder: Path, what: str) -> Callable[[str], list[dict[str, Tensor]]]:
-    env = {**os.environ, "TOOLKIT_PLUGIN_PATH": str(TOY)}
-    started = [subprocess.Popen([sys.executable, __file__, str(rank), str(folder), what], env=env) for rank in range(2)]
-    try:
-        assert [process.wait(timeout=PATIENCE) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+    run_two(__file__, folder, what)
     return lambda name: [load_file(folder / f"{name}-{rank}.safetensors") for rank in range(2)]
 
 

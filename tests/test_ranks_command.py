@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_ranks import EMA, MODEL, PATIENCE, PRIOR, assert_alike
+from test_ranks import EMA, MODEL, PRIOR, assert_alike
 from toys import TOY, plugged_in
+from two_ranks import PATIENCE
 
 import toolkit
 from toolkit.cli.ranks import launch

@@ -6,8 +6,6 @@ Two processes, of this very file, train in every way; what they did is compared 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -21,9 +19,8 @@ from unittest.mock import patch
 import pytest
 import torch
 from messages import assert_names
-from test_ranks import PATIENCE, Codes
 from torch import Tensor
-from toys import TOY
+from two_ranks import Codes, one_of_two, run_two
 
 from toolkit import distributed, sharding
 from toolkit.batches import Batch, TrainBatches
@@ -179,10 +176,9 @@ EXTRA = {
 
 
 def main(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
     losses: dict[str, list[float]] = {}
     path = Path(folder)
-    with distributed.process_group(f"file://{folder}/meeting", rank, 2, rank), distributed.collective_timeout(5):
+    with one_of_two(rank, folder), distributed.collective_timeout(5):
         for how in ("shard", "ddp", "again"):
             losses[how] = saved(path / how, how)
         losses["shard from ddp"] = resumed(path / "ddp", "shard")
@@ -203,14 +199,7 @@ def main(rank: int, folder: str) -> None:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of what two ranks did."""
     folder = tmp_path_factory.mktemp("two")
-    env = {**os.environ, "TOOLKIT_PLUGIN_PATH": str(TOY)}
-    started = [subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], env=env) for rank in range(2)]
-    try:
-        assert [process.wait(timeout=PATIENCE) for process in started] == [0, 0]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+    run_two(__file__, folder)
     return folder
 
 
