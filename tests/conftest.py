@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command_plugin import write_plugin
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from toys import SMALL, VQ, plugged_in
 
+from toolkit import registry
 from toolkit.runs.folder import Run
 
 torch.set_num_threads(1)
@@ -21,6 +25,37 @@ def toys() -> Iterator[None]:
     """The toy plugin's parts, for all tests of a file."""
     with plugged_in():
         yield
+
+
+@pytest.fixture(scope="module")
+def compositions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The parts of the plugin that is written for compositions."""
+    from composing import composing_plugin
+
+    with composing_plugin(tmp_path_factory.mktemp("compose_plugin")):
+        yield
+
+
+@pytest.fixture
+def cli_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the plugin that is written for commands, which run in an empty one."""
+    home = tmp_path / "a plugin"
+    write_plugin(home)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv(registry.PLUGIN_PATH, str(home))
+    return home
+
+
+@pytest.fixture
+def would_train(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Path]]:
+    """What ``train`` would have trained, and where."""
+    calls: list[tuple[dict[str, Any], Path]] = []
+    fake = types.ModuleType("toolkit.cli.job")
+    fake.train_run = lambda config, folder: calls.append((config.values(), folder))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "toolkit.cli.job", fake)
+    return calls
 
 
 @pytest.fixture(scope="session")

@@ -3,151 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
+from composing import CHOSEN, small
 from messages import assert_names
 
 from toolkit import registry
 from toolkit.cli.config import groups, source
-from toolkit.cli.config.compose import Composed, compose
-from toolkit.cli.config.quote import prepare
-from toolkit.cli.config.reopen import reopen
-from toolkit.errors import ToolkitError
+from toolkit.cli.config.compose import compose
 from toolkit.options import RunOptions
 
-PARTS = """
-import torch  # reading the signatures must not need it
-from typing import Literal
-
-class Data:
-    def __init__(self, *, root: str = "data", label: str | None = None, crop: int = 8) -> None: ...
-
-class Enc:
-    def __init__(self, data, dim, *, hidden: int = 8, strides: tuple[int, ...] = (2, 2),
-                 norm: Literal["none", "group"] = "none", level: Literal[1, 2] = 2) -> None: ...
-
-class Dec:
-    def __init__(self, dim, *, width: int = 8, files: list[str] = []) -> None: ...
-
-class Plain:
-    def __init__(self, dim, *, size: int = 16, rate: float = 0.5) -> None: ...
-
-class Other:
-    def __init__(self, dim, *, size: int = 32, decay: float = 0.9) -> None: ...
-
-class Few:
-    def __init__(self, *, levels: tuple[int, ...] = (8, 5)) -> None: ...
-
-class Stack:
-    def __init__(self, dim, *, inner: Callable[[int], Quantizer] = Plain, depth: int = 2) -> None: ...
-
-class Open:
-    def __init__(self, dim, *, inner: Callable[[int], Quantizer], must: int) -> None: ...
-
-class Pri:
-    def __init__(self, latent, *, layers: int = 3) -> None: ...
-
-class Met:
-    def __init__(self, data, *, share: float = 0.5, path: str = "x") -> None: ...
-"""
-POINTS = {
-    "dataset": {"c_data": "Data"},
-    "encoder": {"c_enc": "Enc", "c_wide": "Dec", "c_gone": "Gone"},
-    "decoder": {"c_dec": "Dec"},
-    "quantizer": {"c_plain": "Plain", "c_other": "Other", "c_few": "Few", "c_stack": "Stack", "c_open": "Open"},
-    "prior": {"c_pri": "Pri"},
-    "metric": {"c_met": "Met", "c_met2": "Met"},
-}
-YAML = {
-    "experiment/small": """
-        # @package _global_
-        defaults:
-          - override /dataset: c_data
-          - override /encoder: c_enc
-          - override /quantizer: c_plain
-          - override /decoder: c_dec
-          - override /metric: [c_met]
-          - _self_
-        dim: 8
-        quantizer: {size: 24, rate: 0.25}
-        encoder: {strides: [2]}
-        """,
-    "experiment/preset": """
-        # @package _global_
-        defaults: [small, override /quantizer: c_stack_other, _self_]
-        """,
-    "experiment/bad_type": """
-        # @package _global_
-        defaults: [small, _self_]
-        encoder: {hidden: many}
-        """,
-    "experiment/bad_key": """
-        # @package _global_
-        defaults: [small, _self_]
-        encoder: {hiden: 3}
-        """,
-    "experiment/bad_top": """
-        # @package _global_
-        defaults: [small, _self_]
-        stepz: 3
-        """,
-    "experiment/bad_name": """
-        # @package _global_
-        defaults: [small, _self_]
-        quantizer: {name: c_other}
-        """,
-    "experiment/bad_group": """
-        # @package _global_
-        defaults: [override /encodr: c_enc, _self_]
-        """,
-    "experiment/bad_yaml": "a: [1",
-    "quantizer/c_stack_other": """
-        defaults: [c_stack, override inner: c_other, _self_]
-        inner: {size: 48}
-        """,
-    "trainer/c_long": """
-        defaults: [default, _self_]
-        steps: 77
-        """,
-}
-CHOSEN = ["dataset=c_data", "encoder=c_enc", "decoder=c_dec", "quantizer=c_plain", "metric=[]"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    home = tmp_path_factory.mktemp("compose_plugin")
-    package = home / "compose_plugin"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('nobody should import me')")
-    (package / "parts.py").write_text(PARTS)
-    lines = ["[project]", 'name = "compose-plugin"', 'version = "2"']
-    for kind, names in POINTS.items():
-        lines.append(f'[project.entry-points."toolkit.{kind}"]')
-        lines += [f'{name} = "compose_plugin.parts:{cls}"' for name, cls in names.items()]
-    lines += ['[project.entry-points."toolkit.conf"]', 'c = "compose_plugin.conf"']
-    (home / "pyproject.toml").write_text("\n".join(lines))
-    for name, text in YAML.items():
-        file = package / "conf" / f"{name}.yaml"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(dedent(text))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(registry.PLUGIN_PATH, str(home))
-        yield
-
-
-def small(*words: str) -> Composed:
-    return compose(["experiment=small", *words])
-
-
-def refusal(*words: str) -> str:
-    with pytest.raises(ToolkitError) as error:
-        compose(words)
-    assert len(str(error.value).splitlines()) <= 3
-    return str(error.value)
+pytestmark = pytest.mark.usefixtures("compositions")
 
 
 def plain(value: Any) -> bool:
@@ -189,22 +57,6 @@ def test_without_an_experiment_every_part_is_chosen_by_name() -> None:
     assert compose(CHOSEN).experiment is None
 
 
-@pytest.mark.parametrize("kind", ["dataset", "encoder", "decoder"])
-def test_a_part_that_is_not_chosen_is_asked_for(kind: str) -> None:
-    text = refusal(*(word for word in CHOSEN if not word.startswith(kind)))
-    assert text.startswith(f"no {kind} chosen: add {kind}=NAME or experiment=NAME; installed: ")
-    assert compose([], complete=False).values[kind] is None
-
-
-def test_where_nobody_brings_experiments_none_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with the core alone, or once the plugin that brought the only ones is uninstalled."""
-    monkeypatch.setattr(registry, "conf_folders", lambda: ())
-    assert refusal("experiment=c_first") == "experiment=c_first: no such experiment\ninstalled: none"
-
-
-# -- nested parts
-
-
 def test_both_spellings_of_a_nested_part_are_the_same() -> None:
     spelt = small("quantizer=c_stack", "quantizer.inner.name=c_other", "quantizer.inner.size=3").values
     grouped = small("quantizer=c_stack", "quantizer/inner=c_other", "quantizer.inner.size=3").values
@@ -241,27 +93,6 @@ def test_groups_are_listed_one_level_deep_and_resolved_at_any() -> None:
     assert "inner" not in listed("quantizer/inner", None)
 
 
-@pytest.mark.few(3)
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        (["quantizer=c_stack", "quantizer.inner.name=c_othr"], "quantizer/inner=c_othr: … c_other"),
-        (["quantizer=c_stack", "quantizer.inner=c_othr"], "quantizer/inner=c_othr: … c_other"),
-        (["objective=adversarial", "objective.discriminator=ptach"], "objective/discriminator=ptach: … patch"),
-        (["quantizer=c_stack", "quantizer.inner.siz=3"], "quantizer.inner.siz: quantizer=c_plain (compose-plugin 2;"),
-        (["quantizer=c_stack", "quantizer.inner.size=x"], "quantizer.inner.size: … int … 'x'"),
-        (["quantizer/inner=c_other"], "quantizer.inner: … inner"),
-        (["quantizer=c_open"], "quantizer.inner: … quantizer.inner.name=NAME"),
-        (["quantizer=c_open", "quantizer.inner.name=c_few"], "quantizer.must: … quantizer.must=VALUE"),
-    ],
-)
-def test_mistakes_in_nested_parts_are_told(words: list[str], text: str) -> None:
-    assert_names(refusal("experiment=small", *words), text)
-
-
-# -- swaps
-
-
 def test_what_a_swapped_away_part_was_told_is_dropped_with_one_line() -> None:
     composed = small("quantizer=c_few")
     assert composed.values["quantizer"] == {"name": "c_few", "levels": [8, 5]}
@@ -276,92 +107,6 @@ def test_an_option_that_both_parts_have_is_kept() -> None:
     assert_names(notice, "note: quantizer=c_other … rate … quantizer=c_plain")
 
 
-def test_what_a_person_typed_is_never_dropped() -> None:
-    text = refusal("experiment=small", "quantizer=c_few", "quantizer.size=3")
-    assert_names(text, "quantizer.size: quantizer=c_few … compose-plugin 2 … compose_plugin.parts:Few")
-
-
-def test_a_part_that_breaks_hurts_only_who_selects_it() -> None:
-    assert small().values
-    assert refusal("experiment=small", "encoder=c_gone").endswith("defines no class Gone")
-
-
-# -- mistakes
-
-
-@pytest.mark.few(4)
-@pytest.mark.parametrize(
-    ("word", "text"),
-    [
-        ("encoder=c_encc", "encoder=c_encc: … c_enc?)\ninstalled: "),
-        ("encoder.hiden=3", "encoder.hiden: encoder=c_enc … compose-plugin 2 … compose_plugin.parts:Enc … hidden"),
-        ("+encoder.hiden=3", "encoder.hiden: encoder=c_enc"),
-        ("encoder.width=3", "encoder.width: encoder=c_enc … compose-plugin 2 … compose_plugin.parts:Enc"),
-        ("encoder.hidden=many", "encoder.hidden: … int … 'many'"),
-        ("encoder.hidden=1.5", "encoder.hidden: … int … 1.5"),
-        ("encoder.hidden=null", "encoder.hidden: … null"),
-        ("encoder.norm=grp", "encoder.norm: … none, group … 'grp'"),
-        ("encoder.level=3", "encoder.level: … 1, 2 … 3"),
-        ("encoder.strides=2", "encoder.strides: … [a,b]"),
-        ("encoder.strides=[a]", "encoder.strides[0]: … int … 'a'"),
-        ("encoder.hidden=1,2", "encoder.hidden=1,2: … -m "),
-        ("encoder.hidden=[1", "encoder.hidden=[1: "),
-        ("encoder={hiden: 3}", "encoder.hiden: encoder=c_enc"),
-        ("encoder=[c_enc,c_wide]", "encoder: "),
-        ("experment=small", "experment: … experiment?"),
-        ("+encodr=c_enc", "encodr: … encoder"),
-        ("foo.bar=1", "foo.bar: "),
-        ("likelihood.scale=1", "likelihood.scale: … likelihood=NAME"),
-        ("metric=[c_met,c_mit]", "metric=c_mit: … c_met"),
-        ("metric.c_met.shar=1", "metric.c_met.shar: metric=c_met … compose-plugin 2"),
-        ("trainer.steps=-1", "trainer.steps=-1: … 0"),
-        ("prior_trainer.ema=1", "prior_trainer.ema=1.0: … below 1"),
-        ("trainer.betas=[0.1]", "trainer.betas: … 2 … [0.1]"),
-        ("trainer.stps=1", "trainer.stps: … steps?"),
-        ("trainer.optimizer=lion", "trainer.optimizer: … adam, adamw … 'lion'"),
-        ("trainer=3", "trainer=3: … KEY=VALUE … PART=NAME"),
-        ("stage=both", "stage: … all, autoencoder, prior … 'both'"),
-        ("dim=0", "dim=0: … 1"),
-        ("dim=", "dim: … int … ''"),
-        ("conditions.decoder=speaker", "conditions.decoder: … list[str] … 'speaker'"),
-        ("conditions.encoder=[a]", "conditions.encoder: … decoder?"),
-        ("prior_dataset.crp=3", "prior_dataset.crp: dataset=c_data … compose-plugin 2"),
-        ("prior_dataset.crop=x", "prior_dataset.crop: … int … 'x'"),
-        ("encoder", "encoder: … KEY=VALUE"),
-        ("=3", "=3: … KEY=VALUE"),
-        ("dataset.crop=${nothing}", "dataset.crop: "),
-        ("hydra.nothing=3", "hydra.nothing: … Hydra"),
-    ],
-)
-def test_a_mistake_is_one_to_three_lines(word: str, text: str) -> None:
-    assert_names(refusal("experiment=small", word), text)
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("smal", "experiment=smal: … small?"),
-        ("bad_type", "experiment/bad_type.yaml: encoder.hidden: … int … 'many'"),
-        ("bad_key", "encoder.hiden: encoder=c_enc"),
-        ("bad_top", "stepz: "),
-        ("bad_name", "quantizer.name: c_other … defaults"),
-        ("bad_group", "experiment/bad_group.yaml: … encodr"),
-        ("bad_yaml", "/"),
-    ],
-)
-def test_a_mistake_in_yaml_is_told_with_its_file_or_key(name: str, text: str) -> None:
-    found = refusal(f"experiment={name}")
-    assert_names(found, text)
-    assert "hydra.cc" not in found
-
-
-def test_an_option_of_another_part_is_pointed_to() -> None:
-    assert "(did you mean decoder.width?)" in refusal("experiment=small", "encoder.width=3")
-
-
-# -- metrics, presets, folders
-
-
 def test_metrics_are_a_list_of_parts_with_options() -> None:
     config = small("metric=[c_met,c_met2]", "metric.c_met2.share=0.75").values
     assert {name: part["share"] for name, part in config["metric"].items()} == {"c_met": 0.5, "c_met2": 0.75}
@@ -371,13 +116,6 @@ def test_metrics_are_a_list_of_parts_with_options() -> None:
 
 def test_a_trainer_has_presets() -> None:
     assert small("trainer=c_long").values["trainer"]["steps"] == 77
-
-
-def test_a_preset_of_a_components_name_is_told(tmp_path: Path) -> None:
-    (tmp_path / "prior").mkdir()
-    (tmp_path / "prior" / "mine.yaml").write_text("defaults: [mine, _self_]\n")
-    with pytest.raises(ToolkitError, match="a YAML file includes itself"):
-        compose(["experiment=small", "prior=mine"], folder=str(tmp_path))
 
 
 def test_null_takes_a_part_away() -> None:
@@ -397,156 +135,3 @@ def test_a_folder_adds_experiments(tmp_path: Path) -> None:
     text = "# @package _global_\ndefaults: [small, _self_]\ndim: 5\n"
     (home / "experiment" / "mine.yaml").write_text(text)
     assert compose(["experiment=mine"], folder=str(home)).values["dim"] == 5
-
-
-# -- plain text
-
-TEXTS = [
-    "/my data/new folder",
-    "a[b]",
-    "a,b",
-    "a=b=c",
-    "화자1",
-    "/데이터 (새)",
-    "{x}",
-    "it's",
-    'say "hi"',
-    "back\\slash\\",
-    "\\'",
-    "007",
-    "1e3",
-    "true",
-    "  spaced  ",
-    "a:b #c",
-    "*?!",
-    "~/x",
-    "$x",
-    "choice(a,b)",
-]
-
-
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.few(3)
-def test_text_arrives_as_it_is_written(text: str) -> None:
-    keys = ("dataset.root", "dataset.label", "metric.c_met.path", "init")
-    config: Any = small(*(f"{key}={text}" for key in keys)).values
-    arrived = [config["dataset"]["root"], config["dataset"]["label"], config["metric"]["c_met"]["path"], config["init"]]
-    assert arrived == [text] * len(keys)
-
-
-def test_null_and_nothing_are_not_text_where_an_option_may_be_null() -> None:
-    assert small("dataset.label=null").values["dataset"]["label"] is None
-    assert small("dataset.label=").values["dataset"]["label"] == ""
-    assert small("dataset.root=null").values["dataset"]["root"] == "null"
-
-
-def test_a_persons_own_quotes_and_interpolations_are_kept() -> None:
-    assert small("dataset.root='a,b'").values["dataset"]["root"] == "a,b"
-    assert small("dataset.root=x${dim}").values["dataset"]["root"] == "x8"
-
-
-@pytest.mark.parametrize(
-    ("word", "made"),
-    [
-        ("dataset.root=/a b,/c", "dataset.root='/a b','/c'"),
-        ("dataset.root='/a,b',/c", "dataset.root='/a,b','/c'"),
-        ("dataset.root=choice(a,b)", "dataset.root=choice(a,b)"),
-        ("encoder.hidden=1,2", "encoder.hidden=1,2"),
-        ("quantizer.inner.name=a,b", "quantizer/inner=a,b"),
-        ("quantizer.inner=a,b", "quantizer/inner=a,b"),
-        ("quantizer.inner={name: a}", "quantizer.inner={name: a}"),
-    ],
-)
-def test_in_a_sweep_a_comma_separates_unless_quoted(word: str, made: str) -> None:
-    assert prepare([word], multirun=True) == [made]
-
-
-@pytest.mark.parametrize(
-    ("word", "made"),
-    [
-        ("hydra.job.name=x", "hydra.job.name=x"),
-        ("hydra.run.dir=a b", "hydra.run.dir='a b'"),
-        ("likelihood=null", "~likelihood"),
-        ("encoder.name=c_enc", "encoder=c_enc"),
-        ("encoder.hidden=3", "encoder.hidden=3"),
-    ],
-)
-def test_only_what_needs_it_is_rewritten(word: str, made: str) -> None:
-    assert prepare([word]) == [made]
-
-
-# -- saved runs
-
-
-def test_a_saved_configuration_comes_back_as_it_was() -> None:
-    words = ["quantizer=c_stack", "quantizer.inner.name=c_other", "quantizer.inner.size=3"]
-    saved = small(*words, "dataset.root=/a ${dim}[1]", "prior_dataset.crop=3", "metric.c_met.share=0.1").values
-    saved["dataset"]["label"] = "${oc.env:HOME}"
-    reopened = reopen(saved, [])
-    assert reopened.values == saved
-    assert reopened.notices == ()
-
-
-def test_words_change_a_saved_configuration() -> None:
-    saved = small().values
-    words = ["trainer.steps=9", "stage=prior", "prior=c_pri", "prior.layers=5", "prior_dataset.crop=2"]
-    config = reopen(saved, [*words, "metric=[c_met2]", "dataset.root=/new place", "encoder=c_enc", "dim=8"]).values
-    assert (config["trainer"]["steps"], config["stage"]) == (9, "prior")
-    assert config["prior"] == {"name": "c_pri", "layers": 5}
-    assert config["prior_dataset"] == {"crop": 2}
-    assert list(config["metric"]) == ["c_met2"]
-    assert config["dataset"]["root"] == "/new place"
-    assert config["encoder"] == saved["encoder"]
-    assert config["quantizer"]["size"] == 24
-
-
-@pytest.mark.few(2)
-@pytest.mark.parametrize(
-    ("word", "text"),
-    [
-        ("encoder=c_gone", "encoder=c_gone: … saved run"),
-        ("quantizer.inner.name=c_few", "quantizer/inner=c_few: … saved run"),
-        ("experiment=small", "experiment=small: … saved run"),
-        ("dim=9", "dim=9: … saved run … 8"),
-        ("encoder.hidden=x", "encoder.hidden: … int … 'x'"),
-        ("encoder.hiden=3", "encoder.hiden: encoder=c_enc"),
-        ("trainer.stps=3", "trainer.stps: … steps?"),
-        ("prior=c_prii", "prior=c_prii: … c_pri?"),
-        ("trainer.steps=1,2", "trainer.steps=1,2: … saved run"),
-        ("foo=1", "foo: "),
-    ],
-)
-def test_a_saved_run_refuses_with_one_sentence(word: str, text: str) -> None:
-    with pytest.raises(ToolkitError) as error:
-        reopen(small("quantizer=c_stack").values, [word])
-    assert_names(str(error.value), text)
-
-
-def test_options_that_came_or_went_since_are_told() -> None:
-    saved = small().values
-    saved["encoder"]["old"] = 1
-    del saved["encoder"]["hidden"]
-    reopened = reopen(saved, [])
-    gone, new = reopened.notices
-    assert_names(gone, "note: encoder=c_enc: … old … ignored")
-    assert_names(new, "note: encoder=c_enc: … hidden=8")
-    assert reopened.values["encoder"]["hidden"] == 8
-
-
-@pytest.mark.few(3)
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"encoder": {"name": "c_enc", "hidden": "many"}}, "the saved configuration: "),
-        ({"encoder": {"name": "c_left"}}, "encoder=c_left … not installed"),
-        ({"encoder": {"name": "c_enc,x"}}, "encoder=c_enc,x … not installed"),
-        ({"encoder": 3}, "the saved configuration … encoder"),
-        ({"encoder": {"name": 3}}, "the saved configuration … encoder"),
-        ({"metric": 3}, "metric: "),
-        ({"trainer": 3}, "trainer: "),
-    ],
-)
-def test_a_saved_configuration_that_was_tampered_with_is_refused(change: dict[str, Any], text: str) -> None:
-    with pytest.raises(ToolkitError) as error:
-        reopen({**small().values, **change}, [])
-    assert_names(str(error.value), text)
