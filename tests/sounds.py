@@ -13,7 +13,7 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.decoders.conv import ConvDecoder
 from toolkit.decoders.wavenet import WaveNetDecoder
 from toolkit.encoders.conv import ConvEncoder
-from toolkit.lengths import MASK, together
+from toolkit.lengths.mask import MASK, together
 from toolkit.likelihoods.categorical import CategoricalLikelihood
 from toolkit.likelihoods.logistic import LogisticLikelihood
 from toolkit.likelihoods.normal import NormalLikelihood

@@ -16,12 +16,13 @@ from messages import assert_names
 from sounds import DATA, DIM, STRIDE, Sounds, model
 from torch import Tensor
 
-from toolkit import alone, padded
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch, TrainBatches, split_batches
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluate_parts
-from toolkit.lengths import by_length, lengths_of, mask_of, own, shortest
+from toolkit.lengths import measured, padded
+from toolkit.lengths.checks import check_prior, check_stage, check_trainer
+from toolkit.lengths.mask import by_length, lengths_of, mask_of, own, shortest
 from toolkit.metrics.codebook import CodebookMetric
 from toolkit.metrics.reconstruction import ReconstructionMetric
 from toolkit.objectives.elbo import ELBO
@@ -36,7 +37,6 @@ from toolkit.quantizers.residual import ResidualQuantizer
 from toolkit.runs.codes import CachedCodes, encode_batches
 from toolkit.spec import Condition
 from toolkit.training import PriorStage, Stage
-from toolkit.unequal import check_prior, check_stage, check_trainer
 
 CPU = torch.device("cpu")
 
@@ -310,7 +310,7 @@ def whole(batch: Batch, bound: object) -> Iterator[tuple[Tensor, object, Mapping
 def test_figures_that_count_the_padding_are_seen(fault: str) -> None:
     faults: dict[str, Any] = {
         "metrics": patch("toolkit.evaluation.apart", whole),
-        "prior": patch.object(alone, "without_padding", lambda nats, mask: nats),
+        "prior": patch.object(measured, "without_padding", lambda nats, mask: nats),
         "likelihood": FAULTS["the likelihood counts the padding"],
     }
     with faults[fault], pytest.raises(AssertionError):

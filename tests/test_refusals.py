@@ -11,11 +11,12 @@ from messages import assert_names
 from toys import SIX_STEPS, TILES
 
 import toolkit
-from toolkit import registry, unequal
+from toolkit import registry
 from toolkit.cli.check import check
 from toolkit.cli.config.compose import compose
 from toolkit.config import RunConfig
 from toolkit.errors import ToolkitError
+from toolkit.lengths import checks
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -41,7 +42,7 @@ def odd_lengths(patch: pytest.MonkeyPatch) -> None:
 
 def padded_codes(patch: pytest.MonkeyPatch) -> None:
     """Only the prior is asked about padding."""
-    patch.setattr(unequal, "has_padding", lambda examples: True)
+    patch.setattr(checks, "has_padding", lambda examples: True)
 
 
 def without_val(patch: pytest.MonkeyPatch) -> None:

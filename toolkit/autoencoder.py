@@ -27,8 +27,8 @@ from toolkit.fit import (
     where_provable,
 )
 from toolkit.folding import FoldedDistribution, fold, unfold
+from toolkit.lengths.padded import Ends, PaddedDistribution
 from toolkit.likelihood import Distribution, check_distribution
-from toolkit.padded import Ends, PaddedDistribution
 from toolkit.proofs import proved
 from toolkit.quantizer import Posterior, Quantized, Quantizer, check_quantizer
 from toolkit.spec import CodeSpec, Condition, DataSpec
@@ -71,7 +71,7 @@ class Autoencoder(nn.Module):
         ``(batch, positions)``, along the first axis of x.
 
         Each example costs and codes what it does alone; codes and latents of the padding are 0. Lengths are whole
-        numbers of codes, and the parts are such as take padding: see ``toolkit.unequal``.
+        numbers of codes, and the parts are such as take padding: see ``toolkit.lengths.checks``.
         """
         if mask is None:
             return self

@@ -11,12 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from toolkit.alone import apart, cost_of
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
 from toolkit.device import double, in_float32
 from toolkit.distributed import all_gather_object, broadcast_object, on_rank0, ranks
 from toolkit.fit import device_of
+from toolkit.lengths.measured import apart, cost_of
 from toolkit.metric import Metric, can_merge, judges_samples, measured
 from toolkit.nn.noise import seeded
 from toolkit.objective import Objective

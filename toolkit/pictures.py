@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toolkit.batches import Batch
 from toolkit.dataset import Dataset, Examples, collate
-from toolkit.lengths import shortest
+from toolkit.lengths.mask import shortest
 from toolkit.model import Model
 from toolkit.plots.captions import Captions, plot_captioned
 from toolkit.prior import Prior, SamplingOptions

@@ -16,6 +16,7 @@ from toolkit.dataset import Dataset
 from toolkit.device import choose_device
 from toolkit.distributed import check_device, ranks
 from toolkit.errors import ToolkitError
+from toolkit.lengths.checks import check_codes, check_prior, check_stage, check_trainer, check_trainers
 from toolkit.model import open_dataset
 from toolkit.optimization import trainable
 from toolkit.prior import Prior
@@ -23,7 +24,6 @@ from toolkit.sharding import check_divisible, check_sharding
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.step import check_capture, check_graph
 from toolkit.training import Stage
-from toolkit.unequal import check_codes, check_prior, check_stage, check_trainer, check_trainers
 
 
 def check_run(config: RunConfig, dataset: Dataset, stage: Stage) -> None:

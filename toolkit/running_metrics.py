@@ -7,7 +7,7 @@ from torch import Tensor
 
 from toolkit import distributed
 from toolkit.errors import NotFiniteError
-from toolkit.lengths import own
+from toolkit.lengths.mask import own
 from toolkit.nn.constant import constant
 from toolkit.objective import Loss
 from toolkit.spec import CodeSpec, DataSpec

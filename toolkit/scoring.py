@@ -19,7 +19,8 @@ from toolkit.continuation import changed_data
 from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluate_parts
-from toolkit.lengths import by_length, lengths_of
+from toolkit.lengths.checks import check_stage
+from toolkit.lengths.mask import by_length, lengths_of
 from toolkit.metric import Metric, judges_samples
 from toolkit.model import Model, load
 from toolkit.notebook import Figures
@@ -29,7 +30,6 @@ from toolkit.runs.chosen import chosen_step
 from toolkit.runs.folder import Run
 from toolkit.sample import sample
 from toolkit.spec import DataSpec
-from toolkit.unequal import check_stage
 from toolkit.writing import write_text
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import TrainBatches
-from toolkit.lengths import without_padding
+from toolkit.lengths.mask import without_padding
 from toolkit.objective import Loss, Objective
 from toolkit.optimization import Group, Optimization, trainable
 from toolkit.options import AutoencoderTrainerOptions

@@ -61,7 +61,7 @@ def main(args: list[str]) -> int:
     from toolkit.cli.outputs import require_folder, written_together
     from toolkit.cli.reading import read_split
     from toolkit.continuation import changed_data
-    from toolkit.lengths import shortest, together
+    from toolkit.lengths.mask import shortest, together
     from toolkit.model import load
     from toolkit.pictures import labels_of, spread
     from toolkit.plots.captions import plot_captioned

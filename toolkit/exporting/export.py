@@ -21,7 +21,7 @@ from toolkit.exporting.graphs import NAMES, Graph, Graphs, stage_one
 from toolkit.exporting.stepping import Stepping, stepping
 from toolkit.exporting.tensors import random_condition, random_data
 from toolkit.exporting.tracing import ExportError, traced
-from toolkit.lengths import shortest
+from toolkit.lengths.mask import shortest
 from toolkit.model import Model, load
 from toolkit.registry import did_you_mean
 from toolkit.writing import write_into

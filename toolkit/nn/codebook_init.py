@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from typing_extensions import Doc
 
+from toolkit.lengths.ranks import rows_of_ranks
 from toolkit.nn.kmeans import kmeans, sample_rows
 from toolkit.ranges import NonNegative
-from toolkit.uneven import rows_of_ranks
 
 _Init = Literal["data", "kmeans", "random"]
 

@@ -11,9 +11,9 @@ from typing_extensions import Doc
 
 from toolkit.device import exact
 from toolkit.distributed import all_reduce_sum, ranks
+from toolkit.lengths.ranks import weighted
 from toolkit.nn import lookup
 from toolkit.ranges import NonNegative, Positive
-from toolkit.uneven import weighted
 
 Entropy = Annotated[
     NonNegative,

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from toolkit.distributed import all_reduce_sum, broadcast, rank, ranks
+from toolkit.lengths.ranks import rows_of_ranks
 from toolkit.nn.codebook import count_assignments
 from toolkit.nn.lookup import nearest
-from toolkit.uneven import rows_of_ranks
 
 ITERATIONS = 10
 """Iterations of k-means on one batch; training does the rest."""

@@ -24,7 +24,7 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch
 from toolkit.device import in_float32
 from toolkit.errors import ToolkitError
-from toolkit.lengths import has_steps, mask_of, own, together
+from toolkit.lengths.mask import has_steps, mask_of, own, together
 from toolkit.nn.noise import seeded
 from toolkit.runs.aside import aside
 from toolkit.runs.formats import FORMAT, current_condition, format_of

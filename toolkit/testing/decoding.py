@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.decoder import Decoder
-from toolkit.lengths import mask_of
+from toolkit.lengths.mask import mask_of
+from toolkit.lengths.padded import Ends, looks_ahead
 from toolkit.likelihood import Likelihood
 from toolkit.likelihoods.normal import NormalLikelihood
 from toolkit.nn.receptive_field import receptive_field
-from toolkit.padded import Ends, looks_ahead
 from toolkit.pieces import Windows, through
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.context import CUTTINGS, ROOM, close_to, cutting, cuttings, in_float64, randomized

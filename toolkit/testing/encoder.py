@@ -13,9 +13,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from toolkit.encoder import Encoder
-from toolkit.lengths import mask_of
+from toolkit.lengths.mask import mask_of
+from toolkit.lengths.padded import Ends, looks_ahead
 from toolkit.nn.receptive_field import receptive_field
-from toolkit.padded import Ends, looks_ahead
 from toolkit.pieces import Windows, through
 from toolkit.spec import DataSpec
 from toolkit.testing.context import CUTTINGS, ROOM, close_to, cutting, cuttings, in_float64, randomized

@@ -11,7 +11,7 @@ from made_sounds import align
 
 import toolkit
 from toolkit import ToolkitError
-from toolkit.lengths import MASK
+from toolkit.lengths.mask import MASK
 from toolkit.report import Silence
 from toolkit_audio.folder import FolderDataset
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from toolkit.batches import Batch
-from toolkit.lengths import cut, without_padding
+from toolkit.lengths.mask import cut, without_padding
 from toolkit.likelihood import Distribution
 from toolkit.objective import Bound
 from toolkit.prior import Prior

@@ -15,10 +15,10 @@ from toolkit.device import wide
 from toolkit.distributed import ranks
 from toolkit.encoder import Encoder
 from toolkit.fit import BrokenPartError
-from toolkit.lengths import without_padding
+from toolkit.lengths.mask import without_padding
+from toolkit.lengths.ranks import uneven
 from toolkit.likelihood import Distribution
 from toolkit.quantizer import Quantized
-from toolkit.uneven import uneven
 
 
 def looks_ahead(part: Encoder | Decoder) -> bool:
