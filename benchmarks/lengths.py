@@ -40,7 +40,8 @@ from toolkit.batches import Batch, TrainBatches, split_batches
 from toolkit.build import make_dataset
 from toolkit.config import PartConfig
 from toolkit.evaluation import evaluate_parts
-from toolkit.lengths.mask import MASK, by_length, mask_of
+from toolkit.lengths.known import by_length
+from toolkit.lengths.mask import MASK, mask_of
 from toolkit.likelihoods.logistic import LogisticLikelihood
 from toolkit.objectives.elbo import ELBO
 from toolkit.priors.wavenet import WaveNetPrior

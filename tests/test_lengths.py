@@ -22,7 +22,8 @@ from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluate_parts
 from toolkit.lengths import measured, padded
 from toolkit.lengths.checks import check_prior, check_stage, check_trainer
-from toolkit.lengths.mask import by_length, lengths_of, mask_of, own, shortest
+from toolkit.lengths.known import by_length, lengths_of
+from toolkit.lengths.mask import mask_of, own, shortest
 from toolkit.metrics.codebook import CodebookMetric
 from toolkit.metrics.reconstruction import ReconstructionMetric
 from toolkit.objectives.elbo import ELBO

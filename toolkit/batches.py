@@ -18,7 +18,8 @@ from toolkit.dataset import Examples, Tabled, collate
 from toolkit.device import pins
 from toolkit.distributed import all_gather_object, ranks
 from toolkit.errors import Interrupted, RemoteTraceback, ToolkitError
-from toolkit.lengths.mask import MASK, cut, cut_at, has_padding, is_of_one_length, lengths_of
+from toolkit.lengths.known import cut_at, has_padding, is_of_one_length, lengths_of
+from toolkit.lengths.mask import MASK, cut
 from toolkit.order import ByLength, Generators, OfOneLength, Shuffled
 from toolkit.stream_dataset import numbered
 from toolkit.tables import Table, load

@@ -20,7 +20,7 @@ from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluate_parts
 from toolkit.lengths.checks import check_stage
-from toolkit.lengths.mask import by_length, lengths_of
+from toolkit.lengths.known import by_length, lengths_of
 from toolkit.metric import Metric, judges_samples
 from toolkit.model import Model, load
 from toolkit.notebook import Figures

@@ -16,7 +16,7 @@ from toolkit.device import choose_device, deterministic, matmuls
 from toolkit.distributed import all_gather_object, rank, ranks
 from toolkit.errors import Interrupted
 from toolkit.fit import device_of
-from toolkit.lengths.mask import by_length, cut_at, is_of_one_length, lengths_of
+from toolkit.lengths.known import by_length, cut_at, is_of_one_length, lengths_of
 from toolkit.logged import Logged
 from toolkit.model import Model
 from toolkit.on_device import table_on

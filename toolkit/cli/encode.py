@@ -45,7 +45,7 @@ def main(args: list[str]) -> int:
     from toolkit.cli.outputs import require_file
     from toolkit.cli.reading import split_items
     from toolkit.errors import ToolkitError
-    from toolkit.lengths.mask import lengths_of
+    from toolkit.lengths.known import lengths_of
     from toolkit.model import load
 
     if bool(options.files) == bool(options.split):

@@ -23,7 +23,7 @@ from toolkit.datasets.tars.layout import NAME, Index, Shard, places_name
 from toolkit.datasets.tars.members import END, write_members
 from toolkit.datasets.tars.tensors import LABEL, to_member
 from toolkit.errors import ToolkitError
-from toolkit.lengths.mask import lengths_of
+from toolkit.lengths.known import lengths_of
 from toolkit.schema import signature
 from toolkit.spec import DataSpec
 from toolkit.writing import replacing, write_text

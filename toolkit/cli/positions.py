@@ -13,7 +13,7 @@ from torch import Tensor
 from toolkit.batches import split_batches
 from toolkit.dataset import Dataset
 from toolkit.device import double
-from toolkit.lengths.mask import lengths_of
+from toolkit.lengths.known import lengths_of
 from toolkit.model import Model
 from toolkit.plots.positions import Panel, plot_positions
 from toolkit.priors.autoregressive import AutoregressivePrior

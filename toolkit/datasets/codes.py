@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from toolkit.dataset import Dataset, SourceFile
-from toolkit.lengths.mask import lengths_of
+from toolkit.lengths.known import lengths_of
 from toolkit.spec import CodeSpec, DataSpec
 
 

@@ -14,7 +14,7 @@ from toolkit.encoder import Encoder
 from toolkit.errors import ToolkitError
 from toolkit.fit import device_of, fakes, title
 from toolkit.folding import FoldedDistribution
-from toolkit.lengths.mask import has_padding, is_of_one_length, lengths_of
+from toolkit.lengths.known import has_padding, is_of_one_length, lengths_of
 from toolkit.lengths.padded import looks_ahead
 from toolkit.likelihood import Distribution
 from toolkit.objective import Objective

@@ -1,10 +1,8 @@
-"""Examples of unequal lengths: put into one batch, padded behind their ends, with a mask of what is theirs."""
+"""A batch of examples of unequal lengths: padded behind their ends, with a mask of what is theirs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,22 +10,6 @@ from torch.utils.data import default_collate
 
 MASK = "mask"
 """Under which a batch has which positions of x are its examples' own, ``(batch, positions)`` bool."""
-
-
-def has_padding(examples: Any) -> bool:
-    """Whether its batches may have padding; see ``Dataset.one_length``."""
-    return any(lengths_of(examples, split) for split in ("train", "val", "test")) and not is_of_one_length(examples)
-
-
-def is_of_one_length(examples: Any) -> bool:
-    """Whether examples of unequal lengths are batched with those of their own length alone."""
-    return bool(getattr(examples, "one_length", False))
-
-
-def lengths_of(examples: Any, split: str) -> Sequence[int] | None:
-    """Of each of a split's examples, the positions along its first axis; None where all have the same."""
-    lengths = getattr(examples, "lengths", None)
-    return lengths(split) if callable(lengths) else None  # older datasets have attributes of that name
 
 
 def together(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -47,11 +29,6 @@ def together(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 def mask_of(lengths: Tensor, positions: int) -> Tensor:
     """``(batch, positions)``: which of the positions are within each example's length."""
     return torch.arange(positions, device=lengths.device) < lengths.unsqueeze(1)
-
-
-def by_length(lengths: Sequence[int], limit: int | None = None) -> list[int]:
-    """The first ``limit`` examples, the shortest first: neighbors are batched with little padding."""
-    return sorted(range(len(lengths))[:limit], key=lengths.__getitem__)
 
 
 def shortest(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -76,14 +53,6 @@ def has_steps(condition: Tensor) -> bool:
     A text is bytes, ``(batch, size)`` uint8, and has none.
     """
     return condition.dtype != torch.uint8 and condition.dim() == (3 if condition.is_floating_point() else 2)
-
-
-def cut_at(places: Sequence[int], batch_size: int, lengths: Sequence[int] | None) -> list[Sequence[int]]:
-    """Places as batches of at most so many; with ``lengths``, those of a batch have one length."""
-    if lengths is None:
-        return [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
-    runs = (list(run) for _, run in groupby(places, key=lengths.__getitem__))
-    return [batch for run in runs for batch in cut_at(run, batch_size, None)]
 
 
 def own(values: Tensor, mask: Tensor) -> Tensor:

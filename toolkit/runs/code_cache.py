@@ -20,7 +20,7 @@ from toolkit.batches import split_batches, stoppable, stretch
 from toolkit.dataset import Examples
 from toolkit.distributed import broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import ToolkitError
-from toolkit.lengths.mask import by_length, cut_at, is_of_one_length, lengths_of
+from toolkit.lengths.known import by_length, cut_at, is_of_one_length, lengths_of
 from toolkit.report import Report
 from toolkit.runs.codes import (
     CachedCodes,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit.dataset import SPLITS, Dataset, collate, gather
-from toolkit.lengths.mask import lengths_of
+from toolkit.lengths.known import lengths_of
 from toolkit.spec import Condition, DataSpec
 from toolkit.testing.laws import Laws
 
