@@ -29,8 +29,8 @@ from toolkit.build import build_autoencoder, build_metrics, build_objective
 from toolkit.cli.config.compose import compose
 from toolkit.evaluation import Evaluation, evaluate_parts
 from toolkit.optimization import Optimization
-from toolkit.recorder import Recorder
 from toolkit.runs.folder import Run
+from toolkit.stages.recorder import Recorder
 from toolkit.training import Stage, train_steps
 from toolkit_image.cifar10 import CIFAR10Dataset
 

@@ -40,8 +40,8 @@ from toolkit.build import build_autoencoder, build_objective
 from toolkit.cli.config.compose import compose
 from toolkit.device import resolve_precision
 from toolkit.optimization import Optimization
-from toolkit.recorder import Recorder
 from toolkit.runs.folder import Run
+from toolkit.stages.recorder import Recorder
 from toolkit.training import Stage, train_steps
 
 Steps = Callable[[int], None]

@@ -62,7 +62,7 @@ def would_train(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], P
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of both stages, for all files: to look at, and to copy before it is changed."""
     from toolkit.cli.config.compose import compose
-    from toolkit.stages import train
+    from toolkit.stages.run import train
 
     folder = tmp_path_factory.mktemp("toy") / "run"
     with plugged_in():
@@ -81,7 +81,7 @@ def toy_copy(toy_run: Path, tmp_path: Path) -> Run:
 def train_toy(tmp_path: Path) -> Callable[..., Run]:
     """Trains the toy with further words into a folder of the test's."""
     from toolkit.cli.config.compose import compose
-    from toolkit.stages import train
+    from toolkit.stages.run import train
 
     def act(*words: str, name: str = "run") -> Run:
         quantizer = [] if any(word.startswith("quantizer=") for word in words) else VQ

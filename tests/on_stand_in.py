@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 import toolkit
 from toolkit.__main__ import run
-from toolkit.recorder import Recorder
 from toolkit.running_metrics import RunningMetrics
+from toolkit.stages.recorder import Recorder
 from toolkit.testing.accelerator import StandIn, stand_in
 
 STEPS = 2

@@ -19,7 +19,7 @@ from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
 from toolkit.report import Silence
 from toolkit.runs.folder import Run
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 STEPS = ["trainer.steps=2", "trainer.batch_size=4", "trainer.workers=0", "trainer.learning_rate=0.01"]

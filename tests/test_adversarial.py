@@ -30,7 +30,7 @@ from toolkit.quantizer import Quantizer
 from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.report import Silence
 from toolkit.scoring import measure
-from toolkit.stages import train
+from toolkit.stages.run import train
 from toolkit.testing import ObjectiveSuite
 from toolkit.testing.parts import point_autoencoder, random_data
 from toolkit.training import train_steps

@@ -20,7 +20,7 @@ from toolkit.cli.items import Item
 from toolkit.coding.container import unpack
 from toolkit.model import Model
 from toolkit.plots.curves import Line, plot_curves
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from toolkit import Condition, DataSpec
-from toolkit.pictures import labels_of, spread
 from toolkit.plots.captions import LINE, Captions, plot_captioned
 from toolkit.plots.sheet import plot_sheet
+from toolkit.stages.pictures import labels_of, spread
 
 FLAT, DEEP = DataSpec(1, (20, 30)), DataSpec(1, (3, 20, 30))
 

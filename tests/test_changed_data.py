@@ -22,7 +22,7 @@ from toolkit.cli.config.reopen import reopen
 from toolkit.dataset import SourceFile
 from toolkit.runs.data import NAME, DataRecord, compare, read_record, record
 from toolkit.runs.folder import Run
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 PARTS = ["dataset=toy_files", "encoder=toy_conv", "decoder=toy_conv", "likelihood=categorical", "dim=4"]
 WORDS = [*PARTS, *VQ, *PIXELCNN, *SIX_STEPS, "prior_trainer.allow_collapsed=true"]

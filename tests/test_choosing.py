@@ -21,7 +21,7 @@ from toolkit.metrics.codebook import CodebookMetric
 from toolkit.metrics.reconstruction import ReconstructionMetric
 from toolkit.runs.best import Best, Rule, judged, read_best, write_best
 from toolkit.runs.folder import Run
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 WORDS = [
     *TILES,

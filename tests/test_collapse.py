@@ -19,7 +19,7 @@ from toolkit.running_metrics import histogram
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.folder import Run
 from toolkit.spec import CodeSpec
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 TOY = Path(__file__).parent / "toy"
 PARTS = [

@@ -13,7 +13,7 @@ import pytest
 from messages import assert_names
 from toys import PIXELCNN, TILES, TOY, plugged_in, trainers
 
-from toolkit import ToolkitError, second_stage
+from toolkit import ToolkitError
 from toolkit import __main__ as command
 from toolkit.cli.compare import run_folders
 from toolkit.cli.config.compose import compose
@@ -21,7 +21,8 @@ from toolkit.cli.differences import differences, labels
 from toolkit.cli.report import number
 from toolkit.plots.comparison import PANELS, Point, plot_comparison
 from toolkit.runs.folder import Run
-from toolkit.stages import train
+from toolkit.stages import second
+from toolkit.stages.run import train
 
 pytestmark = pytest.mark.long
 
@@ -269,14 +270,14 @@ def test_a_prior_that_fails_does_not_stop_the_others(sweep: Path, capsys: pytest
     words = ["stage=prior", "prior=maskgit,categorical", "prior_trainer.allow_collapsed=true", "-m"]
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
-        built = second_stage.build_prior
+        built = second.build_prior
 
         def build_prior(config: Any, *given: Any) -> Any:
             if config.prior.name == "maskgit":
                 raise ToolkitError("no such luck")
             return built(config, *given)
 
-        patch.setattr(second_stage, "build_prior", build_prior)
+        patch.setattr(second, "build_prior", build_prior)
         assert command.run(["train", f"run={sweep}/0", *words]) == 2
     captured = capsys.readouterr()
     assert "prior=maskgit failed: no such luck" in captured.out
@@ -442,6 +443,6 @@ def test_what_only_asks_imports_neither_torch_nor_matplotlib() -> None:
 
 
 def test_training_imports_no_matplotlib() -> None:
-    code = "import sys, toolkit.stages, toolkit.metrics.codebook; print('matplotlib' in sys.modules)"
+    code = "import sys, toolkit.stages.run, toolkit.metrics.codebook; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

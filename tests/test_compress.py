@@ -29,7 +29,7 @@ from toolkit.likelihoods import logistic
 from toolkit.model import Model
 from toolkit.priors.wavenet import WaveNetPrior
 from toolkit.spec import CodeSpec, Condition, DataSpec
-from toolkit.stages import train
+from toolkit.stages.run import train
 from toolkit.testing.tape import Tape
 
 pytestmark = pytest.mark.usefixtures("toys")

@@ -14,7 +14,7 @@ from toys import weights
 from toolkit import ToolkitError
 from toolkit.cli.config.reopen import reopen
 from toolkit.runs.folder import Run, write_config
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -20,7 +20,7 @@ from toys import fingerprint
 
 from toolkit import __main__ as command
 from toolkit.cli.config.compose import compose
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 

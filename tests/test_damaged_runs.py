@@ -17,7 +17,7 @@ from toolkit import ToolkitError
 from toolkit import __main__ as command
 from toolkit.cli.config.reopen import reopen
 from toolkit.runs.folder import Run
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -22,7 +22,7 @@ from toolkit.cli.config.compose import compose
 from toolkit.cli.long import LongFile
 from toolkit.cli.named import targets
 from toolkit.cli.reading import split_items
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 WORDS = [*VQ, *PIXELCNN, *TWO_STEPS, "stage=autoencoder"]

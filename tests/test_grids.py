@@ -13,7 +13,7 @@ from toys import TILES, fingerprint, metrics, trainers
 import toolkit
 from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 QUANTIZERS = {
     "multiscale": ["quantizer.grid=[4,4]", "quantizer.divisors=[4,2]", "quantizer.inner.codebook_size=16"],

@@ -53,7 +53,7 @@ from toolkit import __main__ as command
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
 from toolkit.runs.checkpoint import MODEL
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 WORDS = [*TILES, *VQ, *PIXELCNN, "conditions.prior=[kind]", "prior_trainer.allow_collapsed=true"]
 STACKED = [

@@ -19,7 +19,7 @@ from toolkit.metric import Metric
 from toolkit.model import Model
 from toolkit.objective import Bound
 from toolkit.scoring import Measured, Samples, measure
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("toys")]
 

@@ -19,7 +19,7 @@ from toolkit.cli.config.reopen import reopen
 from toolkit.runs import lock as subject
 from toolkit.runs.folder import Run
 from toolkit.runs.lock import LOCK, training_lock
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 HOLDER = """
 import os, sys, time

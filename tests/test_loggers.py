@@ -23,7 +23,7 @@ from toolkit.cli.config.reopen import reopen
 from toolkit.logged import Logged
 from toolkit.runs.folder import Run
 from toolkit.runs.plain import read_yaml, write_yaml
-from toolkit.stages import train
+from toolkit.stages.run import train
 from toolkit.testing import LoggerSuite
 
 

@@ -16,7 +16,7 @@ from toolkit import ToolkitError
 from toolkit.cli.config.reopen import reopen
 from toolkit.runs.checkpoint import Checkpoint
 from toolkit.runs.folder import Run
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -28,7 +28,7 @@ from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions
 from toolkit.report import Silence
 from toolkit.runs.folder import Run
-from toolkit.stages import train
+from toolkit.stages.run import train
 from toolkit.testing import ObjectiveSuite, QuantizerSuite
 from toolkit.training import Stage, train_steps
 

@@ -31,7 +31,7 @@ from toolkit.runs.folder import Run
 from toolkit.runs.log import Log
 from toolkit.runs.random_state import set_random_state
 from toolkit.runs.tensors import check_safetensors
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 pytestmark = pytest.mark.usefixtures("toys")
 Fault = Callable[[pytest.MonkeyPatch], None]

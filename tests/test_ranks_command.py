@@ -25,8 +25,8 @@ import toolkit
 from toolkit.cli.ranks import launch
 from toolkit.cli.ranks.worker import RankReport
 from toolkit.errors import Interrupted
-from toolkit.recorder import CLOCKED
 from toolkit.runs.folder import Run
+from toolkit.stages.recorder import CLOCKED
 
 SMALL = """
 trainer.steps=6 trainer.batch_size=4 trainer.log_every=2 trainer.checkpoint_every=3 trainer.workers=0

@@ -18,14 +18,15 @@ import pytest
 from toys import TOY, fingerprint, metrics, plugged_in
 
 from toolkit import __main__ as command
-from toolkit import interrupts, stages
+from toolkit import interrupts
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
 from toolkit.cli.continuing import continues
 from toolkit.errors import Interrupted
 from toolkit.evaluation import evaluate_parts
 from toolkit.runs.folder import Run
-from toolkit.stages import train
+from toolkit.stages import run as stages_run
+from toolkit.stages.run import train
 
 STEPS = 24
 PARTS = """
@@ -158,7 +159,7 @@ def test_an_interrupted_validation_is_made_up_for(
 
     config = compose(WORDS).config
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "evaluate_parts", interrupted)
+        patch.setattr(stages_run, "evaluate_parts", interrupted)
         with pytest.raises(Interrupted), interrupts.handled():
             train(config, tmp_path / "run")
     assert last_step(tmp_path / "run", "autoencoder") == step

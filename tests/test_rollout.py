@@ -20,7 +20,7 @@ from toolkit.errors import ToolkitError
 from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.rollout import kept, roll_out, within
 from toolkit.spec import CodeSpec, Condition
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 pytestmark = pytest.mark.long
 

@@ -17,7 +17,7 @@ from toolkit.__main__ import run as command
 from toolkit.cli.config.compose import compose
 from toolkit.plots import captions
 from toolkit.plots.captions import Captions
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 PARTS = [
     *("dataset=toy_tiles", "encoder=toy_conv", "dim=4", *VQ),

@@ -20,7 +20,7 @@ from toolkit.cli.long import decode_varying
 from toolkit.runs.codes import read_codes
 from toolkit.runs.plain import read_json
 from toolkit.spec import CodeSpec
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 MODEL = [*TILES, "quantizer=toy_scales", "prior=transformer", "prior.hidden=8", "prior.layers=1", "prior.heads=2"]
 WORDS = [

@@ -29,7 +29,7 @@ from toolkit.datasets.shard_stream import ShardStreamDataset
 from toolkit.datasets.tars.expand import expand
 from toolkit.datasets.waves import WavesDataset
 from toolkit.runs.folder import Run
-from toolkit.stages import train
+from toolkit.stages.run import train
 from toolkit.stream_batches import StreamBatches, saved_of
 from toolkit.testing.dataset import assert_same
 from toolkit.testing.stream import StreamSuite

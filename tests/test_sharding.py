@@ -37,7 +37,7 @@ from toolkit.runs.saving import save
 from toolkit.runs.tensors import write_tensors
 from toolkit.sharding import check_sharding, checkpoint_activations, shard
 from toolkit.spec import CodeSpec, Condition
-from toolkit.staging import Staging
+from toolkit.stages.staging import Staging
 from toolkit.testing.ranks import as_ranks
 from toolkit.training import PriorStage, train_steps
 
@@ -392,7 +392,7 @@ def taken(staging: Staging, size: int, options: Any, rank: int, ranks: int) -> I
         def size(self, split: str) -> int:
             return size
 
-    module = "toolkit.staging"
+    module = "toolkit.stages.staging"
     with (
         patch(f"{module}.rank", lambda: rank),
         patch(f"{module}.ranks", lambda: ranks),

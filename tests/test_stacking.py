@@ -20,7 +20,7 @@ from toolkit.config import RunConfig
 from toolkit.datasets.codes import CodesDataset
 from toolkit.model import open_dataset
 from toolkit.runs.codes import read_codes
-from toolkit.stages import train
+from toolkit.stages.run import train
 from toolkit.testing.dataset import DatasetSuite
 
 TRAINERS = [*TWO_STEPS, "prior.hidden=8", "prior.layers=2", "prior.head=8"]

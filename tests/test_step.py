@@ -22,11 +22,11 @@ from toolkit.config import RunConfig
 from toolkit.model import open_dataset
 from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions, TrainerOptions
-from toolkit.recorder import CLOCKED
 from toolkit.runs.checkpoint import newest
 from toolkit.runs.folder import Run
 from toolkit.runs.saving import save
-from toolkit.stages import train
+from toolkit.stages.recorder import CLOCKED
+from toolkit.stages.run import train
 from toolkit.step import WARM_UP, Step, check_graph, step_of
 from toolkit.testing.accelerator import StandIn, stand_in
 from toolkit.training import StepLoss, train_steps

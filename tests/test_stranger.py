@@ -19,7 +19,7 @@ from toolkit.cli.config.compose import compose
 from toolkit.dataset import Dataset
 from toolkit.prior import Prior
 from toolkit.spec import CodeSpec, Condition
-from toolkit.stages import train
+from toolkit.stages.run import train
 from toolkit.testing.dataset import DatasetSuite
 from toolkit.testing.prior import PriorSuite
 

@@ -23,7 +23,7 @@ from toolkit.errors import ToolkitError
 from toolkit.on_device import table_on
 from toolkit.options import OnDevice
 from toolkit.runs.codes import CachedCodes
-from toolkit.stages import train
+from toolkit.stages.run import train
 from toolkit.tables import Table
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

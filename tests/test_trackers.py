@@ -25,7 +25,7 @@ from toolkit.loggers.trackio import TrackioLogger
 from toolkit.loggers.wandb import WandbLogger
 from toolkit.runs.folder import Run
 from toolkit.runs.log import Log
-from toolkit.stages import train
+from toolkit.stages.run import train
 from toolkit.testing import LoggerSuite
 
 

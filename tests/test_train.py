@@ -20,9 +20,9 @@ from toolkit import __main__ as command
 from toolkit.cli.config.compose import compose
 from toolkit.optimization import Optimization
 from toolkit.options import AutoencoderTrainerOptions
-from toolkit.recorder import CLOCKED
 from toolkit.runs.folder import Run
-from toolkit.stages import train
+from toolkit.stages.recorder import CLOCKED
+from toolkit.stages.run import train
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from toolkit.recorder import CLOCKED
 from toolkit.runs.folder import Run
+from toolkit.stages.recorder import CLOCKED
 
 TOY = Path(__file__).resolve().parent / "toy"
 TILES = ["dataset=toy_tiles", "encoder=toy_conv", "decoder=toy_conv", "likelihood=categorical", "dim=4"]

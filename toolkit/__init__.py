@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from toolkit.spec import CodeSpec as CodeSpec
     from toolkit.spec import Condition as Condition
     from toolkit.spec import DataSpec as DataSpec
-    from toolkit.stages import train as train
+    from toolkit.stages.run import train as train
     from toolkit.stream_dataset import StreamDataset as StreamDataset
     from toolkit.stream_dataset import Streamed as Streamed
 
@@ -84,7 +84,7 @@ _HOMES = {
     "evaluate": "scoring",
     "export": "exporting.export",
     "load": "model",
-    "train": "stages",
+    "train": "stages.run",
 }
 
 __all__ = sorted(_HOMES)

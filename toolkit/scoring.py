@@ -15,7 +15,6 @@ from toolkit import registry
 from toolkit.batches import Batch, split_batches
 from toolkit.build import build_metrics
 from toolkit.config import PartConfig, RunConfig
-from toolkit.continuation import changed_data
 from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluate_parts
@@ -30,6 +29,7 @@ from toolkit.runs.chosen import chosen_step
 from toolkit.runs.folder import Run
 from toolkit.sample import sample
 from toolkit.spec import DataSpec
+from toolkit.stages.continuation import changed_data
 from toolkit.writing import write_text
 
 

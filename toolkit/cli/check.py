@@ -17,7 +17,7 @@ def check(config: RunConfig) -> int:
 
     from toolkit.build import build_prior, build_stage
     from toolkit.model import open_dataset
-    from toolkit.refusals import check_run, check_second_stage, codes_of_prior, data_of_prior, trains_prior
+    from toolkit.stages.refusals import check_run, check_second_stage, codes_of_prior, data_of_prior, trains_prior
 
     show_plugin_notes()
     torch.manual_seed(config.seed)

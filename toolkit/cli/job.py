@@ -13,7 +13,7 @@ from toolkit.distributed import rank
 from toolkit.errors import ToolkitError, printable
 from toolkit.failures import explain
 from toolkit.report import Silence
-from toolkit.stages import train
+from toolkit.stages.run import train
 
 
 def train_run(config: RunConfig, folder: Path) -> float | None:

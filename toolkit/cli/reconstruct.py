@@ -60,11 +60,11 @@ def main(args: list[str]) -> int:
     from toolkit.cli.long import read as read_file
     from toolkit.cli.outputs import require_folder, written_together
     from toolkit.cli.reading import read_split
-    from toolkit.continuation import changed_data
     from toolkit.lengths.mask import shortest, together
     from toolkit.model import load
-    from toolkit.pictures import labels_of, spread
     from toolkit.plots.captions import plot_captioned
+    from toolkit.stages.continuation import changed_data
+    from toolkit.stages.pictures import labels_of, spread
 
     if options.files and options.dataset:
         option = f"dataset.{next(iter(options.dataset))}"

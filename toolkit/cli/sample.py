@@ -85,9 +85,9 @@ def main(args: list[str]) -> int:
     from toolkit.cli.outputs import require_folder, written_together
     from toolkit.errors import ToolkitError
     from toolkit.model import load
-    from toolkit.pictures import labels_of
     from toolkit.plots.captions import Captions, plot_captioned
     from toolkit.prior import SamplingOptions
+    from toolkit.stages.pictures import labels_of
 
     SamplingOptions(options.temperature, options.top_k, options.top_p)  # rejects wrong values before a run is opened
     if options.out:

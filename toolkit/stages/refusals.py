@@ -1,7 +1,7 @@
 """What is refused before a run trains: ``toolkit check`` and ``toolkit train`` both ask here, and so say the same.
 
 A configuration is checked without what else training needs: ``check_machine`` refuses what this machine lacks,
-``toolkit.dataset.check_first`` what an example holds, ``toolkit.continuation`` what a run's folder holds.
+``toolkit.dataset.check_first`` what an example holds, ``toolkit.stages.continuation`` what a run's folder holds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 
 from toolkit.autoencoder import Autoencoder, code_spec_on, encoded_grid
 from toolkit.build import build_metrics
-from toolkit.choice import rule_of_autoencoder, rule_of_prior
 from toolkit.config import RunConfig
 from toolkit.dataset import Dataset
 from toolkit.device import choose_device
@@ -22,6 +21,7 @@ from toolkit.optimization import trainable
 from toolkit.prior import Prior
 from toolkit.sharding import check_divisible, check_sharding
 from toolkit.spec import CodeSpec, DataSpec
+from toolkit.stages.choice import rule_of_autoencoder, rule_of_prior
 from toolkit.step import check_capture, check_graph
 from toolkit.training import Stage
 

@@ -12,7 +12,6 @@ from typing import Any, NoReturn, TypeVar, final
 from toolkit import interrupts
 from toolkit.adversary import CriticWatch
 from toolkit.batches import TrainBatches
-from toolkit.choice import Choice
 from toolkit.device import exact, peak_memory, random_kept
 from toolkit.distributed import Largest, broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import Interrupted, NotFiniteError, ToolkitError
@@ -24,6 +23,7 @@ from toolkit.running_metrics import RunningMetrics
 from toolkit.runs.checkpoint import Checkpoint, found, newest, set_aside
 from toolkit.runs.folder import Run
 from toolkit.runs.saving import save
+from toolkit.stages.choice import Choice
 from toolkit.step import Metrics
 from toolkit.stream_batches import Place, StreamBatches, facts_of
 

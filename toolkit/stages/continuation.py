@@ -8,13 +8,13 @@ from toolkit.build import build_prior_stage
 from toolkit.config import RunConfig
 from toolkit.dataset import Dataset
 from toolkit.errors import ToolkitError
-from toolkit.refusals import check_second_stage, codes_of_prior, data_of_prior, trains_prior
 from toolkit.runs import spec_file
 from toolkit.runs.checkpoint import Checkpoint, newest
 from toolkit.runs.chosen import choose
 from toolkit.runs.data import DataRecord, compare, read_record, record
 from toolkit.runs.folder import Run
 from toolkit.spec import Condition, DataSpec
+from toolkit.stages.refusals import check_second_stage, codes_of_prior, data_of_prior, trains_prior
 from toolkit.training import Stage
 
 ALLOW = (

@@ -12,9 +12,7 @@ import torch
 
 from toolkit import hub
 from toolkit.build import asks_for_source, build_loggers, build_metrics, build_stage
-from toolkit.choice import Choice, rule_of_autoencoder
 from toolkit.config import RunConfig
-from toolkit.continuation import check_continuation, check_data
 from toolkit.dataset import Dataset, Examples, check_first
 from toolkit.device import choose_device, placed
 from toolkit.distributed import (
@@ -28,16 +26,12 @@ from toolkit.distributed import (
 )
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import can_share, evaluate_parts
-from toolkit.initialization import initialize
 from toolkit.interrupts import keyboard
 from toolkit.logged import Logged
 from toolkit.model import load, open_dataset
 from toolkit.optimization import Optimization
 from toolkit.paths import with_absolute_paths
-from toolkit.pictures import SHOWN, Shown, plot_reconstructions
 from toolkit.provenance import components, list_components
-from toolkit.recorder import Recorder
-from toolkit.refusals import check_machine, check_run
 from toolkit.report import Lines, LogFile, Report, Silence
 from toolkit.runs.checkpoint import newest
 from toolkit.runs.codes import CachedCodes
@@ -45,8 +39,14 @@ from toolkit.runs.data import DataRecord, record
 from toolkit.runs.folder import Run, write_config
 from toolkit.runs.lock import training_lock
 from toolkit.scoring import validation_score
-from toolkit.second_stage import train_prior
-from toolkit.staging import Staging
+from toolkit.stages.choice import Choice, rule_of_autoencoder
+from toolkit.stages.continuation import check_continuation, check_data
+from toolkit.stages.initialization import initialize
+from toolkit.stages.pictures import SHOWN, Shown, plot_reconstructions
+from toolkit.stages.recorder import Recorder
+from toolkit.stages.refusals import check_machine, check_run
+from toolkit.stages.second import train_prior
+from toolkit.stages.staging import Staging
 from toolkit.training import Stage
 
 

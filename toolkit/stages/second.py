@@ -12,8 +12,6 @@ import torch
 from toolkit import collapse
 from toolkit.batches import Batch
 from toolkit.build import build_prior
-from toolkit.choice import Choice, rule_of_prior
-from toolkit.continuation import check_data, is_current
 from toolkit.dataset import Dataset, Examples, SourceFile
 from toolkit.device import choose_device, placed
 from toolkit.distributed import (
@@ -29,11 +27,8 @@ from toolkit.distributed import (
 from toolkit.errors import ToolkitError
 from toolkit.model import Model
 from toolkit.optimization import Optimization
-from toolkit.pictures import Shown, plot_samples
 from toolkit.provenance import components
 from toolkit.quantizer import Quantizer
-from toolkit.recorder import Recorder
-from toolkit.refusals import codes_of_prior, data_of_prior
 from toolkit.report import Report
 from toolkit.running_metrics import histogram
 from toolkit.runs.best import read_best
@@ -44,7 +39,12 @@ from toolkit.runs.data import record
 from toolkit.runs.folder import Run, write_config
 from toolkit.sharding import checkpoint_activations, drop_gathered, shard
 from toolkit.spec import CodeSpec
-from toolkit.staging import Staging
+from toolkit.stages.choice import Choice, rule_of_prior
+from toolkit.stages.continuation import check_data, is_current
+from toolkit.stages.pictures import Shown, plot_samples
+from toolkit.stages.recorder import Recorder
+from toolkit.stages.refusals import codes_of_prior, data_of_prior
+from toolkit.stages.staging import Staging
 from toolkit.training import PriorStage
 
 

@@ -22,11 +22,11 @@ from toolkit.model import Model
 from toolkit.on_device import table_on
 from toolkit.optimization import Optimization
 from toolkit.options import TrainerOptions
-from toolkit.recorder import Recorder
 from toolkit.runs.checkpoint import found
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.folder import Run
 from toolkit.spec import CodeSpec, DataSpec
+from toolkit.stages.recorder import Recorder
 from toolkit.stream_batches import KEY, StreamBatches
 from toolkit.stream_dataset import StreamDataset, numbered
 from toolkit.training import PriorStage, Stage, train_steps
