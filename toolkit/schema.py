@@ -14,7 +14,7 @@ import ast
 import dataclasses
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -180,6 +180,19 @@ def spell(wanted: Any) -> str:
     return str(wanted) if get_args(wanted) else str(wanted.__name__)
 
 
+def spell_value(value: Any, number: Callable[[float], str] = str) -> str:
+    """A value as the user writes it; ``number`` says how floats are written."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(spell_value(item, number) for item in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {spell_value(item, number)}" for key, item in value.items()) + "}"
+    return number(value) if isinstance(value, float) else str(value)
+
+
 def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
     for choice in choices:
         if str(choice) == str(value) and isinstance(value, str | type(choice)):
@@ -188,7 +201,7 @@ def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
 
 
 def _listed(choices: tuple[Any, ...]) -> str:
-    return ", ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
+    return ", ".join(map(spell_value, choices))
 
 
 def _items(origin: Any, parts: tuple[Any, ...], value: list[Any] | tuple[Any, ...]) -> Iterator[Any]:

@@ -72,20 +72,12 @@ def _example(key: str, option: Option) -> str:
         return _usage(key, option)
     if _is_dict(option.type):
         return f"{key}.KEY=VALUE"
-    return f"{key}={_shown(option.default)}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(str, value))}]"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{key}={schema.spell_value(option.default)}"
 
 
 def _metavar(option: Option) -> str:
     if option.choices:
-        return "|".join(map(_shown, option.choices))
+        return "|".join(map(schema.spell_value, option.choices))
     return "PATH" if Path in (option.type, *get_args(option.type)) or option.name == "run" else "VALUE"
 
 

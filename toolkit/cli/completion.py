@@ -17,7 +17,7 @@ from toolkit.cli.config import groups
 from toolkit.cli.own_commands import summaries
 from toolkit.errors import ToolkitError
 from toolkit.registry import FAMILY, KINDS, REGISTERED
-from toolkit.schema import Option
+from toolkit.schema import Option, spell_value
 
 USAGE = """toolkit completion bash|zsh
 
@@ -159,7 +159,7 @@ def _values(key: str, value: str, words: Sequence[str]) -> Iterator[str]:
         yield from (f"{name} " for name in names)
         return
     choices = _choices(key, words)
-    yield from (f"{str(choice).lower() if isinstance(choice, bool) else choice} " for choice in choices)
+    yield from (f"{spell_value(choice)} " for choice in choices)
     if not choices and key.rpartition(".")[2] in _PATHS:
         yield from _files(value)
         yield from _pulled(value) if key in _RUNS else ()
@@ -207,7 +207,7 @@ def _options(command: str, words: Sequence[str], last: str) -> Iterator[str]:
 def _option_values(key: str, value: str, option: Option | None, words: Sequence[str]) -> Iterator[str]:
     head, _, leaf = key.partition(".")
     if option and option.choices:
-        yield from (f"{str(choice).lower() if isinstance(choice, bool) else choice} " for choice in option.choices)
+        yield from (f"{spell_value(choice)} " for choice in option.choices)
     elif head == "condition":
         labels = (known["labels"] for known in _conditions(words) if known["name"] == leaf)
         yield from (f"{label} " for names in labels for label in names)

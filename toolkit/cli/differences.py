@@ -70,13 +70,7 @@ def differences(configs: Sequence[Config]) -> list[dict[str, Any]]:
 
 def text(value: Any) -> str:
     """A value as it is written on the command line; a number that a search sampled, to four digits."""
-    if isinstance(value, list):
-        return f"[{','.join(map(text, value))}]"
-    if value is None:
-        return "null"
-    if isinstance(value, float) and len(str(value)) > LONGEST:
-        return f"{value:.4g}"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return schema.spell_value(value, lambda number: f"{number:.4g}" if len(str(number)) > LONGEST else str(number))
 
 
 def _label(values: Mapping[str, Any], leaves: Mapping[str, int]) -> str:

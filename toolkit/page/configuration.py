@@ -33,16 +33,8 @@ def settings(config: Mapping[str, Any]) -> list[Setting]:
 
 
 def text(value: Any) -> str:
-    """A value as the command line takes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(text, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {text(inner)}" for key, inner in value.items()) + "}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value as the command line takes it, numbers to six digits."""
+    return schema.spell_value(value, "{:g}".format)
 
 
 def _parts(kind: str, value: Any) -> Iterator[Setting]:
