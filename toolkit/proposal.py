@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,13 @@ def training(
         Choice(f"{stage}.pictures_every", steps // pictures, ""),
         Choice(f"{stage}.checkpoint_every", 500, "what a kill loses at most"),
     )
+
+
+def sampling(condition: str, labels: Collection[str], by: str) -> tuple[Choice, ...]:
+    """The option that shows the prior a label of each file, and how to sample ``by`` it; none where all have one."""
+    if len(labels) < 2:
+        return ()
+    return (Choice("conditions.prior", [condition], f"sample by {by}: condition.{condition}={min(labels)}"),)
 
 
 def counted(number: int, what: str) -> str:

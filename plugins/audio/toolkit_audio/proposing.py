@@ -9,7 +9,7 @@ from statistics import median
 from typing import NamedTuple
 
 from toolkit import ToolkitError
-from toolkit.proposal import Choice, Proposal, counted, passes, some, training, unread
+from toolkit.proposal import Choice, Proposal, counted, passes, sampling, some, training, unread
 from toolkit_audio.corpus import scan_headers
 from toolkit_audio.reading import Header
 from toolkit_audio.splits import Utterance
@@ -84,7 +84,7 @@ def _choices(root: Path, seen: Seen, rate: int) -> tuple[Choice, ...]:
         Choice("prior", "pixelcnn", "learns fast; transformer sees further, on hours of sound"),
         Choice("metric", ["reconstruction", "codebook", "audio_quality"], "audio_quality: distances that one hears"),
         Choice("dim", 64, "channels of a latent"),
-        *_conditions(seen),
+        *sampling("speaker", seen.speakers, "first folder"),
         Choice("dataset.root", str(root), ""),
         Choice("dataset.sample_rate", rate, _why_rate(seen, rate)),
         Choice(
@@ -142,12 +142,6 @@ def _choices(root: Path, seen: Seen, rate: int) -> tuple[Choice, ...]:
             pictures=5,
         ),
     )
-
-
-def _conditions(seen: Seen) -> tuple[Choice, ...]:
-    if len(seen.speakers) < 2:
-        return ()
-    return (Choice("conditions.prior", ["speaker"], f"sample by first folder: condition.speaker={min(seen.speakers)}"),)
 
 
 def _why_rate(seen: Seen, rate: int) -> str:

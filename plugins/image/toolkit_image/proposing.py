@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit import ToolkitError
 from toolkit.datasets.files import find_files, require_train, scan, split_folders
-from toolkit.proposal import Choice, Proposal, counted, passes, some, spread, training, unread
+from toolkit.proposal import Choice, Proposal, counted, passes, sampling, some, spread, training, unread
 from toolkit_image.decoding import decode, suffixes
 from toolkit_image.layout import check_classes, class_folder, scan_sizes
 
@@ -108,7 +108,7 @@ def _choices(root: Path, seen: Seen, side: int) -> tuple[Choice, ...]:
         Choice("likelihood", "normal", "squared error; logistic gives bits per dim, and takes longer"),
         Choice("prior", "pixelcnn", "learns fast on few images; transformer sees further, on many"),
         Choice("dim", DIM, "channels of a latent"),
-        *_conditions(seen),
+        *sampling("class", seen.classes, "class"),
         Choice("dataset.root", str(root), ""),
         Choice("dataset.size", side, _why_side(seen, side)),
         Choice("dataset.channels", channels, "all images are gray" if seen.gray else "color"),
@@ -147,12 +147,6 @@ def _choices(root: Path, seen: Seen, side: int) -> tuple[Choice, ...]:
             "prior_trainer", prior_steps, 16, 1.0e-3, "it stops helping where val rises", examples=256, pictures=10
         ),
     )
-
-
-def _conditions(seen: Seen) -> tuple[Choice, ...]:
-    if len(seen.classes) < 2:
-        return ()
-    return (Choice("conditions.prior", ["class"], f"sample by class: condition.class={min(seen.classes)}"),)
 
 
 def _why_side(seen: Seen, side: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit import ToolkitError
 from toolkit.datasets.files import scan
-from toolkit.proposal import Choice, Proposal, counted, passes, some, training, unread
+from toolkit.proposal import Choice, Proposal, counted, passes, sampling, some, training, unread
 from toolkit_video.classes import class_of
 from toolkit_video.corpus import ALIKE, find_videos
 from toolkit_video.frames import opened
@@ -127,7 +127,7 @@ def _choices(root: Path, seen: Seen, window: Window, side: int) -> tuple[Choice,
         Choice("likelihood", "normal", "squared error"),
         Choice("prior", "pixelcnn", "learns fast on few videos; transformer sees further, on many"),
         Choice("metric", ["reconstruction", "codebook", "video_quality"], "video_quality: error of motion"),
-        *_conditions(seen),
+        *sampling("class", seen.classes, "class"),
         Choice("dataset.root", str(root), ""),
         Choice("dataset.labels", seen.labels, _why_labels(seen)),
         Choice("dataset.size", side, f"{_why_side(seen)}; half of it takes a quarter of the time"),
@@ -156,12 +156,6 @@ def _choices(root: Path, seen: Seen, window: Window, side: int) -> tuple[Choice,
         Choice("prior.head", 128, ""),
         *training("prior_trainer", steps, 8, 2.0e-3, "it stops helping where val rises", examples=64, pictures=10),
     )
-
-
-def _conditions(seen: Seen) -> tuple[Choice, ...]:
-    if len(seen.classes) < 2:
-        return ()
-    return (Choice("conditions.prior", ["class"], f"sample by class: condition.class={min(seen.classes)}"),)
 
 
 def _why_labels(seen: Seen) -> str:
