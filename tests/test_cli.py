@@ -179,6 +179,7 @@ def test_train_runs_what_was_composed(plugin: Path, trained: list[Any], capsys: 
     assert command.run(["train", "experiment=d_small", "encoder.hidden=3"]) == 0
     [(config, folder)] = trained
     assert config["encoder"] == {"name": "d_enc", "hidden": 3, "norm": "group", "bias": True}
+    assert config["experiment"] == {"name": "d_small", "instead_of": {"encoder.hidden": 8}}
     assert folder.is_dir()
     assert folder.parent == Path("outputs/d_small").resolve()
     assert not list(folder.iterdir())
@@ -288,7 +289,8 @@ def test_a_run_is_continued(plugin: Path, trained: list[Any], capsys: pytest.Cap
     config, folder = trained.pop()
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     assert command.run(["train", "run=a run", "trainer.steps=5"]) == 0
-    assert trained[0][0] == {**config, "trainer": {**config["trainer"], "steps": 5}}
+    changed = {"name": "d_small", "instead_of": {"trainer.steps": 10000}}
+    assert trained[0][0] == {**config, "trainer": {**config["trainer"], "steps": 5}, "experiment": changed}
     assert trained[0][1] == Path("a run")
     assert "several priors" in fails(capsys, "train", "run=a run", "-m")
     assert "nowhere" in fails(capsys, "train", "run=nowhere")
@@ -321,6 +323,7 @@ def test_config_dir_adds_experiments(plugin: Path, trained: list[Any], capsys: p
     (home / "mine.yaml").write_text("# @package _global_\ndefaults: [d_small, _self_]\ndim: 5\n")
     assert command.run(["train", "--config-dir", "my conf", "experiment=mine"]) == 0
     assert trained[0][0]["dim"] == 5
+    assert trained[0][0]["experiment"] == {"name": "mine", "instead_of": {}}
     assert "no such folder" in fails(capsys, "train", "--config-dir", "nowhere", "experiment=mine")
 
 
