@@ -7,8 +7,10 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from messages import assert_names
@@ -16,6 +18,7 @@ from PIL import Image
 from toys import PIXELCNN, TILES, TOY, VQ, trainers
 
 from toolkit.__main__ import run as command
+from toolkit.cli import watch
 from toolkit.cli.watch import server_of, state_of
 from toolkit.page.configuration import changes, settings
 from toolkit.page.contents import contents_of
@@ -160,6 +163,15 @@ def test_several_runs_share_a_page(trained: Path, tmp_path: Path, capsys: pytest
 def test_wrong_words(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(words) == 2
     assert_names(capsys.readouterr().err, named)
+
+
+def test_watching_comes_after_the_training(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = SimpleNamespace(server_address=("127.0.0.1", 1), serve_forever=lambda: asked.append("served"))
+    asked: list[object] = []
+    monkeypatch.setattr(watch, "server_of", lambda *_: nullcontext(served))
+    monkeypatch.setattr("os.nice", asked.append, raising=False)
+    assert command(["watch", f"run={trained}"]) == 0
+    assert asked == [19, "served"]
 
 
 def test_watching_serves_the_page_to_this_machine_alone(trained: Path, tmp_path: Path) -> None:

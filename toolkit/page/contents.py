@@ -61,18 +61,18 @@ class Contents(NamedTuple):
 
 def contents_of(run: Run, budget: int = BUDGET) -> Contents:
     """ToolkitError where the folder's configuration cannot be read; whatever else is missing is left out."""
-    config = run.config_values()
+    config, title = run.config_values(), run.title
     evaluation = evaluation_of(run)
     log = list(_log(run.path / "log.txt"))
     warnings, log = _warnings(log), log[-200:]
     folders = {"autoencoder": run.autoencoder, **{f"prior-{name}": run.prior(name) for name in run.priors()}}
     best = {stage: one for stage, folder in folders.items() if (one := read_best(folder))}
     return Contents(
-        run.title,
+        title,
         _sentence(run),
         _headlines(evaluation or _last_validation(run)),
         warnings,
-        stages_of({run.title: run.log}, best),
+        stages_of({title: run.log}, best),
         media_of(run, budget),
         [*_measured(evaluation), *_checkpoints(folders, best), *_provenance(run)],
         changes(config),
