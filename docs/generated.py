@@ -27,8 +27,16 @@ from toolkit import registry
 from toolkit.schema import Option, Signature, read
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURES = ("plugins/image/samples.png",)
-"""Shown on pages under their file names."""
+PICTURES = {
+    "samples.png": "plugins/image/samples.png",
+    "sprites.png": "plugins/video/samples.png",
+}
+"""Shown on pages, by the names that they have there."""
+SEEN = {
+    "image_shapes": ("samples.png", "Shapes by their names, sampled from the prior"),
+    "video_sprites": ("sprites.png", "Six frames of a clip, and how the prior goes on by left, right, up and down"),
+}
+"""By experiment, a picture of what it made where it was trained as it is."""
 COMPARED = {
     "nmse": "error / variance",
     "psnr": "PSNR, dB",
@@ -68,8 +76,8 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    for picture in PICTURES:
-        files.append(File.generated(config, Path(picture).name, abs_src_path=str(ROOT / picture)))
+    for name, picture in PICTURES.items():
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / picture)))
     return files
 
 
@@ -189,6 +197,9 @@ def _experiment(file: Path, relative: Path) -> str:
     group, name = relative.parent.as_posix(), relative.stem
     title, anchor = (f"{group}={name}", f"{group}-{name}") if group != "." else (relative.name, name)
     lines = [f"### `{title}` {{ #{anchor.replace('/', '-')} }}", _comment(source)]
+    if group == "experiment" and name in SEEN:
+        picture, caption = SEEN[name]
+        lines += [f"![{caption}]({picture})", f"*{caption}.*"]
     chosen = " · ".join(_choices(yaml.safe_load(source), group))
     indented = "\n".join(f"    {line}".rstrip() for line in source.splitlines())
     lines += [chosen, f'??? example "{relative.as_posix()}"\n\n    ```yaml\n{indented}\n    ```']
