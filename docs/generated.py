@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
@@ -26,8 +27,16 @@ from toolkit import registry
 from toolkit.schema import Option, Signature, read
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURES = ("plugins/image/samples.png",)
-"""Shown on pages under their file names."""
+PICTURES = {
+    "samples.png": "plugins/image/samples.png",
+    "sprites.png": "plugins/video/samples.png",
+}
+"""Shown on pages, by the names that they have there."""
+SEEN = {
+    "image_shapes": ("samples.png", "Shapes by their names, sampled from the prior"),
+    "video_sprites": ("sprites.png", "Six frames of a clip, and how the prior goes on by left, right, up and down"),
+}
+"""By experiment, a picture of what it made where it was trained as it is."""
 COMPARED = {
     "nmse": "error / variance",
     "psnr": "PSNR, dB",
@@ -37,6 +46,19 @@ COMPARED = {
     "step_ms": "ms a step",
 }
 """What is shown of each row of the comparison, and its heading."""
+SPELT = {
+    "critics loss": "critic's loss",
+    "decoders gradient": "decoder's gradient",
+    "dim": "`dim`",
+    "entrys": "entry's",
+    "gpu": "GPU",
+    "kl": "KL",
+    "latents grid": "latents' grid",
+    "log prob": "`log_prob`",
+    "png": "PNG",
+    "x": "`x`",
+}
+"""What a test's name cannot write."""
 _MARKER = re.compile(r"^<!-- (parts|laws|experiments|compared) ?(\w*) -->$", re.MULTILINE)
 
 
@@ -45,9 +67,17 @@ def on_startup(**_: Any) -> None:
     os.environ[registry.PLUGIN_PATH] = str(ROOT / "plugins")
 
 
+def on_config(config: Any) -> Any:
+    """Each page says of which version it is, and where the repository is, as soon as pyproject.toml names one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    config.copyright = f"{project['name']} {project['version']}"
+    config.repo_url = config.repo_url or project.get("urls", {}).get("Repository")
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
-    for picture in PICTURES:
-        files.append(File.generated(config, Path(picture).name, abs_src_path=str(ROOT / picture)))
+    for name, picture in PICTURES.items():
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / picture)))
     return files
 
 
@@ -63,8 +93,22 @@ def parts(kind: str) -> str:
 
 
 def laws(kind: str) -> str:
-    """The tests of a kind's suite, inherited ones first, as a list of sentences."""
-    return "\n".join(f"- {name.removeprefix('test_').replace('_', ' ')}" for name in _tests(f"{kind.title()}Suite"))
+    """The tests of a kind's suite, inherited ones first, as a list of sentences, with what they say of themselves."""
+    tests = _tests(f"{kind.title()}Suite")
+    return "\n".join(f"- {' '.join([_sentence(test.name), *_prose(ast.get_docstring(test))])}" for test in tests)
+
+
+def _sentence(test: str) -> str:
+    """A test's name as one."""
+    words = test.removeprefix("test_").replace("_", " ")
+    for plain, written in SPELT.items():
+        words = re.sub(rf"\b{plain}\b", written, words)
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _prose(docstring: str | None) -> list[str]:
+    """A docstring's first paragraph, in one line."""
+    return [" ".join(docstring.partition("\n\n")[0].split())] if docstring else []
 
 
 def experiments() -> str:
@@ -133,7 +177,7 @@ def _value(value: Any) -> str:
     return yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True).split("\n")[0]
 
 
-def _tests(suite: str) -> Iterator[str]:
+def _tests(suite: str) -> Iterator[ast.FunctionDef]:
     classes = {
         node.name: node
         for file in sorted((ROOT / "toolkit" / "testing").glob("*.py"))
@@ -145,7 +189,7 @@ def _tests(suite: str) -> Iterator[str]:
             yield from _tests(base.id)
     for node in classes[suite].body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            yield node.name
+            yield node
 
 
 def _experiment(file: Path, relative: Path) -> str:
@@ -153,6 +197,9 @@ def _experiment(file: Path, relative: Path) -> str:
     group, name = relative.parent.as_posix(), relative.stem
     title, anchor = (f"{group}={name}", f"{group}-{name}") if group != "." else (relative.name, name)
     lines = [f"### `{title}` {{ #{anchor.replace('/', '-')} }}", _comment(source)]
+    if group == "experiment" and name in SEEN:
+        picture, caption = SEEN[name]
+        lines += [f"![{caption}]({picture})", f"*{caption}.*"]
     chosen = " · ".join(_choices(yaml.safe_load(source), group))
     indented = "\n".join(f"    {line}".rstrip() for line in source.splitlines())
     lines += [chosen, f'??? example "{relative.as_posix()}"\n\n    ```yaml\n{indented}\n    ```']

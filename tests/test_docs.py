@@ -12,7 +12,7 @@ import subprocess
 import sys
 from importlib import util
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -225,11 +225,25 @@ def test_a_loop_of_ones_own(folder: Path, tiny: None) -> None:
 def test_a_kinds_page_has_its_laws_and_parts(kind: str, generated: ModuleType) -> None:
     assert {f"<!-- laws {kind} -->", f"<!-- parts {kind} -->"} <= set(PAGES[f"parts/{kind}.md"].splitlines())
     suite = getattr(testing, f"{kind.title()}Suite")
-    told = [line.removeprefix("- ") for line in generated.laws(kind).splitlines()]
+    laws = [line.removeprefix("- ").partition(".")[0] for line in generated.laws(kind).splitlines()]
     tests = [name for name, _ in inspect.getmembers(suite, inspect.isfunction) if name.startswith("test_")]
-    assert sorted(told) == sorted(name.removeprefix("test_").replace("_", " ") for name in tests)
+    assert sorted(re.sub("[`']", "", law).lower().replace(" ", "_") for law in laws) == sorted(
+        name.removeprefix("test_") for name in tests
+    )
     written = re.findall(r"^### `(\w+)`", generated.parts(kind), re.MULTILINE)
     assert written == list(registry.names(kind))
+
+
+@needs_mkdocs
+def test_pages_name_their_version_and_a_repository_only_where_there_is_one(
+    generated: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated, "ROOT", tmp_path)
+    project = '[project]\nname = "a"\nversion = "1.2"\n'
+    for text, repository in ((project, None), (f'{project}urls = {{Repository = "https://here"}}\n', "https://here")):
+        (tmp_path / "pyproject.toml").write_text(text)
+        config = generated.on_config(SimpleNamespace(repo_url=None))
+        assert (config.copyright, config.repo_url) == ("a 1.2", repository)
 
 
 @needs_mkdocs

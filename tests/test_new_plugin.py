@@ -38,8 +38,9 @@ def new(folder: Path, *components: str) -> Path:
 
 
 @pytest.mark.slow
-def test_its_tests_pass_at_birth(tmp_path: Path) -> None:
-    home = new(tmp_path / "born-plugin", "quantizer=born_quantizer", "metric=born_metric")
+@pytest.mark.parametrize("components", [["quantizer=born_quantizer", "metric=born_metric"], ["command=born"]])
+def test_its_tests_pass_at_birth(tmp_path: Path, components: list[str]) -> None:
+    home = new(tmp_path / "born-plugin", *components)
     env = {**os.environ, "PYTHONPATH": str(home), "TOOLKIT_PLUGIN_PATH": str(home)}
     done = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=home, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -55,6 +56,26 @@ def test_it_is_used_without_being_installed(
     assert command.run(["--plugin", str(home), "check", "experiment=live_plugin"]) == 0
     printed = capsys.readouterr().out
     assert all(f"live_{kind}" in printed for kind in PARTS if kind not in (*LISTS, *INNER, "likelihood"))
+
+
+def test_a_command_is_there_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Listed by its docstring, run with its words, and a package of commands alone has no experiment."""
+    monkeypatch.setenv(registry.PLUGIN_PATH, "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    home = new(tmp_path / "told-plugin", "command=tell")
+    assert not (home / "told_plugin" / "conf").exists()
+    told = capsys.readouterr().out
+    assert "toolkit tell RUN" in told
+    assert "experiment=" not in told + (home / "README.md").read_text()
+    assert command.run(["--plugin", str(home), "--help"]) == 0
+    assert "Says what runs" in capsys.readouterr().out
+    assert command.run(["--plugin", str(home), "tell"]) == 2
+    assert capsys.readouterr().err == "toolkit tell: no runs: toolkit tell RUNS…\n"
+    both = new(tmp_path / "both-plugin", "command=say_it", "metric=said")
+    assert command.run(["--plugin", str(both), "check", "experiment=both_plugin"]) == 0
+    assert {file.name for file in (both / "tests").iterdir()} == {"test_package.py", "test_say_it.py", "test_said.py"}
 
 
 def test_a_component_that_is_added_is_there_at_the_next_command(
@@ -80,7 +101,8 @@ def test_a_component_that_is_added_is_there_at_the_next_command(
         (["{}/fresh", "--component", "prior"], "write KIND=NAME"),
         (["{}/fresh", "--component", "prior=My-Prior"], "in small letters, digits and _"),
         (["{}/fresh", "--component", "quantizer=ema"], "discrete-toolkit provides quantizer=ema already"),
-        (["{}/fresh", "--component", "prior=a", "--component", "metric=a"], "two parts are called a"),
+        (["{}/fresh", "--component", "prior=a", "--component", "metric=a"], "two of them are called a"),
+        (["{}/fresh", "--component", "command=train"], "toolkit train is the core's: choose another name"),
         (["{}/fresh", "--component", "prior=class"], "--component prior=class: class is a word of Python"),
         (["{}/import", "--component", "prior=mine"], "import is a word of Python"),
         (["{}/Fresh!", "--component", "prior=mine"], "a package's name consists of small letters"),

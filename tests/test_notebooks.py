@@ -68,7 +68,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolkit, "compose", composed, raising=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs(notebook: Path, tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every_cell_runs(notebook, tmp_path, monkeypatch)

@@ -7,8 +7,10 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from messages import assert_names
@@ -16,12 +18,14 @@ from PIL import Image
 from toys import PIXELCNN, TILES, TOY, VQ, trainers
 
 from toolkit.__main__ import run as command
+from toolkit.cli import watch
 from toolkit.cli.watch import server_of, state_of
-from toolkit.page.configuration import settings
+from toolkit.page.configuration import changes, settings
 from toolkit.page.contents import contents_of
 from toolkit.page.curves import HEIGHT, POINTS, WIDTH, Series, chart, shown, stages_of
 from toolkit.page.media import media_of
 from toolkit.page.render import page_of
+from toolkit.runs.best import Best, write_best
 from toolkit.runs.folder import Run
 
 EVERY = ["batch_size=4", "workers=0", "log_every=2", "checkpoint_every=3", "validate_every=3", "pictures_every=3"]
@@ -89,7 +93,7 @@ def test_what_a_validation_warns_of_stands_at_the_top(tmp_path: Path) -> None:
     few = ["quantizer.codebook_size=4096", "stage=autoencoder"]
     assert command(["train", *WORDS, *few, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     (warning,) = contents_of(Run(tmp_path / "run")).warnings
-    assert warning.startswith("few codes were counted")
+    assert warning.startswith("at step 3 few codes were counted")
 
 
 def test_an_option_that_must_be_given_has_no_default() -> None:
@@ -161,6 +165,15 @@ def test_wrong_words(words: list[str], named: str, capsys: pytest.CaptureFixture
     assert_names(capsys.readouterr().err, named)
 
 
+def test_watching_comes_after_the_training(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = SimpleNamespace(server_address=("127.0.0.1", 1), serve_forever=lambda: asked.append("served"))
+    asked: list[object] = []
+    monkeypatch.setattr(watch, "server_of", lambda *_: nullcontext(served))
+    monkeypatch.setattr("os.nice", asked.append, raising=False)
+    assert command(["watch", f"run={trained}"]) == 0
+    assert asked == [19, "served"]
+
+
 def test_watching_serves_the_page_to_this_machine_alone(trained: Path, tmp_path: Path) -> None:
     run = Run(copied(trained, tmp_path))
     with server_of(run, 0) as server:
@@ -202,6 +215,57 @@ def test_values_that_are_not_finite_are_no_points() -> None:
     lines = [{"stage": "a", "split": "train", "step": i, "loss": v} for i, v in enumerate([1.0, float("nan"), 2.0])]
     (one,) = stages_of({"run": lines})["a"]
     assert one.series[0].points == [(0.0, 1.0), (2.0, 2.0)]
+
+
+def test_the_best_checkpoint_is_marked(trained: Path, tmp_path: Path) -> None:
+    """In each chart of its stage at its step, with a dot on the figure that it was chosen by, and among those kept."""
+    folder = copied(trained, tmp_path)
+    assert all(one.best is None for charts in contents_of(Run(folder)).stages.values() for one in charts)
+    (line,) = [one for one in Run(folder).log if (one["stage"], one["split"], one["step"]) == ("autoencoder", "val", 3)]
+    write_best(folder / "autoencoder", Best("val/nmse", "min", 3, line["nmse"]))
+    contents = contents_of(Run(folder))
+    nmse, *others = sorted(contents.stages["autoencoder"], key=lambda one: one.title != "nmse")
+    (val,) = [index for index, series in enumerate(nmse.series) if series.label == "val"]
+    places = [tuple(map(float, place.split(","))) for place in nmse.lines[val][1:].split("L")]
+    assert nmse.best is not None
+    assert nmse.best.dot == places[0]
+    assert {(one.best.step, one.best.dot) for one in others if one.best} == {(3, None)}
+    assert all(one.best is None for one in contents.stages["prior-pixelcnn"])
+    (kept,) = [table.rows for table in contents.tables if table.title == "Checkpoints"]
+    assert [row for row in kept if row[0] == "autoencoder"] == [
+        ("autoencoder", "6", "last"),
+        ("autoencoder", "3", f"best: val/nmse {shown(line['nmse'])}"),
+    ]
+    assert Reader(page_of(contents)).text.count("best at 3") == 1
+
+
+def test_a_best_that_is_not_of_the_curves_is_no_mark() -> None:
+    """Such as one of a log that was cut, or of a file that is not ours."""
+    points = [(float(step), 1.0 / step) for step in range(1, 9)]
+    for best in (Best("val/loss", "min", 20, 0.1), Best("val/loss", "min", 0, 1.0)):
+        assert chart("loss", [Series("val", 0, False, points)], best=best).best is None
+    far = chart("loss", [Series("val", 0, False, points)], best=Best("val/loss", "min", 4, float("inf"))).best
+    assert far is not None
+    assert far.dot is None
+
+
+def test_what_was_changed_of_an_experiment_is_listed() -> None:
+    """As the run has it now, with the experiment's own values; what was changed back is not."""
+    own = {"quantizer": "ema", "trainer.steps": 2000, "seed": 0, "logger.csv": None, "metric.strict": "strict"}
+    config = {"seed": 0, "quantizer": {"name": "fsq", "levels": [8]}, "trainer": {"steps": 5}, "metric": {}}
+    config["logger"] = {"csv": {"name": "csv"}}
+    found = changes({**config, "experiment": {"name": "image_shapes", "instead_of": own}})
+    assert found is not None
+    assert found.experiment == "image_shapes"
+    assert found.settings == [
+        ("quantizer", "fsq", "ema"),
+        ("trainer.steps", "5", "2000"),
+        ("logger.csv", "csv", "null"),
+        ("metric.strict", "null", "strict"),
+    ]
+    assert changes(config) is None
+    assert changes({**config, "experiment": "<b>"}) is None
+    assert not any(one.key.startswith("experiment") for one in settings({**config, "experiment": {"name": "x"}}))
 
 
 def test_settings_are_choices_and_what_is_not_default(trained: Path) -> None:

@@ -23,6 +23,7 @@ def test_train_runs_what_was_composed(
     assert command.run(["train", "experiment=d_small", "encoder.hidden=3"]) == 0
     [(config, folder)] = would_train
     assert config["encoder"] == {"name": "d_enc", "hidden": 3, "norm": "group", "bias": True}
+    assert config["experiment"] == {"name": "d_small", "instead_of": {"encoder.hidden": 8}}
     assert folder.is_dir()
     assert folder.parent == Path("outputs/d_small").resolve()
     assert not list(folder.iterdir())
@@ -134,7 +135,8 @@ def test_a_run_is_continued(cli_plugin: Path, would_train: list[Any], capsys: py
     config, folder = would_train.pop()
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     assert command.run(["train", "run=a run", "trainer.steps=5"]) == 0
-    assert would_train[0][0] == {**config, "trainer": {**config["trainer"], "steps": 5}}
+    changed = {"name": "d_small", "instead_of": {"trainer.steps": 10000}}
+    assert would_train[0][0] == {**config, "trainer": {**config["trainer"], "steps": 5}, "experiment": changed}
     assert would_train[0][1] == Path("a run")
     assert "several priors" in fails(capsys, "train", "run=a run", "-m")
     assert "nowhere" in fails(capsys, "train", "run=nowhere")
@@ -169,6 +171,7 @@ def test_config_dir_adds_experiments(
     (home / "mine.yaml").write_text("# @package _global_\ndefaults: [d_small, _self_]\ndim: 5\n")
     assert command.run(["train", "--config-dir", "my conf", "experiment=mine"]) == 0
     assert would_train[0][0]["dim"] == 5
+    assert would_train[0][0]["experiment"] == {"name": "mine", "instead_of": {}}
     assert "no such folder" in fails(capsys, "train", "--config-dir", "nowhere", "experiment=mine")
 
 

@@ -33,6 +33,29 @@ class PartConfig:
         return {"name": self.name, **self.options}
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """The experiment that a run began with, and what the run has otherwise."""
+
+    name: str
+    instead_of: Mapping[str, Any]
+    """By keys such as ``trainer.steps``, the experiment's own values; a part stands there by its name."""
+
+    @classmethod
+    def read(cls, values: Any, source: object) -> Experiment | None:
+        """ToolkitError where the values are not of this form; None where there are none."""
+        if values is None:
+            return None
+        name, own = (values.get(key) if isinstance(values, Mapping) else None for key in ("name", "instead_of"))
+        if not (isinstance(name, str) and isinstance(own, Mapping)):
+            raise ToolkitError(f"{source}: experiment is not a name with the values that it has instead_of the run's")
+        return cls(name, {str(key): value for key, value in own.items()})
+
+    def values(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {"name": self.name, "instead_of": dict(self.instead_of)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(RunOptions):
     """What defines a run: its parts by kind, which of them see which conditions, and how both stages are trained."""
@@ -54,6 +77,8 @@ class RunConfig(RunOptions):
     """Options of the dataset that differ in the prior's stage."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What is the user's own: plain values that no part of the core reads, and loggers and commands may."""
+    experiment: Experiment | None = None
+    """What it was composed from; it changes nothing."""
 
     @classmethod
     def read(cls, values: Mapping[str, Any], source: object = "the configuration") -> RunConfig:
@@ -80,6 +105,7 @@ class RunConfig(RunOptions):
             prior_trainer=_options(PriorTrainerOptions, values.get("prior_trainer"), "prior_trainer", source),
             prior_dataset=_mapping(values.get("prior_dataset"), "prior_dataset", source),
             extra=_mapping(values.get("extra"), "extra", source),
+            experiment=Experiment.read(values.get("experiment"), source),
         )
 
     def values(self) -> dict[str, Any]:
@@ -98,6 +124,7 @@ class RunConfig(RunOptions):
             "prior_trainer": _plain(self.prior_trainer),
             "prior_dataset": dict(self.prior_dataset),
             **({"extra": dict(self.extra)} if self.extra else {}),
+            **({"experiment": self.experiment.values()} if self.experiment else {}),
         }
 
     def chosen_prior(self) -> PartConfig:
@@ -105,6 +132,15 @@ class RunConfig(RunOptions):
         if self.prior is None:
             raise ToolkitError("no prior is chosen: add prior=NAME")
         return self.prior
+
+
+def by_key(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Plain values of a configuration by dotted keys; a part's name has the part's own key, before its options."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        key = path if name == "name" and path else f"{path}.{name}" if path else str(name)
+        found |= by_key(value, key) if isinstance(value, Mapping) else {key: value}
+    return found
 
 
 def _list(values: Any, kind: str, source: object) -> dict[str, PartConfig]:

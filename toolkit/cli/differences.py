@@ -20,6 +20,7 @@ LONGEST = 8
 """Characters of a number that is not rounded."""
 
 IGNORED = {
+    "experiment",
     *LISTS,
     *OPTIONAL,
     *(

@@ -1,4 +1,4 @@
-"""``toolkit new-plugin``: a package with a small working part for each component asked for, and its tests."""
+"""``toolkit new-plugin``: a package with a small working part, or command, for each component, and its tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from string import Template
 
 from toolkit import registry
 from toolkit.cli.arguments import parse
+from toolkit.cli.commands import COMMANDS
 from toolkit.errors import ToolkitError
-from toolkit.registry import HOSTS, LISTS, PARTS, did_you_mean
+from toolkit.registry import COMMAND, HOSTS, LISTS, PARTS, did_you_mean
 
 TEMPLATES = Path(__file__).with_name("template")
 PRESETS = {
@@ -45,13 +46,18 @@ MODEL = {
 """The parts of the experiment, which the new ones replace."""
 LISTED = {"metric": ("reconstruction", "codebook"), "logger": ()}
 """The parts of the experiment's lists, to which the new ones are added."""
+KINDS = (*PARTS, COMMAND)
+"""What can be asked for."""
 WORD = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class NewPluginOptions:
     """Writes a package that is ready to install: a small working part for each component, in its own file
-    with its test, a preset, an experiment that uses them, README, CHANGELOG and a workflow that runs the tests."""
+    with its test, a preset, an experiment that uses them, README, CHANGELOG and a workflow that runs the tests.
+
+    A component command=NAME is a command of toolkit's own: a function that gets the words after its name.
+    """
 
     files: list[Path] = field(
         default_factory=list, metadata={"help": "one folder that does not exist yet, or is empty"}
@@ -64,10 +70,24 @@ class NewPluginOptions:
 
 @dataclass(frozen=True)
 class Component:
-    """A part to write."""
+    """A part, or a command, to write."""
 
     kind: str
     name: str
+
+    @property
+    def is_part(self) -> bool:
+        return self.kind in PARTS
+
+    @property
+    def word(self) -> str:
+        """As it is written on the command line."""
+        return f"{registry.key(self.kind)}={self.name}" if self.is_part else f"toolkit {self.name}"
+
+    @property
+    def target(self) -> str:
+        """What its module defines."""
+        return self.cls if self.is_part else "main"
 
     @property
     def cls(self) -> str:
@@ -91,7 +111,8 @@ def main(args: list[str]) -> int:
         raise ToolkitError(f"{path}: {e.strerror or e}") from e
     print(f"{path}: {', '.join(f'{part.kind}={part.name}' for part in components)}; next:")
     print(f'  pip install -e "{path}[test]" && pytest {path}')
-    print(f"  toolkit train experiment={package}")
+    for line in _uses(package, components):
+        print(f"  {line}")
     print(path)
     return 0
 
@@ -111,12 +132,12 @@ def _asked(args: Sequence[str]) -> tuple[Path, list[Component]]:
     if len(options.files) != 1:
         raise ToolkitError("name one folder: toolkit new-plugin PATH --component KIND=NAME")
     if not wanted:
-        raise ToolkitError(f"no component: add --component KIND=NAME; kinds: {', '.join(PARTS)}")
+        raise ToolkitError(f"no component: add --component KIND=NAME; kinds: {', '.join(KINDS)}")
     components = [_component(word) for word in wanted]
     names = [part.name for part in components]
     for name in names:
         if names.count(name) > 1:
-            raise ToolkitError(f"--component: two parts are called {name}: each needs its own name and file")
+            raise ToolkitError(f"--component: two of them are called {name}: each needs its own name and file")
     return options.files[0], components
 
 
@@ -127,11 +148,13 @@ def _component(word: str) -> Component:
             f"--component {word}: write KIND=NAME, the name in small letters, digits and _, such as quantizer=my_own"
         )
     _not_python(name, f"--component {word}")
-    if kind not in PARTS:
+    if kind not in KINDS:
         raise ToolkitError(
-            f"--component {word}: no kind of component is called {kind}{did_you_mean(kind, PARTS)}; kinds:"
-            f" {', '.join(PARTS)}"
+            f"--component {word}: no kind of component is called {kind}{did_you_mean(kind, KINDS)}; kinds:"
+            f" {', '.join(KINDS)}"
         )
+    if kind == COMMAND and name in COMMANDS:
+        raise ToolkitError(f"--component {word}: toolkit {name} is the core's: choose another name")
     for taken in registry.registrations(kind):
         if taken.name == name:
             raise ToolkitError(f"--component {word}: {taken.distribution} provides {word} already: choose another name")
@@ -155,37 +178,51 @@ def _package(path: Path) -> str:
 
 def _project(folder: str, package: str, components: Sequence[Component]) -> dict[str, str]:
     """The package's own files."""
-    parts = ", ".join(f"{part.kind} `{part.name}`" for part in components)
+    named = ", ".join(f"{one.kind} `{one.name}`" for one in components)
+    own = [one for one in components if one.is_part]
+    what = "Parts" if len(own) == len(components) else "Parts and commands" if own else "Commands"
+    uses = _uses(package, components)
     values = {
         "distribution": folder.replace("_", "-"),
         "package": package,
-        "parts": parts[0].upper() + parts[1:],
-        "summary": f"Parts for discrete-toolkit: {', '.join(part.name for part in components)}",
+        "parts": named[0].upper() + named[1:],
+        "summary": f"{what} for discrete-toolkit: {', '.join(one.name for one in components)}",
         "core": _core(),
         "points": _points(package, components),
-        "table": "\n".join(
-            f"| `{registry.key(part.kind)}={part.name}` | {_first_line(part.kind)} |" for part in components
-        ),
+        "listed": "toolkit plugins" if own else "toolkit --help ",
+        "uses": "\n".join(uses),
+        "live": (f"toolkit check experiment={package}" if own else uses[0]).replace("toolkit", "toolkit --plugin .", 1),
+        "table": "\n".join(f"| `{one.word}` | {_first_line(one.kind)} |" for one in components),
     }
+    about = ["README_parts.md"] if own else []
+    about += ["README_commands.md"] if len(own) < len(components) else []
+    values["about"] = "\n".join(_filled(name, values) for name in about)
     files = {name: _filled(name, values) for name in ("pyproject.toml", "README.md", "CHANGELOG.md")}
+    files |= {f"{package}/conf/experiment/{package}.yaml": _experiment(values["summary"], own)} if own else {}
     return files | {
         ".gitignore": _filled("gitignore", values),
         ".github/workflows/test.yml": _filled("test.yml", values),
         f"{package}/__init__.py": f'"""{values["summary"]}."""\n',
         f"{package}/py.typed": "",
-        f"{package}/conf/experiment/{package}.yaml": _experiment(values["summary"], components),
         "tests/test_package.py": _filled("test_package.py", values),
     }
+
+
+def _uses(package: str, components: Sequence[Component]) -> list[str]:
+    """Commands to try them with."""
+    commands = [f"{one.word} RUN" for one in components if not one.is_part]
+    return [*([f"toolkit train experiment={package}"] if len(commands) < len(components) else []), *commands]
 
 
 def _parts(package: str, components: Sequence[Component]) -> dict[str, str]:
     """The files of each component."""
     files = {}
-    for part in components:
-        values = {"package": package, "name": part.name, "Class": part.cls}
-        files[f"{package}/{part.name}.py"] = _filled(f"{part.kind}.py", values)
-        files[f"tests/test_{part.name}.py"] = _filled(f"test_{part.kind}.py", values)
-        files[f"{package}/conf/{_group(part.kind)}/{part.preset}.yaml"] = _preset(part)
+    for one in components:
+        values = {"package": package, "name": one.name, "Class": one.cls}
+        files[f"{package}/{one.name}.py"] = _filled(f"{one.kind}.py", values)
+        files[f"tests/test_{one.name}.py"] = _filled(f"test_{one.kind}.py", values)
+        if one.is_part:
+            files[f"{package}/conf/{_group(one.kind)}/{one.preset}.yaml"] = _preset(one)
     return files
 
 
@@ -217,9 +254,11 @@ def _group(kind: str) -> str:
 
 def _points(package: str, components: Sequence[Component]) -> str:
     lines = []
-    for kind in PARTS:
-        targets = [f'{part.name} = "{package}.{part.name}:{part.cls}"' for part in components if part.kind == kind]
+    for kind in KINDS:
+        targets = [f'{one.name} = "{package}.{one.name}:{one.target}"' for one in components if one.kind == kind]
         lines += [f'[project.entry-points."toolkit.{kind}"]', *targets, ""] if targets else []
+    if any(one.is_part for one in components):
+        lines += ['[project.entry-points."toolkit.conf"]', f'{package} = "{package}.conf"', ""]
     return "\n".join(lines)
 
 

@@ -24,8 +24,9 @@ from toolkit import hub, registry
 from toolkit.blame import blame
 from toolkit.cli import prior_sweep, sweeps
 from toolkit.cli.config import errors, groups, source
+from toolkit.cli.config.begun import begun
 from toolkit.cli.config.check import validate
-from toolkit.cli.config.compose import VERSION, Composed, compose, composed_node
+from toolkit.cli.config.compose import VERSION, Composed, compose, composed_node, experiment_of
 from toolkit.cli.config.quote import key_of, prepare, text
 from toolkit.cli.config.reopen import reopen
 from toolkit.cli.flags import split
@@ -103,6 +104,7 @@ def _job(cfg: DictConfig) -> float | None:
         print(printable(f"run {settings.job.num}: {title}"), flush=True)
     values, _ = validate(cfg, [key_of(word) for word in overrides], complete=True)
     folder = Path(settings.runtime.output_dir)
+    values = begun(values, experiment_of(settings), settings.overrides.hydra, _given_folder(settings))
     try:
         if settings.mode == RunMode.RUN:  # another command may have begun one since the folder was chosen
             _check_unused(str(folder), "config.yaml")
@@ -116,6 +118,11 @@ def _job(cfg: DictConfig) -> float | None:
             raise
         _failures.append(error)  # of a single run Hydra would report in its own words
         return None
+
+
+def _given_folder(settings: Any) -> str | None:
+    """Hydra's --config-dir."""
+    return next((source.path for source in settings.runtime.config_sources if source.provider == "command-line"), None)
 
 
 _failures: list[Exception] = []

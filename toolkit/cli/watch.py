@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 """Other machines see nothing of it."""
+LAST = 19
+"""How far a process can stand back for others."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class WatchOptions:
     """A run's page, as toolkit report writes it, on this machine alone, at the address that is printed.
 
     It is made anew whenever the run's log or pictures have changed, and the browser follows. It reads the folder only:
-    a training beside it neither knows nor waits. Ctrl-C ends it.
+    a training beside it neither knows nor waits, and comes first where cores are few. Ctrl-C ends it.
     """
 
     run: str = field(metadata={"help": "the run folder"})
@@ -34,9 +37,16 @@ def main(args: list[str]) -> int:
     from toolkit.runs.folder import Run
 
     with server_of(Run.open(options.run), options.port) as server:
+        give_way()
         print(f"http://{HOST}:{server.server_address[1]}/", flush=True)
         server.serve_forever()
     return 0
+
+
+def give_way() -> None:
+    """Makes this process the system's last, so that a page is made when the training beside it leaves a core idle."""
+    if hasattr(os, "nice"):
+        os.nice(LAST)
 
 
 def server_of(run: Run, port: int) -> ThreadingHTTPServer:

@@ -1,4 +1,4 @@
-"""What of a run's configuration is not as the parts and the trainers have it by default."""
+"""What of a run's configuration is not as its experiment has it, or the parts and the trainers by default."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from toolkit import registry, schema
+from toolkit.config import Experiment, by_key
 from toolkit.errors import ToolkitError
 from toolkit.options import TRAINERS
 
@@ -16,7 +17,29 @@ class Setting(NamedTuple):
     key: str
     value: str
     default: str
-    """Empty for a choice, and for an option that must be given."""
+    """What it is otherwise; empty for a choice, and for an option that must be given."""
+
+
+class Changes(NamedTuple):
+    """What a run has otherwise than the experiment that it began with."""
+
+    experiment: str
+    settings: list[Setting]
+    """With the experiment's own values."""
+
+
+def changes(config: Mapping[str, Any]) -> Changes | None:
+    """None where it began with no experiment, or that can't be read."""
+    try:
+        experiment = Experiment.read(config.get("experiment"), "")
+    except ToolkitError:
+        return None
+    if experiment is None:
+        return None
+    values = by_key({key: value for key, value in config.items() if key != "experiment"})
+    pairs = ((key, values.get(key), own) for key, own in experiment.instead_of.items())
+    found = [Setting(key, text(value), text(own)) for key, value, own in pairs if text(value) != text(own)]
+    return Changes(experiment.name, found)
 
 
 def settings(config: Mapping[str, Any]) -> list[Setting]:
@@ -27,7 +50,7 @@ def settings(config: Mapping[str, Any]) -> list[Setting]:
             found += _parts(key, value)
         elif key in TRAINERS and isinstance(value, Mapping):
             found += _changed(key, value, {option.name: option.default for option in schema.fields(TRAINERS[key])})
-        elif value not in (None, {}, []):
+        elif key != "experiment" and value not in (None, {}, []):
             found.append(Setting(key, text(value), ""))
     return found
 

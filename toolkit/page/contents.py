@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from toolkit.errors import ToolkitError
 from toolkit.given import described
-from toolkit.page.configuration import Setting, settings
+from toolkit.page.configuration import Changes, Setting, changes, settings
 from toolkit.page.curves import Chart, shown, stages_of
 from toolkit.page.media import BUDGET, Media, media_of
+from toolkit.runs.best import Best, read_best
 from toolkit.runs.folder import Run
 from toolkit.runs.plain import read_json, write_yaml
 
@@ -50,6 +51,7 @@ class Contents(NamedTuple):
     stages: dict[str, list[Chart]]
     media: Media
     tables: list[Table]
+    changes: Changes | None
     settings: list[Setting]
     config: str
     """All of it, as YAML."""
@@ -59,18 +61,21 @@ class Contents(NamedTuple):
 
 def contents_of(run: Run, budget: int = BUDGET) -> Contents:
     """ToolkitError where the folder's configuration cannot be read; whatever else is missing is left out."""
-    config = run.config_values()
+    config, title = run.config_values(), run.title
     evaluation = evaluation_of(run)
     log = list(_log(run.path / "log.txt"))
     warnings, log = _warnings(log), log[-200:]
+    folders = {"autoencoder": run.autoencoder, **{f"prior-{name}": run.prior(name) for name in run.priors()}}
+    best = {stage: one for stage, folder in folders.items() if (one := read_best(folder))}
     return Contents(
-        run.title,
+        title,
         _sentence(run),
         _headlines(evaluation or _last_validation(run)),
         warnings,
-        stages_of({run.title: run.log}),
+        stages_of({title: run.log}, best),
         media_of(run, budget),
-        [*_measured(evaluation), *_provenance(run)],
+        [*_measured(evaluation), *_checkpoints(folders, best), *_provenance(run)],
+        changes(config),
         settings(config),
         write_yaml(config),
         log,
@@ -127,6 +132,21 @@ def _cell(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _checkpoints(folders: Mapping[str, Path], best: Mapping[str, Best]) -> Iterator[Table]:
+    """Those that are kept, the newest first."""
+    rows = list[tuple[str, str, str]]()
+    for stage, folder in folders.items():
+        steps = sorted(
+            (int(path.name[5:]) for path in folder.glob("step-*") if path.name[5:].isdecimal()), reverse=True
+        )
+        for step in steps:
+            chosen = stage in best and best[stage].step == step
+            said = [f"best: {best[stage].figure} {shown(best[stage].value)}"] if chosen else []
+            rows.append((stage, f"{step:,}", ", ".join([*said, *(["last"] if step == steps[0] else [])])))
+    if rows:
+        yield Table("Checkpoints", ("stage", "step", ""), rows)
 
 
 def _provenance(run: Run) -> Iterator[Table]:

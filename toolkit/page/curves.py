@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil, floor, isfinite, log10
 from typing import Any, NamedTuple
 
+from toolkit.runs.best import Best
+
 WIDTH, HEIGHT = 420, 190
 LEFT, RIGHT, TOP, BOTTOM = 54, 18, 10, 24
 """Pixels, and those of them around the plot."""
@@ -37,6 +39,16 @@ class Tick(NamedTuple):
     text: str
 
 
+class Mark(NamedTuple):
+    """The step of the best checkpoint, of the figure that it was chosen by, or of another one beside it."""
+
+    step: int
+    at: float
+    """Pixels."""
+    dot: tuple[float, float] | None
+    """Where its value stands, of that figure."""
+
+
 class Chart(NamedTuple):
     """One chart, drawn."""
 
@@ -52,10 +64,16 @@ class Chart(NamedTuple):
     y_ticks: list[Tick]
     axes: dict[str, Any]
     """How a pointer's place is turned into a value."""
+    best: Mark | None
 
 
-def stages_of(runs: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, list[Chart]]:
-    """Charts by stage, from the lines of each run's log by its label; ``autoencoder`` first."""
+def stages_of(
+    runs: Mapping[str, Iterable[Mapping[str, Any]]], best: Mapping[str, Best] | None = None
+) -> dict[str, list[Chart]]:
+    """Charts by stage, from the lines of each run's log by its label; ``autoencoder`` first.
+
+    ``best``: a single run's best checkpoint of each stage, which is marked.
+    """
     found: dict[str, dict[str, dict[tuple[str, str], list[tuple[float, float]]]]] = {}
     for label, lines in runs.items():
         for line in lines:
@@ -69,7 +87,7 @@ def stages_of(runs: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, list
     order = sorted(found, key=lambda stage: (stage != "autoencoder", stage))
     return {
         stage: [
-            chart(name, _series(found[stage][name], labels), name not in (*FIRST, *TRAINING))
+            chart(name, _series(found[stage][name], labels), name not in (*FIRST, *TRAINING), (best or {}).get(stage))
             for name in sorted(found[stage], key=_rank)
         ]
         for stage in order
@@ -82,8 +100,11 @@ def scatter(title: str, points: Mapping[str, tuple[float, float]]) -> Chart:
     return chart(title, series)
 
 
-def chart(title: str, series: Sequence[Series], minor: bool = False) -> Chart:
-    """Draws lines that share their axes; a line with one point is a dot."""
+def chart(title: str, series: Sequence[Series], minor: bool = False, best: Best | None = None) -> Chart:
+    """Draws lines that share their axes; a line with one point is a dot.
+
+    ``best``: the checkpoint that is marked, where its step lies on the axis.
+    """
     thinned = [line._replace(points=list(_thinned(line.points))) for line in series if line.points]
     x_axis = _axis([x for line in thinned for x, _ in line.points], LEFT, WIDTH - RIGHT, wide=False)
     y_axis = _axis([y for line in thinned for _, y in line.points], HEIGHT - BOTTOM, TOP, wide=True)
@@ -97,7 +118,16 @@ def chart(title: str, series: Sequence[Series], minor: bool = False) -> Chart:
         x_axis.ticks(),
         y_axis.ticks(),
         {"x": list(x_axis.ends), "left": LEFT, "right": WIDTH - RIGHT},
+        _mark(title, best, x_axis, y_axis) if best else None,
     )
+
+
+def _mark(title: str, best: Best, x_axis: _Axis, y_axis: _Axis) -> Mark | None:
+    if not x_axis.ends[0] <= best.step <= x_axis.ends[1]:
+        return None
+    at = round(x_axis.at(best.step), 1)
+    figure = best.figure.partition("/")[2] == title and y_axis.ends[0] <= best.value <= y_axis.ends[1]
+    return Mark(best.step, at, (at, round(y_axis.at(best.value), 1)) if figure else None)
 
 
 def shown(value: float) -> str:

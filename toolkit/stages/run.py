@@ -196,7 +196,7 @@ class _Training:
             for warning in evaluation.warnings:
                 subject = warning.partition(":")[0]
                 if subject not in noted:
-                    report.note(f"note: {warning}")
+                    report.note(f"note: at step {optimization.step:,} {warning}")
                 noted.add(subject)
             if rank() == 0:
                 counts = {name: bins for metric in metrics for name, bins in metric.histograms().items()}

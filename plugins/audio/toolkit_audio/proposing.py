@@ -161,10 +161,9 @@ def _why_trim(seen: Seen) -> str:
 def _contents(seen: Seen) -> str:
     seconds = sorted(seen.seconds)
     folders = f", {counted(len(seen.speakers), 'folder')} as speakers" if len(seen.speakers) > 1 else ""
-    minutes = sum(seconds) / 60
-    return (
-        f"{counted(len(seconds), 'sound')} of {seconds[0]:.1f} to {seconds[-1]:.1f} s, {minutes:.1f} minutes{folders}"
-    )
+    minutes, (shortest, longest) = sum(seconds) / 60, (f"{seconds[place]:.1f}" for place in (0, -1))
+    lengths = shortest if shortest == longest else f"{shortest} to {longest}"
+    return f"{counted(len(seconds), 'sound')} of {lengths} s, {minutes:.1f} minutes{folders}"
 
 
 def _faults(root: Path, seen: Seen, rate: int) -> tuple[str, ...]:

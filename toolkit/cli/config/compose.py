@@ -60,11 +60,16 @@ def compose(words: Sequence[str], *, folder: str | None = None, complete: bool =
     overrides = prepare(words)
     composed = composed_node(overrides, folder)
     settings = composed.hydra
-    experiment = settings.runtime.choices.get("experiment")
     run_dir, sweep_dir = (hydra_settings.given_folder(settings, _usual(), section) for section in ("run", "sweep"))
     composed.pop("hydra")
     config, notices = validate(composed, [key_of(word) for word in overrides], complete)
-    return Composed(config, notices, experiment if experiment != "null" else None, run_dir, sweep_dir)
+    return Composed(config, notices, experiment_of(settings), run_dir, sweep_dir)
+
+
+def experiment_of(settings: Any) -> str | None:
+    """The experiment that was chosen, by what Hydra knows of a composition."""
+    name: str | None = settings.runtime.choices.get("experiment")
+    return name if name != "null" else None
 
 
 def composed_node(overrides: Sequence[str], folder: str | None) -> DictConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+from toolkit.cli.config.begun import begun
 from toolkit.cli.config.compose import compose as compose_words
 from toolkit.cli.config.reopen import reopen
 from toolkit.config import RunConfig
@@ -24,13 +25,16 @@ def compose(*words: str, run: str | Path | None = None, config_dir: str | Path |
     if sum(word.startswith("experiment=") for word in overrides) > 1:
         raise ToolkitError(f"{' '.join(words)}: name one experiment")
     if run is None:
-        composed = compose_words(overrides, folder=None if config_dir is None else str(Path(config_dir).resolve()))
+        folder = None if config_dir is None else str(Path(config_dir).resolve())
+        composed = compose_words(overrides, folder=folder)
+        values = begun(composed.values, composed.experiment, overrides, folder)
     else:
         from toolkit.runs.folder import Run
 
         opened = Run.open(run)
         with opened.blaming():
             composed = reopen(opened.config_values(), overrides)
+        values = composed.values
     for notice in composed.notices:
         warnings.warn(notice.removeprefix("note: "), stacklevel=2)
-    return composed.config
+    return RunConfig.read(values)

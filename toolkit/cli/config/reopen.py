@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from toolkit.cli.config import errors, groups
+from toolkit.cli.config.begun import continued
 from toolkit.cli.config.check import mapping_of, validate
 from toolkit.cli.config.compose import Composed, composed_node
 from toolkit.cli.config.quote import key_of, prepare, text
@@ -43,7 +44,7 @@ def reopen(frozen: Mapping[str, Any], words: Sequence[str]) -> Composed:
     except ToolkitError as error:  # saved options that are gone may be the reason
         raise ToolkitError("\n".join([str(error), *notices])) from error
     _check_stage(config["stage"], typed)
-    return Composed(config, (*notices, *dropped))
+    return Composed(continued(config, frozen), (*notices, *dropped))
 
 
 def _check_stage(stage: str, typed: Sequence[str]) -> None:
