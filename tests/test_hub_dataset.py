@@ -83,9 +83,8 @@ class TestTable(DatasetSuite):
 
 
 def test_what_is_no_text_is_no_caption(root: Path) -> None:
-    dataset = opened(root, texts=("vector",))
     with pytest.raises(ToolkitError, match=r"row 0 of train.*: dataset\.texts=\[vector\]: it has "):
-        dataset.example("train", 0, None)
+        opened(root, texts=("vector",))
 
 
 def test_texts_are_cut_at_a_characters_end(root: Path) -> None:

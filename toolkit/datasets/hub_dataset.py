@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, final
@@ -19,6 +19,7 @@ from toolkit.datasets.foreign import Axes, Channels, Crop, Files, Fitting, Level
 from toolkit.datasets.hub_tables import Label, Text, by_split, library, open_tables
 from toolkit.datasets.variance import estimate_variance
 from toolkit.errors import ToolkitError
+from toolkit.lengths import together
 from toolkit.ranges import Range
 
 _logger = logging.getLogger(__name__)
@@ -93,16 +94,33 @@ class HubDataset(ArrayDataset):
 
     def example(self, split: str, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """``x`` (channels, *axes) and the conditions."""
-        if not 0 <= index < self.size(split):
-            raise IndexError(f"{split} has {self.size(split)} examples, no example {index}")
+        return self._read(split, [index], [generator])[0]
+
+    def batch(
+        self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator] | None
+    ) -> dict[str, Tensor]:
+        """The examples of these indices, stacked: the table is asked once for all their rows."""
+        return together(self._read(split, indices, [None] * len(indices) if generators is None else generators))
+
+    def _read(
+        self, split: str, indices: Sequence[int], generators: Sequence[torch.Generator | None]
+    ) -> list[dict[str, Tensor]]:
+        for index in indices:
+            if not 0 <= index < self.size(split):
+                raise IndexError(f"{split} has {self.size(split)} examples, no example {index}")
         table, rows = self.splits[split]
-        number = index if rows is None else rows[index]
-        row = table[number]
-        try:
-            x = self._data(row[self.column], generator)
-            return {"x": x, **{label.condition.name: label.value(row[label.condition.name]) for label in self.labels}}
-        except (ValueError, OSError, ToolkitError) as e:
-            raise ToolkitError(f"dataset={self.where}, row {number} of {split}, column {self.column}: {e}") from e
+        numbers = list(indices) if rows is None else [rows[index] for index in indices]
+        columns = table[numbers]
+        labels = [(label, columns[label.condition.name]) for label in self.labels]
+        examples = []
+        for i, (number, generator) in enumerate(zip(numbers, generators, strict=True)):
+            try:
+                x = self._data(columns[self.column][i], generator)
+                known = {label.condition.name: label.value(cells[i]) for label, cells in labels}
+            except (ValueError, OSError, ToolkitError) as e:
+                raise ToolkitError(f"dataset={self.where}, row {number} of {split}, column {self.column}: {e}") from e
+            examples.append({"x": x, **known})
+        return examples
 
     def source_files(self) -> Iterable[SourceFile]:
         """The files of a folder, or the file."""

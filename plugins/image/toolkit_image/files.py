@@ -66,9 +66,10 @@ def read_image(
     image = decode(Path(path), MODES[spec.channels], 2 * max(spec.axes), content)
     if image.width < width or image.height < height:
         raise ValueError(too_small(image.size, (width, height)))
-    image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS, centering=centering)
-    pixels = np.array(image).reshape(height, width, spec.channels)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS, centering=centering)
+    pixels = np.asarray(image).reshape(height, width, spec.channels)
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def too_small(size: tuple[int, int], needed: tuple[int, int]) -> str:
