@@ -19,7 +19,7 @@ from toolkit.datasets.foreign import Axes, Channels, Crop, Files, Fitting, Level
 from toolkit.datasets.hub_tables import Label, Text, by_split, library, open_tables
 from toolkit.datasets.variance import estimate_variance
 from toolkit.errors import ToolkitError
-from toolkit.lengths import together
+from toolkit.lengths.mask import together
 from toolkit.ranges import Range
 
 _logger = logging.getLogger(__name__)
