@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from fresh import ROOT, run
 from messages import assert_names
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -96,6 +99,26 @@ def test_free_memory_counts_what_torch_keeps_for_later(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 30)
     assert free_memory(MPS) == 40
     assert free_memory(CPU) > 0
+
+
+@pytest.mark.long
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep memory as they do")
+def test_what_a_step_frees_is_kept_for_the_next() -> None:
+    """In a process of its own, as an allocator never forgets what it has learned."""
+    script = """
+import resource
+import torch
+from toolkit.device import keep_memory
+keep_memory(torch.device("cpu"))
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(6 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), faults())
+"""
+    first, second = map(int, run(sys.executable, "-c", script, cwd=ROOT).split())
+    assert first > 1000  # pages of 24 MiB
+    assert second < 100
     assert peak_memory(CPU) > 0
 
 

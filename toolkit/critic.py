@@ -32,6 +32,11 @@ def frozen(module: nn.Module | None) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def share(loss: Tensor, passes: int) -> Tensor:
+    """What a pass's loss is of a step's."""
+    return loss if passes == 1 else loss / passes
+
+
 @dataclass(frozen=True)
 class Critic:
     """The critic of stage one's objective, and how it gets its gradients."""
@@ -65,7 +70,7 @@ class Critic:
         with autocast(batch.x.device, self.options.precision):
             loss, metrics = self.objective.critic_loss(self.model, batch.x, batch.conditions, output)
         # not loss.backward(): whatever else the loss depends on gets no gradient
-        scaled = self.optimization.scaled(loss / self.options.accumulate)
+        scaled = self.optimization.scaled(share(loss, self.options.accumulate))
         gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:

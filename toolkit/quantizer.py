@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import isfinite
 from typing import NamedTuple, final
 
 import torch
@@ -169,5 +170,4 @@ def _costly_to_read(z: Tensor, training: bool) -> bool:
 
 
 def _finite(z: Tensor) -> bool:
-    low, high = torch.aminmax(z.detach())
-    return bool(low.isfinite() & high.isfinite())
+    return all(map(isfinite, torch.stack(torch.aminmax(z.detach())).tolist()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from toolkit import distributed
@@ -118,8 +119,8 @@ def autoencoder_metrics(
             codes = own(codes, mask[:, :: mask.shape[1] // codes.shape[2]])
         metrics["batch_perplexity"], metrics["batch_usage"] = codebook_use(histogram(codes, code_spec), code_spec)
     if output.likelihood.mean_is_free and output.likelihood.mean is not None:
-        error = data.scale(x) - output.likelihood.mean
-        mse = (error if mask is None else own(error, mask)).square().mean()
+        pair = data.scale(x), output.likelihood.mean
+        mse = F.mse_loss(*(pair if mask is None else (own(values, mask) for values in pair)))
         metrics["mse"] = mse
         if data.variance:
             metrics["nmse"] = mse / data.variance

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.batches import Batch
-from toolkit.critic import Critic, frozen
-from toolkit.device import autocast
+from toolkit.critic import Critic, frozen, share
+from toolkit.device import autocast, keep_memory
 from toolkit.distributed import no_sync, ranks, wrap_ddp
 from toolkit.errors import ToolkitError
 from toolkit.objectives.shares import trace_gradients
@@ -46,6 +46,7 @@ def step_of(
     """
     options = optimization.options
     check_graph(options, device)
+    keep_memory(device)
     critic = Critic.of(stage, optimization)
     with frozen(critic.module if critic else None):
         forward = _wrapped(stage, options)
@@ -103,7 +104,7 @@ class PlainStep:
             with no_sync(self.forward, number + 1 < options.accumulate), frozen(critic.module if critic else None):
                 with autocast(batch.x.device, options.precision):
                     output = self.forward(batch.x, batch.conditions, *_mask(batch))
-                self.optimization.scaled(output.loss / options.accumulate).backward()
+                self.optimization.scaled(share(output.loss, options.accumulate)).backward()
             parts.append(self.metrics(output, batch.x, *_mask(batch)))
             if critic:
                 parts[-1].update(critic.learn(output, batch))

@@ -15,6 +15,7 @@ from toolkit.causal.code_network import CodeNetwork
 from toolkit.causal.context import Context
 from toolkit.causal.depths import Cache, DepthLayers, DepthTransformer
 from toolkit.device import in_float32
+from toolkit.nn.cross_entropy import cross_entropy
 
 ROWS = 1 << 14
 """Positions, counted over all examples, that a prefix in one pass computes at once: enough to keep a device busy, and
@@ -316,5 +317,4 @@ def _cross_entropy(logits: Tensor, codes: Tensor) -> Tensor:
 
 def _nats(logits: Tensor, codes: Tensor) -> Tensor:
     """Of each code, flat, depth by depth."""
-    precise = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, -2)
-    return F.cross_entropy(precise, codes.transpose(0, 1).flatten(), reduction="none")
+    return cross_entropy(logits.flatten(0, -2), codes.transpose(0, 1).flatten())

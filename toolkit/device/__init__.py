@@ -6,7 +6,7 @@ Nothing else asks ``torch.cuda`` or its like, but for the ranks' GPUs (``toolkit
 from toolkit.device.choice import choose_device, device_name, has_accelerator
 from toolkit.device.determinism import deterministic
 from toolkit.device.layout import placed
-from toolkit.device.memory import free_memory, peak_memory, pins
+from toolkit.device.memory import free_memory, keep_memory, peak_memory, pins
 from toolkit.device.precision import NARROW, autocast, built_for_bf16, double, has_float64, resolve_precision, wide
 from toolkit.device.randomness import random_kept, random_state, set_random_state
 from toolkit.device.tf32 import exact, in_float32, matmuls
@@ -24,6 +24,7 @@ __all__ = [
     "has_accelerator",
     "has_float64",
     "in_float32",
+    "keep_memory",
     "matmuls",
     "peak_memory",
     "pins",

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from toolkit.device import in_float32, wide
 from toolkit.entropy import EntropyCoder
 from toolkit.likelihood import Distribution, Likelihood
+from toolkit.nn.cross_entropy import cross_entropy
 from toolkit.nn.noise import uniform
 from toolkit.spec import DataSpec
 
@@ -51,10 +51,10 @@ class CategoricalDistribution(Distribution):
             return torch.einsum("bl...,l->b...", self.logits.float().softmax(1), values.float())
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return -F.cross_entropy(self.logits, x.long(), reduction="none").flatten(1).sum(1)
+        return -cross_entropy(self.logits, x).flatten(1).sum(1)
 
     def log_prob_by_position(self, x: Tensor) -> Tensor:
-        return -F.cross_entropy(self.logits, x.long(), reduction="none").sum(1)
+        return -cross_entropy(self.logits, x).sum(1)
 
     def sample(
         self,

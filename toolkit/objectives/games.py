@@ -35,7 +35,8 @@ al. 2014, arXiv:1406.2661."""
 
 def mean(judgements: Sequence[Judgement], of: Callable[[Tensor], Tensor]) -> Tensor:
     """The mean over networks of the means of a function of the logits, 0-d and at least float32."""
-    return torch.stack([of(upcast(judgement.logits)).mean() for judgement in judgements]).mean()
+    means = [of(upcast(judgement.logits)).mean() for judgement in judgements]
+    return means[0] if len(means) == 1 else torch.stack(means).mean()
 
 
 def feature_distance(fake: Sequence[Judgement], real: Sequence[Judgement]) -> Tensor:

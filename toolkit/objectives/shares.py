@@ -33,10 +33,8 @@ class Shared(NamedTuple):
 class Gradients(NamedTuple):
     """Those of a loss and of a further term, at the reconstruction."""
 
-    of_loss: Tensor
-    """``(batch, …)``."""
     of_term: Tensor
-    """``(batch, …)``."""
+    """``(batch, …)``, times ``SCALE``: of the term."""
     norms: Tensor
     """``(2,)``: of the loss and of the term, the means over examples of the norms of an example's gradient."""
 
@@ -68,20 +66,24 @@ def gradients(loss: Tensor, term: Tensor, at: Tensor) -> Gradients:
     ToolkitError where one of them does not.
     """
     with in_float32(at.device):
-        (of_loss,) = torch.autograd.grad(loss * SCALE, at, retain_graph=True, allow_unused=True)
-        (of_term,) = torch.autograd.grad(term * SCALE, at, retain_graph=True, allow_unused=True)
+        of_loss, of_term = (_scaled_gradient(value, at) for value in (loss, term))
     if of_loss is None or of_term is None:
         raise ToolkitError(
             "the likelihood's mean is no part of the computation of its log_prob, so that their gradients cannot be"
             " compared: choose likelihood=normal, logistic or categorical, or set the distribution's `given`"
         )
-    of_loss, of_term = of_loss / SCALE, of_term / SCALE
-    return Gradients(of_loss, of_term, torch.stack([_norm(of_loss), _norm(of_term)]))
+    return Gradients(of_term, torch.stack([_norm(of_loss), _norm(of_term)]) * (len(at) / SCALE))
+
+
+def _scaled_gradient(value: Tensor, at: Tensor) -> Tensor | None:
+    """That of ``SCALE`` times a 0-d tensor, whose graph is kept; None where it does not depend on ``at``."""
+    (gradient,) = torch.autograd.grad(value, at, torch.full_like(value, SCALE), retain_graph=True, allow_unused=True)
+    return gradient
 
 
 def added(loss: Tensor, term: Tensor, at: Tensor, of: Gradients, weight: Tensor) -> Shared:
     """Loss and weighted term, of which the latter's gradient is that which was measured: it is not computed again."""
-    surrogate = (upcast(at) * (weight * upcast(of.of_term))).sum()
+    surrogate = (upcast(at) * (weight / SCALE * upcast(of.of_term))).sum()
     norms = of.norms * torch.stack([torch.ones_like(weight), weight])
     share = norms[1] / norms.sum().clamp(min=1e-12)
     return Shared(loss + with_gradient_of(weight * term, surrogate), weight, share)
@@ -163,6 +165,6 @@ def keep(module: nn.Module, name: str, value: Tensor) -> None:
 
 
 def _norm(gradient: Tensor) -> Tensor:
-    """The mean over examples of the norm of an example's gradient of a mean over the batch, 0-d; at least float32."""
+    """The mean over examples of the norm of an example's gradient, 0-d; at least float32."""
     norms: Tensor = upcast(gradient.detach()).flatten(1).norm(dim=1)
-    return norms.mean() * len(gradient)
+    return norms.mean()
