@@ -18,10 +18,10 @@ $(VENV)/installed: pyproject.toml plugins/image/pyproject.toml plugins/audio/pyp
 demo: install  ## both stages on procedural shapes, then samples
 	@rm -rf outputs/demo
 	@start=$$(date +%s); \
-	$(BIN)/toolkit train experiment=image_shapes hydra.run.dir=outputs/demo && \
+	$(BIN)/toolkit train experiment=image_shapes_residual hydra.run.dir=outputs/demo && \
 	$(BIN)/toolkit evaluate run=outputs/demo && \
 	$(BIN)/toolkit reconstruct run=outputs/demo && \
-	$(BIN)/toolkit sample run=outputs/demo n=72 guidance=2 \
+	$(BIN)/toolkit sample run=outputs/demo n=72 guidance=3 temperature=0.85 \
 	    condition.shape=circle,square,triangle,hexagon,star,ring,crescent,cross,heart \
 	    condition.color=red,orange,yellow,green,teal,blue,purple,pink && \
 	$(BIN)/toolkit report run=outputs/demo && \

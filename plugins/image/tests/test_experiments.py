@@ -37,6 +37,7 @@ TINY = [
 ]
 DATA = {
     "image_shapes": ["dataset.train_size=64", "dataset.val_size=16", "dataset.test_size=8"],
+    "image_shapes_residual": ["dataset.train_size=64", "dataset.val_size=16", "dataset.test_size=8"],
     "image_cifar10_notebook": [],
     "image_cifar10_vae": [],
     "image_cifar10_vqvae": [],
