@@ -1,11 +1,12 @@
 """What each level of a two-level model carries: photos decoded without one of them, by frequency band.
 
-    python benchmarks/levels.py --root photos [--out levels] [--steps 1200] [--results results.json]
+    python benchmarks/levels.py --root photos [--out levels] [--steps 3000] [--results results.json]
 
-Trains ``hierarchy_ema`` (VQ-VAE-2) on a folder of images at 64 x 64, to 8 x 8 top and 16 x 16 bottom codes, into the
-folder ``out``; where there is a run already, looks at that. Then held-out images are decoded from both levels, from the
+Trains ``hierarchy_ema`` (VQ-VAE-2) on a folder of images at 64 x 64, to 8 x 8 top and 16 x 16 bottom codes: once as it
+is, and once with half of the training examples using their first n levels, n uniform. Runs are kept below the folder
+``out``; where there are such already, these are looked at. Then held-out images are decoded from both levels, from the
 top alone and from the bottom alone, a dropped level's latents being 0. ``sheet.png`` shows each as a row, below the
-images. Figures are by octave of spatial frequency, in cycles an image:
+images, first with dropout of levels, then without. Figures are by octave of spatial frequency, in cycles an image:
 
     lost by dropping    of a band's energy in what both levels decode to, the share that the difference has: 0 where the
                         level does not matter, 1 and above where nothing is left of it
@@ -29,11 +30,11 @@ from PIL import Image
 from torch import Tensor
 
 import toolkit
-from toolkit.cli.config.compose import compose
 from toolkit.nn.parts import split_parts
 from toolkit.quantizers.hierarchy import HierarchyQuantizer
 
 BANDS = [(0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 33)]
+DROPOUT = {"dropout of levels": 0.5, "plain": 0.0}
 WORDS = [
     "dataset=image_folder",
     "dataset.size=64",
@@ -52,7 +53,7 @@ WORDS = [
     "quantizer.residual_hidden=16",
     "quantizer.codebook_dim=16",
     "quantizer.inner.codebook_size=256",
-    "quantizer.inner.commitment=6",
+    "quantizer.inner.commitment=192",
     "quantizer.inner.dead_code_threshold=0.1",
     "stage=autoencoder",
     "trainer.batch_size=16",
@@ -64,11 +65,12 @@ WORDS = [
 ]
 
 
-def trained(args: argparse.Namespace) -> toolkit.Model:
-    run = args.out / "run"
+def trained(name: str, args: argparse.Namespace) -> toolkit.Model:
+    run = args.out / name.replace(" ", "-")
     if not run.exists():
-        every = [f"trainer.{name}={args.steps}" for name in ("steps", "checkpoint_every", "validate_every")]
-        toolkit.train(compose([*WORDS, f"dataset.root={args.root}", *every]).config, run)
+        every = [f"trainer.{option}={args.steps}" for option in ("steps", "checkpoint_every", "validate_every")]
+        own = [f"dataset.root={args.root}", f"quantizer.dropout={DROPOUT[name]}"]
+        toolkit.train(toolkit.compose(*WORDS, *own, *every), run)
     return toolkit.load(run, "cpu")
 
 
@@ -101,31 +103,43 @@ def sheet(rows: list[Tensor], path: Path) -> None:
     Image.fromarray(((pixels + 1) * 127.5).round().byte().permute(1, 2, 0).numpy().astype(np.uint8)).save(path)
 
 
+def looked_at(name: str, model: toolkit.Model, x: Tensor) -> tuple[list[dict[str, Any]], list[Tensor]]:
+    """The figures of a model, and what images ``(batch, 3, 64, 64)`` are decoded to."""
+    pictures = decoded(model, torch.cat([model.encode(part) for part in x.split(32)]))
+    whole, data = pictures["both"], model.spec.scale(x)
+    errors = {kept: float((picture - data).square().mean() / data.var()) for kept, picture in pictures.items()}
+    rows: list[dict[str, Any]] = [{"what": name, "figure": "error over variance", **errors}]
+    for what, kept in (("top", "bottom alone"), ("bottom", "top alone")):
+        lost = (energies(whole - pictures[kept]) / energies(whole)).tolist()
+        bands = [f"{low} to {high} cycles" for low, high in BANDS]
+        rows.append({"what": name, "figure": f"lost by dropping the {what}", **dict(zip(bands, lost, strict=True))})
+    for row in rows:
+        shown = list(row.items())[2:]
+        print(f"{name:18} {row['figure']:28}", *(f"{key}: {value:.3f} " for key, value in shown))
+    return rows, list(pictures.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True)
     parser.add_argument("--out", type=Path, default=Path("levels"))
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--examples", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    model = trained(args)
-    count = min(args.examples, model.dataset.size("test"))
-    x = torch.stack([model.dataset.example("test", index, None)["x"] for index in range(count)])
-    pictures = decoded(model, torch.cat([model.encode(part) for part in x.split(32)]))
-    whole, data = pictures["both"], model.spec.scale(x)
-    rows: list[dict[str, Any]] = []
-    for what, kept in (("top", "bottom alone"), ("bottom", "top alone")):
-        lost = energies(whole - pictures[kept]) / energies(whole)
-        names = [f"{low} to {high} cycles" for low, high in BANDS]
-        rows.append({"what": f"lost by dropping the {what}", **dict(zip(names, lost.tolist(), strict=True))})
-        print(f"{rows[-1]['what']:28}", *(f"{name}: {share:.3f} " for name, share in list(rows[-1].items())[1:]))
-    errors = {name: float((picture - data).square().mean() / data.var()) for name, picture in pictures.items()}
-    print("error over variance", errors)
-    sheet([data[:12], *(picture[:12] for picture in pictures.values())], args.out / "sheet.png")
+    models = {name: trained(name, args) for name in DROPOUT}
+    first = next(iter(models.values()))
+    count = min(args.examples, first.dataset.size("test"))
+    x = torch.stack([first.dataset.example("test", index, None)["x"] for index in range(count)])
+    rows, shown = [], [first.spec.scale(x[:12])]
+    for name, model in models.items():
+        found, pictures = looked_at(name, model, x)
+        rows += found
+        shown += [picture[:12] for picture in pictures]
+    sheet(shown, args.out / "sheet.png")
     if args.results:
         facts = {
             "date": time.strftime("%Y-%m-%d"),
@@ -136,7 +150,6 @@ def main() -> None:
             "toolkit": toolkit.__version__,
             "steps": args.steps,
             "examples": count,
-            "nmse": errors,
             "rows": rows,
         }
         args.results.write_text(json.dumps(facts, indent=1) + "\n")

@@ -147,9 +147,15 @@ def test_a_prefix_in_one_pass_is_its_positions_one_by_one(name: str, grid: Grid,
 def test_a_prefix_of_many_examples_goes_through_some_at_a_time(
     name: str, grid: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network_module, "ROWS", 2 * prod(grid))
+    monkeypatch.setattr(network_module, "_rows", lambda device: 2 * prod(grid))
     assert list(stretches(3, prod(grid))) == [slice(0, 2), slice(2, 3)]
     check_prefill(network(name, grid, (6,), context=3).trunk, 3, grid, some_context(3, grid, "local"))
+
+
+def test_a_cpu_computes_fewer_positions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [len(list(stretches(8, 256, device))) for device in (cpu, gpu, None)] == [2, 1, 1]
 
 
 @each_depth

@@ -49,12 +49,12 @@ class TestHierarchyQuantizer(QuantizerSuite):
 
 
 class TestHierarchyOfThreeLevels(QuantizerSuite):
-    """Along time, by moving averages."""
+    """Along time, by moving averages, with dropout."""
 
     grid: ClassVar = (12,)
 
     def make(self, dim: int) -> Quantizer:
-        return hierarchy(dim, small_ema, grid=(12,), strides=(2, 3))
+        return hierarchy(dim, small_ema, grid=(12,), strides=(2, 3), dropout=0.5)
 
 
 class TestHierarchyOfResiduals(QuantizerSuite):
@@ -118,9 +118,22 @@ def test_the_bottom_changes_what_is_near_and_the_top_what_is_far() -> None:
     assert changed[1] == 1
 
 
+def test_dropped_levels_cost_nothing_and_are_those_that_embed_is_not_given() -> None:
+    torch.manual_seed(0)
+    quantizer, z = hierarchy(5, small_fsq, grid=(8,), strides=(2, 2), dropout=1.0), torch.randn(40, 5, 8)
+    quantized = quantizer(z)
+    paid = (quantized.kl / log(12)).round().int()
+    assert set(paid.tolist()) == {2, 6, 14}
+    for count in (2, 6, 14):
+        of = paid == count
+        torch.testing.assert_close(quantized.z[of], quantizer.embed(quantized.codes[of, :, :count]))
+    assert (quantizer.eval()(z).kl == 14 * log(12)).all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"dropout": 1.5}, "dropout=1.5: between 0 and 1"),
         ({"strides": ()}, r"strides=\[\]: one or more"),
         ({"strides": (3,)}, r"strides=\[3\].*\[4, 4\]"),
         ({"strides": (1,)}, r"strides=\[1\].*at least 2"),

@@ -21,6 +21,9 @@ ROWS = 1 << 14
 """Positions, counted over all examples, that a prefix in one pass computes at once: enough to keep a device busy, and
 few beside the states that are sampled from."""
 
+CACHED = 512
+"""The same for each thread of a CPU, where a layer's results then stay in its cache until the next one reads them."""
+
 REACH = 0.2
 """Distance, on the scale from -1 to 1, over which initial embeddings of ordered levels are correlated."""
 
@@ -288,10 +291,20 @@ class CausalNetwork(CodeNetwork):
         return feature
 
 
-def stretches(batch: int, positions: int) -> Iterator[slice]:
-    """All examples, as many at a time as have ``ROWS`` positions together, but at least one."""
-    size = max(1, ROWS // max(1, positions))
+def stretches(batch: int, positions: int, device: torch.device | None = None) -> Iterator[slice]:
+    """All examples, as many at a time as have ``ROWS`` positions together, but at least one.
+
+    ``device``: where the layers run, if their results are large beside what they read; on a CPU it is ``CACHED`` then.
+    """
+    size = max(1, _rows(device) // max(1, positions))
     return (slice(start, min(start + size, batch)) for start in range(0, batch, size))
+
+
+def _rows(device: torch.device | None) -> int:
+    # What is compiled has its operations once for each stretch.
+    if device is None or device.type != "cpu" or torch.compiler.is_compiling():
+        return ROWS
+    return CACHED * torch.get_num_threads()
 
 
 def shift(x: Tensor, axis: int) -> Tensor:

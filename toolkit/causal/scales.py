@@ -140,7 +140,7 @@ class ScalesTransformer(Trunk):
             before = slice(start - sizes[number - 1], start)
             state.coarser.add_(self._spread(number - 1, state.embedded[:, before]))
         pos_emb = state.pos_emb[start : start + size].transpose(0, 1)
-        for examples in stretches(batch, size):
+        for examples in stretches(batch, size, pos_emb.device):
             rows = state.embedded[examples]
             x = (
                 self._input(number, state.coarser[examples])

@@ -176,7 +176,7 @@ class Transformer(Trunk):
         if state.sources is not None:
             embedded = embedded + state.sources[:positions].transpose(0, 1)
         rotation = None if state.rotation is None else state.rotation[:, :positions]
-        for examples in stretches(batch, positions):
+        for examples in stretches(batch, positions, embedded.device):
             past = embedded[examples].transpose(1, 2)
             x = torch.cat((state.last_input[examples, None], past[:, :-1]), 1)
             pos_emb = state.pos_emb[:positions].transpose(0, 1)

@@ -144,7 +144,7 @@ class WaveNet(Trunk):
             return
         first = max(0, positions - sum(self.dilations))  # what is before is not seen by what is kept
         x = shift(embedded, 0)[:, :, first:].permute(2, 0, 1)
-        for examples in stretches(batch, len(x)):
+        for examples in stretches(batch, len(x), x.device):
             self._fill(state, x[:, examples], first, examples)
         state.chain.inputs[0].copy_(embedded[:, :, -1])
 

@@ -15,9 +15,10 @@ from toolkit.nn import codebook as table
 from toolkit.nn.conv import CONV, conv, down, up
 from toolkit.nn.parts import split_parts
 from toolkit.nn.residual import residual_stack
+from toolkit.nn.stages import broadcast, total, used_stages
 from toolkit.quantizer import Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
-from toolkit.ranges import NonNegativeInt, PositiveInt
+from toolkit.ranges import Fraction, NonNegativeInt, PositiveInt
 
 
 @final
@@ -29,7 +30,11 @@ class HierarchyQuantizer(Quantizer):
     coarsest on, a level's latents and what the coarser levels decode to, brought up to its grid by the mirror of these
     layers, are mapped to its inner quantizer. The result is a linear map of both, and is what the next level is brought
     up from; the last is the decoder's. All this is learned from the decoder, past the codes. Losses and kl are summed
-    over levels, whose codes lie flat, the coarsest first; ``embed`` also takes those of the first levels alone.
+    over the levels in use, whose codes lie flat, the coarsest first; ``embed`` also takes those of the first levels
+    alone.
+
+    Without ``dropout`` nothing asks the coarser levels for what the finest, which is nearest to the decoder, can say
+    itself, and it may learn to say all. Where examples have to do with the first levels, these learn the layout.
 
     Args:
         inner: the quantizer of a level, each level's its own; any channels.
@@ -39,6 +44,7 @@ class HierarchyQuantizer(Quantizer):
         hidden: channels of the layers between two levels.
         residual_blocks: number of residual blocks, down and up each.
         residual_hidden: channels between a block's two convolutions; null: hidden.
+        dropout: share of the training examples that use only their first n levels, n uniform.
     """
 
     local = False
@@ -54,12 +60,15 @@ class HierarchyQuantizer(Quantizer):
         hidden: PositiveInt = 128,
         residual_blocks: NonNegativeInt = 2,
         residual_hidden: PositiveInt | None = None,
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__()
         rank = len(grid)
         if rank not in CONV:
             raise ValueError(f"grid={list(grid)}: 1 to 3 axes")
-        self.grid, self.levels = grid, _levels(grid, strides)
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout={dropout}: between 0 and 1")
+        self.grid, self.levels, self.dropout = grid, _levels(grid, strides), dropout
         self.channels = self.dim = dim
         self.stages = nn.ModuleList(inner(codebook_dim) for _ in self.levels)
         for level, stage in zip(self.levels, self._quantizers(), strict=True):
@@ -113,17 +122,19 @@ class HierarchyQuantizer(Quantizer):
             given = [table.upcast(z)]
             for layer in reversed(self.down):
                 given.insert(0, layer(given[0]))
+            used = used_stages(z, len(self.levels), self.dropout if self.training else 0.0)
             levels = [stages[0](self.proj_in[0](given[0]))]
             decoded = self._merge(0, levels[0].z, None)
             for number, stage in enumerate(stages[1:], 1):
                 above = self.up[number - 1](decoded)
                 levels.append(stage(self.proj_in[number](torch.cat([given[number], above], 1))))
-                decoded = self._merge(number, levels[number].z, above)
+                latents = levels[number].z
+                decoded = self._merge(number, latents * broadcast(used > number, latents), above)
             return Quantized(
                 decoded,
                 torch.cat([level.codes.flatten(2) for level in levels], 2),
-                torch.stack([level.loss for level in levels]).sum(0),
-                torch.stack([level.kl for level in levels]).sum(0),
+                total([level.loss for level in levels], used),
+                total([level.kl for level in levels], used),
                 _metrics(levels),
             )
 
