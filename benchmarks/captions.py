@@ -1,8 +1,8 @@
 """Samples under captions whose combination of shape and color no training example has.
 
-    python benchmarks/captions.py OUT [--n 200] [--guidance 1 2] [--prior transformer] [--steps 1600] [--out FILE]
+    python benchmarks/captions.py OUT [--n 200] [--guidance 1 2] [--prior transformer] [--steps 6000] [--out FILE]
 
-Trains a small model of ``image_shapes`` in the folder OUT on one thread, unless it is there: an autoencoder, and a
+Trains a small model of ``image_shapes_residual`` in the folder OUT on one thread, unless it is there: an autoencoder, and a
 prior that reads captions. Nine of the 72 combinations are in no training and no validation example: each shape once.
 Then it samples pictures under the captions of these nine in turn, and asks a network what they show: which shape, and
 which color. That network is trained on true pictures of all combinations; beside its verdict on the samples stand its
@@ -32,18 +32,20 @@ from toolkit_image.shapes import COLORS, SHAPES, ShapesDataset, caption_of
 UNSEEN = [(shape, list(COLORS)[(i + 4) % len(COLORS)]) for i, shape in enumerate(SHAPES)]
 """Shapes and colors: a red star, a teal circle, …"""
 WORDS = [
-    "experiment=image_shapes",
+    "experiment=image_shapes_residual",
     "dataset.captions=true",
+    "dataset.train_size=60000",
     f"dataset.unseen=[{','.join(f'{color} {shape}' for shape, color in UNSEEN)}]",
     "conditions.prior=[caption]",
-    *("trainer.steps=1500", "trainer.pictures_every=1500", "prior_trainer.pictures_every=100000"),
+    *("quantizer.inner.codebook_size=128", "trainer.steps=2000"),
+    *("trainer.pictures_every=100000", "prior_trainer.pictures_every=100000"),
 ]
 PRIOR = {
-    "transformer": ["hidden=128", "layers=4", "heads=4", "head=128"],
+    "transformer": ["hidden=128", "layers=5", "heads=4", "head=192"],
     "maskgit": ["hidden=128", "layers=4", "heads=4"],
 }
 READER = ["conditioner.hidden=64", "conditioner.layers=2"]
-TRAINER = ["batch_size=32", "learning_rate=1e-3", "warmup=100", "schedule=cosine"]
+TRAINER = ["batch_size=24", "learning_rate=2e-3", "warmup=100", "schedule=cosine"]
 
 
 def train(out: Path, prior: str, steps: int) -> None:
@@ -68,7 +70,7 @@ class Judge(nn.Module):
         return self.shape(h), self.color(h)
 
 
-def judge(examples: int = 16_000, passes: int = 8) -> Judge:
+def judge(examples: int = 24_000, passes: int = 10) -> Judge:
     """Trained on true pictures of all combinations, a little blurred and noisy, as those of a small model are."""
     torch.manual_seed(0)
     data, network = ShapesDataset(train_size=examples), Judge()
@@ -147,7 +149,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--prior", default="transformer")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--out", type=Path)
     words = parser.parse_args()
