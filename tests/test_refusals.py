@@ -69,6 +69,12 @@ CASES: list[tuple[list[str], Callable[[pytest.MonkeyPatch], None] | None, str]] 
     (["trainer.shard=true", "prior_trainer.optimizer=muon"], None, "trainer.shard=true … optimizer=muon"),
     (["trainer.checkpoint_activations=true"], None, "trainer.checkpoint_activations=true … PixelCNNPrior … no blocks"),
     (["trainer.graph=true", "trainer.optimizer=muon"], None, "trainer.graph=true … muon … graph=false"),
+    (["trainer.precision=fp16", "trainer.optimizer=muon"], None, "trainer.precision=fp16 … optimizer=muon … bf16"),
+    (
+        ["prior_trainer.precision=fp16", "prior_trainer.optimizer=muon"],
+        None,
+        "prior_trainer.precision=fp16 … optimizer=muon … bf16",
+    ),
     (["quantizer=toy_scales", "prior=scales", "prior_dataset.size=16"], None, "quantizer=toy_scales … (8, 8)"),
 ]
 """Words, what else is so, and what the refusal names."""

@@ -1,7 +1,10 @@
 """What is refused before a run trains: ``toolkit check`` and ``toolkit train`` both ask here, and so say the same.
 
-A configuration is checked without what else training needs: ``check_machine`` refuses what this machine lacks,
-``toolkit.dataset.check_first`` what an example holds, ``toolkit.stages.continuation`` what a run's folder holds.
+Of a configuration, that is: its options, its data's specs, sizes and lengths, and its parts. ``toolkit train`` alone
+asks the rest: ``check_machine`` what this machine lacks, ``toolkit.dataset.check_first`` what an example holds,
+``toolkit.stages.continuation`` what a run's folder holds, ``toolkit.stages.initialization`` whether the weights of
+``init`` fit, a logger's constructor whether it can log, and ``toolkit.on_device``, for ``data_on_device=true``, whether
+the data is a table.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from toolkit.distributed import check_device, ranks
 from toolkit.errors import ToolkitError
 from toolkit.lengths.checks import check_codes, check_prior, check_stage, check_trainer, check_trainers
 from toolkit.model import open_dataset
-from toolkit.optimization import trainable
+from toolkit.optimization import check_precision, trainable
 from toolkit.prior import Prior
 from toolkit.sharding import check_divisible, check_sharding
 from toolkit.spec import CodeSpec, DataSpec
@@ -35,6 +38,7 @@ def check_run(config: RunConfig, dataset: Dataset, stage: Stage) -> None:
     check_sharding(config.trainer, config.prior_trainer, config.stage)
     for name, trainer in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
         check_capture(trainer, max(ranks(), config.trainer.ranks), f"{name}.")
+        check_precision(trainer, f"{name}.")
 
 
 def check_second_stage(config: RunConfig, dataset: Dataset, autoencoder: Autoencoder, prior: Prior) -> None:
