@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import weights
+from toys import SIX_STEPS, TILES, VQ, weights
 
-from toolkit import ToolkitError
+from toolkit import ToolkitError, registry
+from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
 from toolkit.runs.folder import Run, write_config
 from toolkit.stages.run import train
@@ -75,3 +77,31 @@ def test_options_that_are_newer_than_a_run_are_no_change(toy_copy: Run) -> None:
     assert not (toy_copy.path / "config-2.yaml").exists()
     write_config(toy_copy.path, replace(toy_copy.config(), seed=7))
     assert (toy_copy.path / "config-2.yaml").is_file()
+
+
+@pytest.mark.long
+def test_a_prior_of_larger_examples_goes_on(tmp_path: Path) -> None:
+    """Its weights lie on the grid of ``prior_dataset``, not on that of stage one."""
+    words = [*TILES, *VQ, *SIX_STEPS, "prior=categorical", "prior_dataset.size=16"]
+    folder = tmp_path / "run"
+    train(compose([*words, "prior_trainer.steps=2"]).config, folder)
+    train(reopen(Run(folder).config_values(), ["prior_trainer.steps=4"]).config, folder)
+    whole = tmp_path / "whole"
+    train(compose([*words, "prior_trainer.steps=4"]).config, whole)
+    (name,) = (path.relative_to(folder) for path in folder.glob("priors/categorical/step-00000004/model.safetensors"))
+    assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.long
+def test_the_priors_data_is_opened_once(train_toy: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = list[int]()
+    cls = registry.load("dataset", "toy_tiles")
+    build = cls.__init__
+
+    def noted(self: Any, *, size: int = 8) -> None:
+        opened.append(size)
+        build(self, size=size)
+
+    monkeypatch.setattr(cls, "__init__", noted)
+    train_toy("prior_dataset.size=16")
+    assert opened == [8, 16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import pytest
 from toolkit import entry_points, registry, schema
 from toolkit.errors import ToolkitError
 from toolkit.options import TRAINERS, RunOptions, TrainerOptions
-from toolkit.schema import MISSING, SchemaError, convert, signature, spell
+from toolkit.schema import MISSING, SchemaError, convert, signature, spell, spell_value
 
 numbers = itertools.count()
 
@@ -333,3 +334,15 @@ def test_every_trainer_option_is_described() -> None:
 def test_trainer_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ToolkitError, match=f"^{next(iter(wrong))}="):
         TrainerOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "text"),
+    [
+        ({"a": {"b": None, "c": 2}, "d": "x"}, str, "{a: {b: null, c: 2}, d: x}"),
+        ([True, (False, 1)], str, "[true,[false,1]]"),
+        ({"a": [0.5, 1]}, "{:.2f}".format, "{a: [0.50,1]}"),
+    ],
+)
+def test_values_are_spelt_as_a_person_writes_them(value: Any, number: Callable[[float], str], text: str) -> None:
+    assert spell_value(value, number=number) == text

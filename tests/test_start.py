@@ -14,7 +14,7 @@ from toolkit.cli import start
 from toolkit.cli.proposed import WIDTH, experiment
 from toolkit.datasets.files.survey import survey
 from toolkit.datasets.waves import WavesDataset
-from toolkit.proposal import Choice, Proposal, counted, passes, some, spread
+from toolkit.proposal import Choice, Proposal, counted, passes, sampling, some, spread
 
 CHOICES = (
     Choice("dataset", "waves", "there are none"),
@@ -176,3 +176,10 @@ def test_steps_are_passes_within_bounds() -> None:
     assert (counted(1, "class"), counted(2, "class"), counted(1200, "file")) == ("1 class", "2 classes", "1,200 files")
     assert some([*"abcde"]) == "a, b, c and 2 more"
     assert spread([*"abcdef"], 3) == ["a", "c", "e"]
+
+
+def test_a_prior_is_shown_labels_where_there_are_some_to_choose_from() -> None:
+    (choice,) = sampling("class", {"dress", "bag"}, "folder")
+    assert (choice.key, choice.value) == ("conditions.prior", ["class"])
+    assert choice.reason == "sample by folder: condition.class=bag"
+    assert sampling("class", ["bag"], "folder") == ()

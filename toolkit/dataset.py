@@ -126,7 +126,7 @@ class Dataset(ABC):
         """Of each example, the positions along its first axis, at most ``spec``'s; nothing is read for it. None: all
         have the spec's axes.
 
-        Batches then have examples of about one length, padded to the longest; see ``toolkit.lengths``.
+        Batches then have examples of about one length, padded to the longest; see ``toolkit.lengths.mask``.
         """
         return None
 

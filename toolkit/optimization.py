@@ -239,14 +239,19 @@ def rate(step: int, options: TrainerOptions) -> float:
     return options.floor + (1 - options.floor) * falling
 
 
+def check_precision(options: TrainerOptions, trainer: str = "") -> None:
+    """ToolkitError for float16 with an optimizer that cannot skip a step; ``trainer`` is where the options stand."""
+    if options.precision == "fp16" and options.optimizer == "muon":
+        raise ToolkitError(
+            f"{trainer}precision=fp16 with optimizer=muon: choose adam, adamw or sgd, or precision=bf16 or fp32"
+        )
+
+
 def _loss_scale(parameters: Mapping[str, nn.Parameter], options: TrainerOptions) -> LossScale | None:
-    """What float16 needs; None for wider numbers. ToolkitError for an optimizer that cannot skip a step."""
+    """What float16 needs; None for wider numbers. ToolkitError as of ``check_precision``."""
+    check_precision(options)
     device = next((parameter.device for parameter in parameters.values()), torch.device("cpu"))
-    if resolve_precision(options.precision, device) != "fp16":
-        return None
-    if options.optimizer == "muon":
-        raise ToolkitError("precision=fp16 with optimizer=muon: choose adam, adamw or sgd, or precision=bf16 or fp32")
-    return LossScale(device)
+    return LossScale(device) if resolve_precision(options.precision, device) == "fp16" else None
 
 
 def _optimizers(module: nn.Module, options: TrainerOptions, groups: Sequence[Group]) -> list[torch.optim.Optimizer]:

@@ -17,7 +17,7 @@ def check(config: RunConfig) -> int:
 
     from toolkit.build import build_prior, build_stage
     from toolkit.model import open_dataset
-    from toolkit.stages.refusals import check_run, check_second_stage, codes_of_prior, data_of_prior, trains_prior
+    from toolkit.stages.refusals import check_run, check_second_stage, codes_of_prior, data_of_prior
 
     show_plugin_notes()
     torch.manual_seed(config.seed)
@@ -40,8 +40,8 @@ def check(config: RunConfig) -> int:
         ),
         _row("objective", config, _shape(data.shape), "nats", _count(stage.objective)),
     ]
-    if trains_prior(config, model.code_spec):
-        read = data_of_prior(config, dataset)
+    read = data_of_prior(config, dataset, model.code_spec)
+    if read is not None:
         prior_data, code_spec = read.spec, codes_of_prior(model, read.spec)
         prior = build_prior(config, code_spec, prior_data)
         check_second_stage(config, read, model, prior)

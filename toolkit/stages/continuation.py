@@ -14,7 +14,7 @@ from toolkit.runs.chosen import choose
 from toolkit.runs.data import DataRecord, compare, read_record, record
 from toolkit.runs.folder import Run
 from toolkit.spec import Condition, DataSpec
-from toolkit.stages.refusals import check_second_stage, codes_of_prior, data_of_prior, trains_prior
+from toolkit.stages.refusals import check_second_stage, codes_of_prior
 from toolkit.training import Stage
 
 ALLOW = (
@@ -24,11 +24,13 @@ ALLOW = (
 
 
 def check_continuation(
-    run: Run, config: RunConfig, dataset: Dataset, stage: Stage, files: DataRecord | None
+    run: Run, config: RunConfig, dataset: Dataset, read: Dataset | None, stage: Stage, files: DataRecord | None
 ) -> list[str]:
     """Returns what to know; ToolkitError where the folder's checkpoints do not fit the configuration's model or data.
 
-    ``files``: what is known of the data's files; None: they are not compared.
+    A prior that cannot be trained is refused here, in a new run, too: whether it goes on is known by the folder.
+
+    ``read``: ``data_of_prior``; ``files``: what is known of the data's files; None: they are not compared.
     """
     notices: list[str] = []
     checkpoint = newest(run.autoencoder, [])
@@ -47,15 +49,14 @@ def check_continuation(
         if relabeled and not (config.trainer.allow_changed_data or run.untouched):
             raise ToolkitError(f"{run.path} was trained with other labels: {relabeled}\n{ALLOW}")
         checkpoint.check_weights(stage)
-    if not trains_prior(config, stage.model.code_spec):
+    if read is None:
         return notices
     trained = newest(run.prior(config.chosen_prior().name), [])
     chosen = checkpoint if checkpoint is None else choose(run.autoencoder, None, [])
     continues = chosen is not None and trained is not None and is_current(trained, chosen)
-    data = data_of_prior(config, dataset, run.base)
-    code_spec = codes_of_prior(stage.model, data.spec)
-    prior = build_prior_stage(config, code_spec, data.spec, trained if continues else None).model
-    check_second_stage(config, data, stage.model, prior)
+    code_spec = codes_of_prior(stage.model, read.spec)
+    prior = build_prior_stage(config, code_spec, read.spec, trained if continues else None).model
+    check_second_stage(config, read, stage.model, prior)
     return notices
 
 

@@ -1,7 +1,10 @@
 """What is refused before a run trains: ``toolkit check`` and ``toolkit train`` both ask here, and so say the same.
 
-A configuration is checked without what else training needs: ``check_machine`` refuses what this machine lacks,
-``toolkit.dataset.check_first`` what an example holds, ``toolkit.stages.continuation`` what a run's folder holds.
+Of a configuration, that is: its options, its data's specs, sizes and lengths, and its parts. ``toolkit train`` alone
+asks the rest: ``check_machine`` what this machine lacks, ``toolkit.dataset.check_first`` what an example holds,
+``toolkit.stages.continuation`` what a run's folder holds, ``toolkit.stages.initialization`` whether the weights of
+``init`` fit, a logger's constructor whether it can log, and ``toolkit.on_device``, for ``data_on_device=true``, whether
+the data is a table.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from toolkit.distributed import check_device, ranks
 from toolkit.errors import ToolkitError
 from toolkit.lengths.checks import check_codes, check_prior, check_stage, check_trainer, check_trainers
 from toolkit.model import open_dataset
-from toolkit.optimization import trainable
+from toolkit.optimization import check_precision, trainable
+from toolkit.options import TrainerOptions
 from toolkit.prior import Prior
 from toolkit.sharding import check_divisible, check_sharding
 from toolkit.spec import CodeSpec, DataSpec
@@ -35,10 +39,12 @@ def check_run(config: RunConfig, dataset: Dataset, stage: Stage) -> None:
     check_sharding(config.trainer, config.prior_trainer, config.stage)
     for name, trainer in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
         check_capture(trainer, max(ranks(), config.trainer.ranks), f"{name}.")
+        check_precision(trainer, f"{name}.")
 
 
 def check_second_stage(config: RunConfig, dataset: Dataset, autoencoder: Autoencoder, prior: Prior) -> None:
     """ToolkitError where the prior cannot be trained as the options say; ``dataset``: ``data_of_prior``."""
+    _check_validated(dataset, config.prior_trainer, "prior_trainer")
     check_divisible(prior, config.trainer)
     check_codes(dataset, autoencoder)
     check_prior(dataset, prior)
@@ -52,13 +58,13 @@ def check_machine(config: RunConfig) -> None:
         check_graph(trainer, choose_device(trainer.device), f"{name}.")
 
 
-def trains_prior(config: RunConfig, code_spec: CodeSpec) -> bool:
-    """Whether there is a second stage: a continuous bottleneck has none, unless it is asked for, which is refused."""
-    return config.stage == "prior" or (config.stage == "all" and code_spec.depth > 0)
+def data_of_prior(config: RunConfig, dataset: Dataset, code_spec: CodeSpec, base: Path | None = None) -> Dataset | None:
+    """What stage two reads: the data of stage one, or as ``prior_dataset`` says; ``base`` as in ``open_dataset``.
 
-
-def data_of_prior(config: RunConfig, dataset: Dataset, base: Path | None = None) -> Dataset:
-    """What stage two reads: the data of stage one, or as ``prior_dataset`` says; ``base`` as in ``open_dataset``."""
+    None where there is no second stage: a continuous bottleneck has none, unless it is asked for, which is refused.
+    """
+    if config.stage == "autoencoder" or (config.stage == "all" and not code_spec.depth):
+        return None
     return open_dataset(config, config.prior_dataset, base) if config.prior_dataset else dataset
 
 
@@ -71,12 +77,16 @@ def codes_of_prior(autoencoder: Autoencoder, data: DataSpec) -> CodeSpec:
 
 
 def _check_best(config: RunConfig, dataset: Dataset, stage: Stage) -> None:
-    """ToolkitError where a figure that chooses the best checkpoint is unknown, or is never measured."""
+    """ToolkitError where a figure that chooses the best checkpoint is unknown, or stage one's is never measured."""
     rule_of_autoencoder(config.trainer, build_metrics(config, stage.model))
     rule_of_prior(config.prior_trainer)
-    for name, options in (("trainer", config.trainer), ("prior_trainer", config.prior_trainer)):
-        if options.best is not None and not dataset.size("val"):
-            raise ToolkitError(f"{name}.best={options.best}: this data has no val split, so nothing is validated")
+    _check_validated(dataset, config.trainer, "trainer")
+
+
+def _check_validated(dataset: Dataset, options: TrainerOptions, trainer: str) -> None:
+    """ToolkitError where the best checkpoint is chosen by a figure that is never measured."""
+    if options.best is not None and not dataset.size("val"):
+        raise ToolkitError(f"{trainer}.best={options.best}: this data has no val split, so nothing is validated")
 
 
 def _check_trainable(config: RunConfig, stage: Stage) -> None:

@@ -44,7 +44,7 @@ from toolkit.stages.continuation import check_continuation, check_data
 from toolkit.stages.initialization import initialize
 from toolkit.stages.pictures import SHOWN, Shown, plot_reconstructions
 from toolkit.stages.recorder import Recorder
-from toolkit.stages.refusals import check_machine, check_run
+from toolkit.stages.refusals import check_machine, check_run, data_of_prior
 from toolkit.stages.second import train_prior
 from toolkit.stages.staging import Staging
 from toolkit.training import Stage
@@ -83,7 +83,8 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
         check_machine(config)
         files = record(dataset.source_files()) if rank() == 0 else None
         with torch.random.fork_rng([]):
-            notices = check_continuation(run, config, dataset, stage, files)
+            read = data_of_prior(config, dataset, stage.model.code_spec, run.base)
+            notices = check_continuation(run, config, dataset, read, stage, files)
         if asks_for_source(config) and not run.base.is_dir():
             below = Run.open(config.dataset.options["run"], key="dataset.run")
             notices += check_data(below.path, files, config.trainer.allow_changed_data)
@@ -100,7 +101,7 @@ def _train(config: RunConfig, run: Run, log: LogFile, report: Logged) -> float |
     if rank() == 0:
         log.open(run.path / "log.txt")
     digest = broadcast_object(files.digest if files else None)
-    _Training(Staging(run, config, report), digest, allowed).stages(dataset, stage)
+    _Training(Staging(run, config, report), digest, allowed).stages(dataset, read, stage)
     return validation_score(run, dataset.spec, config)
 
 
@@ -156,20 +157,20 @@ class _Training:
     allowed: bool
     """Whether they may be others than those of the checkpoints."""
 
-    def stages(self, dataset: Dataset, stage: Stage) -> None:
-        """Trains one after the other, as far as ``config.stage`` says."""
+    def stages(self, dataset: Dataset, read: Dataset | None, stage: Stage) -> None:
+        """Trains one after the other, as far as ``config.stage`` says; ``read``: ``data_of_prior``."""
         config = self.staging.config
         examples: Examples = self._base_codes() if asks_for_source(config) else dataset
         if config.stage != "prior":
             self._train_autoencoder(dataset, examples, stage)
         if config.stage == "autoencoder":
             return
-        if not stage.model.code_spec.depth:
+        if read is None:
             self.staging.report.note(
                 "the bottleneck is continuous: samples come from the unit normal, no prior is trained"
             )
             return
-        train_prior(self.staging, dataset, examples, self.files, self.allowed)
+        train_prior(self.staging, read, read if config.prior_dataset else examples, self.files, self.allowed)
 
     def _base_codes(self) -> CachedCodes:
         """The data of a run over another run's codes, encoded once and cached in its copy of that run."""

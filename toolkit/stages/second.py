@@ -43,7 +43,7 @@ from toolkit.stages.choice import Choice, rule_of_prior
 from toolkit.stages.continuation import check_data, is_current
 from toolkit.stages.pictures import Shown, plot_samples
 from toolkit.stages.recorder import Recorder
-from toolkit.stages.refusals import codes_of_prior, data_of_prior
+from toolkit.stages.refusals import codes_of_prior
 from toolkit.stages.staging import Staging
 from toolkit.training import PriorStage
 
@@ -51,9 +51,9 @@ from toolkit.training import PriorStage
 def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: str | None, allowed: bool) -> None:
     """Trains the configured prior over the codes of the run's newest autoencoder.
 
-    ``files`` is a hash of what is known of the data's files; ``allowed``: whether the files of ``prior_dataset`` may
-    be others than those of the prior's checkpoints. ToolkitError where they are and may not, or the codes have
-    collapsed.
+    ``dataset``: ``data_of_prior``, and ``examples`` what is read of it. ``files`` is a hash of what is known of the
+    data's files; ``allowed``: whether the files of ``prior_dataset`` may be others than those of the prior's
+    checkpoints. ToolkitError where they are and may not, or the codes have collapsed.
     """
     run, config, report = staging.run, staging.config, staging.report
     options = config.prior_trainer
@@ -62,8 +62,6 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     for notice in on_rank0(partial(_stands_on, run, name)) or []:
         report.note(notice)
     if config.prior_dataset:
-        dataset = data_of_prior(config, dataset, run.base)
-        examples = dataset
         checked = on_rank0(partial(_check_files, run, name, dataset.source_files(), allowed, report))
         files = broadcast_object(checked)
     code_spec = codes_of_prior(model.autoencoder, dataset.spec)

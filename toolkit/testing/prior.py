@@ -12,9 +12,12 @@ from toolkit.spec import CodeSpec
 from toolkit.testing.counting import every
 from toolkit.testing.laws import as_assertion
 from toolkit.testing.on_gpu import check_on_gpu
+from toolkit.testing.prior_cases import CODE_SPECS as CODE_SPECS
 from toolkit.testing.prior_cases import CODES, KIND, each_code_spec, log_prob, seeded, some_codes
+from toolkit.testing.prior_cases import CONDITIONS as CONDITIONS
 from toolkit.testing.prior_cases import LABELS as LABELS
 from toolkit.testing.prior_cases import TEXTS as TEXTS
+from toolkit.testing.prior_cases import TOLD as TOLD
 from toolkit.testing.prior_samples import SampledPriorLaws
 from toolkit.testing.tape import Tape
 
