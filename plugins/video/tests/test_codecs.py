@@ -36,6 +36,13 @@ def test_a_clip_is_itself_again_at_a_small_factor(channels: int, size: tuple[int
     assert numbers[0] < numbers[-1]
 
 
+def test_a_narrow_clip_is_the_same_bytes_each_time() -> None:
+    """Whatever lay in memory before: x264's assembly reads some of it where frames are narrow."""
+    x = torch.randint(256, (3, 6, 20, 26), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    codec = codecs_of(DataSpec(3, (6, 20, 26), 256, rates=(8, None, None)))["h264"]
+    assert len({codec.through(x, 43).data for _ in range(8)}) == 1
+
+
 def test_the_header_is_what_holds_no_pictures() -> None:
     """What is left is the frames' own units, as they lie in the file, each after its length."""
     x = gradients(3, 6, 32, 32)

@@ -17,6 +17,9 @@ from toolkit_video.pictures import FORMATS, Converter
 
 FACTORS = (43, 38, 33, 28, 23, 18)
 """Constant rate factors, the smaller the better; 23 is x264's own."""
+NARROW = 48
+"""Pixels: of less wide clips x264's assembly reads more than there is when it looks ahead, and may write other bytes at
+each call."""
 SLICES = range(1, 6)
 """Units of H.264 that hold pictures; others hold sizes, options, and x264's own settings in words."""
 
@@ -40,8 +43,9 @@ def _through(rate: float, x: Tensor, factor: float | None) -> Coded:
     file, numbers = BytesIO(), 0
     height, width = x.shape[2:]
     frames = np.pad(frames_of(x), ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    own = "chromaloc=1" if width >= NARROW else "chromaloc=1:no-asm=1"
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        for packet in encoded(container, frames, rate, {"crf": f"{factor:g}", "x264-params": "chromaloc=1"}):
+        for packet in encoded(container, frames, rate, {"crf": f"{factor:g}", "x264-params": own}):
             numbers += _numbers(bytes(packet))
             container.mux(packet)
     data = file.getvalue()
