@@ -13,6 +13,7 @@ from toys import weights
 
 from toolkit import ToolkitError
 from toolkit.cli.config.reopen import reopen
+from toolkit.config import Experiment
 from toolkit.runs.folder import Run, write_config
 from toolkit.stages.run import train
 
@@ -75,3 +76,15 @@ def test_options_that_are_newer_than_a_run_are_no_change(toy_copy: Run) -> None:
     assert not (toy_copy.path / "config-2.yaml").exists()
     write_config(toy_copy.path, replace(toy_copy.config(), seed=7))
     assert (toy_copy.path / "config-2.yaml").is_file()
+
+
+@pytest.mark.long
+def test_a_cure_for_one_command_adds_no_configuration(toy_copy: Run) -> None:
+    """Though it is none of the values of the experiment that the run began with."""
+    config = toy_copy.config()
+    (toy_copy.path / "config.yaml").unlink()
+    write_config(toy_copy.path, replace(config, experiment=Experiment("toy", {"trainer.steps": 7})))
+    cured = reopen(toy_copy.config_values(), ["trainer.allow_changed_data=true"]).config
+    assert cured.experiment == Experiment("toy", {"trainer.allow_changed_data": False, "trainer.steps": 7})
+    train(cured, toy_copy.path)
+    assert [path.name for path in toy_copy.path.glob("config*.yaml")] == ["config.yaml"]
