@@ -107,9 +107,11 @@ class Watched:
         closed = threading.Event()
         client = threading.Thread(target=self._follow, args=(closed,))
         client.start()
-        yield
-        closed.set()
-        client.join()
+        try:
+            yield
+        finally:
+            closed.set()
+            client.join()
 
     def _follow(self, closed: threading.Event) -> None:
         while not closed.is_set():
