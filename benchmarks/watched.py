@@ -151,7 +151,8 @@ def race(folder: Path, steps: int, turns: int, threads: int) -> dict[str, Any]:
             else:
                 with watch.open():
                     times[name].append(logged.turn())
-    plain.end(), logged.end()
+    plain.end()
+    logged.end()
     return {**times, "pages": watch.pages, "page_seconds": watch.end()}
 
 
