@@ -107,9 +107,11 @@ class Watched:
         closed = threading.Event()
         client = threading.Thread(target=self._follow, args=(closed,))
         client.start()
-        yield
-        closed.set()
-        client.join()
+        try:
+            yield
+        finally:
+            closed.set()
+            client.join()
 
     def _follow(self, closed: threading.Event) -> None:
         while not closed.is_set():
@@ -149,7 +151,8 @@ def race(folder: Path, steps: int, turns: int, threads: int) -> dict[str, Any]:
             else:
                 with watch.open():
                     times[name].append(logged.turn())
-    plain.end(), logged.end()
+    plain.end()
+    logged.end()
     return {**times, "pages": watch.pages, "page_seconds": watch.end()}
 
 

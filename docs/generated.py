@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from mkdocs.structure.files import File
@@ -72,6 +73,8 @@ def on_config(config: Any) -> Any:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     config.copyright = f"{project['name']} {project['version']}"
     config.repo_url = config.repo_url or project.get("urls", {}).get("Repository")
+    if config.repo_url:  # mkdocs makes a name of it before this hook
+        config.repo_name = config.repo_name or urlsplit(config.repo_url).path.strip("/")
     return config
 
 

@@ -356,6 +356,11 @@ def test_what_changes_nothing_learned_is_not_told() -> None:
     ]
 
 
+def test_a_name_of_the_users_own_is_no_part() -> None:
+    configs = [config(extra={"cat": {"name": name, "age": age}}) for name, age in (("a", 1), ("b", 2))]
+    assert differences(configs)[1] == {"extra.cat.name": "b", "extra.cat.age": 2}
+
+
 def test_no_two_labels_are_alike() -> None:
     configs = [config(dim=1), config(dim=1), config(dim=2)]
     assert labels(configs, ["x", "y", "z"]) == ["dim=1 (x)", "dim=1 (y)", "dim=2"]

@@ -15,6 +15,7 @@ from toys import SIX_STEPS, TILES, VQ, weights
 from toolkit import ToolkitError, registry
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
+from toolkit.config import Experiment
 from toolkit.runs.folder import Run, write_config
 from toolkit.stages.run import train
 
@@ -105,3 +106,15 @@ def test_the_priors_data_is_opened_once(train_toy: Callable[..., Run], monkeypat
     monkeypatch.setattr(cls, "__init__", noted)
     train_toy("prior_dataset.size=16")
     assert opened == [8, 16]
+
+
+@pytest.mark.long
+def test_a_cure_for_one_command_adds_no_configuration(toy_copy: Run) -> None:
+    """Though it is none of the values of the experiment that the run began with."""
+    config = toy_copy.config()
+    (toy_copy.path / "config.yaml").unlink()
+    write_config(toy_copy.path, replace(config, experiment=Experiment("toy", {"trainer.steps": 7})))
+    cured = reopen(toy_copy.config_values(), ["trainer.allow_changed_data=true"]).config
+    assert cured.experiment == Experiment("toy", {"trainer.allow_changed_data": False, "trainer.steps": 7})
+    train(cured, toy_copy.path)
+    assert [path.name for path in toy_copy.path.glob("config*.yaml")] == ["config.yaml"]

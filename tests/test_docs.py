@@ -240,10 +240,11 @@ def test_pages_name_their_version_and_a_repository_only_where_there_is_one(
 ) -> None:
     monkeypatch.setattr(generated, "ROOT", tmp_path)
     project = '[project]\nname = "a"\nversion = "1.2"\n'
-    for text, repository in ((project, None), (f'{project}urls = {{Repository = "https://here"}}\n', "https://here")):
+    there = "https://here/us/a"
+    for text, *repository in ((project, None, None), (f'{project}urls = {{Repository = "{there}"}}\n', there, "us/a")):
         (tmp_path / "pyproject.toml").write_text(text)
-        config = generated.on_config(SimpleNamespace(repo_url=None))
-        assert (config.copyright, config.repo_url) == ("a 1.2", repository)
+        config = generated.on_config(SimpleNamespace(repo_url=None, repo_name=None))
+        assert [config.copyright, config.repo_url, config.repo_name] == ["a 1.2", *repository]
 
 
 @needs_mkdocs

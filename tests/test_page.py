@@ -17,6 +17,7 @@ from messages import assert_names
 from PIL import Image
 from toys import PIXELCNN, TILES, TOY, VQ, trainers
 
+from toolkit import compose
 from toolkit.__main__ import run as command
 from toolkit.cli import watch
 from toolkit.cli.watch import server_of, state_of
@@ -26,7 +27,8 @@ from toolkit.page.curves import HEIGHT, POINTS, WIDTH, Series, chart, shown, sta
 from toolkit.page.media import media_of
 from toolkit.page.render import page_of
 from toolkit.runs.best import Best, write_best
-from toolkit.runs.folder import Run
+from toolkit.runs.folder import Run, write_config
+from toolkit.runs.plain import write_yaml
 
 EVERY = ["batch_size=4", "workers=0", "log_every=2", "checkpoint_every=3", "validate_every=3", "pictures_every=3"]
 WORDS = [*TILES, *VQ, *PIXELCNN, *trainers("steps=6", *EVERY), "prior_trainer.allow_collapsed=true"]
@@ -96,6 +98,15 @@ def test_what_a_validation_warns_of_stands_at_the_top(tmp_path: Path) -> None:
     assert warning.startswith("at step 3 few codes were counted")
 
 
+def test_notes_that_differ_in_their_step_alone_are_one(tmp_path: Path) -> None:
+    """Such as those of a validation before and after a run was stopped: the newest is kept."""
+    write_config(tmp_path, compose(*WORDS))
+    said = ["at step 3 few: a", "at step 3 few: b", "plain", "at step 1,200 few: a", "plain", "lies at step 3 few: a"]
+    (tmp_path / "log.txt").write_text("".join(f"2026-01-01 00:00:00 note: {text}\n" for text in said))
+    kept = ["at step 1,200 few: a", "at step 3 few: b", "plain", "lies at step 3 few: a"]
+    assert contents_of(Run(tmp_path)).warnings == kept
+
+
 def test_an_option_that_must_be_given_has_no_default() -> None:
     (_, root) = settings({"dataset": {"name": "image_folder", "root": "photos"}})
     assert (root.key, root.value, root.default) == ("dataset.root", "photos", "")
@@ -108,10 +119,14 @@ def test_a_strangers_text_stays_text(trained: Path, tmp_path: Path) -> None:
     (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     (folder / "log.txt").write_text(f"2026-01-01 00:00:00 note: {evil}\n")
     (folder / "evaluation.json").write_text(json.dumps({"split": evil, evil: 1.0, "priors": {evil: {evil: 1}}}))
+    config = Run(folder).config_values() | {"name": evil}
+    began = {"experiment": {"name": f"began {evil}", "instead_of": {f"key {evil}": f"own {evil}", "name": "mine"}}}
+    (folder / "config.yaml").write_text(write_yaml(config | began))
     page = Reader(page_of(contents_of(Run(folder))))
     assert page.tags.count("script") == 1
     assert "x" not in page.links
-    assert evil in page.text
+    for text in (evil, f"began {evil}", f"key {evil}", f"own {evil}"):
+        assert text in page.text
 
 
 def test_files_that_are_not_what_they_are_called_are_left_out(trained: Path, tmp_path: Path) -> None:
@@ -250,18 +265,22 @@ def test_a_best_that_is_not_of_the_curves_is_no_mark() -> None:
 
 
 def test_what_was_changed_of_an_experiment_is_listed() -> None:
-    """As the run has it now, with the experiment's own values; what was changed back is not."""
+    """As the run has it now, with the experiment's own values, where it has any; what was changed back is not."""
     own = {"quantizer": "ema", "trainer.steps": 2000, "seed": 0, "logger.csv": None, "metric.strict": "strict"}
-    config = {"seed": 0, "quantizer": {"name": "fsq", "levels": [8]}, "trainer": {"steps": 5}, "metric": {}}
-    config["logger"] = {"csv": {"name": "csv"}}
+    own |= {"dataset.root": None, "trainer.critic_betas": None}
+    config = {"seed": 0, "quantizer": {"name": "fsq", "levels": [8]}, "metric": {}, "logger": {"csv": {"name": "csv"}}}
+    config |= {"dataset": {"name": "image_folder", "root": "photos"}}
+    config["trainer"] = {"steps": 5, "critic_betas": [0.5, 0.9]}
     found = changes({**config, "experiment": {"name": "image_shapes", "instead_of": own}})
     assert found is not None
     assert found.experiment == "image_shapes"
     assert found.settings == [
         ("quantizer", "fsq", "ema"),
         ("trainer.steps", "5", "2000"),
-        ("logger.csv", "csv", "null"),
+        ("logger.csv", "csv", ""),
         ("metric.strict", "null", "strict"),
+        ("dataset.root", "photos", ""),
+        ("trainer.critic_betas", "[0.5,0.9]", "null"),
     ]
     assert changes(config) is None
     assert changes({**config, "experiment": "<b>"}) is None

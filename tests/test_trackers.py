@@ -181,11 +181,13 @@ def test_wandb_goes_on_in_the_same_run(service: Service, tmp_path: Path) -> None
 
 
 def test_mlflow_has_metrics_pictures_and_parameters(service: Service, tmp_path: Path) -> None:
-    logger = MLflowLogger(tmp_path / "run", {"trainer": {"steps": 7}, "seed": 0})
+    began = {"name": "small", "instead_of": {"seed": 3}}
+    logger = MLflowLogger(tmp_path / "run", {"trainer": {"steps": 7}, "seed": 0, "experiment": began})
     logger.log("autoencoder", "val", 5, {"nll": 0.5})
     logger.picture("autoencoder", 6, tmp_path / "x.png")
     logger.close("stopped")
-    assert [args[1:] for args, _ in service.given("log_param")] == [("trainer.steps", "7"), ("seed", "0")]
+    parameters = [("trainer.steps", "7"), ("seed", "0"), ("experiment.name", "small")]
+    assert [args[1:] for args, _ in service.given("log_param")] == parameters
     ((args, options),) = service.given("log_metric")
     assert (args[1:], options) == (("autoencoder/val/nll", 0.5), {"step": 5})
     assert [args[1:] for args, _ in service.given("log_artifact")] == [(str(tmp_path / "x.png"), "autoencoder")]
@@ -228,6 +230,16 @@ def test_tensorboard_has_sound_where_the_data_is_sound(tmp_path: Path) -> None:
     logger.examples("prior-x", 3, {"sample": x}, DataSpec(2, (80,), 8))
     logger.examples("prior-x", 3, {"sample": x}, DataSpec(2, (80,), 8, ordered=False, rates=(8000.0,)))
     assert Writer.written == []
+
+
+@pytest.mark.usefixtures("writer")
+def test_hyperparameters_are_the_runs_own_values(tmp_path: Path) -> None:
+    """What its experiment had instead of them is none."""
+    config = {"trainer": {"steps": 7}, "experiment": {"name": "small", "instead_of": {"trainer.steps": 3}}}
+    logger = TensorBoardLogger(tmp_path, config)
+    logger.log("autoencoder", "val", 1, {"loss": 0.5})
+    logger.close("done")
+    assert Writer.written[-1][1] == {"trainer.steps": 7, "experiment.name": "small"}
 
 
 @pytest.mark.usefixtures("writer")

@@ -98,6 +98,8 @@ def test_a_sweep_runs_each_combination(
     assert command.run(words) == 0
     values = [(config["encoder"]["hidden"], config["dataset"]["root"]) for config, _ in would_train]
     assert values == [(1, "/a b"), (1, "/c"), (2, "/a b"), (2, "/c")]
+    began = [config["experiment"] for config, _ in would_train]
+    assert began == [{"name": "d_small", "instead_of": {"dim": 64, "dataset.root": "data", "encoder.hidden": 8}}] * 4
     assert len({folder for _, folder in would_train}) == 4
     folder, *titles = (out := capsys.readouterr().out).splitlines()
     assert folder == f"sweep: {would_train[0][1].parent.relative_to(Path.cwd())}"

@@ -77,8 +77,8 @@ class RunConfig(RunOptions):
     """Options of the dataset that differ in the prior's stage."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What is the user's own: plain values that no part of the core reads, and loggers and commands may."""
-    experiment: Experiment | None = None
-    """What it was composed from; it changes nothing."""
+    experiment: Experiment | None = field(default=None, compare=False)
+    """What it was composed from; it changes nothing, and two that differ in it alone are equal."""
 
     @classmethod
     def read(cls, values: Mapping[str, Any], source: object = "the configuration") -> RunConfig:
@@ -135,10 +135,14 @@ class RunConfig(RunOptions):
 
 
 def by_key(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Plain values of a configuration by dotted keys; a part's name has the part's own key, before its options."""
+    """Plain values of a configuration by dotted keys; a part's name has the part's own key, before its options.
+
+    Below ``extra``, which is the user's, a ``name`` is a key like any other.
+    """
     found: dict[str, Any] = {}
     for name, value in values.items():
-        key = path if name == "name" and path else f"{path}.{name}" if path else str(name)
+        named = name == "name" and path and path.partition(".")[0] != "extra"
+        key = path if named else f"{path}.{name}" if path else str(name)
         found |= by_key(value, key) if isinstance(value, Mapping) else {key: value}
     return found
 

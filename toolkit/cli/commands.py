@@ -22,7 +22,7 @@ COMMANDS = {
     "watch": ("toolkit.cli.watch:main", "the same page of a run, live beside its training"),
     "check": ("toolkit.cli.train:check", "check that the parts fit, without training"),
     "plugins": ("toolkit.cli.plugins:main", "list what is installed, and what is broken"),
-    "new-plugin": ("toolkit.cli.new_plugin:main", "write a package with parts of your own"),
+    "new-plugin": ("toolkit.cli.new_plugin:main", "write a package with parts or commands of your own"),
     "completion": ("toolkit.cli.completion:main", "print a shell's completion script"),
 }
 """Every command: the function that runs it, and what it does."""

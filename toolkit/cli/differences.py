@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolkit import schema
+from toolkit.config import by_key
 from toolkit.errors import ToolkitError
 from toolkit.options import OPTIONAL, TRAINERS
 from toolkit.registry import KINDS, LISTS
@@ -61,7 +62,7 @@ def differences(configs: Sequence[Config]) -> list[dict[str, Any]]:
 
     Options that differ only because parts of different names have other defaults are left out.
     """
-    flat = [dict(_flatten(config)) for config in configs]
+    flat = [_learned(config) for config in configs]
     keys = dict.fromkeys(key for values in flat for key in values)
     chosen = [key for key in keys if _differs([values[key] for values in flat if key in values])]
     chosen = [key for key in chosen if not all(_is_default(config, key) for config in configs)]
@@ -88,16 +89,10 @@ def _called(config: Config, label: str) -> str:
     return " ".join(filter(None, words))
 
 
-def _flatten(node: Config, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values; a part's name is under the part's own key."""
-    for name, value in node.items():
-        key = path if name == "name" and path else f"{path}.{name}" if path else name
-        if key in IGNORED:
-            continue
-        if isinstance(value, Mapping):
-            yield from _flatten(value, key)
-        else:
-            yield key, value
+def _learned(config: Config) -> dict[str, Any]:
+    """A configuration by keys, without what is ignored."""
+    values = by_key({key: value for key, value in config.items() if key not in IGNORED})
+    return {key: value for key, value in values.items() if key not in IGNORED}
 
 
 def _differs(values: Sequence[Any]) -> bool:

@@ -25,7 +25,7 @@ class WatchOptions:
     """A run's page, as toolkit report writes it, on this machine alone, at the address that is printed.
 
     It is made anew whenever the run's log or pictures have changed, and the browser follows. It reads the folder only:
-    a training beside it neither knows nor waits, and comes first where cores are few. Ctrl-C ends it.
+    a training beside it neither knows nor waits. It asks the system for the lowest priority. Ctrl-C ends it.
     """
 
     run: str = field(metadata={"help": "the run folder"})
@@ -44,7 +44,7 @@ def main(args: list[str]) -> int:
 
 
 def give_way() -> None:
-    """Makes this process the system's last, so that a page is made when the training beside it leaves a core idle."""
+    """Asks the system to put others before this process, where there is ``nice``; how far it does is the system's."""
     if hasattr(os, "nice"):
         os.nice(LAST)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 
 import torch
 
@@ -43,6 +44,7 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / (1 << 30)
 
 
+@cache  # what was learned stays
 def keep_memory(device: torch.device) -> None:
     """Has a CPU's allocator keep what one step of training frees for the next one.
 

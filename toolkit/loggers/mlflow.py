@@ -90,6 +90,8 @@ class MLflowLogger(Logger):
 
 def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     for key, value in values.items():
+        if f"{path}{key}" == "experiment.instead_of":  # the run has other values than these
+            continue
         if isinstance(value, Mapping):
             yield from _flat(value, f"{path}{key}.")
         else:

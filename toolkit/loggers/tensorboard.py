@@ -143,6 +143,8 @@ def _flat(values: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
     """Dotted keys and their values."""
     pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
+        if f"{path}{key}" == "experiment.instead_of":  # the run has other values than these
+            continue
         pairs += _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else [(f"{path}{key}", value)]
     return pairs
 

@@ -25,7 +25,7 @@ class Changes(NamedTuple):
 
     experiment: str
     settings: list[Setting]
-    """With the experiment's own values."""
+    """With the experiment's own values; empty, too, for a part that it does not have."""
 
 
 def changes(config: Mapping[str, Any]) -> Changes | None:
@@ -37,8 +37,13 @@ def changes(config: Mapping[str, Any]) -> Changes | None:
     if experiment is None:
         return None
     values = by_key({key: value for key, value in config.items() if key != "experiment"})
-    pairs = ((key, values.get(key), own) for key, own in experiment.instead_of.items())
-    found = [Setting(key, text(value), text(own)) for key, value, own in pairs if text(value) != text(own)]
+    without = {one.key for one in settings(config) if not one.default}
+    pairs = ((key, text(values.get(key)), own) for key, own in experiment.instead_of.items())
+    found = [
+        Setting(key, value, "" if own is None and key in without else text(own))
+        for key, value, own in pairs
+        if value != text(own)
+    ]
     return Changes(experiment.name, found)
 
 

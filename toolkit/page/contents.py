@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from toolkit.runs.plain import read_json, write_yaml
 
 TAIL = 1 << 20
 """Bytes of the run's log that are read, from its end."""
+NOTED_AT = re.compile(r"^at step [\d,]+ ")
+"""How a note of a validation begins."""
 
 HEADLINES = {
     "bits_per_dim": "bits per dim",
@@ -173,6 +176,6 @@ def _log(path: Path) -> Iterator[str]:
 
 
 def _warnings(lines: list[str]) -> list[str]:
-    """The notes of a log, without their times, once each."""
+    """The notes of a log, without their times, once each: of those that differ in the step alone, the newest."""
     parts = [line.partition(" note: ") for line in lines]
-    return list(dict.fromkeys(text for _, note, text in parts if note))
+    return list({NOTED_AT.sub("", text): text for _, note, text in parts if note}.values())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.quote import key_of
-from toolkit.config import by_key
+from toolkit.config import Experiment, by_key
 from toolkit.errors import ToolkitError
 
 
@@ -28,15 +29,24 @@ def begun(
     return {**values, "experiment": {"name": experiment, "instead_of": instead_of(alone.values, values)}}
 
 
-def continued(values: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with which a saved run goes on, with the experiment that it began with."""
-    experiment = saved.get("experiment")
-    if not isinstance(experiment, Mapping):
+def continued(values: Mapping[str, Any], saved: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """The values with which a saved run goes on, with the experiment that it began with.
+
+    ``typed``: the keys of the command's words. Of others what is new or gone since the run was saved is no change.
+    ToolkitError where what is saved of the experiment is damaged.
+    """
+    experiment = Experiment.read(saved.get("experiment"), "the saved configuration")
+    if experiment is None:
         return dict(values)
     before = {key: value for key, value in saved.items() if key != "experiment"}
-    known = by_key(before)  # others are options that are new since
-    changed = {key: value for key, value in instead_of(before, values).items() if key in known}
-    return {**values, "experiment": {**experiment, "instead_of": changed | dict(experiment.get("instead_of") or {})}}
+    own, both = experiment.instead_of, by_key(before).keys() & by_key(values).keys()
+    changed = {
+        key: value
+        for key, value in instead_of(before, values).items()
+        if (key in both or _within(key, typed)) and not _within(key, own)
+    }
+    kept = {key: value for key, value in own.items() if not _within(key, changed)}
+    return {**values, "experiment": replace(experiment, instead_of=changed | kept).values()}
 
 
 def instead_of(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,6 +54,11 @@ def instead_of(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
     theirs, ours = by_key(base), by_key(values)
     found: dict[str, Any] = {}
     for key in dict.fromkeys([*theirs, *ours]):
-        if theirs.get(key) != ours.get(key) and not any(key.startswith(f"{part}.") for part in found):
+        if theirs.get(key) != ours.get(key) and not _within(key, found):
             found[key] = theirs.get(key)
     return found
+
+
+def _within(key: str, others: Iterable[str]) -> bool:
+    """Whether a key is one of these, or below one, as a part's options are below its name."""
+    return any(key == other or key.startswith(f"{other}.") for other in others)

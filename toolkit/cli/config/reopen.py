@@ -44,7 +44,7 @@ def reopen(frozen: Mapping[str, Any], words: Sequence[str]) -> Composed:
     except ToolkitError as error:  # saved options that are gone may be the reason
         raise ToolkitError("\n".join([str(error), *notices])) from error
     _check_stage(config["stage"], typed)
-    return Composed(continued(config, frozen), (*notices, *dropped))
+    return Composed(continued(config, frozen, typed), (*notices, *dropped))
 
 
 def _check_stage(stage: str, typed: Sequence[str]) -> None:
