@@ -147,6 +147,8 @@ def test_graphs_for_other_programs(folder: Path, monkeypatch: pytest.MonkeyPatch
     names = execute("export.md")
     assert names["decoded"]["x"].shape == names["x"].shape
     assert names["codes"].shape == (1, 1, 8, 8)
+    mine = [*train[:-1], "hydra.run.dir=outputs/mine", "prior=transformer", "prior.heads=2", *TINY]
+    assert run(mine) == 0
     assert run([*of_prior, "examples=2"]) == 0
     monkeypatch.syspath_prepend("graphs")
     sample = runpy.run_path("graphs/sample.py")["sample"]
