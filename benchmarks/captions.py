@@ -2,11 +2,11 @@
 
     python benchmarks/captions.py OUT [--n 200] [--guidance 1 2] [--prior transformer] [--steps 6000] [--out FILE]
 
-Trains a small model of ``image_shapes_residual`` in the folder OUT on one thread, unless it is there: an autoencoder, and a
-prior that reads captions. Nine of the 72 combinations are in no training and no validation example: each shape once.
-Then it samples pictures under the captions of these nine in turn, and asks a network what they show: which shape, and
-which color. That network is trained on true pictures of all combinations; beside its verdict on the samples stand its
-accuracy on true pictures of the nine that it was not trained on, and on their reconstructions.
+Trains a small model of ``image_shapes_residual`` in the folder OUT on one thread, unless it is there: an autoencoder,
+and a prior that reads captions. Nine of the 72 combinations are in no training and no validation example: each shape
+once. Then it samples pictures under the captions of these nine in turn, and asks a network what they show: which shape,
+and which color. That network is trained on true pictures of all combinations; beside its verdict on the samples stand
+its accuracy on true pictures of the nine that it was not trained on, and on their reconstructions.
 """
 
 from __future__ import annotations
