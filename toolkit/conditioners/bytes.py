@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from toolkit.conditioner import Conditioner, Tokens
 from toolkit.nn.attention import Block
+from toolkit.nn.rotary import RotaryPositions
 from toolkit.ranges import Fraction, PositiveInt
 from toolkit.spec import Condition
 
@@ -21,7 +22,8 @@ class BytesConditioner(Conditioner):
     2022, arXiv:2105.13626).
 
     It needs no vocabulary, and so has none to be built, kept or outgrown: any text of any language has its bytes. A
-    token for the start comes before them, and is all that there is of an empty text.
+    token for the start comes before them, and is all that there is of an empty text. Attention sees how far apart two
+    bytes are (rotary positions), not where: a word is the same behind words of any length.
 
     Args:
         hidden: channels, of its vectors too.
@@ -43,14 +45,14 @@ class BytesConditioner(Conditioner):
         self.dim = hidden
         self.start = nn.Parameter(torch.randn(hidden))
         self.table = nn.Embedding(BYTES, hidden)
-        self.positions = nn.Parameter(0.5 * torch.randn(condition.size, hidden))
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
+        self.positions = RotaryPositions(1, hidden // heads)
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, text: Tensor) -> Tokens:
-        embedded = self.table(text.long()) + self.positions[: text.shape[1]]
-        x = torch.cat((self.start.expand(len(text), 1, -1), embedded), 1)
+        x = torch.cat((self.start.expand(len(text), 1, -1), self.table(text.long())), 1)
+        rotation = self.positions((x.shape[1],))
         mask = torch.cat((text.new_ones(len(text), 1, dtype=torch.bool), text != 0), 1)
         for block in self.blocks:
-            x = block(x, causal=False, seen=mask[:, None, None])
+            x = block(x, causal=False, seen=mask[:, None, None], rotation=rotation)
         return Tokens(self.norm(x), mask)
