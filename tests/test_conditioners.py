@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from toolkit import registry
 from toolkit.conditioner import Conditioner
 from toolkit.conditioners.bytes import BytesConditioner
@@ -25,3 +27,8 @@ ROWS = {BytesConditioner: BytesSuite}
 def test_every_conditioner_of_the_core_has_a_suite() -> None:
     own = [one for one in registry.registrations("conditioner") if one.distribution == CORE]
     assert {registry.load("conditioner", one.name) for one in own} == set(ROWS)
+
+
+def test_odd_heads_are_refused_in_words_of_its_options() -> None:
+    with pytest.raises(ValueError, match="hidden=6 heads=2: a head needs an even number of channels"):
+        BytesConditioner(Condition("said", 4, text=True), hidden=6, heads=2)

@@ -145,7 +145,7 @@ WAVES = ["dataset=waves", "dataset.axes=[16]", "encoder=patch", "decoder=patch",
 
 
 def read(condition: Condition) -> BytesConditioner:
-    return BytesConditioner(condition, hidden=6, layers=1, heads=2)
+    return BytesConditioner(condition, hidden=8, layers=1, heads=2)
 
 
 def test_texts_are_read_beside_the_sum_and_dropped_with_it() -> None:

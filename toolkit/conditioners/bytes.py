@@ -46,6 +46,8 @@ class BytesConditioner(Conditioner):
         self.start = nn.Parameter(torch.randn(hidden))
         self.table = nn.Embedding(BYTES, hidden)
         self.blocks = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
+        if hidden // heads % 2:
+            raise ValueError(f"hidden={hidden} heads={heads}: a head needs an even number of channels")
         self.positions = RotaryPositions(1, hidden // heads)
         self.norm = nn.LayerNorm(hidden)
 
