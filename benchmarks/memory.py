@@ -32,7 +32,6 @@ from toolkit.batches import Batch
 from toolkit.build import build_autoencoder, build_prior, build_stage
 from toolkit.cli.config.compose import compose
 from toolkit.config import RunConfig
-from toolkit.device import keep_memory
 from toolkit.estimate import StepMemory, batch_of, memory_by_stage
 from toolkit.model import open_dataset
 from toolkit.optimization import Optimization
@@ -91,7 +90,6 @@ def estimated(words: str) -> StepMemory:
 
 def measured(words: str) -> int:
     gc.collect()
-    keep_memory(CPU)  # whose block is no part of a step
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         trained(words)
         gc.collect()

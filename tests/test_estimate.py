@@ -19,7 +19,6 @@ from toolkit.batches import Batch
 from toolkit.build import build_dataset, build_stage
 from toolkit.cli.check import check
 from toolkit.config import PartConfig
-from toolkit.device import keep_memory
 from toolkit.estimate import StepMemory, batch_of, memory_by_stage, step_memory
 from toolkit.optimization import Optimization
 from toolkit.options import PriorTrainerOptions, TrainerOptions
@@ -66,7 +65,6 @@ def measured(made: Callable[[], tuple[Any, dict[str, Tensor], TrainerOptions]]) 
 
     What it handed out is counted while it is profiled, and so is what it takes back.
     """
-    keep_memory(CPU)  # whose block is no part of a step
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         trained(*made())
         gc.collect()

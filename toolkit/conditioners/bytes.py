@@ -22,8 +22,8 @@ class BytesConditioner(Conditioner):
     2022, arXiv:2105.13626).
 
     It needs no vocabulary, and so has none to be built, kept or outgrown: any text of any language has its bytes. A
-    token for the start comes before them, and is all that there is of an empty text. Attention sees how far apart two
-    bytes are (rotary positions), not where: a word is the same behind words of any length.
+    token for the start comes before them, and is all that there is of an empty text. Positions are rotary: a byte
+    sees how far before or behind it the others are.
 
     Args:
         hidden: channels, of its vectors too.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from toolkit.device import in_float32
 from toolkit.nn.codebook import upcast
@@ -23,13 +24,15 @@ def cross_entropy(logits: Tensor, chosen: Tensor) -> Tensor:
 
     logits ``(batch, options, *rest)``, chosen ``(batch, *rest)``, integers from 0 to options - 1.
 
-    It is torch's own for few logits, on a GPU, and where a compiler fuses it. Of many on a CPU that one copies those
-    whose channels are last in memory, as convolutions over looked-up entries give them, back and forth, and fills three
-    tensors of their size on the way. Here they are read twice, as they lie, and their gradient is written once.
+    It is torch's own for few logits, on a GPU, where a compiler fuses it, and of fake tensors, which stand for any
+    device. Of many on a CPU that one copies those whose channels are last in memory, as convolutions over looked-up
+    entries give them, back and forth, and fills three tensors of their size on the way. Here they are read twice, as
+    they lie, and their gradient is written once.
     """
     logits, chosen = upcast(logits), chosen.long()
     few = logits.numel() < (LARGE if logits.is_contiguous() else TILE)
-    if few or logits.device.type != "cpu" or torch.compiler.is_compiling():
+    elsewhere = logits.device.type != "cpu" or isinstance(logits, FakeTensor) or torch.compiler.is_compiling()
+    if few or elsewhere or chosen.shape != logits.shape[:1] + logits.shape[2:]:  # which torch refuses
         return F.cross_entropy(logits, chosen, reduction="none")
     nats: Tensor = _CrossEntropy.apply(logits, chosen.unsqueeze(1))  # type: ignore[no-untyped-call]
     return nats.squeeze(1)

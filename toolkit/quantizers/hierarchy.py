@@ -96,11 +96,13 @@ class HierarchyQuantizer(Quantizer):
         return self.levels
 
     def forward(self, z: Tensor) -> Quantized:
-        return self._quantize(z, [stage.unchecked for stage in self._quantizers()])
+        return self._quantize(
+            z, [stage.unchecked for stage in self._quantizers()], self.dropout if self.training else 0.0
+        )
 
     def sample(self, z: Tensor) -> Quantized:
         """A sample from each level given those before it; its kl is exact given these."""
-        return self._quantize(z, [stage.sample for stage in self._quantizers()])
+        return self._quantize(z, [stage.sample for stage in self._quantizers()], 0.0)
 
     def embed(self, codes: Tensor) -> Tensor:
         """What the levels decode to; where only the first have codes, the latents of the others are 0.
@@ -117,12 +119,12 @@ class HierarchyQuantizer(Quantizer):
                 decoded = self._merge(number, of_level, self.up[number - 1](decoded))
             return decoded
 
-    def _quantize(self, z: Tensor, stages: Sequence[Callable[[Tensor], Quantized]]) -> Quantized:
+    def _quantize(self, z: Tensor, stages: Sequence[Callable[[Tensor], Quantized]], dropout: float) -> Quantized:
         with in_float32(z.device):
             given = [table.upcast(z)]
             for layer in reversed(self.down):
                 given.insert(0, layer(given[0]))
-            used = used_stages(z, len(self.levels), self.dropout if self.training else 0.0)
+            used = used_stages(z, len(self.levels), dropout)
             levels = [stages[0](self.proj_in[0](given[0]))]
             decoded = self._merge(0, levels[0].z, None)
             for number, stage in enumerate(stages[1:], 1):
