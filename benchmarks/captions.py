@@ -1,6 +1,6 @@
 """Samples under captions whose combination of shape and color no training example has.
 
-    python benchmarks/captions.py OUT [--n 200] [--guidance 1 2] [--prior transformer] [--steps 6000] [--out FILE]
+    python benchmarks/captions.py OUT [--n 200] [--guidance 1 2] [--prior transformer] [--steps 4500] [--out FILE]
 
 Trains a small model of ``image_shapes_residual`` in the folder OUT on one thread, unless it is there: an autoencoder,
 and a prior that reads captions. Nine of the 72 combinations are in no training and no validation example: each shape
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--prior", default="transformer")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--out", type=Path)
     words = parser.parse_args()
