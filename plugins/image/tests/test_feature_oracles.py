@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from toolkit_image.features import weights
 from toolkit_image.features.distance import feature_distance
 from toolkit_image.features.frozen import Frozen
+from toolkit_image.features.network import same_padded
 
 PICTURES = torch.rand(2, 3, 64, 72, generator=torch.Generator().manual_seed(3))
 
@@ -80,6 +81,29 @@ def test_efficientnet_lite0_is_that_of_its_package() -> None:
     with torch.no_grad():
         expected = theirs.extract_features((pictures * 255 - 127) / 128).mean((2, 3))
         torch.testing.assert_close(frozen.embed(pictures), expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "halved", "compared"),
+    [(16, (1, 3, 5, 11), (0, 2, 4, 10, 15)), (21, (1, 4, 7, 15), (0, 3, 6, 14, 20))],
+    ids=["Lite0", "Lite1"],
+)
+def test_efficientnet_has_the_size_of_its_weights(
+    tmp_path: Path, blocks: int, halved: tuple[int, ...], compared: tuple[int, ...]
+) -> None:
+    """Block by block: these halve the resolution, and the outputs of those are compared."""
+    tiny = tiny_features.randomized(tiny_features.EfficientnetLite0Network(8, [(8, 8, 8, 3)] * blocks, 16))
+    frozen = Frozen.load("efficientnet_lite0", saved(tiny, tmp_path / "lite.pth"))
+    network: Any = frozen.network
+    stem = same_padded((PICTURES * 255 - 127) / 128, network._conv_stem)
+    x, expected = nn.functional.relu6(network._bn0(stem)), list[Tensor]()
+    assert len(network._blocks) == blocks
+    for number, block in enumerate(network._blocks):
+        size, x = x.shape[2], block(x)
+        assert x.shape[2] == (size // 2 if number in halved else size)
+        expected += [x] if number in compared else []
+    for ours, features in zip(frozen(PICTURES, frozen.chosen(())), expected, strict=True):
+        torch.testing.assert_close(ours, features)
 
 
 @pytest.mark.slow

