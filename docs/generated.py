@@ -141,7 +141,7 @@ def compared() -> str:
 def _figure(values: list[float]) -> str:
     if not values:
         return ""
-    spread = f" ± {stdev(values):.1g}" if len(values) > 1 else ""
+    spread = f" ± {float(f'{stdev(values):.1g}'):g}" if len(values) > 1 else ""
     return f"{mean(values):.3g}{spread}"
 
 
