@@ -15,9 +15,6 @@ median over rounds. Exits with 1 where a figure falls short of what is asked of 
     peer        codes per second against pythae's PixelCNN sampler (where it is installed): 10 layers of 64 channels and
                 as many parameters each, in plain 5x5 convolutions, half of every one masked, or in gated 3x3 ones
     prefix      a transformer's state after a prefix of 512 codes, in one pass against position by position
-    scales      codes per second of all codes of a scale at once, at batch 16, against a raster transformer over the
-                same codes, of as many channels and layers; images per second against one over the finest scale's grid
-                alone; and the least that either takes, its matrix products
     flat        microseconds per code on larger and larger grids: a cache that is one costs the same everywhere
 
 On a GPU, steps are captured and replayed, and ``cached`` also races them against the same steps taken one by one.
@@ -50,7 +47,6 @@ from toolkit.causal import sampling
 from toolkit.causal.compiling import Compiled
 from toolkit.causal.network import CausalNetwork, Trunk
 from toolkit.causal.pixelcnn import PixelCNN
-from toolkit.causal.scales import ScalesTransformer
 from toolkit.causal.transformer import Transformer
 from toolkit.causal.wavenet import WaveNet
 
@@ -89,11 +85,6 @@ PEER_ASKED = {16: None, 64: 20.0}
 """By batch size."""
 PREFIX_ASKED = {1: 10.0, 8: 4.0}
 """By batch size."""
-SCALES = {
-    "scales 1 to 8, 96 x 4": (((1, 1), (2, 2), (4, 4), (8, 8)), 96, 4, 185, 1.5),
-    "scales of image_cifar10_var, 384 x 12": (((1, 1), (2, 2), (3, 3), (4, 4), (6, 6), (8, 8)), 384, 12, 1024, 1.8),
-}
-"""Parts, channels, layers, entries, and how many times as fast as in raster order the codes must be drawn."""
 FLAT_ASKED = 1.25
 """A code on the largest grid costs at most this many times one on a grid of a quarter of its size."""
 
@@ -363,51 +354,6 @@ def prefix_rows(rounds: int, positions: int = 512) -> list[Row]:
     return rows
 
 
-def scales_rows(rounds: int, batch: int = 16) -> list[Row]:
-    rows = []
-    for name, (parts, hidden, layers, size, asked) in SCALES.items():
-        torch.manual_seed(0)
-        flat, last = (sum(map(prod, parts)),), parts[-1]
-        sizes: dict[str, Any] = {"hidden": hidden, "layers": layers, "heads": max(4, hidden // 64)}
-        nets = {
-            "scales": (CausalNetwork(ScalesTransformer(parts, **sizes), (size,)).eval(), flat),
-            "raster": (CausalNetwork(Transformer(flat, **sizes), (size,)).eval(), flat),
-            "finest": (CausalNetwork(Transformer(last, **sizes), (size,)).eval(), last),
-        }
-        acts: dict[str, Callable[[], object]] = {
-            act: lambda net=net, grid=grid: sampling.sample(net, batch, grid) for act, (net, grid) in nets.items()
-        }
-        linear = [module.weight for module in nets["raster"][0].modules() if isinstance(module, torch.nn.Linear)]
-        together = [batch * prod(part) for part in parts]
-        acts["scales' products"] = lambda linear=linear, together=together: multiply(linear, together)
-        acts["raster's products"] = lambda linear=linear, steps=flat[0]: multiply(linear, [batch] * steps)
-        with torch.inference_mode():
-            times = race(acts, rounds, torch.device("cpu"))
-        rows.append(
-            {
-                "what": "scales",
-                "name": f"{name}, batch {batch}",
-                "codes_per_second": batch * flat[0] / statistics.median(times["scales"]),
-                "rasters_codes_per_second": batch * flat[0] / statistics.median(times["raster"]),
-                "images_over_finest": ratio(times, "finest", "scales"),
-                "over_its_products": ratio(times, "scales", "scales' products"),
-                "raster_over_its_products": ratio(times, "raster", "raster's products"),
-                "most": ratio(times, "raster", "scales' products"),
-                "parameters": {act: parameters(net) for act, (net, _) in nets.items()},
-                "ratio": ratio(times, "raster", "scales"),
-                "asked": asked,
-            }
-        )
-    return rows
-
-
-def multiply(weights: list[Tensor], batches: list[int]) -> None:
-    """So many vectors at a time through each weight."""
-    for count in batches:
-        for weight in weights:
-            torch.mm(torch.zeros(count, weight.shape[1]), weight.t())
-
-
 def flat_rows(rounds: int, batch: int = 4) -> list[Row]:
     torch.manual_seed(0)
     makers = {
@@ -440,7 +386,6 @@ OTHERS = {
     "floor": floor_rows,
     "peer": peer_rows,
     "prefix": prefix_rows,
-    "scales": scales_rows,
     "flat": flat_rows,
 }
 

@@ -17,7 +17,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -125,7 +125,7 @@ def experiments() -> str:
 
 
 def compared() -> str:
-    """Quantizers by their error, lowest first: means over seeds, and half of what these differ by."""
+    """Quantizers by their error, lowest first: means over seeds ± their sample standard deviation."""
     results = ROOT / "benchmarks" / "results" / "rate_distortion-cpu.json"
     rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
     by_name: dict[str, list[dict[str, Any]]] = {}
@@ -141,7 +141,7 @@ def compared() -> str:
 def _figure(values: list[float]) -> str:
     if not values:
         return ""
-    spread = f" ± {(max(values) - min(values)) / 2:.2g}" if len(values) > 1 else ""
+    spread = f" ± {float(f'{stdev(values):.1g}'):g}" if len(values) > 1 else ""
     return f"{mean(values):.3g}{spread}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from math import log
 from typing import Any, ClassVar
 
@@ -128,6 +129,16 @@ def test_dropped_levels_cost_nothing_and_are_those_that_embed_is_not_given() -> 
         of = paid == count
         torch.testing.assert_close(quantized.z[of], quantizer.embed(quantized.codes[of, :, :count]))
     assert (quantizer.eval()(z).kl == 14 * log(12)).all()
+
+
+@pytest.mark.parametrize("draw", [HierarchyQuantizer.sample, pytest.param(HierarchyQuantizer.forward, id="broken")])
+def test_a_sample_in_training_has_all_levels(draw: Any) -> None:
+    """One drawn as training quantizes lacks some."""
+    torch.manual_seed(0)
+    quantizer, z = hierarchy(5, small_fsq, grid=(8,), strides=(2, 2), dropout=1.0), torch.randn(40, 5, 8)
+    sampled = draw(quantizer, z)
+    with nullcontext() if draw is HierarchyQuantizer.sample else pytest.raises(AssertionError):
+        torch.testing.assert_close(sampled.z, quantizer.embed(sampled.codes))
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,18 @@ def test_the_decoders_gradient_reaches_what_the_inner_quantizers_learn_from_it()
     outs = [stage.proj_out.weight for stage in quantizer.stages]
     expected = torch.autograd.grad(quantizer.embed(quantized.codes), outs, gradient)
     for weight, one in zip(outs, expected, strict=True):
-        torch.testing.assert_close(weight.grad, one)
+        torch.testing.assert_close(weight.grad, one / len(quantizer.scales))
+
+
+def test_no_decoders_gradient_is_turned_around() -> None:
+    """Maps that pass on nothing give none to latents that are alike everywhere; a sum over scales gave its opposite."""
+    quantizer = multiscale(small_projected, shared=False, convolutions=0)
+    for stage in quantizer.stages:
+        torch.nn.init.zeros_(stage.proj_out.weight)
+    z, gradient = latents().requires_grad_(), latents(1)[..., :1, :1].expand_as(latents())
+    quantizer(z).z.backward(gradient)
+    assert z.grad is not None
+    torch.testing.assert_close(z.grad.mean((2, 3)), torch.zeros_like(z.grad[:, :, 0, 0]))
 
 
 def test_dropped_scales_add_nothing() -> None:

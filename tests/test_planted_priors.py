@@ -14,9 +14,11 @@ from torch import Tensor
 from toolkit.causal.transformer import Transformer, TransformerState
 from toolkit.prior import PLAIN, Prior, SamplingOptions
 from toolkit.priors.categorical import CategoricalPrior
+from toolkit.priors.scales import ScalesPrior
 from toolkit.priors.transformer import TransformerPrior
 from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.prior import PriorSuite
+from toolkit.testing.prior_cases import PARTS
 
 
 class Table(CategoricalPrior):  # type: ignore[misc]
@@ -92,9 +94,27 @@ class Forgetful(Table):
         return super().sample(n, conditions, sampling, **{**words, "prefix": None})
 
 
+class Overwritten(ScalesPrior):  # type: ignore[misc]
+    """Draws all codes, and puts the prefix in the place of its own."""
+
+    def sample(self, n: int, conditions: Known, *args: Any, prefix: Tensor | None = None, **words: Any) -> Tensor:
+        codes = super().sample(n, conditions, *args, **words)
+        if prefix is not None:
+            codes[:, :, : prefix.shape[2]] = prefix
+        return codes
+
+
 class Untaught(Table):
     def loss(self, codes: Codes, conditions: Known) -> Tensor:
         return super().loss(codes, conditions).detach().requires_grad_()
+
+
+class ScalesCase(PriorSuite):
+    def __init__(self, part: type[ScalesPrior] = ScalesPrior) -> None:
+        self.of = part
+
+    def make(self, code_spec: CodeSpec, conditions: tuple[Condition, ...]) -> Prior:
+        return self.of(code_spec, conditions, hidden=8, layers=1, heads=2, head=8)
 
 
 GRID = {"code_spec": CodeSpec((2, 3), (3,))}
@@ -118,6 +138,13 @@ GRID = {"code_spec": CodeSpec((2, 3), (3,))}
 )
 def test_a_broken_prior_is_caught(broken: type[Table], law: str, words: dict[str, Any]) -> None:
     assert_catches(PriorCase(), PriorCase(broken), law, **words)
+
+
+@pytest.mark.parametrize("positions", [1, 3])
+def test_codes_after_a_prefix_that_do_not_depend_on_it_are_caught(positions: int) -> None:
+    words = {"code_spec": PARTS, "positions": positions}
+    law = "samples after a prefix fit log prob given the prefix"
+    assert_catches(ScalesCase(), ScalesCase(Overwritten), law, **words)
 
 
 class PrefillCase(PriorSuite):

@@ -40,8 +40,10 @@ class Resize(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """z ``(batch, channels, *source)`` to ``(batch, channels, *target)``."""
         for axis in self.axes:
-            matrix = cast(Tensor, getattr(self, f"axis_{axis}"))
-            z = (z.movedim(2 + axis, -1) @ matrix.to(z.dtype).mT).movedim(-1, 2 + axis)
+            matrix, rows = cast(Tensor, getattr(self, f"axis_{axis}")), z.movedim(2 + axis, -1)
+            # One product of all rows: without gradients torch takes one for each channel of each example.
+            resized = rows.reshape(-1, rows.shape[-1]) @ matrix.to(z.dtype).mT
+            z = resized.unflatten(0, rows.shape[:-1]).movedim(-1, 2 + axis)
         return z
 
 

@@ -14,7 +14,7 @@ from toolkit.nn import codebook as table
 from toolkit.nn.conv import CONV, conv
 from toolkit.nn.parts import split_parts
 from toolkit.nn.resize import Resize, Upsampling
-from toolkit.nn.stages import total, used_stages
+from toolkit.nn.stages import broadcast, total, used_stages
 from toolkit.nn.tables import Assigned, TableQuantizer
 from toolkit.quantizer import Quantized, Quantizer
 from toolkit.quantizers.vq import VectorQuantizer
@@ -34,8 +34,9 @@ class MultiscaleQuantizer(Quantizer):
     a scale after the other.
 
     The decoder's gradient passes to the latents as of a single quantizer, and to what the inner one learns from it,
-    such as the ``proj_out`` of ``projected``. Losses are means over scales, each at its scale; kl is summed. The
-    convolutions learn from the distance of the sum to the latents alone, which is part of the loss.
+    such as the ``proj_out`` of ``projected``, divided by the scales in use. Losses are means over scales, each at its
+    scale; kl is summed. The convolutions learn from the distance of the sum to the latents alone, which is part of the
+    loss.
 
     A shared table is initialized at, and revives entries at, what coarser scales without error would leave; another
     shared quantizer is given one scale after the other. So ``projected`` around this is the better order, unless
@@ -158,14 +159,16 @@ class MultiscaleQuantizer(Quantizer):
         e = total([step.latents for step in steps], used)
         # Past the table the gradient is that of z, as of a single quantizer. Where an inner quantizer learns from the
         # decoder, it does so through the difference to what it was given, whose gradient to z is 0 where the inner
-        # one's is straight-through. The convolutions have no part in it.
-        learned = [self._spread(n, step.quantized.z - step.given, frozen=True) for n, step in enumerate(steps)]
+        # one's is straight-through. Of these the mean, so that the gradient to z lies between that of z and an inner
+        # one's: their sum subtracts that of z once a scale, and turns it around. The convolutions have no part in it.
+        differences = [self._spread(n, step.quantized.z - step.given, frozen=True) for n, step in enumerate(steps)]
+        learned = total(differences, used) / broadcast(used, z)
         quantized = [step.quantized for step in steps]
         loss = total([one.loss for one in quantized], used) / used
         if self.convolutions:
             loss = loss + table.distance(z.detach(), e)
         return Quantized(
-            table.straight_through(z + total(learned, used), e),
+            table.straight_through(z + learned, e),
             torch.cat([one.codes.flatten(2) for one in quantized], 2),
             loss,
             total([one.kl for one in quantized], used),

@@ -11,6 +11,7 @@ from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.parts import random_texts
 
 CODES = CodeSpec((2, 2), (3, 2))
+PARTS = CodeSpec((5,), (2,), ((1, 1), (2, 2)))
 CODE_SPECS = (
     CodeSpec((4,), (3,)),
     CodeSpec((3,), (2, 4)),
@@ -18,7 +19,7 @@ CODE_SPECS = (
     CODES,
     CodeSpec((2, 2, 2), (2,)),
     CodeSpec((2, 1, 2), (3, 2)),
-    CodeSpec((5,), (2,), ((1, 1), (2, 2))),
+    PARTS,
 )
 KIND = Condition("kind", 3)
 CONDITIONS = (KIND, Condition("move", 2, per_step=True), Condition("force", 2, per_step=True, real=True))

@@ -24,6 +24,7 @@ from toolkit.testing.prior_cases import (
     CODES,
     CONDITIONS,
     KIND,
+    PARTS,
     TOLD,
     each_code_spec,
     log_prob,
@@ -113,13 +114,19 @@ class SampledPriorLaws(PartLaws):
         codes = _sample(prior, n, self._given(n, 1), generator=seeded())
         assert goodness_of_fit(histogram(codes, outcomes), expected) > 1e-4
 
-    def test_samples_after_a_prefix_fit_log_prob_given_the_prefix(self) -> None:
-        prior, n = self.prior(CODES), 20_000
-        outcomes = every(CODES)
-        first = torch.tensor([2, 1])
-        matches = (outcomes[:, :, 0, 0] == first).all(1)
+    @pytest.mark.parametrize(
+        ("code_spec", "positions"),
+        [(CODES, 1), (PARTS, 1), (PARTS, 3)],
+        ids=["of a grid", "of a whole part", "that ends within a part"],
+    )
+    def test_samples_after_a_prefix_fit_log_prob_given_the_prefix(self, code_spec: CodeSpec, positions: int) -> None:
+        prior, n = self.prior(code_spec), 20_000
+        outcomes = every(code_spec)
+        flat = outcomes.flatten(2)
+        prefix = flat[-1:, :, :positions]
+        matches = (flat[:, :, :positions] == prefix).flatten(1).all(1)
         likelihood = torch.where(matches, log_prob(prior, outcomes).exp(), 0)
-        codes = prior.sample(n, {}, prefix=first.expand(n, 2)[:, :, None], generator=seeded())
+        codes = prior.sample(n, {}, prefix=prefix.expand(n, -1, -1), generator=seeded())
         expected = n * likelihood / likelihood.sum()
         assert goodness_of_fit(histogram(codes, outcomes), expected) > 1e-4
 
