@@ -1,6 +1,7 @@
 """Samples under captions whose combination of shape and color no training example has.
 
-    python benchmarks/captions.py OUT [--n 200] [--guidance 1 2] [--prior transformer] [--steps 4500] [--out FILE]
+    python benchmarks/captions.py OUT [--n 200] [--guidance 1 2 3] [--temperature 1] [--seed 0] [--prior transformer]
+        [--steps 4000] [--sheet FILE] [--out FILE]
 
 Trains a small model of ``image_shapes_residual`` in the folder OUT on one thread, unless it is there: an autoencoder,
 and a prior that reads captions. Nine of the 72 combinations are in no training and no validation example: each shape
@@ -16,7 +17,7 @@ import json
 import platform
 import time
 from datetime import date
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ WORDS = [
     "dataset.train_size=60000",
     f"dataset.unseen=[{','.join(f'{color} {shape}' for shape, color in UNSEEN)}]",
     "conditions.prior=[caption]",
-    *("quantizer.inner.codebook_size=128", "trainer.steps=2000"),
+    "trainer.steps=4000",
     *("trainer.pictures_every=100000", "prior_trainer.pictures_every=100000"),
 ]
 PRIOR = {
@@ -45,7 +46,7 @@ PRIOR = {
     "maskgit": ["hidden=128", "layers=4", "heads=4"],
 }
 READER = ["conditioner.hidden=64", "conditioner.layers=2"]
-TRAINER = ["batch_size=24", "learning_rate=2e-3", "warmup=100", "schedule=cosine"]
+TRAINER = ["batch_size=32", "learning_rate=2e-3", "warmup=100", "schedule=cosine"]
 
 
 def train(out: Path, prior: str, steps: int) -> None:
@@ -113,10 +114,10 @@ def true_pictures(n: int) -> dict[str, Tensor]:
 
 
 def sampled(
-    model: Model, network: Judge, combinations: list[tuple[str, str]], n: int, guidance: float, sheet: Path | None
+    model: Model, network: Judge, combinations: list[tuple[str, str]], n: int, sheet: Path | None, **options: Any
 ) -> dict[str, float]:
-    """What samples under the captions of some combinations, in turn, show."""
-    samples = model.sample(n, {"caption": [caption_of(*one) for one in combinations]}, guidance=guidance)
+    """What samples under the captions of some combinations, in turn, show; ``options`` of sampling."""
+    samples = model.sample(n, {"caption": [caption_of(*one) for one in combinations]}, **options)
     shown = [combinations[i % len(combinations)] for i in range(n)]
     shape = torch.tensor([list(SHAPES).index(one) for one, _ in shown])
     color = torch.tensor([list(COLORS).index(one) for _, one in shown])
@@ -126,7 +127,7 @@ def sampled(
     return shares(network, samples.x.cpu(), shape, color)
 
 
-def measured(model: Model, n: int, guidances: list[float], sheet: Path | None) -> dict[str, Any]:
+def measured(model: Model, n: int, choices: list[dict[str, Any]], sheet: Path | None) -> dict[str, Any]:
     began, network = time.perf_counter(), judge()
     print(f"the judge is trained: {time.perf_counter() - began:.0f} s", flush=True)
     true = true_pictures(n)
@@ -135,10 +136,11 @@ def measured(model: Model, n: int, guidances: list[float], sheet: Path | None) -
     results["reconstructions"] = shares(network, model.reconstruct(true["x"]).cpu(), *labels)
     print(json.dumps(results), flush=True)
     seen = [(shape, color) for shape in SHAPES for color in COLORS if (shape, color) not in UNSEEN]
-    for guidance in guidances:
+    for options in choices:
         for name, combinations in (("unseen", UNSEEN), ("seen", seen[::7])):
-            row = f"{name} combinations, guidance {guidance:g}"
-            results[row] = sampled(model, network, combinations, n, guidance, sheet if name == "unseen" else None)
+            row = ", ".join([f"{name} combinations", *(f"{option} {value:g}" for option, value in options.items())])
+            shown = sheet if name == "unseen" else None
+            results[row] = sampled(model, network, combinations, n, shown, **options)
             print(json.dumps({row: results[row]}), flush=True)
     return results
 
@@ -147,9 +149,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="OUT")
     parser.add_argument("--n", type=int, default=200)
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0, 3.0])
+    parser.add_argument("--temperature", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--prior", default="transformer")
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--out", type=Path)
     words = parser.parse_args()
@@ -161,7 +165,9 @@ def main() -> None:
     versions = {"python": platform.python_version(), "torch": str(torch.__version__), "toolkit": toolkit.__version__}
     result: dict[str, Any] = {"date": date.today().isoformat(), "machine": platform.machine(), **versions}
     result |= {"prior": words.prior, "steps": words.steps, "n": words.n}
-    result |= measured(toolkit.load(words.run), words.n, words.guidance, words.sheet)
+    each = product(words.guidance, words.temperature, words.seed)
+    choices = [{"guidance": guidance, "temperature": temperature, "seed": seed} for guidance, temperature, seed in each]
+    result |= measured(toolkit.load(words.run), words.n, choices, words.sheet)
     if words.out:
         words.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -12,9 +12,10 @@ from composing import CHOSEN, small
 from toolkit.cli.config.begun import begun
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.reopen import reopen
-from toolkit.config import Experiment, RunConfig, by_key
+from toolkit.config import Experiment, PartConfig, RunConfig, by_key
 from toolkit.errors import ToolkitError
 from toolkit.runs.folder import write_config
+from toolkit.stages import run
 
 pytestmark = pytest.mark.usefixtures("compositions")
 
@@ -92,6 +93,26 @@ def test_an_experiment_alone_makes_no_other_configuration(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
     write_config(tmp_path, replace(config, seed=7))
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_training_notes_what_a_program_has_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it read is known; what was replaced since, too, and what is as in the experiment again is no change."""
+    trained = list[RunConfig]()
+    monkeypatch.setattr(run, "_train", lambda config, *_: trained.append(config))
+    config = RunConfig.read(saved_of("trainer.steps=3", "trainer.batch_size=7"))
+    other = replace(
+        config, seed=5, trainer=replace(config.trainer, batch_size=64), prior=PartConfig("c_pri", {"layers": 3})
+    )
+    for one in (config, other, replace(other, seed=0)):
+        run.train(one, tmp_path / "run")
+    own = {"trainer.steps": 10000}
+    noted = [one.experiment.instead_of for one in trained if one.experiment]
+    assert noted == [
+        own | {"trainer.batch_size": 64},
+        own | {"prior": "uniform", "seed": 0},
+        own | {"prior": "uniform"},
+    ]
+    assert trained == [config, other, replace(other, seed=0)]
 
 
 def test_a_name_below_extra_is_the_users() -> None:

@@ -134,7 +134,18 @@ def test_texts_of_a_list_take_turns() -> None:
 
 def test_texts_of_a_file_take_turns(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("a red star\n\na blue ring\n")
-    assert texts(str(tmp_path / "texts.txt"), 4) == ["a red star", "", "a blue ring", "a red star"]
+    assert texts(f"@{tmp_path}/texts.txt", 4) == ["a red star", "", "a blue ring", "a red star"]
+
+
+def test_a_text_is_no_file_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a red star", "star", "stars.txt"):
+        (tmp_path / name).write_text("a blue ring\n")
+    assert texts("a red star", 1) == ["a red star"]
+    assert texts("star", 1) == ["star"]
+    assert texts("[stars.txt]", 1) == ["stars.txt"]
+    assert texts("['@star']", 1) == ["@star"]
+    assert texts("@star", 1) == texts("@stars.txt", 1) == ["a blue ring"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +154,9 @@ def test_texts_of_a_file_take_turns(tmp_path: Path) -> None:
         ("a caption that is too long", "condition.caption=a caption … 26 bytes … 16"),
         ("[a, [b]]", "condition.caption=['a', ['b']] … a list of texts"),
         ("[]", "condition.caption=[] … a list of texts"),
-        ("captions.txt", "condition.caption=captions.txt: no such file"),
+        ("captions.txt", "condition.caption=captions.txt … @captions.txt … [captions.txt]"),
+        ("@captions.txt", "condition.caption=@captions.txt: not a file of texts … No such file"),
+        ("@", "condition.caption=@.: not a file of texts"),
         ("['a]", "condition.caption=['a] … no list of texts"),
     ],
 )

@@ -6,11 +6,12 @@ from math import cos, pi
 
 import pytest
 import torch
+from torch import Tensor
 
 from toolkit.errors import ToolkitError
 from toolkit.prior import SamplingOptions
 from toolkit.priors.maskgit import MaskGITPrior
-from toolkit.spec import CodeSpec
+from toolkit.spec import CodeSpec, Condition
 from toolkit.testing.counting import every, goodness_of_fit, histogram
 
 CODES = CodeSpec((2, 2), (3, 2))
@@ -63,7 +64,7 @@ def test_one_pass_draws_independent_codes() -> None:
     """From what the network says of a wholly hidden map."""
     prior, n = made(passes=1), 20_000
     nothing = torch.zeros(1, *CODES.shape).long()
-    parts = prior._logits(nothing, nothing == 0, {}, None)
+    parts = prior._logits(nothing, nothing == 0, None)
     nats = [p.log_softmax(-1).expand(len(every(CODES)), -1, -1, -1) for p in parts]
     log_p = sum(p.gather(-1, every(CODES)[:, d].unsqueeze(-1)).flatten(1).sum(1) for d, p in enumerate(nats))
     codes = prior.sample(n, {}, generator=generator())
@@ -121,3 +122,13 @@ def test_it_learns_to_copy() -> None:
     drawn = prior.eval().sample(200, {}, generator=generator()).flatten(1)
     assert (drawn == drawn[:, :1]).all(1).double().mean() > 0.95
     assert torch.bincount(drawn[:, 0], minlength=4).amin() > 25
+
+
+@pytest.mark.parametrize(("guidance", "times"), [(1.0, 1), (2.0, 2)])
+def test_a_text_is_read_once_for_all_passes(guidance: float, times: int) -> None:
+    """And once more as none, for guidance."""
+    text, read = Condition("caption", 4, text=True), list[Tensor]()
+    prior = MaskGITPrior(CODES, (text,), hidden=8, layers=2, heads=2, passes=5).eval()
+    prior.embedding.texts.register_forward_pre_hook(lambda _, given: read.append(given[0]))  # type: ignore[union-attr]
+    prior.sample(2, {"caption": text.encoded("star").expand(2, -1)}, SamplingOptions(guidance=guidance))
+    assert len(read) == times

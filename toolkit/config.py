@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from toolkit import schema
@@ -40,6 +40,8 @@ class Experiment:
     name: str
     instead_of: Mapping[str, Any]
     """By keys such as ``trainer.steps``, the experiment's own values; a part stands there by its name."""
+    of: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """By key, the values of the run that this is known of; it is not saved."""
 
     @classmethod
     def read(cls, values: Any, source: object) -> Experiment | None:
@@ -95,7 +97,7 @@ class RunConfig(RunOptions):
         }
         lists = {kind: _list(values.get(kind), kind, source) for kind in LISTS}
         conditions = _mapping(values.get("conditions"), "conditions", source)
-        return cls(
+        config = cls(
             **_fields(RunOptions, values, "", source),
             **cast(dict[str, Any], parts),
             **cast(dict[str, Any], lists),
@@ -107,6 +109,8 @@ class RunConfig(RunOptions):
             extra=_mapping(values.get("extra"), "extra", source),
             experiment=Experiment.read(values.get("experiment"), source),
         )
+        known = config.experiment
+        return replace(config, experiment=replace(known, of=config._by_key())) if known else config
 
     def values(self) -> dict[str, Any]:
         """The same as plain values, in a fixed order: what ``config.yaml`` holds."""
@@ -127,6 +131,19 @@ class RunConfig(RunOptions):
             **({"experiment": self.experiment.values()} if self.experiment else {}),
         }
 
+    def noted(self) -> RunConfig:
+        """The same, whose experiment has what was changed since it was read, as by ``dataclasses.replace``."""
+        known = self.experiment
+        if known is None or known.of is None:
+            return self
+        now, own = self._by_key(), known.instead_of
+        changed = {key: value for key, value in instead_of(known.of, now).items() if not within(key, own)}
+        kept = {key: value for key, value in own.items() if now.get(key) != value and not within(key, changed)}
+        return replace(self, experiment=replace(known, instead_of=changed | kept, of=now))
+
+    def _by_key(self) -> dict[str, Any]:
+        return by_key({key: value for key, value in self.values().items() if key != "experiment"})
+
     def chosen_prior(self) -> PartConfig:
         """The prior; ToolkitError where none is chosen."""
         if self.prior is None:
@@ -145,6 +162,20 @@ def by_key(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
         key = path if named else f"{path}.{name}" if path else str(name)
         found |= by_key(value, key) if isinstance(value, Mapping) else {key: value}
     return found
+
+
+def instead_of(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """By key, of some values those that others have otherwise: of a part that was replaced, its name."""
+    found: dict[str, Any] = {}
+    for key in dict.fromkeys([*base, *values]):
+        if base.get(key) != values.get(key) and not within(key, found):
+            found[key] = base.get(key)
+    return found
+
+
+def within(key: str, others: Iterable[str]) -> bool:
+    """Whether a key is one of these, or below one, as a part's options are below its name."""
+    return any(key == other or key.startswith(f"{other}.") for other in others)
 
 
 def _list(values: Any, kind: str, source: object) -> dict[str, PartConfig]:

@@ -15,6 +15,8 @@ from torch import Tensor
 from toolkit.errors import ToolkitError
 from toolkit.spec import Condition
 
+FILE = "@"
+"""Before the name of a file of texts: any words may be a text, and the name of a file, too."""
 _BETWEEN = re.compile(r",(?![^\[]*\])")
 """A comma outside of brackets."""
 
@@ -49,33 +51,31 @@ def texts(condition: Condition, given: Sequence[str], n: int) -> Tensor:
 
 
 def _listed_texts(condition: Condition, text: str) -> list[str]:
-    """``TEXT`` as it is, ``[TEXT, "TEXT", …]`` as YAML has lists, or the lines of a file."""
+    """``TEXT`` as it is, ``[TEXT, "TEXT", …]`` as YAML has lists, or the lines of a file as ``@FILE``."""
     if text.startswith("[") and text.endswith("]"):
         try:
             listed: list[str] = yaml.load(text, yaml.BaseLoader)  # which takes no word for a number or a truth
         except yaml.YAMLError as e:
             raise ToolkitError(f"condition.{condition.name}={text}: no list of texts: {_first_line(e)}") from e
         return listed
-    if not _is_path(text) and " " not in text and text.endswith(".txt"):
-        raise ToolkitError(f"condition.{condition.name}={text}: no such file")
-    return _lines_of(condition, Path(text)) if _is_path(text) else [text]
-
-
-def _is_path(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # longer than a path may be
-        return False
+    if text.startswith(FILE):
+        return _lines_of(condition, Path(text.removeprefix(FILE)))
+    if text.endswith(".txt") and " " not in text:
+        raise ToolkitError(
+            f"condition.{condition.name}={text}: is it a file's name? {FILE}{text} is the texts in the file, and"
+            f" [{text}] this text"
+        )
+    return [text]
 
 
 def _lines_of(condition: Condition, path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, ValueError) as e:
-        raise ToolkitError(f"condition.{condition.name}={path}: not a file of texts: {e}") from e
+        raise ToolkitError(f"condition.{condition.name}={FILE}{path}: not a file of texts: {e}") from e
     lines = lines[:-1] if lines[-1] == "" else lines
     if not lines:
-        raise ToolkitError(f"condition.{condition.name}={path}: the file is empty")
+        raise ToolkitError(f"condition.{condition.name}={FILE}{path}: the file is empty")
     return lines
 
 

@@ -68,7 +68,7 @@ class SampleOptions:
         metadata={
             "help": "condition.KEY=LABEL, or LABEL,LABEL,… in turn; for a condition that changes from frame to frame"
             " also [LABEL,LABEL,…], one for each, or a file with one per line; for a text the text itself,"
-            " [TEXT,TEXT,…] in turn, or a file with one per line"
+            " [TEXT,TEXT,…] in turn, or @FILE, a file with one per line"
         },
     )
     compile: bool = field(default=False, metadata={"help": COMPILE})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import final
@@ -33,7 +34,7 @@ def apart(batch: Batch, bound: Bound) -> Iterator[tuple[Tensor, Bound, Mapping[s
     if batch.mask is None:
         yield batch.x, bound, batch.conditions
         return
-    means, longest = _Means(bound.likelihood), batch.x.shape[2]
+    shared, longest = _Shared(bound.likelihood), batch.x.shape[2]
     per_code = longest // bound.quantized.z.shape[2]
     for row, length in enumerate(batch.mask.sum(1).tolist()):
         example, codes = slice(row, row + 1), length // per_code
@@ -48,7 +49,7 @@ def apart(batch: Batch, bound: Bound) -> Iterator[tuple[Tensor, Bound, Mapping[s
             bound._replace(
                 data_nats=bound.data_nats[example],
                 code_nats=bound.code_nats[example],
-                likelihood=OneOf(means, row, length),
+                likelihood=OneOf(shared, row, length),
                 quantized=quantized,
                 single_sample_nats=None if bound.single_sample_nats is None else bound.single_sample_nats[example],
             ),
@@ -57,30 +58,41 @@ def apart(batch: Batch, bound: Bound) -> Iterator[tuple[Tensor, Bound, Mapping[s
 
 
 @final
-class _Means:
-    """A batch's distributions, and their mean, computed once."""
+class _Shared:
+    """A batch's distributions, with their mean and their samples, each computed once for all examples."""
 
     def __init__(self, batch: Distribution) -> None:
         self.batch = batch
+        self.drawn: dict[tuple[torch.Generator | None, float], list[Tensor]] = {}
 
     @cached_property
     def mean(self) -> Tensor | None:
         return self.batch.mean
+
+    def sample(
+        self, number: int, generator: torch.Generator | None, temperature: float, progress: Callable[[int], None] | None
+    ) -> Tensor:
+        """The ``number``-th sample from a generator at a temperature."""
+        drawn = self.drawn.setdefault((generator, temperature), [])
+        while len(drawn) <= number:
+            drawn.append(self.batch.sample(generator, temperature, progress))
+        return drawn[number]
 
 
 @final
 class OneOf(Distribution):
     """The distribution over one example of a batch, ``(1, channels, length, …)``: its mean and samples."""
 
-    def __init__(self, means: _Means, row: int, length: int) -> None:
-        batch = means.batch
-        self.means, self.row, self.length = means, row, length
+    def __init__(self, shared: _Shared, row: int, length: int) -> None:
+        batch = shared.batch
+        self.shared, self.row, self.length = shared, row, length
+        self.asked = Counter[tuple[torch.Generator | None, float]]()
         self.shape = (batch.shape[0], length, *batch.shape[2:])
         self.mean_is_free, self.density = batch.mean_is_free, batch.density
 
     @property
     def mean(self) -> Tensor | None:
-        mean = self.means.mean
+        mean = self.shared.mean
         return None if mean is None else mean[self.row : self.row + 1, :, : self.length]
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -92,4 +104,6 @@ class OneOf(Distribution):
         temperature: float = 1.0,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        return self.means.batch.sample(generator, temperature, progress)[self.row : self.row + 1, :, : self.length]
+        number = self.asked[generator, temperature]
+        self.asked[generator, temperature] += 1
+        return self.shared.sample(number, generator, temperature, progress)[self.row : self.row + 1, :, : self.length]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toolkit.causal.context import Context, apart, with_texts
 from toolkit.causal.sampling import MEMORY, check_prefix, filtered_probs, guided, inverse_cdf, on_device
 from toolkit.conditioner import Conditioner
 from toolkit.conditioners.bytes import BytesConditioner
@@ -96,7 +97,7 @@ class MaskGITPrior(Prior):
     def loss(self, codes: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         keep = None if self.embedding is None else self.embedding.keep(len(codes), self.condition_dropout)
         masked = self._masks(codes)
-        logits = self._logits(codes, masked, conditions, keep)
+        logits = self._logits(codes, masked, self._context(conditions, len(codes), codes.shape[2:], keep))
         costs = [
             F.cross_entropy(upcast(part).movedim(-1, 1), codes[:, d], reduction="none") for d, part in enumerate(logits)
         ]
@@ -137,11 +138,15 @@ class MaskGITPrior(Prior):
         self, codes: Tensor, noise: Tensor, conditions: Mapping[str, Tensor], sampling: SamplingOptions
     ) -> Tensor:
         """Fills in the codes ``(n, depth, positions)`` that are -1; noise ``(n, passes, 2, depth, positions)``."""
+        n, grid = len(codes), self.code_spec.grid
+        contexts = [self._context(conditions, n, grid)]
+        if self.embedding is not None and sampling.guidance != 1.0:
+            contexts.append(self._context(self.embedding.always(conditions), n, grid))
         masked = codes < 0
-        codes = codes.clamp(min=0).unflatten(2, self.code_spec.grid)
+        codes = codes.clamp(min=0).unflatten(2, grid)
         count = masked.flatten(1).sum(1, keepdim=True)
         for number, (choices, keeps) in enumerate(_passes(noise)):
-            guess, confidence = self._guess(codes, masked.view_as(codes), choices, conditions, sampling)
+            guess, confidence = self._guess(codes, masked.view_as(codes), choices, contexts, sampling)
             codes = guess.where(masked.view_as(codes), codes)
             temperature = self.choice_temperature * (1 - (number + 1) / self.passes)
             confidence = confidence - temperature * (-keeps.clamp(1e-12, 1 - 1e-12).log()).log().view_as(confidence)
@@ -150,13 +155,11 @@ class MaskGITPrior(Prior):
         return codes
 
     def _guess(
-        self, codes: Tensor, masked: Tensor, noise: Tensor, conditions: Mapping[str, Tensor], sampling: SamplingOptions
+        self, codes: Tensor, masked: Tensor, noise: Tensor, contexts: Sequence[Context], sampling: SamplingOptions
     ) -> tuple[Tensor, Tensor]:
-        """A sample of every code, and its log probability, ``(n, depth, *grid)``."""
+        """A sample of every code, and its log probability, ``(n, depth, *grid)``; guidance has a second context."""
         n, guesses, confidences = len(codes), [], []
-        parts = [self._logits(codes, masked, conditions, None)]
-        if self.embedding is not None and sampling.guidance != 1.0:
-            parts.append(self._logits(codes, masked, self.embedding.always(conditions), None))
+        parts = [self._logits(codes, masked, context) for context in contexts]
         for depth, branches in enumerate(zip(*parts, strict=True)):
             probs = filtered_probs(guided(torch.cat(branches), n, sampling.guidance), sampling)
             guess = inverse_cdf(probs, noise[:, depth].view(n, *codes.shape[2:]))
@@ -164,9 +167,16 @@ class MaskGITPrior(Prior):
             confidences.append((probs.gather(-1, guess.unsqueeze(-1)).squeeze(-1) / probs.sum(-1)).log())
         return torch.stack(guesses, 1), torch.stack(confidences, 1)
 
-    def _logits(
-        self, codes: Tensor, masked: Tensor, conditions: Mapping[str, Tensor], keep: Tensor | None
-    ) -> list[Tensor]:
+    def _context(
+        self, conditions: Mapping[str, Tensor], n: int, grid: Sequence[int], keep: Tensor | None = None
+    ) -> Context | None:
+        """What is known of n examples besides their codes, for any number of passes."""
+        if self.embedding is None:
+            return None
+        everywhere = over_grid(self.embedding(conditions, n, keep), grid)
+        return with_texts(everywhere, self.embedding.tokens(conditions, n, keep))
+
+    def _logits(self, codes: Tensor, masked: Tensor, context: Context | None) -> list[Tensor]:
         """For each depth ``(batch, *grid, size)``, from the codes ``(batch, depth, *grid)`` that are not masked."""
         grid = codes.shape[2:]
         x = codes.new_zeros((), dtype=self.norm.weight.dtype)
@@ -174,11 +184,9 @@ class MaskGITPrior(Prior):
             x = self.positions(tuple(grid))
         for depth, (table, size) in enumerate(zip(self.tables, self.code_spec.codebook_sizes, strict=True)):
             x = x + table(codes[:, depth].masked_fill(masked[:, depth], size)).flatten(1, -2)
-        tokens = None
-        if self.embedding is not None:
-            tokens = self.embedding.tokens(conditions, len(codes), keep)
-            context = over_grid(self.embedding(conditions, len(codes), keep), grid)
-            x = x + context.expand(-1, -1, *grid).flatten(2).transpose(1, 2)
+        everywhere, tokens = apart(context)
+        if everywhere is not None:
+            x = x + everywhere.expand(-1, -1, *grid).flatten(2).transpose(1, 2)
         rotation = None if self.rotary is None else self.rotary(tuple(grid))
         for number, block in enumerate(self.blocks):
             x = x if tokens is None else self.texts[number](x, tokens)

@@ -63,6 +63,7 @@ def train(config: RunConfig, folder: str | Path, *, report: Report | None = None
     raised.
     """
     _check_ranks(config)
+    config = config.noted()
     hub.refuse_training(folder)
     run, progress = Run(Path(folder)), (report or Lines()) if rank() == 0 else Silence()
     with keyboard(), collective_timeout(config.trainer.timeout), ExitStack() as lock, LogFile(progress) as log:

@@ -66,11 +66,15 @@ def test_stop_and_continue(trained: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-@pytest.mark.parametrize("prior", ["transformer", "maskgit"])
-def test_samples_are_those_of_their_captions(trained: Path, tmp_path: Path, prior: str) -> None:
+@pytest.mark.parametrize(("prior", "given"), [("transformer", "[a red star, a blue ring]"), ("maskgit", "@two texts")])
+def test_samples_are_those_of_their_captions(
+    trained: Path, tmp_path: Path, prior: str, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
+    Path("two texts").write_text("a red star\na blue ring\n")
     words = ["sample", f"run={trained}", "n=4", f"out={out}", f"prior={prior}", "seed=3", "guidance=2"]
-    assert command([*words, "condition.caption=[a red star, a blue ring]"]) == 0
+    assert command([*words, f"condition.caption={given}"]) == 0
     codes = load_file(out / "samples.safetensors")["codes"]
     model = toolkit.load(trained)
     texts = ["a red star", "a blue ring"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from toolkit import ToolkitError
+from toolkit_image.plain_png import plain_png
 
 T = TypeVar("T")
 
@@ -25,6 +26,8 @@ PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 """Chunks of a PNG file that its pixels depend on."""
 GRAYS = {"L;2": 85, "L;4": 17}
 """What levels of fewer bits are multiplied by."""
+SMALL = 1 << 18
+"""Bytes of a file that is read at once."""
 ORIENTATION = 0x0112
 TURNS: dict[int | None, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,6 +65,11 @@ def decode(path: Path, mode: str, enough: int, content: bytes | None = None) -> 
     Of several pictures in a file the first. ``content`` is that of the file where it is in memory. ToolkitError if the
     file cannot be read.
     """
+    if content is None:
+        content = _small(path)
+    plain = None if content is None else plain_png(content)
+    if plain is not None:
+        return plain if plain.mode == mode else plain.convert(mode)
 
     def pixels(image: Image.Image) -> Image.Image:
         image.draft(None, (enough, enough))
@@ -106,6 +114,15 @@ def _read(path: Path, look: Callable[[Image.Image], T], content: bytes | None = 
                 raise
         with Image.open(BytesIO(bare), formats=("PNG",)) as image:
             return look(image)
+
+
+def _small(path: Path) -> bytes | None:
+    """A small file's content; None of any other, and where it cannot be read, which is told when it is opened."""
+    with suppress(OSError):
+        status = path.stat()
+        if S_ISREG(status.st_mode) and status.st_size <= SMALL:
+            return path.read_bytes()
+    return None
 
 
 def _bare(source: Path | bytes) -> bytes | None:

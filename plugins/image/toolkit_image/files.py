@@ -63,7 +63,7 @@ def read_image(
     height, width = spec.axes
     if spec.channels not in MODES:
         raise ValueError(f"images have 1 or 3 channels, not {spec.channels}")
-    image = decode(Path(path), MODES[spec.channels], 2 * max(spec.axes), content)
+    image = decode(path, MODES[spec.channels], 2 * max(spec.axes), content)
     if image.width < width or image.height < height:
         raise ValueError(too_small(image.size, (width, height)))
     if image.size != (width, height):

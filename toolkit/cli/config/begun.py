@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from toolkit.cli.config.compose import compose
 from toolkit.cli.config.quote import key_of
-from toolkit.config import Experiment, by_key
+from toolkit.config import Experiment, by_key, instead_of, within
 from toolkit.errors import ToolkitError
 
 
@@ -26,7 +26,8 @@ def begun(
         alone = compose([f"experiment={experiment}", *places], folder=folder, complete=False)
     except ToolkitError:  # one that composes with other words only has no values of its own
         return dict(values)
-    return {**values, "experiment": {"name": experiment, "instead_of": instead_of(alone.values, values)}}
+    own = instead_of(by_key(alone.values), by_key(values))
+    return {**values, "experiment": {"name": experiment, "instead_of": own}}
 
 
 def continued(values: Mapping[str, Any], saved: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
@@ -39,26 +40,11 @@ def continued(values: Mapping[str, Any], saved: Mapping[str, Any], typed: Sequen
     if experiment is None:
         return dict(values)
     before = {key: value for key, value in saved.items() if key != "experiment"}
-    own, both = experiment.instead_of, by_key(before).keys() & by_key(values).keys()
+    theirs, ours, own = by_key(before), by_key(values), experiment.instead_of
     changed = {
         key: value
-        for key, value in instead_of(before, values).items()
-        if (key in both or _within(key, typed)) and not _within(key, own)
+        for key, value in instead_of(theirs, ours).items()
+        if ((key in theirs and key in ours) or within(key, typed)) and not within(key, own)
     }
-    kept = {key: value for key, value in own.items() if not _within(key, changed)}
+    kept = {key: value for key, value in own.items() if not within(key, changed)}
     return {**values, "experiment": replace(experiment, instead_of=changed | kept).values()}
-
-
-def instead_of(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a configuration the values that another one has otherwise, by key: of a part that was replaced, its name."""
-    theirs, ours = by_key(base), by_key(values)
-    found: dict[str, Any] = {}
-    for key in dict.fromkeys([*theirs, *ours]):
-        if theirs.get(key) != ours.get(key) and not _within(key, found):
-            found[key] = theirs.get(key)
-    return found
-
-
-def _within(key: str, others: Iterable[str]) -> bool:
-    """Whether a key is one of these, or below one, as a part's options are below its name."""
-    return any(key == other or key.startswith(f"{other}.") for other in others)
