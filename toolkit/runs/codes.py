@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +28,7 @@ from toolkit.lengths.mask import has_steps, mask_of, own, together
 from toolkit.nn.noise import seeded
 from toolkit.runs.aside import aside
 from toolkit.runs.formats import FORMAT, current_condition, format_of
+from toolkit.runs.joined import Joined
 from toolkit.runs.tensors import DamagedFileError, check_safetensors
 from toolkit.spec import CodeSpec
 
@@ -62,11 +63,15 @@ class CachedCodes:
     name; ``one_length``: see ``Dataset.one_length``.
     """
 
-    def __init__(self, splits: dict[str, dict[str, np.ndarray]], one_length: bool = False) -> None:
+    def __init__(self, splits: Mapping[str, Mapping[str, np.ndarray | Joined]], one_length: bool = False) -> None:
         self.one_length = one_length
         of = {split: dict(values) for split, values in splits.items()}
         self._lengths = {
-            split: {name.removeprefix(LENGTH): values.pop(name) for name in list(values) if name.startswith(LENGTH)}
+            split: {
+                name.removeprefix(LENGTH): np.asarray(values.pop(name))
+                for name in list(values)
+                if name.startswith(LENGTH)
+            }
             for split, values in of.items()
         }
         self._splits = of
