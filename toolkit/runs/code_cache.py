@@ -56,7 +56,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class CodeCache:
-    """The codes of the training and validation splits in a folder.
+    """The codes of some splits in a folder.
 
     ``depends_on``: what the codes depend on besides split and size, as plain values. ``code_spec``: the codes of one
     example, which may be longer than the autoencoder's training examples. ``shard``: how many go into a file.
@@ -72,10 +72,10 @@ class CodeCache:
     report: Report
     shard: int = SHARD
 
-    def read(self, examples: Examples) -> CachedCodes:
+    def read(self, examples: Examples, of: Sequence[str] = ("train", "val")) -> CachedCodes:
         """From the files if they match these weights and data; what does not is encoded now, by all ranks."""
         splits = {}
-        for split in (split for split in ("train", "val") if examples.size(split)):
+        for split in (split for split in of if examples.size(split)):
             found = on_rank0(partial(self._found, split, examples.size(split)))
             shards, missing = broadcast_object(found)
             if missing:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar, final
 from toolkit import interrupts
 from toolkit.adversary import CriticWatch
 from toolkit.batches import TrainBatches
+from toolkit.coded_batches import CodedBatches
 from toolkit.device import exact, peak_memory, random_kept
 from toolkit.distributed import Largest, broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import Interrupted, NotFiniteError, ToolkitError
@@ -27,7 +28,7 @@ from toolkit.stages.choice import Choice
 from toolkit.step import Metrics
 from toolkit.stream_batches import Place, StreamBatches, facts_of
 
-Batches = TrainBatches | StreamBatches
+Batches = TrainBatches | StreamBatches | CodedBatches
 Result = TypeVar("Result")
 
 
