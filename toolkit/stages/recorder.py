@@ -49,11 +49,13 @@ class Recorder:
         validate: Callable[[], dict[str, float]] | None = None,
         plot: Callable[[Path], None] | None = None,
         saved: Callable[[str, int, Path], None] | None = None,
+        whole: bool = True,
     ) -> None:
+        """``whole``: whether a sharded module is gathered to be saved; else each rank saves what it has."""
         self.run, self.stage, self.folder = run, stage, folder
         self.optimization, self.report, self.facts = optimization, report, facts or {}
         self.choice = choice or Choice(stage, folder, None, optimization.options, stage)
-        self.validate, self.plot, self.saved = validate, plot, saved
+        self.validate, self.plot, self.saved, self.whole = validate, plot, saved, whole
         self.running = RunningMetrics()
         self._critic = CriticWatch(optimization.options)
         self.saved_facts: dict[str, Any] = {}
@@ -212,7 +214,8 @@ class Recorder:
         self._saved, best = step, self.choice.best
         facts = {**self.facts, **facts_of(self._place)}
         spared = best.step if best else None
-        save(self.folder, self.optimization, facts, self.running.state(self._apart), keep=keep, spared=spared)
+        metrics = self.running.state(self._apart)
+        save(self.folder, self.optimization, facts, metrics, keep=keep, spared=spared, whole=self.whole)
         if self.saved and rank() == 0:
             self.saved(self.stage, step, self.folder / f"step-{step:08d}")
 

@@ -122,6 +122,7 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
         validate=validate if codes.size("val") else None,
         plot=staging.pictured(f"prior-{name}", optimization, plot) if codes.size("val") and not sharded else None,
         saved=report.checkpoint,
+        whole=options.checkpoints == "whole",
     )
     recorder.resume()
     if always:
