@@ -138,6 +138,7 @@ def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pyte
         LAWS[law](tmp_path)
 
 
+@pytest.mark.long
 def test_a_stopped_prior_goes_on_exactly(shards: Path, tmp_path: Path) -> None:
     """Over data that is augmented, with codes that are drawn, and over a stream."""
     drawn = ["quantizer=categorical", "quantizer.codebook_size=16", "objective=vimco"]
