@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from toolkit.errors import Interrupted
 from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.report import Silence
 from toolkit.runs import code_cache
+from toolkit.runs import codes as files
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.codes import CachedCodes
 from toolkit.runs.joined import Joined
@@ -155,7 +157,20 @@ def swap(good: dict[str, bytes], path: Path) -> None:
     path.write_bytes(good["train-00002-of-00005.safetensors"])
 
 
-LAWS = {"split": files_are_the_split, "killed": killed_anywhere, "damaged": one_is_damaged}
+def few_may_be_open(folder: Path) -> None:
+    """A split of many files is encoded and read by a process that may open few."""
+    (soft, hard), free = resource.getrlimit(resource.RLIMIT_NOFILE), os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 20, hard))
+    try:
+        rows = all_of(encoded(folder, rows=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sum(1 for _ in folder.glob("train-*")) == SIZE
+    assert torch.equal(rows["kind"], torch.arange(SIZE) % 3)
+
+
+LAWS = {"open": few_may_be_open, "split": files_are_the_split, "killed": killed_anywhere, "damaged": one_is_damaged}
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -249,11 +264,17 @@ FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
         "damaged",
         lambda patch: patch.setattr(code_cache, "is_as_written", lambda path: True),
     ),
+    "a file is kept open": ("open", lambda patch: patch.setattr(files, "_arrays", kept_open)),
     "the first file stands for all": (
         "split",
         lambda patch: patch.setattr(Joined, "__getitem__", first_alone),
     ),
 }
+
+
+def kept_open(path: Path, start: int, header: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays as NumPy maps them."""
+    return {name: files._map(path, start, entry) for name, entry in header.items()}
 
 
 def first_alone(self: Joined, key: Any) -> np.ndarray:
@@ -266,7 +287,7 @@ def first_alone(self: Joined, key: Any) -> np.ndarray:
 def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     law, plant = FAULTS[fault]
     plant(monkeypatch)
-    with pytest.raises((AssertionError, pytest.fail.Exception)):
+    with pytest.raises((AssertionError, OSError, pytest.fail.Exception)):
         LAWS[law](tmp_path)
 
 
