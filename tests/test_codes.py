@@ -83,8 +83,10 @@ def test_the_file_is_a_safetensors_like_any_other(tmp_path: Path) -> None:
 
 
 def test_arrays_stay_on_the_disk(tmp_path: Path) -> None:
-    arrays, _ = read_codes(written(tmp_path / "codes", tensors()))
-    assert all(isinstance(array, np.memmap) for array in arrays.values())
+    path = written(tmp_path / "codes", tensors())
+    arrays, _ = read_codes(path)
+    if (maps := Path("/proc/self/maps")).exists():
+        assert str(path) in maps.read_text()
     with pytest.raises(ValueError, match="read-only"):
         arrays["codes"][0] = 0
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from byt5 import encoder
 
 from toolkit import registry
 from toolkit.conditioner import Conditioner
+from toolkit.conditioners.byt5 import ByT5Conditioner
 from toolkit.conditioners.bytes import BytesConditioner
 from toolkit.registry import CORE
 from toolkit.spec import Condition
@@ -21,7 +23,21 @@ class TestBytes(BytesSuite):
     pass
 
 
-ROWS = {BytesConditioner: BytesSuite}
+class ByT5Suite(ConditionerSuite):
+    @pytest.fixture(autouse=True)
+    def _encoder(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """A small one, with weights of nobody's."""
+        self.root = str(encoder(tmp_path_factory))
+
+    def make(self, condition: Condition) -> Conditioner:
+        return ByT5Conditioner(condition, root=self.root)
+
+
+class TestByT5(ByT5Suite):
+    pass
+
+
+ROWS = {BytesConditioner: BytesSuite, ByT5Conditioner: ByT5Suite}
 
 
 def test_every_conditioner_of_the_core_has_a_suite() -> None:

@@ -401,8 +401,9 @@ def test_parts_that_do_not_take_padding_are_refused() -> None:
     assert_names(refusal(check_stage, sounds, ELBO(), dropped), "ResidualQuantizer … dropout=0")
     masked = MaskGITPrior(parts.code_spec, (), hidden=8, layers=1, heads=2)
     assert_names(refusal(check_prior, sounds, masked), "MaskGITPrior … dataset.lengths=grouped … wavenet")
-    compiled = refusal(check_trainer, sounds, TrainerOptions(compile=True), "trainer")
-    assert_names(compiled, "trainer.compile=True … lengths")
+    for name in ("compile", "graph"):
+        told = refusal(check_trainer, sounds, TrainerOptions(**{name: True}), "trainer")
+        assert_names(told, f"trainer.{name}=True … unequal lengths … leave it out … dataset.lengths=equal")
     for part, kind in ((parts.decoder, "decoder"), (parts.encoder, "encoder")):
         part.takes_padding = False
         assert_names(refusal(check_stage, sounds, ELBO(), parts), f"{type(part).__name__} … {kind}")

@@ -31,10 +31,10 @@ from toolkit.options import AutoencoderTrainerOptions, PriorTrainerOptions
 from toolkit.part import make
 from toolkit.peers import PeerError
 from toolkit.prior import Prior
-from toolkit.runs import checkpoint, gathered
+from toolkit.runs import gathered
 from toolkit.runs.checkpoint import newest
 from toolkit.runs.saving import save
-from toolkit.runs.tensors import write_tensors
+from toolkit.runs.tensors import read_shapes, write_tensors
 from toolkit.sharding import check_sharding, checkpoint_activations, shard
 from toolkit.spec import CodeSpec, Condition
 from toolkit.stages.staging import Staging
@@ -284,7 +284,7 @@ def test_a_checkpoint_has_the_same_files(two: Path) -> None:
     """Names, shapes and types are those of a prior that is not sharded."""
     files = [next((two / how).glob("step-*")) for how in ("shard", "ddp")]
     for name in ("model.safetensors", "state.safetensors"):
-        sharded, plain = (checkpoint.read_shapes(path / name) for path in files)
+        sharded, plain = (read_shapes(path / name) for path in files)
         assert sharded == plain
 
 

@@ -337,6 +337,15 @@ def served(folder: Path, handler: type[Parts]) -> Iterator[str]:
         thread.join()
 
 
+def test_examples_of_unequal_lengths_are_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sentence, before a file is written."""
+    monkeypatch.setattr(WavesDataset, "lengths", lambda self, split: [4] * self.size(split))
+    with pytest.raises(ToolkitError) as error:
+        packed(tmp_path / "out", WavesDataset(axes=(4, 4), **FEW))
+    assert_names(str(error.value), "dataset.lengths … shards … one length … leave it out … equal")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_server_of_files_gives_the_same(folder: Path, waves: WavesDataset) -> None:

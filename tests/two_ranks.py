@@ -19,12 +19,14 @@ PATIENCE = 600.0
 """Seconds after which a process is taken to hang: other tests may keep the cores busy."""
 
 
-def run_two(file: str, folder: Path, *words: str) -> None:
-    """Runs a file as two ranks, which get their number, the folder and the words, and waits for both."""
+def run_two(file: str, folder: Path, *words: str, ranks: int = 2) -> None:
+    """Runs a file as two ranks, which get their number, the folder and the words, and waits for both; or as more."""
     env = {**os.environ, "TOOLKIT_PLUGIN_PATH": str(TOY)}
-    started = [subprocess.Popen([sys.executable, file, str(rank), str(folder), *words], env=env) for rank in range(2)]
+    started = [
+        subprocess.Popen([sys.executable, file, str(rank), str(folder), *words], env=env) for rank in range(ranks)
+    ]
     try:
-        assert [process.wait(timeout=PATIENCE) for process in started] == [0, 0]
+        assert [process.wait(timeout=PATIENCE) for process in started] == [0] * ranks
     finally:
         for process in started:
             process.kill()
@@ -32,10 +34,10 @@ def run_two(file: str, folder: Path, *words: str) -> None:
 
 
 @contextmanager
-def one_of_two(rank: int, folder: str) -> Iterator[None]:
-    """In such a process: the other one is there while the block lasts, and each computes on one core."""
+def one_of_two(rank: int, folder: str, ranks: int = 2) -> Iterator[None]:
+    """In such a process: the others are there while the block lasts, and each computes on one core."""
     torch.set_num_threads(1)
-    with distributed.process_group(f"file://{folder}/meeting", rank, 2, rank):
+    with distributed.process_group(f"file://{folder}/meeting", rank, ranks, rank):
         yield
 
 

@@ -142,9 +142,20 @@ def split_batches(
     places = (range(numbered(examples, split)) if places is None else places)[:limit]
     order = cut_at(places, batch_size, lengths_of(examples, split) if is_of_one_length(examples) else None)
     share = stretch(len(order), rank, ranks)
-    if workers is None:
-        workers = default_workers(device, len(share))
-    return _load(_Plain(examples, split), order[share.start : share.stop], device, workers, share.start)
+    return chosen_batches(examples, split, device, order[share.start : share.stop], workers, share.start)
+
+
+def chosen_batches(
+    examples: Examples,
+    split: str,
+    device: torch.device,
+    order: Sequence[Sequence[int]],
+    workers: int | None = None,
+    start: int = 0,
+) -> Iterator[Batch]:
+    """Batches of the examples of these numbers, with nothing random, numbered from ``start``; ``workers`` as above."""
+    workers = default_workers(device, len(order)) if workers is None else workers
+    return _load(_Plain(examples, split), order, device, workers, start)
 
 
 def as_it_is(batch: Any) -> Any:

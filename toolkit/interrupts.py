@@ -32,13 +32,14 @@ def asked() -> int:
 
 
 @contextmanager
-def handled(notify: Callable[[int], None] | None = None) -> Iterator[None]:
+def handled(notify: Callable[[int], None] | None = None, *, passed_on: bool = False) -> Iterator[None]:
     """In the block ``STOPPING`` stop what it does, except those that are ignored, as in a script's background job.
 
-    ``notify`` is called with the first one's number. Only the main thread handles signals: in others, and in a block
-    that is handled already, this does nothing.
+    ``notify`` is called with the first one's number. ``passed_on``: who started this process hands it every signal that
+    comes to both, so that the second is the first one again, and the third ends the process. Only the main thread
+    handles signals: in others, and in a block that is handled already, this does nothing.
     """
-    with _handling(STOPPING, signal.SIG_DFL, notify):
+    with _handling(STOPPING, _ignore_once if passed_on else signal.SIG_DFL, notify):
         yield
 
 
@@ -81,7 +82,11 @@ def install(*numbers: int) -> None:
 def ignore_once() -> None:
     """In a process that works for another one: a signal that goes to both stops this one with the other."""
     for number in STOPPING:
-        signal.signal(number, lambda number, _: signal.signal(number, signal.SIG_DFL))
+        signal.signal(number, _ignore_once)
+
+
+def _ignore_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
 
 
 def ask(number: int) -> None:

@@ -153,6 +153,12 @@ class PriorTrainerOptions(TrainerOptions):
 
     allow_collapsed: bool = False
     """Whether a prior may be trained on collapsed codes, of which almost none are in use."""
+    checkpoints: Literal["whole", "sharded"] = "whole"
+    """How a prior that trainer.shard divides is saved: gathered to one file, or sharded, each rank's part in a file of
+    its own, which all write at once. Any number of ranks, and every command, opens either."""
+    encode: Literal["once", "always"] = "once"
+    """When the training examples are encoded: once, as they are without what is random in them, or always, each batch
+    as it comes, with its random crops and the like. always takes an encoder's pass in each step, and streams, too."""
 
 
 TRAINERS: dict[str, type[TrainerOptions]] = {

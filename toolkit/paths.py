@@ -13,7 +13,8 @@ from toolkit.dataset import Dataset
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The configuration with the dataset's ``path_options`` and ``init`` absolute, from the current folder on.
+    """The configuration with ``init``, and the ``path_options`` of the dataset and of what the prior has inside,
+    absolute, from the current folder on.
 
     Those that begin with ``~`` are left as they are: they depend on the user, not on the folder. Runs of the Hub are
     named by the commit that was opened.
@@ -25,7 +26,20 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         dataset=replace(config.dataset, options=_absolute(config.dataset.options, named)),
         prior_dataset=_absolute(config.prior_dataset, named),
         init=config.init and _anywhere(config.init),
+        prior=config.prior and replace(config.prior, options=_inside("prior", config.prior.options)),
     )
+
+
+def _inside(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a part with those of the parts inside; an option is called as the kind, or has the part's own."""
+    return {name: _of_part(name if name in registry.PARTS else kind, value) for name, value in options.items()}
+
+
+def _of_part(kind: str, value: Any) -> Any:
+    if not (isinstance(value, Mapping) and isinstance(value.get("name"), str)):
+        return value
+    named = getattr(registry.load(kind, value["name"]), "path_options", ())
+    return _inside(kind, _absolute(value, named))
 
 
 def _absolute(options: Mapping[str, Any], named: tuple[str, ...]) -> dict[str, Any]:

@@ -40,6 +40,11 @@ def check_sharding(trainer: AutoencoderTrainerOptions, prior_trainer: PriorTrain
             " trained; leave it out"
         )
     if not trainer.shard:
+        if prior_trainer.checkpoints == "sharded":
+            raise ToolkitError(
+                "prior_trainer.checkpoints=sharded with trainer.shard=false: every rank has the whole prior; choose"
+                " checkpoints=whole, which opens sharded ones, too, or trainer.shard=true"
+            )
         return
     if stage == "autoencoder":
         raise ToolkitError(

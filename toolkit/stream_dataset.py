@@ -36,7 +36,7 @@ class StreamDataset(Dataset):
 
     Training takes them in parts, of which each rank and each process that loads data reads some, and keeps the state of
     every part in its checkpoints. Validation and test examples are the first ``held`` of their split, which are kept in
-    memory. Stage two needs every example's codes by number: pack the data, or its codes, first.
+    memory. Stage two encodes it as it comes (``prior_trainer.encode=always``), or is given packed data or codes.
 
     Laws, checked by toolkit.testing.StreamSuite:
       the parts of a split, joined, have each example once, for any number of parts
@@ -62,7 +62,7 @@ class StreamDataset(Dataset):
         if split == "train":
             raise ToolkitError(
                 f"{type(self).__name__} is a stream: its training examples are not counted, and have no numbers, which"
-                " stage two and split=train ask for: stage=autoencoder trains on it; toolkit pack writes one that has"
+                " split=train and prior_trainer.encode=once ask for; toolkit pack writes one that has"
             )
         return len(self._held[split])
 

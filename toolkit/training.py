@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from toolkit.autoencoder import Autoencoder
 from toolkit.batches import TrainBatches
+from toolkit.coded_batches import CodedBatches
 from toolkit.lengths.mask import without_padding
 from toolkit.objective import Loss, Objective
 from toolkit.optimization import Group, Optimization, trainable
@@ -105,7 +106,7 @@ class PriorStage(nn.Module):
 
 
 def train_steps(
-    stage: Stage | PriorStage, batches: TrainBatches | StreamBatches, optimization: Optimization
+    stage: Stage | PriorStage, batches: TrainBatches | StreamBatches | CodedBatches, optimization: Optimization
 ) -> Iterator[Metrics]:
     """Updates until all steps are done; yields the metrics of each."""
     step = step_of(stage, stage.metrics, optimization, batches.device)

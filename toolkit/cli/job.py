@@ -7,6 +7,7 @@ from pathlib import Path
 from toolkit import interrupts
 from toolkit.cli.continuing import continues
 from toolkit.cli.fresh import remove_empty
+from toolkit.cli.ranks import torchrun
 from toolkit.cli.report import TrainReport, show_plugin_notes
 from toolkit.config import RunConfig
 from toolkit.distributed import rank
@@ -20,8 +21,9 @@ def train_run(config: RunConfig, folder: Path) -> float | None:
     """Trains, and prints the folder first and last; returns what a search may minimize.
 
     The first SIGINT, SIGTERM or SIGUSR1 stops it after the step at hand, which is saved; a second one ends it at once.
+    Under torchrun, which passes on what may have come to all processes, a third one does.
     """
-    with interrupts.handled():
+    with interrupts.handled(passed_on=torchrun.is_torchrun()):
         try:
             return train(config, folder, report=Silence()) if rank() else _reported(config, folder)
         except (OSError, RuntimeError) as error:

@@ -23,7 +23,6 @@ from toolkit.runs.plain import read_json
 from toolkit.runs.signature import with_hash, without_hash
 from toolkit.writing import write_text
 
-CHECKPOINT = ("model.safetensors", "state.safetensors", "state.json")
 _TEXTS = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")
 _LOCAL = re.compile(r"[/~\\]|[A-Za-z]:[\\/]|file:")
 """What a path begins with that is somebody's own."""
@@ -127,8 +126,8 @@ def _origin(run: Run) -> dict[str, Any]:
 def _copy_checkpoint(checkpoint: Checkpoint, stage: Path) -> None:
     to = stage / checkpoint.path.name
     to.mkdir(parents=True)
-    for name in CHECKPOINT:
-        shutil.copyfile(checkpoint.path / name, to / name)
+    for path in checkpoint.files():
+        shutil.copyfile(path, to / path.name)
 
 
 def without_paths(values: Any, key: str = "") -> tuple[Any, list[str]]:

@@ -10,6 +10,7 @@ from hashlib import sha1, sha256
 from pathlib import Path
 
 from toolkit.errors import ToolkitError
+from toolkit.part_names import names_of
 
 MOST = 10_000
 """Files of a repository that are wanted."""
@@ -43,7 +44,8 @@ class Wanted:
 
 
 _RECORD = r"config(?:-\d+)?\.yaml|[\w-]+\.json"
-_STEPS = rf"step-\d{{1,20}}/(?:{'|'.join(map(re.escape, CHECKPOINT))})"
+_PARTS = r"(?:model|state)-\d{5}-of-\d{5}\.safetensors"
+_STEPS = rf"step-\d{{1,20}}/(?:{'|'.join(map(re.escape, CHECKPOINT))}|{_PARTS})"
 _TEXTS = r"metrics\.jsonl|log\.txt|README\.md|(?:LICEN[CS]E|NOTICE|COPYING)[\w.-]*"
 _OF_A_RUN = re.compile(
     rf"(?:base/){{0,8}}(?:{_RECORD}|{_TEXTS}|autoencoder/{_STEPS}|priors/[\w.-]+/(?:{_RECORD}|{_STEPS})"
@@ -64,8 +66,9 @@ def _run_files(names: Collection[str]) -> list[str]:
         steps[folder].add(name)
     for folder, there in steps.items():
         for name in CHECKPOINT:
-            if name not in there:
-                raise ToolkitError(f"it is not whole: {folder}/{name} is not there")
+            for part in names_of(name, there):
+                if part not in there:
+                    raise ToolkitError(f"it is not whole: {folder}/{part} is not there")
     return chosen
 
 

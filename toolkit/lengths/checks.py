@@ -72,7 +72,10 @@ def check_trainer(examples: Examples, options: TrainerOptions, trainer: str) -> 
     """ToolkitError where a step is compiled or captured for shapes that no two batches share."""
     for name in ("graph", "compile"):
         if lengths_of(examples, "train") is not None and getattr(options, name):
-            raise ToolkitError(f"{trainer}.{name}={getattr(options, name)}: batches of unequal lengths: leave it out")
+            raise ToolkitError(
+                f"{trainer}.{name}={getattr(options, name)}: a step is made for one shape, and batches of unequal"
+                " lengths have many: leave it out, or choose dataset.lengths=equal"
+            )
 
 
 def _check_network(kind: str, part: Encoder | Decoder, rank: int) -> None:

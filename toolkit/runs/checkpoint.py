@@ -2,7 +2,8 @@
 
 A checkpoint is a folder ``step-00001000/`` with ``model.safetensors`` (weights and buffers), ``state.safetensors``
 (weight averages, optimizer, float16's scale of the loss, random number generators) and ``state.json`` (format, step,
-the caller's facts, the sha256 of the other two, and a checksum of all this).
+the caller's facts, the sha256 of the other two, and a checksum of all this). The other two may be in parts, of as many
+ranks as wrote it (see ``toolkit.runs.parts``); it opens as any other does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from torch import Tensor, nn
 
 from toolkit.errors import ToolkitError
 from toolkit.optimization import ADAM, MOMENTUM, Optimization
+from toolkit.part_names import names_of
 from toolkit.runs.formats import current_tensor, format_of
+from toolkit.runs.parts import each_joined, joined_shapes
 from toolkit.runs.plain import read_json
 from toolkit.runs.random_state import LARGEST_RANDOM, set_random_state
 from toolkit.runs.tensors import (
@@ -32,8 +35,6 @@ from toolkit.runs.tensors import (
     Shape,
     check_fit,
     check_safetensors,
-    each_tensor,
-    read_shapes,
     sha256,
 )
 from toolkit.sharding import shard_like
@@ -57,7 +58,11 @@ class Checkpoint:
 
     @property
     def weights_hash(self) -> str:
-        return str(self.facts["sha256"][MODEL])
+        return str(_weights_hash_of(self.facts))
+
+    def files(self) -> list[Path]:
+        """All that it consists of."""
+        return [*self._paths(MODEL), *self._paths(STATE), self.path / FACTS]
 
     def shapes(self) -> dict[str, Shape]:
         """Shapes of the weights and buffers, by name."""
@@ -98,15 +103,20 @@ class Checkpoint:
 
     def _shapes(self, file: str) -> dict[str, Shape]:
         """Shapes of a file's tensors, under today's names."""
-        return {self._current(name): shape for name, shape in read_shapes(self.path / file).items()}
+        return {self._current(name): shape for name, shape in joined_shapes(self._paths(file)).items()}
 
     def _tensors(
         self, file: str, prefix: str = "", like: Mapping[str, Tensor] = MappingProxyType({})
     ) -> dict[str, Tensor]:
         """A file's tensors, under today's names, that begin with the prefix; shards where ``like`` has such."""
-        names = [name for name in read_shapes(self.path / file) if self._current(name).startswith(prefix)]
-        current = ((self._current(name), tensor) for name, tensor in each_tensor(self.path / file, names))
+        paths = self._paths(file)
+        names = [name for name in joined_shapes(paths) if self._current(name).startswith(prefix)]
+        current = ((self._current(name), tensor) for name, tensor in each_joined(paths, names))
         return {name: shard_like(tensor, like.get(name)) for name, tensor in current}
+
+    def _paths(self, file: str) -> list[Path]:
+        """A file, or its parts."""
+        return [self.path / name for name in names_of(file, self.facts["sha256"])]
 
     def _current(self, name: str) -> str:
         return current_tensor(name, self.facts.get("format", 0))
@@ -184,8 +194,11 @@ def open_whole(path: Path) -> Checkpoint:
     if step != int(path.name[5:]):
         raise DamagedFileError(f"{FACTS} is of step {step}")
     format_of(written, path / FACTS)
-    for name in (MODEL, STATE):
-        _check_written(path / name, hashes.get(name))
+    for file in (MODEL, STATE):
+        names = names_of(file, hashes)
+        for name in names:
+            _check_written(path / name, hashes.get(name))
+        joined_shapes([path / name for name in names])
     return Checkpoint(path, step, facts)
 
 
@@ -209,9 +222,16 @@ def checksum(facts: dict[str, Any]) -> str:
 def _weights_hash(path: Path) -> str | None:
     """Of the weights that a damaged checkpoint had; None where it does not say so any more."""
     try:
-        return str(_facts(path)["sha256"][MODEL])
+        return _weights_hash_of(_facts(path))
     except (DamagedFileError, KeyError, TypeError):
         return None
+
+
+def _weights_hash_of(facts: Mapping[str, Any]) -> str:
+    """The hash of the weights' file, or of the hashes of its parts."""
+    hashes = dict(facts["sha256"])
+    parts = [str(hashes[name]) for name in names_of(MODEL, hashes)]
+    return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _check_written(path: Path, written: str | None) -> None:

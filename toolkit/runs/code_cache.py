@@ -1,22 +1,26 @@
-"""The codes of a run's data, encoded once: cached in the run, and encoded again when what they depend on changes."""
+"""The codes of a run's data, encoded once: cached in the run, and encoded again when what they depend on changes.
+
+A split's codes lie in files of some examples each, which the ranks encode and write by themselves. Which examples lie
+in which file is a function of the split's size alone, so that a run that was killed goes on with the files that are
+missing, with any number of ranks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from toolkit import interrupts
 from toolkit.autoencoder import Autoencoder
-from toolkit.batches import split_batches, stoppable, stretch
+from toolkit.batches import Batch, chosen_batches, stoppable
 from toolkit.dataset import Examples
 from toolkit.distributed import broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import ToolkitError
@@ -31,18 +35,31 @@ from toolkit.runs.codes import (
     read_codes,
     write_codes,
 )
+from toolkit.runs.joined import join
 from toolkit.spec import CodeSpec
 
-JOINED = 4096
-"""Examples in memory at once when the ranks' codes are joined."""
+SHARD = 1 << 18
+"""Codes in a file, about: as many are encoded again, at most, by each rank of a run that was killed."""
+MOST = 4096
+"""Files of a split: of more codes, each holds more. A process can have some ten thousand mapped."""
+
+
+class Shard(NamedTuple):
+    """A file of a split's codes."""
+
+    path: Path
+    key: str
+    """Of what its codes depend on."""
+    places: range
+    """The examples in it, by number."""
 
 
 @dataclass(frozen=True)
 class CodeCache:
-    """The codes of the training and validation splits in a folder.
+    """The codes of some splits in a folder.
 
     ``depends_on``: what the codes depend on besides split and size, as plain values. ``code_spec``: the codes of one
-    example, which may be longer than the autoencoder's training examples.
+    example, which may be longer than the autoencoder's training examples. ``shard``: how many go into a file.
     """
 
     folder: Path
@@ -53,92 +70,123 @@ class CodeCache:
     batch_size: int
     workers: int | None
     report: Report
+    shard: int = SHARD
 
-    def read(self, examples: Examples) -> CachedCodes:
-        """From the files if they match these weights and data, else encoded now, by all ranks."""
+    def read(self, examples: Examples, of: Sequence[str] = ("train", "val")) -> CachedCodes:
+        """From the files if they match these weights and data; what does not is encoded now, by all ranks."""
         splits = {}
-        for split in (split for split in ("train", "val") if examples.size(split)):
-            path, size = self.folder / f"{split}.safetensors", examples.size(split)
-            key = cache_key(*self.depends_on, [split, size])
-            if not broadcast_object(on_rank0(partial(self._is_fresh, path, key, size))):
+        for split in (split for split in of if examples.size(split)):
+            found = on_rank0(partial(self._found, split, examples.size(split)))
+            shards, missing = broadcast_object(found)
+            if missing:
                 with interrupts.deferred() if ranks() > 1 else nullcontext():
-                    self._encode(path, {"key": key}, examples, split)
-            splits[split] = read_codes(path)[0]
+                    self._encode(examples, split, missing)
+                on_rank0(partial(self._remove_others, split, shards))
+            splits[split] = join([read_codes(shard.path)[0] for shard in shards])
         return CachedCodes(splits, is_of_one_length(examples))
 
-    def _encode(self, path: Path, metadata: dict[str, str], examples: Examples, split: str) -> None:
-        """Every rank encodes a stretch of the batches into a file of its own, which rank 0 joins."""
-        size, batch, number, count = examples.size(split), self.batch_size, rank(), ranks()
-        self.report.begin(f"codes of {split}", 0, size)
-        lengths = lengths_of(examples, split)
-        places = None if lengths is None else by_length(lengths)
-        order = cut_at(places or range(size), batch, lengths if is_of_one_length(examples) else None)
-        share = stretch(len(order), number, count)
-        own = sum(map(len, order[share.start : share.stop]))
-        with raise_together():
-            _part(path, number).unlink(missing_ok=True)
-            batches = split_batches(
-                examples,
-                split,
-                self.device,
-                batch_size=batch,
-                places=places,
-                workers=self.workers,
-                rank=number,
-                ranks=count,
+    def _found(self, split: str, size: int) -> tuple[list[Shard], list[Shard]]:
+        """A split's files, and those of them that are missing."""
+        shards = self._shards(split, size)
+        whole = Shard(self._path(split), self._key(split, size), range(size))
+        if len(shards) > 1 and self._stale(whole) is None:  # as it was written by versions of before
+            return [whole], []
+        stale = {shard: why for shard in shards if (why := self._stale(shard)) is not None}
+        if told := [why for why in stale.values() if why]:
+            more = f" (and {len(told) - 1} files more)" if len(told) > 1 else ""
+            self.report.note(f"{told[0]}: encoding again{more}")
+        elif 0 < len(stale) < len(shards):
+            self.report.note(f"codes of {split}: {len(shards) - len(stale)} of {len(shards)} files are there already")
+        return shards, list(stale)
+
+    def _shards(self, split: str, size: int) -> list[Shard]:
+        rows = 1  # a power of two, as batch sizes are: batches end where files do
+        while 2 * rows * prod(self.code_spec.shape) <= self.shard or rows * MOST < size:
+            rows *= 2
+        count = -(-size // rows)
+        if count == 1:
+            return [Shard(self._path(split), self._key(split, size), range(size))]
+        return [
+            Shard(
+                self._path(f"{split}-{number:05d}-of-{count:05d}"),
+                self._key(split, size, number, count),
+                range(number * rows, min(size, (number + 1) * rows)),
             )
+            for number in range(count)
+        ]
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def _key(self, *of: Any) -> str:
+        return cache_key(*self.depends_on, list(of))
+
+    def _encode(self, examples: Examples, split: str, missing: Sequence[Shard]) -> None:
+        """Every rank encodes and writes some of the files that are missing."""
+        size, own = examples.size(split), missing[rank() :: ranks()]
+        done = size - sum(len(shard.places) for shard in missing)
+        self.report.begin(f"codes of {split}", done, size)
+        lengths = lengths_of(examples, split)
+        orders = [self._order(shard.places, lengths, is_of_one_length(examples)) for shard in own]
+        firsts = [-(-shard.places.start // self.batch_size) for shard in own]
+        numbers = (first + i for first, order in zip(firsts, orders, strict=True) for i in range(len(order)))
+        with raise_together():
+            batches = chosen_batches(examples, split, self.device, [*chain(*orders)], self.workers)
             longest = None if lengths is None else self.code_spec.grid[0]
-            codes = encode_batches(self.autoencoder, stoppable(batches), longest)
-            if count == 1:
-                write_codes(path, self.code_spec, codes, size, metadata, self.report.step, places)
-            elif own:
-                write_codes(_part(path, number), self.code_spec, codes, own, metadata, self._of_all(size))
-            else:
-                list(codes)  # none, but the others agree with this rank on stopping
-        if count > 1:
-            on_rank0(partial(self._join, path, metadata, size, places))
+            codes = encode_batches(self.autoencoder, stoppable(_renumbered(batches, numbers)), longest)
+            for shard, order in zip(own, orders, strict=True):
+                places = None if lengths is None else [i - shard.places.start for batch in order for i in batch]
+                rows, count = islice(codes, len(order)), len(shard.places)
+                step = partial(self._report, done, size)
+                write_codes(shard.path, self.code_spec, rows, count, {"key": shard.key}, step, places)
+                done += count * ranks()
+            for _ in codes:
+                pass  # none is left, but the ranks agree behind the last one on stopping
 
-    def _of_all(self, size: int) -> Callable[[int], None]:
+    def _order(self, places: range, lengths: Sequence[int] | None, one_length: bool) -> list[Sequence[int]]:
+        """The batches of a file, those of about one length together."""
+        if lengths is None:
+            return cut_at(places, self.batch_size, None)
+        order = [places.start + i for i in by_length(lengths[places.start : places.stop])]
+        return cut_at(order, self.batch_size, lengths if one_length else None)
+
+    def _report(self, before: int, size: int, done: int) -> None:
         """Reports rank 0's progress as that of all ranks."""
-        return lambda done: self.report.step(min(size, done * ranks()))
+        self.report.step(min(size, before + done * ranks()))
 
-    def _join(self, path: Path, metadata: dict[str, str], size: int, places: list[int] | None) -> None:
-        parts = [part for number in range(ranks()) if (part := _part(path, number)).is_file()]
-        rows = chain.from_iterable(map(_rows, parts))
-        write_codes(path, self.code_spec, rows, size, metadata, places=places)
-        for part in path.parent.glob(f"{path.stem}.rank-*"):  # also those of a run that was stopped
-            part.unlink()
+    def _remove_others(self, split: str, shards: Sequence[Shard]) -> None:
+        """Removes a split's files of other sizes and of versions before."""
+        kept = {shard.path for shard in shards}
+        for path in self.folder.glob(f"{split}[.-]*safetensors"):
+            if path not in kept:
+                with suppress(OSError):
+                    path.unlink()
 
-    def _is_fresh(self, path: Path, key: str, size: int) -> bool:
-        """Whether a file holds exactly these codes; a stale or damaged one is never used."""
+    def _stale(self, shard: Shard) -> str | None:
+        """Why a file does not hold exactly these codes, empty where it is not there; None: it does.
+
+        A stale or damaged one is never used.
+        """
+        path = shard.path
         if not path.is_file():
-            return False
+            return ""
         try:
             arrays, metadata = read_codes(path)
         except ToolkitError as e:
-            self.report.note(f"{e}: encoding again")
-            return False
-        if metadata.get("key") != key:
-            self.report.note(f"{path} holds codes of other weights or data: encoding again")
-            return False
+            return str(e)
+        if metadata.get("key") != shard.key:
+            return f"{path} holds codes of other weights or data"
         if not is_as_written(path):
-            self.report.note(f"{path} is not what was written: encoding again")
-            return False
+            return f"{path} is not what was written"
         try:
-            check_codes(arrays, self.code_spec, size)
+            check_codes(arrays, self.code_spec, len(shard.places))
         except ValueError as e:
-            self.report.note(f"{path}: {e}: encoding again")
-            return False
-        return True
+            return f"{path}: {e}"
+        return None
 
 
-def _part(path: Path, number: int) -> Path:
-    """Where a rank writes its stretch."""
-    return path.with_name(f"{path.stem}.rank-{number}{path.suffix}")
-
-
-def _rows(path: Path) -> Iterator[dict[str, Tensor]]:
-    """A file's codes and conditions, some examples at a time."""
-    arrays, _ = read_codes(path)
-    for start in range(0, len(arrays["codes"]), JOINED):
-        yield {name: torch.from_numpy(np.array(values[start : start + JOINED])) for name, values in arrays.items()}
+def _renumbered(batches: Iterable[Batch], numbers: Iterable[int]) -> Iterator[Batch]:
+    """Batches with other numbers, those in the split: what is random in their codes is then that of any run."""
+    for batch, number in zip(batches, numbers, strict=False):
+        batch.number = number
+        yield batch

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +28,7 @@ from toolkit.lengths.mask import has_steps, mask_of, own, together
 from toolkit.nn.noise import seeded
 from toolkit.runs.aside import aside
 from toolkit.runs.formats import FORMAT, current_condition, format_of
+from toolkit.runs.joined import Joined
 from toolkit.runs.tensors import DamagedFileError, check_safetensors
 from toolkit.spec import CodeSpec
 
@@ -62,11 +63,15 @@ class CachedCodes:
     name; ``one_length``: see ``Dataset.one_length``.
     """
 
-    def __init__(self, splits: dict[str, dict[str, np.ndarray]], one_length: bool = False) -> None:
+    def __init__(self, splits: Mapping[str, Mapping[str, np.ndarray | Joined]], one_length: bool = False) -> None:
         self.one_length = one_length
         of = {split: dict(values) for split, values in splits.items()}
         self._lengths = {
-            split: {name.removeprefix(LENGTH): values.pop(name) for name in list(values) if name.startswith(LENGTH)}
+            split: {
+                name.removeprefix(LENGTH): np.asarray(values.pop(name))
+                for name in list(values)
+                if name.startswith(LENGTH)
+            }
             for split, values in of.items()
         }
         self._splits = of
@@ -172,7 +177,7 @@ def write_codes(
     ValueError where the batches hold another number of examples.
     """
     partial = aside(path)
-    maps: dict[str, np.ndarray] = {}
+    maps: dict[str, np.memmap] = {}
     at = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +194,7 @@ def write_codes(
         if at != size:
             raise ValueError(f"got {at} examples, expected {size}")
         for mapped in maps.values():
-            mapped.flush()  # type: ignore[attr-defined]
+            mapped.flush()
         _sign(partial)
         os.replace(partial, path)
     except OSError as e:
@@ -218,7 +223,7 @@ def read_codes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise ToolkitError(f"{path} holds no codes")
     if any(0 in entry["shape"] for entry in header.values()):
         raise ToolkitError(f"{path} holds no examples")
-    return {name: _map(path, 8 + length, entry, "r") for name, entry in header.items()}, metadata
+    return _arrays(path, 8 + length, header), metadata
 
 
 def is_as_written(path: Path) -> bool:
@@ -274,7 +279,7 @@ def _digest(file: BinaryIO, header: bytes) -> str:
 
 def _create(
     path: Path, arrays: dict[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: dict[str, str]
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.memmap]:
     """An empty safetensors file of the right size, its arrays mapped for writing."""
     header: dict[str, Any] = {"__metadata__": {"format": str(FORMAT), **metadata, HASH: UNSIGNED}}
     at = 0
@@ -293,9 +298,21 @@ def _create(
         else:
             file.truncate(8 + len(text) + at)
     del header["__metadata__"]
-    return {name: _map(path, 8 + len(text), entry, "r+") for name, entry in header.items()}
+    return {name: _map(path, 8 + len(text), entry) for name, entry in header.items()}
 
 
-def _map(path: Path, start: int, entry: dict[str, Any], mode: Any) -> np.ndarray:
+def _map(path: Path, start: int, entry: dict[str, Any]) -> np.memmap:
+    """An array of a file, to be written to."""
     offset = start + entry["data_offsets"][0]
-    return np.memmap(path, _TYPES[entry["dtype"]], mode, offset, tuple(entry["shape"]))
+    return np.memmap(path, _TYPES[entry["dtype"]], "r+", offset, tuple(entry["shape"]))
+
+
+def _arrays(path: Path, start: int, header: dict[str, Any]) -> dict[str, np.ndarray]:
+    """A file's arrays, mapped, not to be written to.
+
+    They hold no descriptor, as each map of NumPy's does: a process has a thousand, and a split may have more files.
+    """
+    content = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
+    content.flags.writeable = False
+    parts = {name: content[slice(*(start + at for at in entry["data_offsets"]))] for name, entry in header.items()}
+    return {name: parts[name].view(_TYPES[entry["dtype"]]).reshape(entry["shape"]) for name, entry in header.items()}

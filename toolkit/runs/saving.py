@@ -20,6 +20,7 @@ from toolkit.optimization import Optimization
 from toolkit.runs.checkpoint import CHECKSUM, FACTS, MODEL, STATE, checksum, found
 from toolkit.runs.formats import FORMAT
 from toolkit.runs.gathered import write_gathered
+from toolkit.runs.parts import write_parts
 from toolkit.runs.random_state import random_state
 from toolkit.runs.tensors import flush_folder, sha256, write_tensors
 from toolkit.sharding import is_sharded
@@ -34,18 +35,22 @@ def save(
     *,
     keep: int,
     spared: int | None = None,
+    whole: bool = True,
 ) -> None:
     """Writes a checkpoint under a temporary name, flushes it, renames it, and deletes all but the newest ``keep`` and
     that of the step ``spared``.
 
     ``facts`` and ``metrics`` are stored for the caller. All ranks take part: rank 0 writes, with the states of all
-    their random number generators, and what they have shards of as a whole.
+    their random number generators, and what they have shards of as a whole, or, where that is not wanted, each rank
+    its own shards.
     """
     tensors = {**random_state(), **{f"metrics.{name}": value for name, value in (metrics or {}).items()}}
     files = {MODEL: optimization.module.state_dict(), STATE: {**optimization.state(), **tensors}}
     final = folder / _name(optimization.step)
     temporary = folder / f".{final.name}"
-    if is_sharded(optimization.module):
+    if is_sharded(optimization.module) and not whole:
+        on_rank0(partial(_conclude, temporary, final, facts, _write_own(temporary, files)))
+    elif is_sharded(optimization.module):
         _write_shards(temporary, files)
         on_rank0(partial(_conclude, temporary, final, facts))
     else:
@@ -71,19 +76,33 @@ def _write_shards(temporary: Path, files: dict[str, dict[str, Tensor]]) -> None:
             write_gathered(temporary / name, tensors)
 
 
+def _write_own(temporary: Path, files: dict[str, dict[str, Tensor]]) -> dict[str, str]:
+    """Of a sharded module: each rank writes its shards; the hashes of the files. Nothing is left where one fails."""
+    with raise_together(), _explained(temporary):
+        if rank() == 0:
+            _begin(temporary)
+    try:
+        with _explained(temporary, whole=False):
+            return write_parts(temporary, files)
+    except BaseException:
+        if rank() == 0:  # once all have stopped writing
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
 def _begin(temporary: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
 
 
-def _conclude(temporary: Path, final: Path, facts: dict[str, Any]) -> None:
-    """Writes the facts of a checkpoint whose tensors are written, and gives it its name."""
+def _conclude(temporary: Path, final: Path, facts: dict[str, Any], hashes: dict[str, str] | None = None) -> None:
+    """Writes the facts of a checkpoint whose tensors are written, and gives it its name; ``hashes``: of its parts."""
     with _explained(temporary):
         facts = {
             "format": FORMAT,
             "step": _step(final),
             **facts,
-            "sha256": {name: sha256(temporary / name) for name in (MODEL, STATE)},
+            "sha256": hashes or {name: sha256(temporary / name) for name in (MODEL, STATE)},
         }
         write_text(temporary / FACTS, json.dumps({**facts, CHECKSUM: checksum(facts)}, indent=1))
         if final.exists():
@@ -93,12 +112,13 @@ def _conclude(temporary: Path, final: Path, facts: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _explained(temporary: Path) -> Iterator[None]:
-    """ToolkitError, with what is kept, where a checkpoint cannot be written; nothing is left of it."""
+def _explained(temporary: Path, whole: bool = True) -> Iterator[None]:
+    """ToolkitError, with what is kept, where a checkpoint cannot be written; nothing is left of a whole one."""
     try:
         yield
     except OSError as e:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if whole:
+            shutil.rmtree(temporary, ignore_errors=True)
         why = "no space is left on the disk" if e.errno == errno.ENOSPC else str(e)
         kept = [path.name for path in found(temporary.parent)]
         raise ToolkitError(

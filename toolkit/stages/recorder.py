@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar, final
 from toolkit import interrupts
 from toolkit.adversary import CriticWatch
 from toolkit.batches import TrainBatches
+from toolkit.coded_batches import CodedBatches
 from toolkit.device import exact, peak_memory, random_kept
 from toolkit.distributed import Largest, broadcast_object, on_rank0, raise_together, rank, ranks
 from toolkit.errors import Interrupted, NotFiniteError, ToolkitError
@@ -27,7 +28,7 @@ from toolkit.stages.choice import Choice
 from toolkit.step import Metrics
 from toolkit.stream_batches import Place, StreamBatches, facts_of
 
-Batches = TrainBatches | StreamBatches
+Batches = TrainBatches | StreamBatches | CodedBatches
 Result = TypeVar("Result")
 
 
@@ -48,11 +49,13 @@ class Recorder:
         validate: Callable[[], dict[str, float]] | None = None,
         plot: Callable[[Path], None] | None = None,
         saved: Callable[[str, int, Path], None] | None = None,
+        whole: bool = True,
     ) -> None:
+        """``whole``: whether a sharded module is gathered to be saved; else each rank saves what it has."""
         self.run, self.stage, self.folder = run, stage, folder
         self.optimization, self.report, self.facts = optimization, report, facts or {}
         self.choice = choice or Choice(stage, folder, None, optimization.options, stage)
-        self.validate, self.plot, self.saved = validate, plot, saved
+        self.validate, self.plot, self.saved, self.whole = validate, plot, saved, whole
         self.running = RunningMetrics()
         self._critic = CriticWatch(optimization.options)
         self.saved_facts: dict[str, Any] = {}
@@ -211,7 +214,8 @@ class Recorder:
         self._saved, best = step, self.choice.best
         facts = {**self.facts, **facts_of(self._place)}
         spared = best.step if best else None
-        save(self.folder, self.optimization, facts, self.running.state(self._apart), keep=keep, spared=spared)
+        metrics = self.running.state(self._apart)
+        save(self.folder, self.optimization, facts, metrics, keep=keep, spared=spared, whole=self.whole)
         if self.saved and rank() == 0:
             self.saved(self.stage, step, self.folder / f"step-{step:08d}")
 

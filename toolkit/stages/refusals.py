@@ -27,6 +27,7 @@ from toolkit.sharding import check_divisible, check_sharding
 from toolkit.spec import CodeSpec, DataSpec
 from toolkit.stages.choice import rule_of_autoencoder, rule_of_prior
 from toolkit.step import check_capture, check_graph
+from toolkit.stream_dataset import StreamDataset
 from toolkit.training import Stage
 
 
@@ -44,6 +45,7 @@ def check_run(config: RunConfig, dataset: Dataset, stage: Stage) -> None:
 
 def check_second_stage(config: RunConfig, dataset: Dataset, autoencoder: Autoencoder, prior: Prior) -> None:
     """ToolkitError where the prior cannot be trained as the options say; ``dataset``: ``data_of_prior``."""
+    _check_encoded(dataset, config)
     _check_validated(dataset, config.prior_trainer, "prior_trainer")
     check_divisible(prior, config.trainer)
     check_codes(dataset, autoencoder)
@@ -87,6 +89,16 @@ def _check_validated(dataset: Dataset, options: TrainerOptions, trainer: str) ->
     """ToolkitError where the best checkpoint is chosen by a figure that is never measured."""
     if options.best is not None and not dataset.size("val"):
         raise ToolkitError(f"{trainer}.best={options.best}: this data has no val split, so nothing is validated")
+
+
+def _check_encoded(dataset: Dataset, config: RunConfig) -> None:
+    """ToolkitError where every training example is to be encoded once, and nobody has counted them."""
+    if isinstance(dataset, StreamDataset) and config.prior_trainer.encode == "once":
+        raise ToolkitError(
+            f"prior_trainer.encode=once: {type(dataset).__name__} is a stream, and its training examples are not"
+            " counted: encode=always encodes them as they come; toolkit pack writes a dataset that is counted;"
+            " stage=autoencoder trains no prior"
+        )
 
 
 def _check_trainable(config: RunConfig, stage: Stage) -> None:

@@ -72,9 +72,10 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     if not any(True for _ in prior.parameters()):
         report.note(f"prior={name} has nothing to train")
         return
-    codes = staging.cache(run, config, model, code_spec, files).read(examples)
+    always = options.encode == "always"
+    codes = staging.cache(run, config, model, code_spec, files).read(examples, ("val",) if always else ("train", "val"))
     if not options.allow_collapsed:
-        _refuse_collapsed(codes, code_spec, model.autoencoder.quantizer)
+        _refuse_collapsed(codes, "val" if always else "train", code_spec, model.autoencoder.quantizer)
     stage, sharded = PriorStage(prior), config.trainer.shard and ranks() > 1
     if config.trainer.checkpoint_activations:
         checkpoint_activations(prior)
@@ -121,9 +122,13 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
         validate=validate if codes.size("val") else None,
         plot=staging.pictured(f"prior-{name}", optimization, plot) if codes.size("val") and not sharded else None,
         saved=report.checkpoint,
+        whole=options.checkpoints == "whole",
     )
     recorder.resume()
-    staging.loop(recorder, stage, codes, config.seed + 1)
+    if always:
+        staging.loop(recorder, stage, examples, config.seed + 1, encoded_by=model.autoencoder)
+    else:
+        staging.loop(recorder, stage, codes, config.seed + 1)
 
 
 def _stands_on(run: Run, name: str) -> list[str]:
@@ -164,10 +169,12 @@ def _rename_stale(run: Run, name: str, checkpoint: Checkpoint, report: Report) -
     report.note(f"prior={name} was trained on codes of {other}: kept as {kept}, starting again")
 
 
-def _refuse_collapsed(codes: CachedCodes, code_spec: CodeSpec, quantizer: Quantizer) -> None:
+def _refuse_collapsed(codes: CachedCodes, split: str, code_spec: CodeSpec, quantizer: Quantizer) -> None:
     """ToolkitError where almost no codes are in use: a prior would learn them in no time, and sample noise."""
+    if not codes.size(split):
+        return
     counts = torch.zeros(sum(code_spec.codebook_sizes), dtype=torch.double)
-    for part in islice(codes.stretches("train"), rank(), None, ranks()):
+    for part in islice(codes.stretches(split), rank(), None, ranks()):
         counts += histogram(part, code_spec)
     all_reduce_sum(counts)
     warning = collapse.warning(counts, code_spec, quantizer)

@@ -9,7 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from toolkit import interrupts, registry
+from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch, TrainBatches, split_batches, stoppable
+from toolkit.coded_batches import CodedBatches
 from toolkit.config import RunConfig
 from toolkit.dataset import Examples
 from toolkit.device import choose_device, deterministic, matmuls
@@ -75,8 +77,18 @@ class Staging:
 
         return plotted
 
-    def loop(self, recorder: Recorder, stage: Stage | PriorStage, examples: Examples, seed: int) -> None:
-        """Runs the training loop from where the checkpoint stopped, and records it."""
+    def loop(
+        self,
+        recorder: Recorder,
+        stage: Stage | PriorStage,
+        examples: Examples,
+        seed: int,
+        encoded_by: Autoencoder | None = None,
+    ) -> None:
+        """Runs the training loop from where the checkpoint stopped, and records it.
+
+        ``encoded_by``: what is trained on are its codes of the examples, encoded as they come.
+        """
         optimization, options = recorder.optimization, recorder.optimization.options
         if not options.steps and not found(recorder.folder):
             recorder.finish()
@@ -89,7 +101,7 @@ class Staging:
             return
         device, passes = device_of(stage), (options.steps - optimization.step) * options.accumulate
         reads = passes * options.batch_size * ranks()
-        batches: TrainBatches | StreamBatches
+        batches: TrainBatches | StreamBatches | CodedBatches
         if isinstance(examples, StreamDataset):
             batches = StreamBatches(
                 examples,
@@ -114,6 +126,8 @@ class Staging:
                 ranks=ranks(),
                 table=table_on(device, examples, "train", options.data_on_device, reads=reads, note=self.report.note),
             )
+        if encoded_by is not None:
+            batches = CodedBatches(batches, encoded_by)
         with matmuls(batches.device, products=not options.compile), deterministic(options.deterministic):
             recorder.follow(train_steps(stage, batches, optimization), batches)
         self._tell(recorder.choice.outcome())

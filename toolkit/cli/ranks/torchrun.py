@@ -48,7 +48,7 @@ def join_ranks(command: Callable[[], int]) -> NoReturn:
     except Exception as error:
         if rank == 0 or not is_peer_failure(error):
             raise
-        status = 0
+        status = int(starts_again())  # an agent all of whose ranks have ended well would not start them again
     except Interrupted as stop:
         if rank == 0:  # which says so
             raise
