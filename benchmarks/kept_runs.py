@@ -56,23 +56,29 @@ def continued(options: argparse.Namespace, name: str, words: list[str], start: P
 
 
 def trained(run: Path, words: list[str], steps: int) -> Path:
-    """A run of so many steps, unless it is there; the seconds of its process are kept beside it."""
-    if not (run / "seconds.json").exists():
-        names = ("steps", "validate_every", "checkpoint_every", "pictures_every")
+    """A run of so many steps, unless it is there; its words and the seconds of its process are kept beside it."""
+    names = ("steps", "validate_every", "checkpoint_every", "pictures_every")
+    words = [*words, *(f"trainer.{name}={steps}" for name in names)]
+    if not (run / "kept.json").exists():
         with warnings.catch_warnings(action="ignore"):  # other objectives have not all of an experiment's options
-            config = toolkit.compose(*words, *(f"trainer.{name}={steps}" for name in names))
+            config = toolkit.compose(*words)
         began = time.process_time()
         toolkit.train(config, run, report=Silence())
-        (run / "seconds.json").write_text(json.dumps(time.process_time() - began))
+        (run / "kept.json").write_text(json.dumps({"words": words, "seconds": time.process_time() - began}))
+    elif json.loads((run / "kept.json").read_text())["words"] != words:
+        raise SystemExit(f"{run} was trained with other words: give another --runs")
     return run
 
 
-def figures(run: Path, measure: Callable[[Path], Figures]) -> Figures:
-    """A run's, measured unless they are there, and the seconds of its training."""
+def figures(run: Path, measure: Callable[[Path], Figures], **asked: Any) -> Figures:
+    """A run's, measured unless they are there as they are ``asked`` for, and the seconds of its training."""
     path = run / "figures.json"
-    if not path.exists():
-        path.write_text(json.dumps(measure(run) | {"seconds": json.loads((run / "seconds.json").read_text())}))
-    values: Figures = json.loads(path.read_text())
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if found.get("asked") != asked:
+        seconds = json.loads((run / "kept.json").read_text())["seconds"]
+        found = {"asked": asked, "figures": measure(run) | {"seconds": seconds}}
+        path.write_text(json.dumps(found))
+    values: Figures = found["figures"]
     return shown(run.name, values)
 
 

@@ -87,9 +87,12 @@ class Judge:
         sets, features = (Gaussian(), Gaussian()), self.of(mean)
         for vectors, one in zip((self.features, features), sets, strict=True):
             one.add(vectors)
+        apart = frechet(*sets)
+        if apart is None:
+            raise SystemExit("the test split has too few pictures for a distance of features")
         distance = PerceptualObjective(self.data, weights=self.weights).eval().distance
         return {
-            "feature_distance": frechet(*sets) or 0.0,
+            "feature_distance": apart,
             "perceptual": float(distance(mean, target)),
             "precision": covered(features.double(), self.features.double(), 3),
             "recall": covered(self.features.double(), features.double(), 3),
@@ -147,7 +150,7 @@ def main() -> None:
     for seed in options.seeds:
         for name in options.contestants:
             run = contestant(options, name, seed)
-            rows.setdefault(name, []).append(kept_runs.figures(run, measure))
+            rows.setdefault(name, []).append(kept_runs.figures(run, measure, judge=options.judge))
     if options.sheet:
         sheet(options, options.sheet)
     kept_runs.concluded(options, rows)

@@ -93,15 +93,16 @@ def main() -> None:
     options = parser.parse_args()
     originals = utterances(options)
     measure = partial(of_run, originals=originals)
+    asked = {"utterances": len(originals), "seconds": options.seconds}
     silence = figures([(torch.zeros_like(x), x) for x in originals])
     rows = {"silence": [kept_runs.shown("silence", silence)]}
     for seed in options.seeds:
-        rows.setdefault("start", []).append(kept_runs.figures(started(options, seed), measure))
+        rows.setdefault("start", []).append(kept_runs.figures(started(options, seed), measure, **asked))
         for name in options.contestants:
-            rows.setdefault(name, []).append(kept_runs.figures(contestant(options, name, seed), measure))
+            rows.setdefault(name, []).append(kept_runs.figures(contestant(options, name, seed), measure, **asked))
     if options.sheet:
         sheet(options, originals, options.sheet)
-    kept_runs.concluded(options, rows, utterances=len(originals), seconds=options.seconds)
+    kept_runs.concluded(options, rows, **asked)
 
 
 if __name__ == "__main__":
