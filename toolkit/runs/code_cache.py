@@ -59,7 +59,8 @@ class CodeCache:
     """The codes of some splits in a folder.
 
     ``depends_on``: what the codes depend on besides split and size, as plain values. ``code_spec``: the codes of one
-    example, which may be longer than the autoencoder's training examples. ``shard``: how many go into a file.
+    example, which may be longer than the autoencoder's training examples. ``shard``: how many codes go
+    into a file.
     """
 
     folder: Path
