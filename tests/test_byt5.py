@@ -114,8 +114,8 @@ def test_without_transformers_it_says_what_to_install(tmp_path: Path) -> None:
     for name in ("config.json", WEIGHTS):
         (tmp_path / name).write_text("{}")
     with patch.dict("sys.modules", {"transformers": None}), pytest.raises(ToolkitError) as error:
-        ByT5Conditioner(CAPTION, root=str(tmp_path))
-    assert_names(str(error.value), "conditioner=byt5 needs transformers … [text]")
+        prior_of(tmp_path)
+    assert_names(str(error.value), "prior.conditioner=byt5: it needs transformers … [text]")
 
 
 @pytest.mark.usefixtures("toys")

@@ -7,11 +7,12 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from sounds import Sounds, model
 from torch import Tensor
 
 from toolkit.errors import Interrupted
+from toolkit.nn.noise import seeded
 from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.report import Silence
 from toolkit.runs import code_cache
@@ -68,12 +70,19 @@ class Heard:
     def step(self, step: int) -> None: ...
 
 
-def encoded(folder: Path, examples: Any = None, rows: int = ROWS, heard: Any = None) -> CachedCodes:
+def encoded(
+    folder: Path,
+    examples: Any = None,
+    rows: int = ROWS,
+    heard: Any = None,
+    batch: int = BATCH,
+    of: Sequence[str] = ("train", "val"),
+) -> CachedCodes:
     """By a model whose codes are drawn; ``rows`` examples to a file."""
     torch.manual_seed(0)
     parts = point_autoencoder(DATA, quantizer=CategoricalQuantizer(4, codebook_size=3))
-    cache = CodeCache(folder, parts, parts.code_spec, (), CPU, BATCH, 0, heard or Silence(), shard=rows * 6)
-    return cache.read(examples or Numbers())
+    cache = CodeCache(folder, parts, parts.code_spec, (), CPU, batch, 0, heard or Silence(), shard=rows * 6)
+    return cache.read(examples or Numbers(), of)
 
 
 def all_of(codes: CachedCodes) -> dict[str, Tensor]:
@@ -170,7 +179,41 @@ def few_may_be_open(folder: Path) -> None:
     assert torch.equal(rows["kind"], torch.arange(SIZE) % 3)
 
 
-LAWS = {"open": few_may_be_open, "split": files_are_the_split, "killed": killed_anywhere, "damaged": one_is_damaged}
+def none_is_drawn_as_another(folder: Path) -> None:
+    """No two batches of a split have one seed, though they end elsewhere than files do, or where lengths change."""
+    for batch in (1, 3, BATCH, 5, 16):
+        seeds = Seeds()
+        with patch.object(files, "seeded", seeds):
+            encoded(folder / str(batch), batch=batch, of=("train",))
+        assert seeds.drawn == sorted(set(seeds.drawn))
+        assert len(seeds.drawn) == sum(-(-rows // batch) for rows in (ROWS, ROWS, ROWS, ROWS, SIZE % ROWS))
+        if ROWS % batch == 0:
+            assert seeds.drawn == list(range(-(-SIZE // batch))), "as in one file"
+    sounds, parts, seeds = Sounds(), model("categorical"), Seeds()
+    sounds.one_length = True  # type: ignore[attr-defined]
+    with patch.object(files, "seeded", seeds):
+        CodeCache(folder, parts, parts.code_spec, (), CPU, 3, 0, Silence(), shard=5 * 8).read(sounds, ["train"])
+    assert len(seeds.drawn) == len(set(seeds.drawn)) > 7
+
+
+class Seeds:
+    """What each batch's codes were drawn from."""
+
+    def __init__(self) -> None:
+        self.drawn: list[int] = []
+
+    def __call__(self, seed: int) -> AbstractContextManager[None]:
+        self.drawn.append(seed)
+        return seeded(seed)
+
+
+LAWS = {
+    "drawn": none_is_drawn_as_another,
+    "open": few_may_be_open,
+    "split": files_are_the_split,
+    "killed": killed_anywhere,
+    "damaged": one_is_damaged,
+}
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -180,16 +223,16 @@ def test_law(law: str, tmp_path: Path) -> None:
 
 def test_codes_of_unequal_lengths_are_the_same_in_several_files(tmp_path: Path) -> None:
     """With the lengths of each, and in their places."""
-    parts, rows = model("categorical"), list[dict[str, Tensor]]()
+    parts, rows = model("ema"), list[list[dict[str, Tensor]]]()
     for shard, ranks in ((WHOLE, 1), (5 * 8, 2)):
         cache = CodeCache(tmp_path / str(shard), parts, parts.code_spec, (), CPU, 3, 0, Silence(), shard=shard)
         codes = as_ranks([partial(cache.read, Sounds())] * ranks)[0]
         assert codes.lengths("train") == [length // 4 for length in Sounds().lengths("train")]
-        rows.append(codes.example("train", 17, None))
+        rows.append([codes.example("train", index, None) for index in range(20)])
         for index in range(20):
-            own = Sounds().example("train", index, None)
-            assert torch.equal(codes.example("train", index, None)["pitch"], own["pitch"])
-    assert rows[0]["x"].shape == rows[1]["x"].shape
+            assert torch.equal(rows[-1][index]["pitch"], Sounds().example("train", index, None)["pitch"])
+    for one, other in zip(*rows, strict=True):
+        assert_equal(one, other)
 
 
 def test_files_of_before_and_of_other_sizes(tmp_path: Path) -> None:
@@ -254,22 +297,28 @@ def test_a_killed_process_leaves_whole_files(tmp_path: Path) -> None:
 FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "noise is numbered within a rank": (
         "split",
-        lambda patch: patch.setattr(code_cache, "_renumbered", lambda batches, numbers: batches),
+        lambda p: p.setattr(code_cache, "_renumbered", lambda batches, numbers: batches),
     ),
     "a file is taken for another": (
         "damaged",
-        lambda patch: patch.setattr(CodeCache, "_key", lambda self, split, size, *of: split),
+        lambda p: p.setattr(CodeCache, "_key", lambda self, split, size, *of: split),
     ),
     "a damaged file is taken": (
         "damaged",
-        lambda patch: patch.setattr(code_cache, "is_as_written", lambda path: True),
+        lambda p: p.setattr(code_cache, "is_as_written", lambda path: True),
     ),
-    "a file is kept open": ("open", lambda patch: patch.setattr(files, "_arrays", kept_open)),
+    "two batches have one number": ("drawn", lambda p: p.setattr(CodeCache, "_first", by_start)),
+    "a file is kept open": ("open", lambda p: p.setattr(files, "_arrays", kept_open)),
     "the first file stands for all": (
         "split",
-        lambda patch: patch.setattr(Joined, "__getitem__", first_alone),
+        lambda p: p.setattr(Joined, "__getitem__", first_alone),
     ),
 }
+
+
+def by_start(self: CodeCache, places: range, size: int, one_length: bool) -> int:
+    """The number that a batch would have in a split of one file."""
+    return -(-places.start // self.batch_size)
 
 
 def kept_open(path: Path, start: int, header: dict[str, Any]) -> dict[str, np.ndarray]:

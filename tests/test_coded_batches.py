@@ -163,6 +163,13 @@ def test_a_stream_is_not_encoded_once(shards: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_prior_that_has_nothing_to_train_takes_a_stream(shards: Path, tmp_path: Path) -> None:
+    """Nothing is encoded for it, whatever ``encode`` says."""
+    words = [word for word in STREAM if not word.startswith("prior")]
+    train(compose([*words, "prior=uniform", f"dataset.root={shards}"]).config, tmp_path / "run")
+    assert not (tmp_path / "run" / "codes").exists()
+
+
 def main(rank: int, folder: str, shards: str) -> None:
     """One of two ranks over a stream: in one go, and in two."""
     words = [*STREAM, f"dataset.root={shards}", "trainer.ranks=2"]

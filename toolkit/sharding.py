@@ -40,6 +40,11 @@ def check_sharding(trainer: AutoencoderTrainerOptions, prior_trainer: PriorTrain
             " trained; leave it out"
         )
     if not trainer.shard:
+        if prior_trainer.checkpoints == "sharded" and stage == "autoencoder":
+            raise ToolkitError(
+                "prior_trainer.checkpoints=sharded with stage=autoencoder: only a prior's are sharded, and none is"
+                " trained; leave it out"
+            )
         if prior_trainer.checkpoints == "sharded":
             raise ToolkitError(
                 "prior_trainer.checkpoints=sharded with trainer.shard=false: every rank has the whole prior; choose"

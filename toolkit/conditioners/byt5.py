@@ -86,13 +86,13 @@ class ByT5Conditioner(Conditioner):
 def _opened(root: str) -> tuple[nn.Module, int]:
     """The encoder, frozen, and the channels of its vectors.
 
-    ValueError where it is none of bytes; ToolkitError where transformers is not there.
+    ValueError where it is none of bytes, or transformers is not there.
     """
     try:
         from transformers import T5Config, T5EncoderModel  # type: ignore[import-not-found]
         from transformers.utils import logging  # type: ignore[import-not-found]
     except ImportError as e:
-        raise ToolkitError("conditioner=byt5 needs transformers: pip install 'discrete-toolkit[text]'") from e
+        raise ValueError("it needs transformers: pip install 'discrete-toolkit[text]'") from e
     folder = Path(root).expanduser()
     logging.disable_progress_bar()
     try:

@@ -59,7 +59,8 @@ class CodeCache:
     """The codes of some splits in a folder.
 
     ``depends_on``: what the codes depend on besides split and size, as plain values. ``code_spec``: the codes of one
-    example, which may be longer than the autoencoder's training examples. ``shard``: how many go into a file.
+    example, which may be longer than the autoencoder's training examples. ``shard``: how many codes go
+    into a file.
     """
 
     folder: Path
@@ -100,9 +101,7 @@ class CodeCache:
         return shards, list(stale)
 
     def _shards(self, split: str, size: int) -> list[Shard]:
-        rows = 1  # a power of two, as batch sizes are: batches end where files do
-        while 2 * rows * prod(self.code_spec.shape) <= self.shard or rows * MOST < size:
-            rows *= 2
+        rows = self._rows(size)
         count = -(-size // rows)
         if count == 1:
             return [Shard(self._path(split), self._key(split, size), range(size))]
@@ -114,6 +113,13 @@ class CodeCache:
             )
             for number in range(count)
         ]
+
+    def _rows(self, size: int) -> int:
+        """The examples of a file, of which the last one may have fewer."""
+        rows = 1  # a power of two, as batch sizes are: batches end where files do
+        while 2 * rows * prod(self.code_spec.shape) <= self.shard or rows * MOST < size:
+            rows *= 2
+        return rows
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
@@ -127,8 +133,9 @@ class CodeCache:
         done = size - sum(len(shard.places) for shard in missing)
         self.report.begin(f"codes of {split}", done, size)
         lengths = lengths_of(examples, split)
-        orders = [self._order(shard.places, lengths, is_of_one_length(examples)) for shard in own]
-        firsts = [-(-shard.places.start // self.batch_size) for shard in own]
+        one_length = lengths is not None and is_of_one_length(examples)
+        orders = [self._order(shard.places, lengths, one_length) for shard in own]
+        firsts = [self._first(shard.places, size, one_length) for shard in own]
         numbers = (first + i for first, order in zip(firsts, orders, strict=True) for i in range(len(order)))
         with raise_together():
             batches = chosen_batches(examples, split, self.device, [*chain(*orders)], self.workers)
@@ -149,6 +156,11 @@ class CodeCache:
             return cut_at(places, self.batch_size, None)
         order = [places.start + i for i in by_length(lengths[places.start : places.stop])]
         return cut_at(order, self.batch_size, lengths if one_length else None)
+
+    def _first(self, places: range, size: int, one_length: bool) -> int:
+        """The number of a file's first batch: no file before has as many that one of them would have it, too."""
+        rows = self._rows(size)
+        return places.start // rows * (rows if one_length else -(-rows // self.batch_size))
 
     def _report(self, before: int, size: int, done: int) -> None:
         """Reports rank 0's progress as that of all ranks."""

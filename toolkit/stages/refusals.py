@@ -45,7 +45,7 @@ def check_run(config: RunConfig, dataset: Dataset, stage: Stage) -> None:
 
 def check_second_stage(config: RunConfig, dataset: Dataset, autoencoder: Autoencoder, prior: Prior) -> None:
     """ToolkitError where the prior cannot be trained as the options say; ``dataset``: ``data_of_prior``."""
-    _check_encoded(dataset, config)
+    _check_encoded(dataset, config, prior)
     _check_validated(dataset, config.prior_trainer, "prior_trainer")
     check_divisible(prior, config.trainer)
     check_codes(dataset, autoencoder)
@@ -91,9 +91,11 @@ def _check_validated(dataset: Dataset, options: TrainerOptions, trainer: str) ->
         raise ToolkitError(f"{trainer}.best={options.best}: this data has no val split, so nothing is validated")
 
 
-def _check_encoded(dataset: Dataset, config: RunConfig) -> None:
-    """ToolkitError where every training example is to be encoded once, and nobody has counted them."""
-    if isinstance(dataset, StreamDataset) and config.prior_trainer.encode == "once":
+def _check_encoded(dataset: Dataset, config: RunConfig, prior: Prior) -> None:
+    """ToolkitError where every training example is to be encoded once, and nobody has counted them; for a
+    prior that has nothing to train none is encoded."""
+    learns = any(True for _ in prior.parameters())
+    if learns and isinstance(dataset, StreamDataset) and config.prior_trainer.encode == "once":
         raise ToolkitError(
             f"prior_trainer.encode=once: {type(dataset).__name__} is a stream, and its training examples are not"
             " counted: encode=always encodes them as they come; toolkit pack writes a dataset that is counted;"
