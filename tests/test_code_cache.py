@@ -20,8 +20,9 @@ import torch
 from sounds import Sounds, model
 from torch import Tensor
 
-from toolkit.errors import Interrupted
+from toolkit.errors import Interrupted, ToolkitError
 from toolkit.nn.noise import seeded
+from toolkit.peers import PeerError
 from toolkit.quantizers.categorical import CategoricalQuantizer
 from toolkit.report import Silence
 from toolkit.runs import code_cache
@@ -267,6 +268,29 @@ def test_a_signal_leaves_what_all_ranks_have_written(tmp_path: Path, monkeypatch
     assert 0 < sum(1 for _ in (tmp_path / "run").glob("train-*")) < 5
     monkeypatch.undo()
     as_ranks([partial(encoded, tmp_path / "run")] * 2)
+    assert contents(tmp_path / "run") == contents(tmp_path / "uninterrupted")
+
+
+def test_a_rank_that_fails_is_waited_for_no_longer_than_a_file(tmp_path: Path) -> None:
+    """It raises its own error and the others theirs, and what was written whole stays."""
+    others = Numbers()
+
+    def broken(taken: int) -> None:
+        if taken == ROWS + 1:
+            raise ToolkitError("example 9 is cut short")
+
+    def told(examples: Numbers) -> str:
+        with pytest.raises((ToolkitError, PeerError)) as error:
+            encoded(tmp_path / "run", examples)
+        return str(error.value)
+
+    assert as_ranks([partial(told, others), partial(told, Numbers(broken))]) == [
+        "rank 1 failed",
+        "example 9 is cut short",
+    ]
+    assert len(others.taken) <= 2 * ROWS + BATCH
+    as_ranks([partial(encoded, tmp_path / "run")] * 2)
+    encoded(tmp_path / "uninterrupted")
     assert contents(tmp_path / "run") == contents(tmp_path / "uninterrupted")
 
 

@@ -156,7 +156,7 @@ def test_a_text_is_no_file_of_that_name(tmp_path: Path, monkeypatch: pytest.Monk
         ("[]", "condition.caption=[] … a list of texts"),
         ("captions.txt", "condition.caption=captions.txt … @captions.txt … [captions.txt]"),
         ("@captions.txt", "condition.caption=@captions.txt: not a file of texts … No such file"),
-        ("@", "condition.caption=@.: not a file of texts"),
+        ("@", "condition.caption=@: the name of a file is missing behind it"),
         ("['a]", "condition.caption=['a] … no list of texts"),
     ],
 )

@@ -59,6 +59,8 @@ def _listed_texts(condition: Condition, text: str) -> list[str]:
             raise ToolkitError(f"condition.{condition.name}={text}: no list of texts: {_first_line(e)}") from e
         return listed
     if text.startswith(FILE):
+        if text == FILE:
+            raise ToolkitError(f"condition.{condition.name}={FILE}: the name of a file is missing behind it")
         return _lines_of(condition, Path(text.removeprefix(FILE)))
     if text.endswith(".txt") and " " not in text:
         raise ToolkitError(

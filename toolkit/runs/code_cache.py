@@ -20,10 +20,10 @@ import torch
 
 from toolkit import interrupts
 from toolkit.autoencoder import Autoencoder
-from toolkit.batches import Batch, chosen_batches, stoppable
+from toolkit.batches import Batch, chosen_batches
 from toolkit.dataset import Examples
-from toolkit.distributed import broadcast_object, on_rank0, raise_together, rank, ranks
-from toolkit.errors import ToolkitError
+from toolkit.distributed import all_gather_object, broadcast_object, on_rank0, raise_together, rank, ranks
+from toolkit.errors import Interrupted, ToolkitError
 from toolkit.lengths.known import by_length, cut_at, is_of_one_length, lengths_of
 from toolkit.report import Report
 from toolkit.runs.codes import (
@@ -140,15 +140,20 @@ class CodeCache:
         with raise_together():
             batches = chosen_batches(examples, split, self.device, [*chain(*orders)], self.workers)
             longest = None if lengths is None else self.code_spec.grid[0]
-            codes = encode_batches(self.autoencoder, stoppable(_renumbered(batches, numbers)), longest)
-            for shard, order in zip(own, orders, strict=True):
-                places = None if lengths is None else [i - shard.places.start for batch in order for i in batch]
-                rows, count = islice(codes, len(order)), len(shard.places)
-                step = partial(self._report, done, size)
-                write_codes(shard.path, self.code_spec, rows, count, {"key": shard.key}, step, places)
-                done += count * ranks()
-            for _ in codes:
-                pass  # none is left, but the ranks agree behind the last one on stopping
+            codes = encode_batches(self.autoencoder, _until_asked(_renumbered(batches, numbers)), longest)
+        for number in range(
+            -(-len(missing) // ranks())
+        ):  # file by file, so that no rank waits long for one that failed
+            with raise_together(), suppress(Interrupted) if ranks() > 1 else nullcontext():
+                if number < len(own):
+                    shard, order = own[number], orders[number]
+                    places = None if lengths is None else [i - shard.places.start for batch in order for i in batch]
+                    rows, count = islice(codes, len(order)), len(shard.places)
+                    step = partial(self._report, done, size)
+                    write_codes(shard.path, self.code_spec, rows, count, {"key": shard.key}, step, places)
+                    done += count * ranks()
+            if ranks() > 1 and (stop := max(all_gather_object(interrupts.asked()))):
+                raise Interrupted(stop)
 
     def _order(self, places: range, lengths: Sequence[int] | None, one_length: bool) -> list[Sequence[int]]:
         """The batches of a file, those of about one length together."""
@@ -195,6 +200,14 @@ class CodeCache:
         except ValueError as e:
             return f"{path}: {e}"
         return None
+
+
+def _until_asked(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches; Interrupted once a signal has asked one of several ranks to stop: the others learn it from them."""
+    for batch in batches:
+        if ranks() > 1 and (stop := interrupts.asked()):
+            raise Interrupted(stop)
+        yield batch
 
 
 def _renumbered(batches: Iterable[Batch], numbers: Iterable[int]) -> Iterator[Batch]:
