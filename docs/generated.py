@@ -45,6 +45,7 @@ COMPARED = {
     "perplexity": "perplexity",
     "code_bits": "code bits",
     "step_ms": "ms a step",
+    "peak_mib": "MiB",
 }
 """What is shown of each row of the comparison, and its heading."""
 SPELT = {
