@@ -158,7 +158,8 @@ class PriorTrainerOptions(TrainerOptions):
     its own, which all write at once. Any number of ranks, and every command, opens either."""
     encode: Literal["once", "always"] = "once"
     """When the training examples are encoded: once, as they are without what is random in them, or always, each batch
-    as it comes, with its random crops and the like. always takes an encoder's pass in each step, and streams, too."""
+    as it comes, with its random crops and the like. always takes an encoder's pass in each step, and streams, too;
+    whether codes have collapsed it asks of the validation examples."""
 
 
 TRAINERS: dict[str, type[TrainerOptions]] = {

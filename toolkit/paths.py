@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from toolkit import hub, registry
-from toolkit.config import RunConfig
+from toolkit import hub, registry, schema
+from toolkit.config import PartConfig, RunConfig
 from toolkit.dataset import Dataset
 
 
@@ -26,20 +26,18 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         dataset=replace(config.dataset, options=_absolute(config.dataset.options, named)),
         prior_dataset=_absolute(config.prior_dataset, named),
         init=config.init and _anywhere(config.init),
-        prior=config.prior and replace(config.prior, options=_inside("prior", config.prior.options)),
+        prior=config.prior and _of_part("prior", config.prior),
     )
 
 
-def _inside(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a part with those of the parts inside; an option is called as the kind, or has the part's own."""
-    return {name: _of_part(name if name in registry.PARTS else kind, value) for name, value in options.items()}
-
-
-def _of_part(kind: str, value: Any) -> Any:
-    if not (isinstance(value, Mapping) and isinstance(value.get("name"), str)):
-        return value
-    named = getattr(registry.load(kind, value["name"]), "path_options", ())
-    return _inside(kind, _absolute(value, named))
+def _of_part(kind: str, part: PartConfig) -> PartConfig:
+    """A part with the paths of its options absolute, and those of the parts inside."""
+    options = _absolute(part.options, getattr(registry.load(kind, part.name), "path_options", ()))
+    for option in schema.signature(kind, part.name).options:
+        if option.nested and options.get(option.name):
+            inner = PartConfig.read(options[option.name], f"{kind}.{option.name}", "the configuration")
+            options[option.name] = _of_part(option.nested, inner).values()
+    return PartConfig(part.name, options)
 
 
 def _absolute(options: Mapping[str, Any], named: tuple[str, ...]) -> dict[str, Any]:

@@ -75,6 +75,8 @@ def train_prior(staging: Staging, dataset: Dataset, examples: Examples, files: s
     always = options.encode == "always"
     codes = staging.cache(run, config, model, code_spec, files).read(examples, ("val",) if always else ("train", "val"))
     if not options.allow_collapsed:
+        if always and not codes.size("val"):
+            report.note("without validation examples nobody asks whether their codes have collapsed")
         _refuse_collapsed(codes, "val" if always else "train", code_spec, model.autoencoder.quantizer)
     stage, sharded = PriorStage(prior), config.trainer.shard and ranks() > 1
     if config.trainer.checkpoint_activations:
