@@ -349,6 +349,12 @@ def test_a_prior_without_blocks_computes_nothing_again() -> None:
     [
         ({"shard": True}, {}, "autoencoder", "trainer.shard=true … stage=autoencoder"),
         (
+            {},
+            {"checkpoints": "sharded"},
+            "autoencoder",
+            "prior_trainer.checkpoints=sharded … stage=autoencoder … leave it",
+        ),
+        (
             {"shard": True},
             {"compile": True},
             "all",
