@@ -17,6 +17,7 @@ from toolkit.cli.config.compose import compose
 from toolkit.conditioners.byt5 import WEIGHTS, ByT5Conditioner
 from toolkit.config import PartConfig
 from toolkit.errors import ToolkitError
+from toolkit.estimate import step_memory
 from toolkit.optimization import Optimization
 from toolkit.options import PriorTrainerOptions
 from toolkit.part import make
@@ -128,3 +129,12 @@ def test_a_run_finds_the_folder_from_everywhere(tmp_path: Path, monkeypatch: pyt
         options = with_absolute_paths(compose([*TILES, *VQ, *words]).config).values()["prior"]
         own = options if inner == "prior" else options["inner"]
         assert own["conditioner"] == {"name": "byt5", "root": str(tmp_path / "theirs")}
+
+
+def test_what_training_takes_has_it(root: Path) -> None:
+    """It is in the memory of a step, though no part of the prior's state."""
+    codes = {"x": torch.zeros(2, 1, 4, dtype=torch.int64), "caption": torch.zeros(2, CAPTION.size, dtype=torch.uint8)}
+    prior = prior_of(root)
+    memory = step_memory(PriorStage(prior), codes, PriorTrainerOptions(steps=2))
+    own = sum(t.numel() * t.element_size() for t in (*prior.parameters(), *prior.buffers()))
+    assert memory.weights == own + sum(tensor.numel() * 4 for tensor in load_file(root / WEIGHTS).values())

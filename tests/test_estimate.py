@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from itertools import repeat
 from typing import Any, final
 from unittest.mock import patch
 
@@ -15,8 +14,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from toolkit import estimate
-from toolkit.batches import Batch
-from toolkit.build import build_dataset, build_stage
+from toolkit.autoencoder import Autoencoder
+from toolkit.build import build_autoencoder, build_dataset, build_stage
 from toolkit.cli.check import check
 from toolkit.config import PartConfig
 from toolkit.estimate import StepMemory, batch_of, memory_by_stage, step_memory
@@ -31,14 +30,15 @@ from toolkit.training import PriorStage
 
 CPU = torch.device("cpu")
 OPTIONS = PriorTrainerOptions(steps=3, batch_size=8, clip=1.0, ema=0.9)
+CODES = CodeSpec((8, 8), (64,))
 WITHIN = 0.15
 """Of what is measured."""
 
 
-def prior_of(again: bool = False, **options: Any) -> Prior:
+def prior_of(again: bool = False, code_spec: CodeSpec = CODES) -> Prior:
     torch.manual_seed(0)
-    network = {"hidden": 32, "layers": 2, "heads": 4, "head": 32, **options}
-    prior = make("prior", PartConfig("transformer", network), code_spec=CodeSpec((8, 8), (64,)), conditions=())
+    network = {"hidden": 32, "layers": 2, "heads": 4, "head": 32}
+    prior = make("prior", PartConfig("transformer", network), code_spec=code_spec, conditions=())
     assert isinstance(prior, Prior)
     if again:
         checkpoint_activations(prior)
@@ -60,7 +60,17 @@ def of_autoencoder() -> tuple[Any, dict[str, Tensor], TrainerOptions]:
     return build_stage(config, data, None), batch_of(x, data.conditions, data.axes[0]), config.trainer
 
 
-def measured(made: Callable[[], tuple[Any, dict[str, Tensor], TrainerOptions]]) -> int:
+def of_coded_batches() -> tuple[Any, dict[str, Tensor], TrainerOptions, int, None, Autoencoder]:
+    """A prior over the codes of batches that are encoded as they come."""
+    config = config_of("ema")
+    data = build_dataset(config).spec
+    autoencoder = build_autoencoder(config, data)
+    x = torch.randint(data.levels or 2, (8, *data.shape))
+    prior = prior_of(code_spec=autoencoder.code_spec)
+    return PriorStage(prior), batch_of(x, data.conditions, data.axes[0]), OPTIONS, 1, None, autoencoder
+
+
+def measured(made: Callable[[], Any]) -> int:
     """The most bytes that torch's allocator had handed out at once, in three steps.
 
     What it handed out is counted while it is profiled, and so is what it takes back.
@@ -76,20 +86,33 @@ def measured(made: Callable[[], tuple[Any, dict[str, Tensor], TrainerOptions]]) 
     return most
 
 
-def trained(stage: Any, batch: dict[str, Tensor], options: TrainerOptions) -> None:
+def trained(
+    stage: Any,
+    batch: dict[str, Tensor],
+    options: TrainerOptions,
+    ranks: int = 1,
+    blocks: None = None,
+    encoder: Autoencoder | None = None,
+) -> None:
     groups = () if isinstance(stage, PriorStage) else stage.groups(options)
     optimization = Optimization(stage, options, groups)
     step = step_of(stage, stage.metrics, optimization, CPU)
     stage.train()
+    batches = estimate._batches(batch, encoder)
     for _ in range(3):
-        step(repeat(Batch(batch, CPU)))
+        step(batches)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("how", ["prior", "again", "autoencoder"])
+@pytest.mark.parametrize("how", ["prior", "again", "autoencoder", "coded"])
 def test_the_peak_is_what_a_step_takes(how: str, toys: None) -> None:
-    made = {"prior": of_prior, "again": lambda: of_prior(True), "autoencoder": of_autoencoder}[how]
-    assert step_memory(*made()).peak == pytest.approx(measured(made), rel=WITHIN)
+    cases: dict[str, Callable[[], Any]] = {
+        "prior": of_prior,
+        "again": lambda: of_prior(True),
+        "autoencoder": of_autoencoder,
+        "coded": of_coded_batches,
+    }
+    assert step_memory(*cases[how]()).peak == pytest.approx(measured(cases[how]), rel=WITHIN)
 
 
 @pytest.mark.long
@@ -108,6 +131,49 @@ def test_what_is_kept_is_counted() -> None:
     assert 0 <= buffers < 100
     assert (memory.gradients, memory.averages) == (4 * numbers, 4 * numbers)
     assert 0 <= memory.moments - 8 * numbers < 1000  # a count of steps for each tensor
+
+
+def test_what_encodes_batches_is_counted(toys: None) -> None:
+    """All of the autoencoder is there in every step; on two ranks that shard the prior, on each of them."""
+    stage, batch, options, _, _, autoencoder = of_coded_batches()
+    spec = autoencoder.code_spec
+    codes = {"x": torch.zeros(8, *spec.shape, dtype=torch.int64)}
+    without = [
+        step_memory(PriorStage(prior), codes, options, ranks, prior.blocks_in_order() if ranks > 1 else None)
+        for prior, ranks in ((prior_of(code_spec=spec), 1), (prior_of(code_spec=spec), 2))
+    ]
+    prior = prior_of(code_spec=spec)
+    with_it = [
+        step_memory(stage, batch, options, encoder=autoencoder),
+        step_memory(PriorStage(prior), batch, options, 2, prior.blocks_in_order(), autoencoder),
+    ]
+    own = sum(t.numel() * t.element_size() for t in (*autoencoder.parameters(), *autoencoder.buffers()))
+    assert [one.weights - other.weights for one, other in zip(with_it, without, strict=True)] == [own, own]
+    assert all(one.peak >= other.peak + own for one, other in zip(with_it, without, strict=True))
+
+
+@final
+class Taught(Prior):
+    """Has a frozen network that is no part of it, as ``conditioner=byt5`` has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1000))
+        self.teacher = (torch.nn.Linear(1000, 500).requires_grad_(False),)
+
+    def log_prob(self, codes: Tensor, conditions: Any) -> Tensor:
+        seen: Tensor = self.teacher[0](self.weight)
+        return seen.sum().expand(len(codes))
+
+    def sample(self, *_: Any, **__: Any) -> Tensor:
+        raise NotImplementedError
+
+
+def test_frozen_networks_are_counted_by_their_use() -> None:
+    memory = step_memory(PriorStage(Taught()), codes(), OPTIONS)
+    assert memory.weights == 4 * (1000 + 1000 * 500 + 500)
+    assert memory.gradients == 4 * 1000
+    assert memory.peak >= memory.weights + memory.gradients
 
 
 @pytest.mark.long

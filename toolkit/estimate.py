@@ -6,18 +6,20 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
-from typing import Any, TypeVar
+from itertools import chain
+from typing import Any, TypeVar, cast
 from weakref import finalize
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from toolkit.autoencoder import code_spec_on, encoded_grid
-from toolkit.batches import Batch
+from toolkit.autoencoder import Autoencoder, code_spec_on, encoded_grid
+from toolkit.batches import Batch, TrainBatches
 from toolkit.build import build_autoencoder, build_prior, build_stage
+from toolkit.coded_batches import CodedBatches
 from toolkit.config import RunConfig
 from toolkit.device import choose_device, random_kept, resolve_precision
 from toolkit.errors import ToolkitError
@@ -57,13 +59,16 @@ def step_memory(
     options: TrainerOptions,
     ranks: int = 1,
     blocks: Sequence[nn.Module] | None = None,
+    encoder: Autoencoder | None = None,
 ) -> StepMemory:
     """What a step takes on each of ``ranks``; the stage itself is of no use afterwards.
 
-    ``blocks``: of a stage that is sharded over the ranks, its model's; None: every rank has the whole. Nothing is
-    computed: two steps run on fake tensors, the second of which is measured. ``batch`` says the shapes of x and of the
-    conditions. A compiled step takes less, and libraries may take more for themselves. Raises whatever a part raises
-    that cannot do without values.
+    ``blocks``: of a stage that is sharded over the ranks, its model's; None: every rank has the whole. ``encoder``:
+    what encodes each batch as it comes; None: ``batch`` is what the stage learns from. Nothing is computed: two steps
+    run on fake tensors, the second of which is measured. ``batch`` says the shapes of x and of the conditions. Frozen
+    networks that a stage uses without having them as parts are found by their use, and are whole on every rank. A
+    compiled step takes less, and libraries may take more for themselves. Raises whatever a part raises that cannot do
+    without values.
     """
     shards = 1 if blocks is None else ranks
     with random_kept(), _silence(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -72,16 +77,19 @@ def step_memory(
         live = _Live(shards)
         for tensor in chain(stage.parameters(), stage.buffers(), inputs.values()):
             live.count(tensor)
+        for tensor in () if encoder is None else chain(encoder.parameters(), encoder.buffers()):
+            live.found(tensor)
+        batches = _batches(inputs, encoder)
         with live:
             optimization = Optimization(stage, _as_written(options), _groups(stage, options))
             for parameter in optimization.parameters.values():
                 parameter.register_post_accumulate_grad_hook(live.accumulated)
             step = step_of(stage, stage.metrics, optimization, CPU)
             stage.train()
-            step(repeat(Batch(inputs, CPU)))
+            step(batches)
             live.begin()
             with torch.autograd.graph.saved_tensors_hooks(lambda t: t, live.unpacked):
-                step(repeat(Batch(inputs, CPU)))
+                step(batches)
         moments = [moment for o in optimization.optimizers for kept in o.state.values() for moment in kept.values()]
         whole = {
             "weights": _bytes(chain(stage.parameters(), stage.buffers())),
@@ -90,6 +98,7 @@ def step_memory(
             "averages": _bytes(optimization.averages.values()),
         }
         kept = {name: -(-size // shards) for name, size in whole.items()}
+        kept["weights"] += live.frozen
         besides = live.moving + _bytes(inputs.values())
         if blocks is not None:
             besides += _gathered(stage, blocks)
@@ -98,6 +107,22 @@ def step_memory(
             besides += whole["gradients"]
         peak = kept["weights"] + kept["moments"] + kept["averages"] + besides
         return StepMemory(**kept, activations=live.activations, peak=peak)
+
+
+class _Same(Iterator[Batch]):
+    """One batch again and again."""
+
+    device = CPU
+
+    def __init__(self, inputs: Mapping[str, Tensor]) -> None:
+        self.inputs = inputs
+
+    def __next__(self) -> Batch:
+        return Batch(dict(self.inputs), CPU)
+
+
+def _batches(inputs: Mapping[str, Tensor], encoder: Autoencoder | None) -> Iterator[Batch]:
+    return _Same(inputs) if encoder is None else CodedBatches(cast(TrainBatches, _Same(inputs)), encoder)
 
 
 def _gathered(stage: nn.Module, blocks: Sequence[nn.Module]) -> int:
@@ -146,7 +171,11 @@ def _of_prior(config: RunConfig, stage_one: DataSpec, data: DataSpec) -> StepMem
     if config.trainer.checkpoint_activations:
         checkpoint_activations(prior)
     blocks = prior.blocks_in_order() if config.trainer.shard and ranks > 1 else None
-    return step_memory(PriorStage(prior), _batch(code_spec.shape, False, options, data), options, ranks, blocks)
+    if config.prior_trainer.encode == "always":
+        batch, encoder = _batch(data.shape, data.levels is None, options, data), autoencoder
+    else:
+        batch, encoder = _batch(code_spec.shape, False, options, data), None
+    return step_memory(PriorStage(prior), batch, options, ranks, blocks, encoder)
 
 
 def _on_its_device(options: Trainer) -> Trainer:
@@ -217,11 +246,17 @@ class _Live(TorchDispatchMode):
         self.shards, self.now, self.start, self.done = shards, 0, 0, 0
         self.moving = 0
         """The most beyond what was there at the beginning."""
+        self.frozen = 0
+        """Bytes of tensors that the operations took and that were there before: nobody trains them."""
         self._activations: int | None = None
         self._known: set[int] = set()
+        self._frozen: set[int] = set()
         self._finished: set[Tensor] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor) and not isinstance(tensor, FakeTensor):
+                self.found(tensor)
         made = func(*args, **(kwargs or {}))
         for tensor in made if isinstance(made, list | tuple) else (made,):
             if isinstance(tensor, Tensor):
@@ -232,6 +267,13 @@ class _Live(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         """Nothing here is compiled, and to be kept out of that takes time at every operation."""
         return False
+
+    def found(self, tensor: Tensor) -> None:
+        """One that is no fake, and stays."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._frozen:
+            self._frozen.add(storage._cdata)
+            self.frozen += storage.nbytes()
 
     def count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
