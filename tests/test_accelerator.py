@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from on_stand_in import act, commands_work, counted_waits, resumed_alike, sampled_alike, used_alike
+from on_stand_in import act, commands_work, counted_waits, resumed_alike, sampled_alike, train_quietly, used_alike
 from torch import Tensor, nn
 from toys import trainers
 
@@ -65,6 +65,12 @@ def test_no_more_waits_in_twice_the_steps(tmp_path: Path) -> None:
             act("train", *words, f"hydra.run.dir={tmp_path / str(steps)}")
         waits.append(gpu.waits)
     assert waits[1] == waits[2]
+
+
+@pytest.mark.long
+def test_batches_that_are_encoded_as_they_come_are_not_waited_for(tmp_path: Path) -> None:
+    train_quietly([*words_of("pixelcnn", 4), "prior_trainer.encode=always"], tmp_path, steps=4)
+    used_alike(tmp_path)
 
 
 @pytest.mark.long

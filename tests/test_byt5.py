@@ -27,6 +27,7 @@ from toolkit.runs.checkpoint import newest
 from toolkit.runs.saving import save
 from toolkit.runs.tensors import sha256
 from toolkit.spec import CodeSpec, Condition
+from toolkit.testing.accelerator import stand_in
 from toolkit.training import PriorStage
 
 CAPTION = Condition("caption", 24, text=True)
@@ -138,3 +139,17 @@ def test_what_training_takes_has_it(root: Path) -> None:
     memory = step_memory(PriorStage(prior), codes, PriorTrainerOptions(steps=2))
     own = sum(t.numel() * t.element_size() for t in (*prior.parameters(), *prior.buffers()))
     assert memory.weights == own + sum(tensor.numel() * 4 for tensor in load_file(root / WEIGHTS).values())
+
+
+def test_a_device_is_asked_nothing(root: Path) -> None:
+    """Its vectors there are the CPU's, and texts of any lengths are read without a question."""
+    text = torch.stack([CAPTION.encoded(text) for text in TEXTS])
+    expected = ByT5Conditioner(CAPTION, root=str(root)).eval()(text)
+    with stand_in() as gpu:
+        conditioner, there = ByT5Conditioner(CAPTION, root=str(root)).eval().to("cuda"), text.to("cuda")
+        before = gpu.waits.total()
+        tokens = conditioner(there)
+        assert gpu.waits.total() == before, f"it waits for the device: {dict(gpu.waits)}"
+        assert tokens.vectors.is_cuda
+        assert torch.equal(tokens.vectors.cpu(), expected.vectors)
+        assert torch.equal(tokens.mask.cpu(), expected.mask)

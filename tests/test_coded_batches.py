@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -29,6 +32,7 @@ from toolkit.report import Silence
 from toolkit.runs.code_cache import CodeCache
 from toolkit.runs.folder import Run
 from toolkit.stages.run import train
+from toolkit.testing.accelerator import stand_in
 
 CPU, ALWAYS = torch.device("cpu"), "prior_trainer.encode=always"
 TILES = [*SMALL, *VQ, "prior_trainer.steps=8", "prior_trainer.checkpoint_every=3", "prior_trainer.allow_collapsed=true"]
@@ -109,7 +113,8 @@ def test_law(law: str, tmp_path: Path) -> None:
 
 
 def in_training_mode(self: CodedBatches, batches: Any, autoencoder: Autoencoder) -> None:
-    self._batches, self._autoencoder, self.device, self._share = batches, autoencoder.train(), CPU, 1.0
+    INIT(self, batches, autoencoder)
+    self._autoencoder.train()
 
 
 def masked(self: Autoencoder, mask: Tensor | None) -> Autoencoder:
@@ -122,7 +127,7 @@ def beyond(self: Any) -> Any:
     return NEXT(self)
 
 
-NEXT = CodedBatches.__next__
+INIT, NEXT = CodedBatches.__init__, CodedBatches.__next__
 FAULTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "the codebook goes on learning": ("unaugmented", lambda p: p.setattr(CodedBatches, "__init__", in_training_mode)),
     "padding is encoded": ("unequal", lambda p: p.setattr(Autoencoder, "masked", masked)),
@@ -136,6 +141,29 @@ def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pyte
     plant(monkeypatch)
     with pytest.raises(AssertionError):
         LAWS[law](tmp_path)
+
+
+@pytest.mark.usefixtures("toys")
+def test_latents_that_are_not_finite_end_the_training(tmp_path: Path) -> None:
+    """On the CPU at once; on a device, which is not waited for in a step, before anything is logged or saved."""
+    run = tmp_path / "run"
+    train(compose([*TILES, "stage=autoencoder"]).config, run)
+
+    def broken(self: CodedBatches, batches: Any, autoencoder: Autoencoder) -> None:
+        INIT(self, batches, deepcopy(autoencoder))
+        for weight in self._autoencoder.encoder.parameters():
+            weight.data.fill_(float("nan"))
+
+    words = ["stage=prior", "prior_trainer.log_every=4", ALWAYS]
+    told = []
+    for device in (nullcontext(), stand_in()):
+        with device, patch.object(CodedBatches, "__init__", broken), pytest.raises(ToolkitError) as error:
+            train(reopen(Run.open(run).config_values(), words).config, run)
+        told.append(str(error.value))
+        assert not list((run / "priors").rglob("model.safetensors"))
+    for text in told:
+        assert_names(text, "prior-pixelcnn … latents … NaN … check the data")
+    assert "training examples" in told[1]
 
 
 @pytest.mark.long

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import isfinite
 from typing import NamedTuple, final
 
@@ -130,18 +132,36 @@ class Quantizer(nn.Module, ABC):
         """ToolkitError for latents of the wrong shape, and for NaN or infinity.
 
         Their values are not checked where that would stall a GPU in training, or break a compiled graph: the training
-        loop watches the loss.
+        loop watches the loss. Within ``checks_deferred`` those of a GPU are looked at later.
         """
         if z.dim() < 3 or z.shape[1] != self.channels or 0 in z.shape:
             raise ToolkitError(
                 f"{title(self)}: latents have shape {tuple(z.shape)}; expected (batch, {self.channels}, *grid), with at"
                 " least one grid axis and no empty axis"
             )
-        if not _costly_to_read(z, self.training) and not _finite(z):
+        deferred = _DEFERRED.get()
+        if deferred is not None and z.device.type != "cpu":
+            deferred.append(z.detach().isfinite().all())
+        elif not _costly_to_read(z, self.training) and not _finite(z):
             raise NotFiniteError(
                 f"{title(self)}: latents are NaN or infinite; check the data for such values, or train the encoder with"
                 " a lower learning_rate"
             )
+
+
+_DEFERRED: ContextVar[list[Tensor] | None] = ContextVar("deferred", default=None)
+
+
+@contextmanager
+def checks_deferred() -> Iterator[list[Tensor]]:
+    """While the block lasts no quantizer waits for a GPU to check latents that lie there: the list gets a 0-d bool for
+    each check, whether they are finite."""
+    checks: list[Tensor] = []
+    token = _DEFERRED.set(checks)
+    try:
+        yield checks
+    finally:
+        _DEFERRED.reset(token)
 
 
 def check_quantizer(quantizer: Quantizer) -> None:

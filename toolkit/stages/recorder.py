@@ -121,7 +121,7 @@ class Recorder:
                 running.average()
             if logs or saves or stop:
                 with raise_together():  # all ranks stop together
-                    self._check(saves or bool(stop))
+                    self._check(saves or bool(stop), batches)
             if logs:
                 means, steps = running.drain(), running.drained
                 self._log("train", means | {"learning_rate": rate} | clock.metrics(step))
@@ -252,9 +252,11 @@ class Recorder:
             self.run.log.append(self.stage, split, self.optimization.step, metrics)
             self.report.metrics(split, self.optimization.step, metrics)
 
-    def _check(self, saves: bool) -> None:
+    def _check(self, saves: bool, batches: Batches | None = None) -> None:
         try:
             self.running.check()
+            if isinstance(batches, CodedBatches):
+                batches.check()
         except NotFiniteError as e:
             self._stop(str(e))
         if saves and not self.optimization.finite():
