@@ -38,14 +38,14 @@ WORDS = [
     "dataset.train_size=60000",
     f"dataset.unseen=[{','.join(f'{color} {shape}' for shape, color in UNSEEN)}]",
     "conditions.prior=[caption]",
-    "trainer.steps=4000",
+    "trainer.steps=7000",
     *("trainer.pictures_every=100000", "prior_trainer.pictures_every=100000"),
 ]
 PRIOR = {
     "transformer": ["hidden=128", "layers=5", "heads=4", "head=192"],
     "maskgit": ["hidden=128", "layers=4", "heads=4"],
 }
-READER = ["conditioner.hidden=64", "conditioner.layers=2"]
+READER = ["conditioner.hidden=64", "conditioner.layers=2", "conditioner.dropout=0.2", "condition_dropout=0.2"]
 TRAINER = ["batch_size=32", "learning_rate=2e-3", "warmup=100", "schedule=cosine"]
 
 
