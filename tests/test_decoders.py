@@ -16,6 +16,7 @@ from toolkit.decoders.patch import PatchDecoder
 from toolkit.decoders.pixelcnn import PixelCNNDecoder, coordinates
 from toolkit.decoders.wavenet import WaveNetDecoder
 from toolkit.likelihood import Likelihood
+from toolkit.nn.conv import UP, Up
 from toolkit.nn.patches import from_patches, to_patches
 from toolkit.prior import SamplingOptions
 from toolkit.spec import Condition, DataSpec
@@ -111,6 +112,7 @@ class TestPatchDecoderOfFourAxes(PatchSuite):
 
 class ConvSuite(DecoderSuite):
     strides: tuple[int, ...] = (2,)
+    upsampling: Up = "transposed"
 
     def make(
         self,
@@ -121,7 +123,7 @@ class ConvSuite(DecoderSuite):
         likelihood: Likelihood,
     ) -> Decoder:
         sizes: dict[str, Any] = {"hidden": 4, "residual_blocks": 1, "residual_hidden": 3, "strides": self.strides}
-        return ConvDecoder(dim, grid, conditions, likelihood, **sizes)
+        return ConvDecoder(dim, grid, conditions, likelihood, upsampling=self.upsampling, **sizes)
 
 
 class TestConvDecoderOfOneAxis(ConvSuite):
@@ -138,6 +140,35 @@ class TestConvDecoderOfThreeAxes(ConvSuite):
 
 class TestConvDecoderWithoutStrides(ConvSuite):
     data, grid, strides = DataSpec(1, (4, 6)), (4, 6), ()
+
+
+class TestRepeatingConvDecoderOfOneAxis(TestConvDecoderOfOneAxis):
+    upsampling = "nearest"
+
+
+class TestRepeatingConvDecoderOfTwoAxes(TestConvDecoderOfTwoAxes):
+    upsampling = "nearest"
+
+
+class TestRepeatingConvDecoderOfThreeAxes(TestConvDecoderOfThreeAxes):
+    upsampling = "nearest"
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@torch.no_grad()
+def test_repeated_positions_leave_no_grid(rank: int, stride: int) -> None:
+    """What is the same everywhere stays so, away from the border; transposed convolutions make a pattern of it."""
+    torch.manual_seed(0)
+    even = torch.randn(1, 3, *[1] * rank).expand(1, 3, *[7] * rank)
+    spread = {}
+    for name, layer in UP.items():
+        made = layer(rank, 3, 2, stride)(even)
+        assert made.shape == (1, 2, *[7 * stride] * rank)
+        inside = made[(..., *[slice(3 * stride, 4 * stride)] * rank)].flatten(2)
+        spread[name] = float((inside.amax(2) - inside.amin(2)).max())
+    assert spread["nearest"] < 1e-6
+    assert spread["transposed"] > 1e-2 or stride == 1
 
 
 @torch.no_grad()

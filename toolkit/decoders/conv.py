@@ -13,7 +13,7 @@ from toolkit.decoder import Decoder
 from toolkit.likelihood import Distribution, Likelihood
 from toolkit.nn.conditioning import ConditionEmbedding, add_conditions
 from toolkit.nn.context import decoder_context
-from toolkit.nn.conv import CONV, conv, up, up_stack
+from toolkit.nn.conv import CONV, UP, Up, conv, up_stack
 from toolkit.nn.residual import residual_stack
 from toolkit.ranges import NonNegativeInt, PositiveInt
 from toolkit.spec import Condition
@@ -29,7 +29,7 @@ class ConvDecoder(Decoder):
         hidden: channels of all layers but the last.
         residual_blocks: number of residual blocks, each ReLU, 3-wide, ReLU, 1-wide.
         residual_hidden: channels between a block's two convolutions; null: hidden.
-        strides: strides of the transposed convolutions, in order; each multiplies every axis.
+        strides: of the layers that make the grid larger, in order; each multiplies every axis.
     """
 
     takes_padding = True
@@ -45,6 +45,7 @@ class ConvDecoder(Decoder):
         residual_blocks: NonNegativeInt = 2,
         residual_hidden: PositiveInt | None = None,
         strides: tuple[PositiveInt, ...] = (2, 2),
+        upsampling: Up = "transposed",
     ) -> None:
         super().__init__()
         rank = len(grid)
@@ -56,7 +57,9 @@ class ConvDecoder(Decoder):
         self.proj_in = conv(rank, dim, hidden, 3)
         self.conditions = ConditionEmbedding(conditions, hidden) if conditions else None
         self.residual = residual_stack(rank, hidden, residual_hidden or hidden, residual_blocks)
-        self.up = up_stack(hidden, likelihood.channels, strides, partial(up, rank), partial(conv, rank, kernel=3))
+        self.up = up_stack(
+            hidden, likelihood.channels, strides, partial(UP[upsampling], rank), partial(conv, rank, kernel=3)
+        )
         self.context = decoder_context(prod(strides), [self.proj_in, self.residual, self.up])
 
     def forward(self, z: Tensor, conditions: Mapping[str, Tensor]) -> Distribution:

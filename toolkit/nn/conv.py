@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import Doc
 
 S = TypeVar("S")
 """A stride: a number, or one per axis."""
@@ -31,6 +32,37 @@ def up(rank: int, inputs: int, outputs: int, stride: int) -> nn.Module:
     """A transposed convolution from ``n`` positions to exactly ``n * stride``."""
     kernel, padding = _kernel(stride)
     return started(CONV_TRANSPOSE[rank](inputs, outputs, kernel, stride=stride, padding=padding), stride**rank)
+
+
+@final
+class Repeat(nn.Module):
+    """Each position ``stride`` times along every axis: nearest-neighbor interpolation."""
+
+    def __init__(self, rank: int, stride: int) -> None:
+        super().__init__()
+        self.rank, self.stride = rank, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x ``(batch, channels, …)``, to ``stride`` times as many positions along each axis."""
+        for axis in range(2, 2 + self.rank):
+            x = x.repeat_interleave(self.stride, axis)
+        return x
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        return first // self.stride, last // self.stride
+
+
+def repeated(rank: int, inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Each position ``stride`` times along every axis, then a convolution, 3 wide at stride 2: what is even stays even
+    (Odena et al. 2016, doi:10.23915/distill.00003)."""
+    return nn.Sequential(Repeat(rank, stride), conv(rank, inputs, outputs, 2 * max(1, stride // 2) + 1))
+
+
+UP: dict[str, Callable[[int, int, int, int], nn.Module]] = {"transposed": up, "nearest": repeated}
+Up = Annotated[
+    Literal["transposed", "nearest"],
+    Doc("how the grid grows: by transposed convolutions, or by repeating positions before a plain one."),
+]
 
 
 def down_stack(

@@ -71,6 +71,18 @@ class TestNarrowConvDecoder(TestConvDecoder):
         return ConvDecoder(dim, conditions, likelihood, hidden=8, residual_hidden=3, strides=(2, 3))
 
 
+class TestRepeatingConvDecoder(TestConvDecoder):
+    def make(
+        self,
+        data: DataSpec,
+        dim: int,
+        grid: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        likelihood: Likelihood,
+    ) -> Decoder:
+        return ConvDecoder(dim, conditions, likelihood, hidden=8, upsampling="nearest")
+
+
 class TestFlatConvDecoder(TestConvDecoder):
     data = DataSpec(1, (5, 7))
     grid = (5, 7)
