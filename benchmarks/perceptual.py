@@ -1,7 +1,7 @@
 """What a perceptual term and an adversary are worth: the same network trained for as many steps by its likelihood
 alone, with a perceptual term, and with both.
 
-    python benchmarks/perceptual.py --root photos [--start 600] [--steps 250] [--seeds 0 1 2] [--judge weights.pth]
+    python benchmarks/perceptual.py --root photos [--start 600] [--steps 400] [--seeds 0 1 2] [--judge weights.pth]
         [--contestants likelihood perceptual both] [--runs outputs/perceptual] [--sheet sheet.png] [--out results.json]
 
 Photographs are 64 pixels wide, codes 16 x 16 of 256. For each seed a start is trained by the likelihood alone, at one
@@ -40,10 +40,10 @@ MODEL = [
     *("dataset=image_folder", "dataset.size=64", "dataset.flip=true", "encoder=image_conv", "decoder=image_conv"),
     *("dim=32", "encoder.hidden=64", "encoder.residual_hidden=32", "decoder.hidden=64", "decoder.residual_hidden=32"),
     *("quantizer=ema", "quantizer.codebook_size=256", "quantizer.commitment=6.0", "quantizer.dead_code_threshold=0.1"),
-    *("likelihood=normal", "stage=autoencoder", "metric=[reconstruction]"),
+    *("decoder.upsampling=nearest", "likelihood=normal", "stage=autoencoder", "metric=[reconstruction]"),
     *("trainer.batch_size=16", "trainer.learning_rate=0.001", "trainer.workers=0"),
 ]
-PERCEPTUAL = ["share=0.95", "size=224", "crop=96", "layers=[stage4,stage5]"]
+PERCEPTUAL = ["share=0.98", "size=224", "crop=128", "layers=[head]"]
 ADVERSARY = [
     *("share=0.1", "feature_share=0.1", "start=100", "ramp=100"),
     *("discriminator.width=32", "discriminator.layers=2"),
@@ -141,7 +141,7 @@ def sheet(options: argparse.Namespace, path: Path) -> None:
 
 
 def main() -> None:
-    parser = kept_runs.arguments(__doc__, list(CONTESTANTS), start=600, steps=250, runs="outputs/perceptual")
+    parser = kept_runs.arguments(__doc__, list(CONTESTANTS), start=600, steps=400, runs="outputs/perceptual")
     parser.add_argument("--judge")
     options = parser.parse_args()
     dataset = build_dataset(toolkit.compose(*MODEL, f"dataset.root={options.root}"))

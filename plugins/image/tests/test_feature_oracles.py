@@ -104,6 +104,10 @@ def test_efficientnet_has_the_size_of_its_weights(
         expected += [x] if number in compared else []
     for ours, features in zip(frozen(PICTURES, frozen.chosen(())), expected, strict=True):
         torch.testing.assert_close(ours, features)
+    head = nn.functional.relu6(network._bn1(network._conv_head(x)))
+    for ours, features in zip(frozen(PICTURES, ("head", "stage2")), (head, expected[1]), strict=True):
+        torch.testing.assert_close(ours, features)
+    torch.testing.assert_close(frozen.embed(PICTURES), head.mean((2, 3)))
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ REPEATS = {16: (1, 2, 2, 3, 3, 4, 1), 21: (1, 3, 3, 4, 4, 5, 1)}
 LAYERS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 5, "stage5": 7}
 """The layers that are compared are the outputs of so many stages: the last ones of a half to a 32nd of the picture's
 resolution."""
+HEAD = "head"
+"""The layer behind the stages, whose mean over positions is a picture's vector; not among the default ones."""
 EPSILON = 1e-3
 
 
@@ -62,19 +64,23 @@ class EfficientnetLite0Network(FeatureNetwork):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        return tuple(LAYERS)
+        return (*LAYERS, HEAD)
 
     def forward(self, x: Tensor, layers: Sequence[str]) -> list[Tensor]:
         found: dict[str, Tensor] = {}
         x = F.relu6(self._bn0(same_padded(x, self._conv_stem)))
-        for number, block in enumerate(self._blocks[: max(self.ends[name] for name in layers) + 1]):
+        last = len(self._blocks) if HEAD in layers else max(self.ends[name] for name in layers) + 1
+        for number, block in enumerate(self._blocks[:last]):
             x = block(x)
             found |= {name: x for name, end in self.ends.items() if end == number}
+        if HEAD in layers:
+            found[HEAD] = F.relu6(self._bn1(self._conv_head(x)))
         return [found[name] for name in layers]
 
     def embed(self, x: Tensor) -> Tensor:
-        (last,) = self(x, ("stage5",))
-        return F.relu6(self._bn1(self._conv_head(last))).mean((2, 3))
+        head: Tensor
+        (head,) = self(x, (HEAD,))
+        return head.mean((2, 3))
 
 
 _Sizes = tuple[int, int, int, int]
