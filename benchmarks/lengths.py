@@ -39,6 +39,7 @@ from toolkit.autoencoder import Autoencoder
 from toolkit.batches import Batch, TrainBatches, split_batches
 from toolkit.build import make_dataset
 from toolkit.config import PartConfig
+from toolkit.dataset import collate
 from toolkit.evaluation import evaluate_parts
 from toolkit.lengths.known import by_length
 from toolkit.lengths.mask import MASK, mask_of
@@ -108,6 +109,13 @@ def epoch(stage: Stage, optimizer: torch.optim.Optimizer, batches: Iterator[Batc
     return positions, time.perf_counter() - begun
 
 
+def shuffled(examples: InMemory, device: torch.device, *, batch_size: int, seed: int, workers: int) -> Iterator[Batch]:
+    """An epoch's batches in any order, which toolkit makes of no data of unequal lengths."""
+    order = torch.randperm(examples.size("train"), generator=torch.Generator().manual_seed(seed))
+    for rows in order.split(batch_size):
+        yield Batch(collate(examples, "train", rows.tolist(), None), device)
+
+
 def race(dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
     """Positions per second of each contestant, by round."""
     kinds = {"to longest": ToLongest, "shuffled": InMemory, "by length": OfLength}
@@ -118,7 +126,8 @@ def race(dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
     for number in range(options.rounds + 1):
         for name, examples in contestants.items():
             count = examples.size("train") // options.batch
-            batches = TrainBatches(examples, CPU, batch_size=options.batch, seed=number, workers=0)
+            make = TrainBatches if name == "by length" else shuffled
+            batches = make(examples, CPU, batch_size=options.batch, seed=number, workers=0)
             positions, seconds = epoch(stage, optimizer, islice(batches, count if number else 1))
             if number:  # the first is for warming up
                 speeds[name].append(positions / seconds)
