@@ -10,6 +10,7 @@ from toolkit.decoders import conv as conv_decoder
 from toolkit.encoders import conv as conv_encoder
 from toolkit.fit import MisfitError
 from toolkit.likelihoods.categorical import CategoricalLikelihood
+from toolkit.nn.conv import Up
 from toolkit.quantizers.product import ProductQuantizer
 from toolkit.quantizers.vq import VectorQuantizer
 from toolkit.testing.decoder import DecoderSuite
@@ -44,6 +45,7 @@ class TestFlatConvEncoder(EncoderSuite):
 class TestConvDecoder(DecoderSuite):
     data = DataSpec(3, (12, 16), levels=5)
     grid = (3, 4)
+    upsampling: Up = "transposed"
 
     def make(
         self,
@@ -53,7 +55,7 @@ class TestConvDecoder(DecoderSuite):
         conditions: tuple[Condition, ...],
         likelihood: Likelihood,
     ) -> Decoder:
-        return ConvDecoder(dim, conditions, likelihood, hidden=8)
+        return ConvDecoder(dim, conditions, likelihood, hidden=8, upsampling=self.upsampling)
 
 
 class TestNarrowConvDecoder(TestConvDecoder):
@@ -72,15 +74,7 @@ class TestNarrowConvDecoder(TestConvDecoder):
 
 
 class TestRepeatingConvDecoder(TestConvDecoder):
-    def make(
-        self,
-        data: DataSpec,
-        dim: int,
-        grid: tuple[int, ...],
-        conditions: tuple[Condition, ...],
-        likelihood: Likelihood,
-    ) -> Decoder:
-        return ConvDecoder(dim, conditions, likelihood, hidden=8, upsampling="nearest")
+    upsampling = "nearest"
 
 
 class TestFlatConvDecoder(TestConvDecoder):
