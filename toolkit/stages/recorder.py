@@ -60,6 +60,7 @@ class Recorder:
         self._critic = CriticWatch(optimization.options)
         self.saved_facts: dict[str, Any] = {}
         """Those of the checkpoint that it went back to."""
+        self._batches: Batches | None = None
         self._place: Place | None = None
         self._saved = self._recorded = -1
         self._apart = False
@@ -107,6 +108,7 @@ class Recorder:
 
     def _follow(self, updates: Iterator[Metrics], batches: Batches) -> None:
         options, running = self.optimization.options, self.running
+        self._batches = batches
         clock, rate, largest = _LoopClock(self.optimization, batches), self.optimization.learning_rate, Largest()
         for metrics in self._finite(updates):
             step = self.optimization.step
@@ -121,7 +123,7 @@ class Recorder:
                 running.average()
             if logs or saves or stop:
                 with raise_together():  # all ranks stop together
-                    self._check(saves or bool(stop), batches)
+                    self._check(saves or bool(stop))
             if logs:
                 means, steps = running.drain(), running.drained
                 self._log("train", means | {"learning_rate": rate} | clock.metrics(step))
@@ -230,7 +232,7 @@ class Recorder:
             return
         with suppress(NotFiniteError, PeerError):
             with raise_together():
-                self.running.check()
+                self._check_numbers()
                 if not self.optimization.finite():
                     raise NotFiniteError
             self.save()
@@ -252,11 +254,15 @@ class Recorder:
             self.run.log.append(self.stage, split, self.optimization.step, metrics)
             self.report.metrics(split, self.optimization.step, metrics)
 
-    def _check(self, saves: bool, batches: Batches | None = None) -> None:
+    def _check_numbers(self) -> None:
+        """NotFiniteError where a step's metrics, or latents of batches that were encoded in it, were not finite."""
+        self.running.check()
+        if isinstance(self._batches, CodedBatches):
+            self._batches.check()
+
+    def _check(self, saves: bool) -> None:
         try:
-            self.running.check()
-            if isinstance(batches, CodedBatches):
-                batches.check()
+            self._check_numbers()
         except NotFiniteError as e:
             self._stop(str(e))
         if saves and not self.optimization.finite():
